@@ -1,0 +1,1 @@
+"""What is known: schema, images, scores, thresholds. No queue, no model, no storage in here."""

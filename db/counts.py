@@ -1,0 +1,73 @@
+"""Where a model stands: done, failed by reason, pending, and how fast it goes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+
+from db.errors import Reason
+from db.images import count_pending
+from db.schema import failures, images, predictions
+
+RATE_WINDOW = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at one model. Costs a scan of the keys of `images` and `predictions`."""
+
+    images: int
+    done: int
+    failed: Mapping[Reason, int]
+    pending: int
+    """Registered, with neither a prediction nor a failure for the file as it is now."""
+    rate: float
+    """Images a second over the last minute that had any work in it."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None while nothing moves."""
+        return self.pending / self.rate if self.rate else None
+
+
+def progress(connection: Connection, model_id: int) -> Progress:
+    return Progress(
+        images=connection.scalar(select(func.count()).select_from(images)) or 0,
+        done=connection.scalar(select(func.count()).select_from(predictions).where(predictions.c.model_id == model_id))
+        or 0,
+        failed=failures_by_reason(connection, model_id),
+        pending=count_pending(connection, model_id),
+        rate=_rate(connection, model_id),
+    )
+
+
+def failures_by_reason(connection: Connection, model_id: int, *, since: datetime | None = None) -> dict[Reason, int]:
+    """Most frequent first."""
+    count = func.count().label("n")
+    query = select(failures.c.reason, count).where(failures.c.model_id == model_id)
+    if since is not None:
+        query = query.where(failures.c.failed_at >= since)
+    rows = connection.execute(query.group_by(failures.c.reason).order_by(count.desc(), failures.c.reason))
+    return {Reason(row.reason): row.n for row in rows}
+
+
+def finished_since(connection: Connection, model_id: int, since: datetime) -> tuple[int, int]:
+    """How many predictions and how many failures were written at or after a moment."""
+    done, failed = (
+        connection.scalar(select(func.count()).select_from(table).where(table.c.model_id == model_id, when >= since))
+        or 0
+        for table, when in ((predictions, predictions.c.predicted_at), (failures, failures.c.failed_at))
+    )
+    return done, failed
+
+
+def _rate(connection: Connection, model_id: int) -> float:
+    now = datetime.now(UTC)
+    when = predictions.c.predicted_at
+    recent = select(func.count(), func.min(when)).where(predictions.c.model_id == model_id, when >= now - RATE_WINDOW)
+    count, first = connection.execute(recent).one()
+    if not count:
+        return 0.0
+    # A run of a few seconds is not to be divided by a minute; a single chunk says nothing about a second.
+    return float(count / max((now - first).total_seconds(), 1.0))

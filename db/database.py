@@ -1,0 +1,164 @@
+"""One database, PostgreSQL or SQLite: how to open it, read from it and write to it.
+
+Everything that differs between the two at the level of connections is in this file.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from db import migrate
+from db.errors import DatabaseError, SettingsError, TransientError
+
+SQLITE_BUSY_TIMEOUT_MS = 60_000
+"""How long a writer waits for another one. A chunk is written in well under a second."""
+
+_BEGIN = "tagonce_sqlite_begin"
+
+
+class Database:
+    """Transactions on one database. Threads share it; processes open their own.
+
+    Args:
+        url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`.
+
+    Raises:
+        SettingsError: the URL is not one of these.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(_parse(url))
+
+    @property
+    def dialect(self) -> str:
+        """`postgresql` or `sqlite`."""
+        return self.engine.dialect.name
+
+    @property
+    def label(self) -> str:
+        """The URL without its password, for messages."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes; committed at the end of the block.
+
+        SQLite takes its write lock right here: a transaction that starts reading and then wants to write is refused
+        at once when somebody else has written meanwhile, whatever the busy timeout is.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, sqlite_begin: str) -> Iterator[Connection]:
+        try:
+            with (
+                self.engine.connect().execution_options(**{_BEGIN: sqlite_begin}) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) or error.connection_invalidated:
+                raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}") from error
+            raise
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str, *, create: bool = True) -> Database:
+    """Open a database and bring its schema up to date.
+
+    Args:
+        url: see `Database`.
+        create: make the tables, or bring older ones forward. With False, a database that is not there is an error.
+
+    Raises:
+        DatabaseError: it cannot be reached, was made by a newer tagonce, or (`create=False`) is not there.
+        SettingsError: the URL is wrong.
+    """
+    database = Database(url)
+    file = database.engine.url.database
+    if database.dialect == "sqlite" and not create and file and not Path(file).exists():
+        raise DatabaseError(
+            f"There is no database {file}. Tag something first (`tagonce tag FOLDER`), or say where it is with "
+            "--database or TAGONCE_DATABASE_URL."
+        )
+    try:
+        with database.write() as connection:
+            migrate.upgrade(connection)
+    except TransientError as error:
+        raise DatabaseError(f"{error} Is it running, and is TAGONCE_DATABASE_URL (or --database) right?") from error
+    return database
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsError(
+            f"{url!r} is not a database URL. Examples: sqlite:///tags.db, postgresql://user:password@host/tagonce"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise SettingsError("An SQLite database in memory cannot be shared with the worker. Name a file.")
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise SettingsError(f"tagonce stores in PostgreSQL or SQLite, not in {backend!r}.")
+
+
+def _engine(url: URL) -> Engine:
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.get_backend_name() == "postgresql":
+        # One worker writes from a few threads at a time; libpq gives up on a silent host after this many seconds.
+        options["connect_args"] = {"connect_timeout": 10, "application_name": "tagonce"}
+    try:
+        engine = create_engine(url, **options)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise SettingsError("PostgreSQL needs the driver psycopg: pip install 'tagonce[postgres]'") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _configure_postgresql)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's sqlite3 opens transactions by itself and only before some statements; SQLAlchemy's own advice is to
+    # switch that off and say BEGIN ourselves.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",  # readers go on while one process writes
+        "synchronous = NORMAL",  # in WAL mode: a crash loses nothing, a power cut at most the last commits
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    from db import packed
+
+    packed.register(connection)
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]

@@ -1,0 +1,23 @@
+"""How often a chunk was handed to a worker, counted where the worker's death cannot lose the count.
+
+Redis keeps no such number, and a chunk with an image that kills its worker would come back for ever.
+"""
+
+from sqlalchemy import Connection, delete
+
+from db.schema import deliveries
+from db.upsert import insert_into
+
+
+def count(connection: Connection, chunk_id: str) -> int:
+    """Count one more delivery of a chunk; returns which one this is, from 1."""
+    statement = insert_into(connection, deliveries)
+    counted = statement.on_conflict_do_update(
+        index_elements=["chunk_id"], set_={"deliveries": deliveries.c.deliveries + 1}
+    ).returning(deliveries.c.deliveries)
+    return int(connection.execute(counted, {"chunk_id": chunk_id, "deliveries": 1}).scalar_one())
+
+
+def forget(connection: Connection, chunk_id: str) -> None:
+    """The chunk is done, was split, or was handed back by a worker that is alive."""
+    connection.execute(delete(deliveries).where(deliveries.c.chunk_id == chunk_id))

@@ -1,0 +1,100 @@
+"""Images: registered before they are queued, and pending until a prediction or a failure says otherwise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, and_, func, or_, select
+
+from db.schema import failures, images, predictions
+from db.upsert import insert_into
+
+LOOKUP_SIZE = 5_000
+"""URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One image that somebody pointed at. Nothing of it has been read yet."""
+
+    uri: str
+    """`file:///absolute/path`, percent-encoded as RFC 8089 says, or `s3://bucket/key` with the key as it is."""
+    version: str
+    """Changes whenever the file does: the object's ETag, or size and mtime in ns. Empty when it is not there."""
+    bytes: int | None
+    """Size in bytes, None when it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a worker needs to know of a row of `images`."""
+
+    id: int
+    uri: str
+    version: str
+
+
+def register(connection: Connection, found: Sequence[Reference], model_id: int) -> list[int]:
+    """Insert or refresh rows; return the ids of those that are pending for the model, in the order given.
+
+    A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again.
+
+    Args:
+        found: up to `LOOKUP_SIZE`; of two with the same uri the last one counts.
+    """
+    unique: Mapping[str, Reference] = {one.uri: one for one in found}
+    if not unique:
+        return []
+    now = datetime.now(UTC)
+    statement = insert_into(connection, images)
+    # Sorted, so that two producers with overlapping sources lock rows in the same order.
+    rows = [
+        {"uri": uri, "version": unique[uri].version, "bytes": unique[uri].bytes, "added_at": now}
+        for uri in sorted(unique)
+    ]
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["uri"],
+            set_={
+                "version": statement.excluded.version,
+                "bytes": statement.excluded.bytes,
+                **dict.fromkeys(("width", "height", "format", "sha256")),
+            },
+            where=images.c.version != statement.excluded.version,
+        ),
+        rows,
+    )
+    pending = connection.execute(_pending(model_id, images.c.id, images.c.uri).where(images.c.uri.in_(list(unique))))
+    ids = {row.uri: row.id for row in pending}
+    return [ids[uri] for uri in unique if uri in ids]
+
+
+def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:
+    """Those of the given images that have neither a prediction nor a failure for this model and their version."""
+    query = _pending(model_id, images.c.id, images.c.uri, images.c.version).where(images.c.id.in_(ids))
+    rows = connection.execute(query.order_by(images.c.id))
+    return [Image(row.id, row.uri, row.version) for row in rows]
+
+
+def pending_after(connection: Connection, model_id: int, after: int, limit: int) -> list[int]:
+    """The next pending ids above `after`, ascending: the cursor of a walk over all that is pending."""
+    query = _pending(model_id, images.c.id).where(images.c.id > after).order_by(images.c.id).limit(limit)
+    return list(connection.scalars(query))
+
+
+def count_pending(connection: Connection, model_id: int) -> int:
+    return connection.scalar(select(func.count()).select_from(_pending(model_id, images.c.id).subquery())) or 0
+
+
+def _pending(model_id: int, *columns: Column[Any]) -> Select[Any]:
+    predicted = and_(predictions.c.model_id == model_id, predictions.c.image_id == images.c.id)
+    failed = and_(failures.c.model_id == model_id, failures.c.image_id == images.c.id)
+    return (
+        select(*columns)
+        .select_from(images.outerjoin(predictions, predicted).outerjoin(failures, failed))
+        .where(
+            or_(predictions.c.image_id.is_(None), predictions.c.image_version != images.c.version),
+            or_(failures.c.image_id.is_(None), failures.c.image_version != images.c.version),
+        )
+    )

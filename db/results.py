@@ -1,0 +1,155 @@
+"""Write what a worker found out about a chunk of images: one transaction, and twice is the same as once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, select, update
+
+from db.errors import Reason
+from db.schema import failures, images, packed_predictions, predictions, tag_scores
+from db.scores import Scores
+from db.upsert import insert_into
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An image that was read and inferred."""
+
+    image_id: int
+    image_version: str
+    """Of the row when the image was fetched."""
+    file_bytes: int
+    width: int
+    height: int
+    format: str
+    """Pillow's name of the format, lower case."""
+    sha256: bytes
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that will have no prediction until somebody clears this."""
+
+    image_id: int
+    image_version: str
+    reason: Reason
+    detail: str
+
+
+def save(connection: Connection, model_id: int, done: Sequence[Prediction], failed: Sequence[Failure]) -> None:
+    """Store predictions and failures of one model. An image ends in exactly one of the two."""
+    # Everywhere in the order of ids: two workers that hold the same images then wait for, and never block, each other.
+    if done:
+        done = sorted(done, key=lambda one: one.image_id)
+        _save_facts(connection, done)
+        _save_scores(connection, model_id, done)
+        connection.execute(delete(failures).where(*_of(failures, model_id, done)))
+    if failed := _not_predicted(connection, model_id, failed):
+        _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
+        # What is left is of an older version of the file and says nothing about the one that failed.
+        connection.execute(delete(predictions).where(*_of(predictions, model_id, failed)))
+
+
+def _of(table: Table, model_id: int, results: Sequence[Prediction | Failure]) -> tuple[ColumnElement[bool], ...]:
+    return table.c.model_id == model_id, table.c.image_id.in_([one.image_id for one in results])
+
+
+def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failure]) -> list[Failure]:
+    """Without those that another worker, which had the same chunk, predicted meanwhile."""
+    if not failed:
+        return []
+    present = select(predictions.c.image_id, predictions.c.image_version).where(*_of(predictions, model_id, failed))
+    versions = {row.image_id: row.image_version for row in connection.execute(present)}
+    return [one for one in failed if versions.get(one.image_id) != one.image_version]
+
+
+def _save_facts(connection: Connection, done: Sequence[Prediction]) -> None:
+    connection.execute(
+        update(images)
+        .where(images.c.id == bindparam("row_id"), images.c.version == bindparam("row_version"))
+        .values({name: bindparam(f"new_{name}") for name in ("bytes", "width", "height", "format", "sha256")}),
+        [
+            {
+                "row_id": one.image_id,
+                "row_version": one.image_version,
+                "new_bytes": one.file_bytes,
+                "new_width": one.width,
+                "new_height": one.height,
+                "new_format": one.format,
+                "new_sha256": one.sha256,
+            }
+            for one in done
+        ],
+    )
+
+
+def _save_scores(connection: Connection, model_id: int, done: Sequence[Prediction]) -> None:
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = [
+        {
+            "model_id": model_id,
+            "image_id": one.image_id,
+            "image_version": one.image_version,
+            "predicted_at": now,
+        }
+        for one in done
+    ]
+    if connection.dialect.name == "postgresql":
+        for row, one in zip(rows, done, strict=True):
+            row |= {"tag_ids": one.scores.tag_ids, "scores": one.scores.scores}
+        statement = insert_into(connection, packed_predictions)
+        replaced = ("image_version", "predicted_at", "tag_ids", "scores")
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["model_id", "image_id"],
+                set_={name: statement.excluded[name] for name in replaced},
+            ),
+            rows,
+        )
+        return
+    # Deleting the prediction takes its scores along (a trigger), so a second run leaves no tag of the first behind.
+    connection.execute(delete(predictions).where(*_of(predictions, model_id, done)))
+    connection.execute(insert(predictions), rows)
+    scores = [
+        {"model_id": model_id, "image_id": one.image_id, "tag_id": tag_id, "score": score}
+        for one in done
+        for tag_id, score in zip(one.scores.tag_ids.tolist(), one.scores.scores.tolist(), strict=True)
+    ]
+    if scores:
+        connection.execute(insert(tag_scores), scores)
+
+
+def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failure]) -> None:
+    now = datetime.now(UTC)
+    statement = insert_into(connection, failures)
+    replaced = ("image_version", "reason", "detail", "failed_at")
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["model_id", "image_id"],
+            set_={name: statement.excluded[name] for name in replaced} | {"attempts": failures.c.attempts + 1},
+        ),
+        [
+            {
+                "model_id": model_id,
+                "image_id": one.image_id,
+                "image_version": one.image_version,
+                "reason": one.reason.value,
+                # PostgreSQL's text takes no NUL, and some decoders quote the file in their message.
+                "detail": one.detail.replace("\0", ""),
+                "attempts": 1,
+                "failed_at": now,
+            }
+            for one in failed
+        ],
+    )
+
+
+def clear_failures(connection: Connection, model_id: int, reason: Reason | None = None) -> int:
+    """Forget failures, so that their images are pending again. Returns how many."""
+    statement = delete(failures).where(failures.c.model_id == model_id)
+    if reason is not None:
+        statement = statement.where(failures.c.reason == reason.value)
+    return connection.execute(statement).rowcount

@@ -1,0 +1,171 @@
+"""The tables and views, as queries see them. `db/migrations` makes them; a test holds the two together.
+
+    images ──────────┬── predictions ── tag_scores        scores of the tags at or above the model's floor
+    (one per uri)    └── failures                         (model, image) is in one of the two, or it is pending
+    models ── tags
+
+PostgreSQL keeps one packed row an image: `predictions.tag_ids` and `predictions.scores`, two `smallint[]` in
+step with each other, sorted by ascending score. `tag_scores` is a view that unnests them there. SQLite, which
+has no arrays, keeps `tag_scores` as a table clustered by its key. Whoever reads `tag_scores` need not care.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.types import UserDefinedType
+
+Int16Array = npt.NDArray[np.int16]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime: `timestamptz` on PostgreSQL, naive text in UTC on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class SmallintArray(UserDefinedType[Int16Array]):
+    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.packed` does the bytes."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        return "SMALLINT[]"
+
+
+metadata = MetaData()
+
+# SQLite gives out ids by itself only for a column declared INTEGER, to the letter.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", RowId, Identity(), primary_key=True),
+    # Bytewise order, whatever the server's locale is: the common prefix of min(uri) and max(uri) is that of all.
+    Column("uri", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False, unique=True),
+    Column("version", Text, nullable=False),
+    Column("bytes", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("format", String(16)),
+    Column("sha256", LargeBinary(32)),
+    Column("added_at", UtcDateTime, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", RowId, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, index=True),
+    # sha256 over everything that makes scores comparable: weights, preprocessing, head, tag list, floor.
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("weights_sha256", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("floor", SmallInteger, nullable=False),  # ten-thousandths
+    Column("default_threshold", SmallInteger, nullable=False),  # ten-thousandths
+    Column("added_at", UtcDateTime, nullable=False),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),  # output position, 0-based
+    Column("name", Text, nullable=False),
+    Column("category", Text),
+)
+
+
+def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
+    return Table(
+        "predictions",
+        owner,
+        Column("model_id", RowId, ForeignKey(models.c.id, ondelete="CASCADE"), primary_key=True),
+        Column("image_id", RowId, ForeignKey(images.c.id, ondelete="CASCADE"), primary_key=True),
+        Column("image_version", Text, nullable=False),
+        Column("predicted_at", UtcDateTime, nullable=False),
+        *packed,
+    )
+
+
+predictions = _predictions(metadata)
+
+packed_predictions = _predictions(
+    MetaData(),
+    Column("tag_ids", SmallintArray, nullable=False),
+    Column("scores", SmallintArray, nullable=False),
+)
+"""`predictions` as PostgreSQL has it."""
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("image_version", Text, nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("failed_at", UtcDateTime, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("chunk_id", String(36), primary_key=True),
+    Column("deliveries", Integer, nullable=False),
+)
+"""Chunks that a worker holds, or held when it died. Empty when nothing runs."""
+
+tag_scores = Table(
+    "tag_scores",
+    metadata,
+    Column("model_id", RowId, primary_key=True),
+    Column("image_id", RowId, primary_key=True),
+    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("score", SmallInteger, nullable=False),  # floor(probability * 10000)
+    sqlite_with_rowid=False,
+)
+
+tag_probabilities = Table(
+    "tag_probabilities",
+    MetaData(),
+    Column("model_id", RowId),
+    Column("model", Text),
+    Column("image_id", RowId),
+    Column("uri", Text),
+    Column("tag", Text),
+    Column("category", Text),
+    Column("probability", SmallInteger),
+)
+"""A view for people with psql or sqlite3 in hand."""

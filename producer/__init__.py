@@ -1,0 +1,1 @@
+"""What should be done: sources of references, the queue and its messages."""

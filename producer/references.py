@@ -1,0 +1,24 @@
+"""References: where an image is. What a source yields, and what a worker resolves again."""
+
+import os
+import urllib.parse
+
+from db.images import Reference
+
+__all__ = ["Reference", "file_path", "file_uri", "split_s3"]
+
+
+def file_uri(path: str) -> str:
+    """The `file://` URI of an absolute path. Percent-encoding keeps names that are no valid UTF-8."""
+    return "file://" + urllib.parse.quote_from_bytes(os.fsencode(path))
+
+
+def file_path(uri: str) -> str:
+    """The path behind a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
+    return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`. The key is taken literally: S3 keys may hold `?`, `#` and `%`."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key

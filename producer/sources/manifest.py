@@ -1,0 +1,110 @@
+"""References written down in a list: a manifest file, or standard input.
+
+What a list points at and is not there is still a reference, without a version: it ends as one failure of that
+image. What cannot be a reference at all stops the run, with the number of its row.
+"""
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TextIO
+
+from db.errors import SourceError
+from producer.references import Reference, split_s3
+from producer.sources.addresses import resolve
+from producer.sources.extensions import extension
+from producer.sources.folder import local_reference
+from producer.sources.rows import READERS, Row, at, text_rows
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+THREADS = 32
+LOOK_AHEAD = 4 * THREADS
+"""References held while their objects are asked for. Bounds memory; a few per thread keep all busy."""
+
+
+def is_manifest(path: str) -> bool:
+    return extension(path) in READERS
+
+
+def in_manifest(path: str, base: str, column: str | None) -> Iterator[Reference]:
+    """Every reference in the file, in its order. Raises SourceError with file and row for what is none."""
+    try:
+        yield from _found(READERS[extension(path)](path, column), path, base)
+    except OSError as error:
+        raise SourceError(f"cannot read {path!r}: {error.strerror or error}.") from error
+
+
+def in_stream(lines: TextIO, base: str) -> Iterator[Reference]:
+    """Every reference on standard input, a line each."""
+    if isinstance(lines, io.TextIOWrapper):
+        # As text manifests are opened: `find` prints names that are no UTF-8.
+        lines.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    yield from _found(text_rows(lines), "standard input", base)
+
+
+def _found(rows: Iterable[Row], name: str, base: str) -> Iterator[Reference]:
+    empty = True
+    for reference in _looked_up(_targets(rows, name, base)):
+        empty = False
+        yield reference
+    if empty:
+        raise SourceError(f"no references in {name!r}: it is empty but for comments or a header.")
+
+
+def _targets(rows: Iterable[Row], name: str, base: str) -> Iterator[str]:
+    """Absolute paths and `s3://bucket/key`."""
+    for number, text in rows:
+        try:
+            target = resolve(text, base)
+        except SourceError as error:
+            raise at(name, number, error) from error
+        if _is_remote(target) and not split_s3(target)[1]:
+            raise at(name, number, f"{text!r} names a bucket and no object in it.")
+        yield target
+
+
+def _looked_up(targets: Iterable[str]) -> Iterator[Reference]:
+    """Files are looked up at once, objects by many threads a bounded way ahead. The order stays."""
+    waiting: deque[Reference | Future[Reference]] = deque()
+    client: S3Client | None = None
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="head")
+    try:
+        for target in targets:
+            if _is_remote(target):
+                client = client or _client_for(target)
+                waiting.append(pool.submit(_head, client, target))
+            else:
+                waiting.append(local_reference(target))
+            while waiting and (isinstance(waiting[0], Reference) or len(waiting) > LOOK_AHEAD):
+                yield _ready(waiting.popleft())
+        while waiting:
+            yield _ready(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _is_remote(target: str) -> bool:
+    return target.startswith("s3://")
+
+
+def _ready(item: Reference | Future[Reference]) -> Reference:
+    return item if isinstance(item, Reference) else item.result()
+
+
+# boto3 takes a quarter of a second to import, which a list of local files need not pay.
+
+
+def _client_for(uri: str) -> "S3Client":
+    from producer.storage import check_endpoint, s3_client
+
+    check_endpoint(split_s3(uri)[0])
+    return s3_client(max_pool_connections=THREADS)
+
+
+def _head(client: "S3Client", uri: str) -> Reference:
+    from producer.sources.s3 import head
+
+    return head(client, uri)

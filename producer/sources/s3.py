@@ -1,0 +1,59 @@
+"""References to objects in S3: all images below a prefix, or one object by its key."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from db.errors import SourceError
+from producer.references import Reference, split_s3
+from producer.sources.extensions import KNOWN, is_image
+from producer.storage import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+logger = logging.getLogger(__name__)
+
+
+def under_prefix(uri: str) -> Iterator[Reference]:
+    """Every image whose key starts with the prefix; and the object, of any extension, with just that key.
+
+    The prefix is taken literally, as S3 does: `s3://bucket/cat` finds `cats/1.png`; a folder ends with `/`.
+    Raises SourceError when the storage says no or does not answer, or when there is no image.
+    """
+    bucket, prefix = split_s3(uri)
+    check_endpoint(bucket)
+    client = s3_client()
+    found = other = 0
+    with s3_errors(bucket):
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                key = item["Key"]
+                if key.endswith("/") or not (key == prefix or is_image(key)):
+                    other += 1
+                elif "\0" in key:
+                    logger.warning("passed over %r in %r: no database can hold its name", key, bucket)
+                    other += 1
+                else:
+                    found += 1
+                    yield Reference(f"s3://{bucket}/{key}", item.get("ETag", "").strip('"'), item["Size"])
+    if not found:
+        raise SourceError(f"no image files in {uri!r} ({other} other objects; known extensions: {KNOWN})")
+
+
+def head(client: "S3Client", uri: str) -> Reference:
+    """The same Reference as the listing gives for this object. One that is missing or denied has no version.
+
+    Raises SourceError for every other refusal, and when nothing answers.
+    """
+    bucket, key = split_s3(uri)
+    with s3_errors(bucket):
+        try:
+            answer = client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if http_status(error) in {FORBIDDEN, NOT_FOUND}:
+                return Reference(uri, "", None)
+            raise
+    return Reference(uri, answer.get("ETag", "").strip('"'), answer.get("ContentLength"))

@@ -1,0 +1,136 @@
+"""S3 and whatever speaks its protocol: one way to make the client, one place where errors become sentences.
+
+Where the storage is and who we are comes from boto3's own variables (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID,
+AWS_PROFILE, ...), so everything that already works with boto3 or the AWS command line works here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 -- botocore's name for it; the builtin is not used in this file
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from db.errors import SettingsError, SourceError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+PATIENT_ATTEMPTS = 8
+"""Retries of the client that does the work: storage under load needs a while to recover."""
+PROBE_ATTEMPTS = 1
+"""Retries of the probe: one, so a dead endpoint costs two times connect_timeout at most."""
+
+REJECTED_CREDENTIALS = frozenset({
+    "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired",
+})  # fmt: skip
+FORBIDDEN = 403
+NOT_FOUND = 404
+SERVER_ERROR = 500
+
+
+def s3_client(*, max_pool_connections: int = 10, max_attempts: int = PATIENT_ATTEMPTS) -> "S3Client":
+    """A client that may be shared by threads; give it as many connections as there are threads.
+
+    Raises SettingsError when boto3's own settings cannot be used.
+    """
+    config = Config(
+        retries={"mode": "adaptive", "max_attempts": max_attempts},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=max_pool_connections,
+    )
+    # A session of its own: boto3.client() shares a global one, which is not safe to build from threads
+    # and keeps the credentials it saw first.
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint without http:// or https://
+        raise SettingsError(
+            f"S3 cannot be used with these settings: {error}. "
+            "Check AWS_ENDPOINT_URL_S3, AWS_PROFILE, AWS_DEFAULT_REGION and ~/.aws/config."
+        ) from error
+
+
+def check_endpoint(bucket: str) -> None:
+    """Ask once for the bucket, with hardly any patience, before the patient client starts.
+
+    Any answer will do, even a refusal: the request that follows explains it better than a HEAD can.
+    An address that swallows packets is known after 10 s; the patient client would try for 52 s (both measured).
+
+    Raises SourceError when nothing answers or there are no credentials.
+    """
+    client = s3_client(max_attempts=PROBE_ATTEMPTS)
+    with s3_errors(bucket):
+        try:
+            client.head_bucket(Bucket=bucket)
+        except ClientError:
+            return
+        finally:
+            client.close()
+
+
+def http_status(error: ClientError) -> int:
+    """HTTP status of a refusal. A HEAD has no body, so this is all there is to tell one from another."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+@contextmanager
+def s3_errors(bucket: str) -> Iterator[None]:
+    """Turn every botocore error inside into a SourceError that says what to do about it."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise SourceError(_sentence(error, bucket)) from error
+
+
+def _sentence(error: Exception, bucket: str) -> str:
+    match error:
+        case NoCredentialsError() | PartialCredentialsError():
+            return (
+                f"no complete S3 credentials to read bucket {bucket!r} with: "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+            )
+        case ConnectionError() | HTTPClientError():
+            return (
+                f"the S3 endpoint of bucket {bucket!r} does not answer ({error}): check "
+                "AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION, and that the server is up."
+            )
+        case ParamValidationError():
+            return f"{bucket!r} or the key in it is not a name that S3 takes: {error}."
+        case ClientError():
+            return _refusal(error, bucket)
+        case _:
+            return f"S3 failed for bucket {bucket!r}: {error}."
+
+
+def _refusal(error: ClientError, bucket: str) -> str:
+    """The sentence for an answer that says no."""
+    code = error.response.get("Error", {}).get("Code", "")
+    if code == "NoSuchBucket":
+        return f"there is no bucket {bucket!r}: check its name and AWS_ENDPOINT_URL_S3."
+    if code in REJECTED_CREDENTIALS:
+        return (
+            f"S3 rejects the credentials for bucket {bucket!r} ({code}): check AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE."
+        )
+    if http_status(error) == FORBIDDEN:
+        return (
+            f"S3 denies access to bucket {bucket!r} ({error}): "
+            "the credentials need s3:ListBucket and s3:GetObject on it."
+        )
+    if http_status(error) >= SERVER_ERROR:  # also botocore's word for a 200 with something else than S3's XML
+        return (
+            f"S3 keeps failing for bucket {bucket!r} ({error}): "
+            "try again later, and check that AWS_ENDPOINT_URL_S3 is an S3 endpoint and no web page."
+        )
+    return f"S3 refuses a request for bucket {bucket!r}: {error}."

@@ -1,0 +1,1 @@
+"""The face: command line, settings, everything on one machine."""

@@ -1,0 +1,6 @@
+"""`python -m tagonce` is `tagonce`."""
+
+from tagonce.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The command line: which commands there are, and how an error reaches a person.
+
+Commands import what they need when they run: `tagonce --help` waits for no torch, and a host without it can do all
+that needs none.
+"""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from db.errors import SettingsError, TagonceError, ThresholdError
+from tagonce.commands import enqueue, export, models, predict, retry, status, tag, worker
+from tagonce.ui import errors
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tagonce",
+    help="Tag once, threshold forever: tag probabilities of a multi-label model, kept in SQL.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for module in (tag, predict, enqueue, worker, status, retry, export, models):
+    app.command()(module.command)
+    app.registered_commands[-1].name = module.__name__.rpartition(".")[2]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tagonce {version('tagonce')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Exit code 0, 1 (something failed), 2 (usage) or 130 (Ctrl-C)."""
+    try:
+        app()
+    except (SettingsError, ThresholdError) as error:
+        _stop(error, EXIT_USAGE)
+    except TagonceError as error:
+        _stop(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _stop(error: TagonceError, code: int) -> None:
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,75 @@
+"""`tagonce enqueue`: the producer."""
+
+from itertools import chain
+from typing import Annotated
+
+import typer
+
+from db.errors import SettingsError
+from producer.enqueue import Enqueued
+from tagonce import parameters, settings, ui
+
+
+def command(
+    sources: parameters.OptionalSources = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Send all that is registered and not done: after Redis lost its data.")
+    ] = False,
+    column: parameters.Column = None,
+    model: parameters.ModelName = None,
+    database: parameters.DatabaseUrl = None,
+    broker: parameters.BrokerUrl = None,
+    chunk_size: parameters.ChunkSize = None,
+    json: parameters.Json = False,
+) -> None:
+    """Register images and queue those that are not done. Waits while the queue is full.
+
+    Example: tagonce enqueue s3://photos/2024/ --broker redis://queue:6379/0 --database postgresql://tagonce@db/tagonce
+    """
+    if bool(sources) == pending:
+        raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
+    config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
+    counts = send(config, sources or [], column=column)
+    if json:
+        ui.print_json({"seen": counts.seen, "sent": counts.sent})
+    else:
+        ui.errors.print(
+            f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} done before. "
+            "Watch with: tagonce status --watch"
+        )
+
+
+def send(config: settings.Settings, sources: list[str], *, column: str | None = None) -> Enqueued:
+    """Put the sources on the queue of the settings; without any, all that is pending in the database."""
+    from producer import broker, chunks
+    from producer.enqueue import enqueue, enqueue_pending
+    from producer.sources import references
+    from tagonce.wiring import stored, stored_model
+
+    # First of all: a source that is not there is said before anything is written.
+    found = chain.from_iterable([references(source, column=column) for source in sources])
+    broker_url = config.need_broker()
+    with stored(config, create=True) as database:
+        with database.read() as connection:
+            model = stored_model(connection, config.model)
+        app = broker.create_app(
+            broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer"
+        )
+        broker.check(app)
+        with ui.progress_bar() as bar:
+            task = bar.add_task("Registering", total=None)
+
+            def show(counts: Enqueued) -> None:
+                bar.update(task, completed=counts.seen, description=f"Registering, {counts.sent:,} sent")
+
+            def waiting(depth: int) -> None:
+                bar.update(task, description=f"Waiting: {depth:,} chunks are queued, the limit is {config.max_queue:,}")
+
+            with chunks.sending(app, model.id, max_waiting=config.max_queue, on_wait=waiting) as sender:
+                if sources:
+                    return enqueue(
+                        database, sender, found, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                    )
+                return enqueue_pending(
+                    database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                )

@@ -1,0 +1,79 @@
+"""`tagonce predict`: look at single images, without a database."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from db.errors import ImageError
+from db.scores import to_score
+from tagonce import parameters, settings, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workers.decode import Decoded
+
+
+def command(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or s3:// objects, or a folder.")],
+    threshold: parameters.Threshold = None,
+    top: Annotated[int | None, typer.Option(min=1, help="At most so many tags an image.", show_default=False)] = None,
+    model: parameters.ModelName = None,
+    device: parameters.Device = None,
+    precision: parameters.Precision = None,
+    json: parameters.Json = False,
+) -> None:
+    """Show the tags of images. With --json every probability of the model, whatever the threshold is.
+
+    Example: tagonce predict cat.jpg --threshold 0.2
+    """
+    from producer.sources import references
+    from tagonce.wiring import need_worker_extra, worker_options
+
+    if threshold is not None:
+        to_score(threshold)
+    config = settings.load(model=model, device=device, precision=precision)
+    found = [reference.uri for image in images for reference in references(image)]
+    need_worker_extra()
+
+    from workers.decode import Decoder
+    from workers.fetch import Fetcher
+    from workers.infer import Inferencer
+    from workers.models.registry import find_model
+
+    spec, options = find_model(config.model), worker_options(config)
+    fetcher = Fetcher(max_bytes=options.max_bytes, connections=1)
+    decoder = Decoder(spec, max_pixels=options.max_pixels)
+    inferencer = Inferencer(spec, options, floor=0)
+    cut = spec.default_threshold if threshold is None else threshold
+    failed = False
+
+    def decoded() -> "Iterator[tuple[str, Decoded]]":
+        nonlocal failed
+        for uri in found:
+            try:
+                yield uri, decoder.decode(fetcher.fetch(uri))
+            except ImageError as error:
+                failed = True
+                ui.errors.print(f"[yellow]{uri}[/]: {error}")
+
+    for uri, image in decoded():
+        row = inferencer.probabilities([image])[0].tolist()
+        ranked = sorted(
+            ((tag.name, probability) for tag, probability in zip(spec.tags, row, strict=True)),
+            key=lambda pair: -pair[1],
+        )
+        if json:
+            ui.print_json({"uri": uri, "model": spec.name, "probabilities": dict(ranked)})
+        else:
+            _print(uri, [pair for pair in ranked if pair[1] >= cut][:top], cut)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print(uri: str, tags: list[tuple[str, float]], cut: float) -> None:
+    table = Table("tag", "probability", title=uri, title_justify="left", box=None)
+    for name, probability in tags:
+        table.add_row(name, f"{probability:.4f}")
+    ui.output.print(table if tags else f"{uri}: no tag at {cut:g} or above")

@@ -1,0 +1,109 @@
+"""`tagonce status`: how far it is."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from db import counts
+from db.counts import Progress
+from db.errors import BrokerError
+from db.models import Model
+from tagonce import parameters, settings, ui
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What Redis says. Chunks, not images."""
+
+    waiting: int
+    in_flight: int
+    workers: list[str]
+
+
+def command(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds.")] = False,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    broker: parameters.BrokerUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """Done, pending, failed by reason, images/s, time left; with a broker also the queue and the workers.
+
+    Example: tagonce status --watch
+    """
+    from tagonce.wiring import stored, stored_model
+
+    config = settings.load(database_url=database, broker_url=broker)
+    with stored(config) as opened:
+
+        def look() -> tuple[Model, Progress, Queue | str | None]:
+            with opened.read() as connection:
+                row = stored_model(connection, model)
+                return row, counts.progress(connection, row.id), _queue(config, row)
+
+        if json:
+            ui.print_json(_as_json(*look()))
+        elif watch:
+            with Live(_table(*look()), console=ui.output, refresh_per_second=4) as live:
+                while True:
+                    time.sleep(interval)
+                    live.update(_table(*look()))
+        else:
+            ui.output.print(_table(*look()))
+
+
+def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
+    """None without a broker in the settings, a sentence when it does not answer."""
+    if config.broker_url is None:
+        return None
+    from producer import broker
+
+    app = broker.create_app(config.broker_url, model.id, client_name="tagonce-status")
+    try:
+        depth = broker.depth(app, model.id)
+        return Queue(depth.waiting, depth.in_flight, broker.workers(app))
+    except BrokerError as error:
+        return str(error)
+
+
+def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows: list[tuple[str, str]] = [
+        ("model", model.label),
+        ("images", f"{progress.images:,}"),
+        ("done", f"{progress.done:,}"),
+        ("pending", f"{progress.pending:,}"),
+        ("failed", f"{sum(progress.failed.values()):,}"),
+        *((f"  {reason}", f"{count:,}  [dim]{ui.EXPLAINED[reason]}[/]") for reason, count in progress.failed.items()),
+        ("speed", f"{progress.rate:,.1f} images/s" if progress.rate else "nothing in the last minute"),
+    ]
+    if progress.pending and progress.seconds_left is not None:
+        rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
+    if isinstance(queue, Queue):
+        rows.append(("queue", f"{queue.waiting:,} chunks waiting, {queue.in_flight:,} in work"))
+        rows.append(("workers", ", ".join(queue.workers) or "none answers"))
+    elif queue is not None:
+        rows.append(("queue", f"[yellow]{queue}[/]"))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", value)
+    return table
+
+
+def _as_json(model: Model, progress: Progress, queue: Queue | str | None) -> dict[str, Any]:
+    return {
+        "model": {"id": model.id, "name": model.name},
+        "images": progress.images,
+        "done": progress.done,
+        "pending": progress.pending,
+        "failed": {str(reason): count for reason, count in progress.failed.items()},
+        "images_per_second": round(progress.rate, 2),
+        "seconds_left": progress.seconds_left,
+        "queue": {"waiting": queue.waiting, "in_flight": queue.in_flight} if isinstance(queue, Queue) else None,
+        "workers": queue.workers if isinstance(queue, Queue) else None,
+    }

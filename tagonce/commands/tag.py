@@ -1,0 +1,118 @@
+"""`tagonce tag`: the whole thing on one machine."""
+
+import signal
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any
+
+from rich.progress import Progress as Bar
+from rich.progress import TaskID
+
+from db import counts
+from tagonce import parameters, settings, ui
+from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
+
+LINE_SECONDS = 30.0
+"""Between two lines of progress where no terminal shows a bar."""
+
+
+def command(
+    sources: parameters.Sources,
+    column: parameters.Column = None,
+    model: parameters.ModelName = None,
+    database: parameters.DatabaseUrl = None,
+    floor: parameters.Floor = None,
+    batch_size: parameters.BatchSize = None,
+    device: parameters.Device = None,
+    precision: parameters.Precision = None,
+) -> None:
+    """Tag images on this machine: no server needed. Run it again to go on where it stopped, or after adding images.
+
+    Example: tagonce tag ~/Pictures --model demo
+    """
+    config = settings.load(
+        model=model,
+        database_url=database,
+        floor=floor,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    _run(config, sources, column)
+
+
+def _run(config: settings.Settings, sources: list[str], column: str | None) -> None:
+    from producer import broker
+    from producer.sources import references
+    from tagonce import embedded, wiring
+
+    found = chain.from_iterable([references(source, column=column) for source in sources])
+    wiring.need_worker_extra()
+    embed = config.broker_url is None
+    if embed:
+        config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
+    with (
+        wiring.stored(config, create=True) as database,
+        embedded.broker() if embed else nullcontext(config.need_broker()) as broker_url,
+    ):
+        # The worker loads the model while we hash its weights and list the sources.
+        worker = LocalWorker(config, broker_url)
+        run = None
+        try:
+            _spec, row = wiring.find_and_register(database, config)
+            app = broker.create_app(broker_url, row.id, lease_seconds=config.lease_seconds)
+            broker.check(app)
+            with ui.progress_bar() as bar:
+                run = LocalRun(database, row, app, worker, _Display(bar).show)
+                run.tag(found, max_waiting=config.max_queue, chunk_size=min(config.chunk_size, CHUNK_SIZE))
+        except KeyboardInterrupt:
+            ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")
+            worker.stop()
+            done = f" {run.progress.done:,} images were done." if run else ""
+            ui.errors.print(f"Stopped.{done} Nothing is lost: the same command goes on from here.")
+            raise
+        finally:
+            worker.stop()
+        with database.read() as connection:
+            failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
+        _summarise(run.progress, failed, config)
+
+
+class _Display:
+    """A bar where there is a terminal, a line now and then where there is none."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task: TaskID = bar.add_task("Loading the model", total=None)
+        self._line_due = LINE_SECONDS
+
+    def show(self, progress: Progress) -> None:
+        finished = progress.done + progress.failed
+        words = "Tagging" if finished else "Loading the model"
+        self._bar.update(self._task, completed=finished, total=progress.sent or None, description=words)
+        if self._bar.disable and progress.seconds > self._line_due:
+            self._line_due += LINE_SECONDS
+            rate = finished / progress.seconds
+            ui.errors.print(f"{finished:,} of {progress.sent:,} images, {rate:,.1f} images/s")
+
+
+def _summarise(progress: Progress, failed: dict[Any, int], config: settings.Settings) -> None:
+    database = "" if config.database_url == settings.DEFAULT_DATABASE else f" --database {config.database_url}"
+    before = progress.seen - progress.sent
+    if not progress.sent:
+        ui.errors.print(f"All {progress.seen:,} images were done before; nothing was sent.")
+    else:
+        ui.errors.print(
+            f"[green]{progress.done:,} images tagged[/] in {progress.seconds:,.1f} s, loading the model included"
+            + (f"; {before:,} were done before" if before else "")
+        )
+    if failed:
+        ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")
+        ui.print_failures(failed)
+        ui.errors.print(f"Try them again with: tagonce retry{database}, and the same command", markup=False)
+    ui.errors.print(f"Next: tagonce export --threshold 0.35 --out captions/{database}", markup=False)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt

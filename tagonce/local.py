@@ -1,0 +1,211 @@
+"""Everything on this machine: an embedded Redis, a worker as a process of its own, and a producer that watches both.
+
+The database is the ledger here as everywhere: whatever is interrupted, the next run finds what is pending and sends it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from celery import Celery
+
+from db import counts, images
+from db.batches import batched
+from db.database import Database
+from db.errors import StopError
+from db.images import Reference
+from db.models import Model
+from producer import broker, chunks
+from producer.enqueue import Enqueued, enqueue
+from tagonce.embedded import die_with_parent
+from tagonce.settings import Settings
+
+CHUNK_SIZE = 64
+"""Smaller than between machines: nothing is gained by large messages here, and there should be a few in work."""
+LEASE_SECONDS = 15
+GRACE_SECONDS = 1.0
+POLL_SECONDS = 0.25
+QUIET_POLLS = 8
+"""So many looks at an empty queue in a row mean that nothing is coming any more."""
+MAX_ROUNDS = 3
+MAX_DEATHS = 40
+"""Enough to find, by splitting, a few images that kill the worker."""
+STOPPED_BY_US = (1, 2)
+"""Exit codes of a worker that said why: a restart would say it again."""
+
+
+class LocalWorker:
+    """`tagonce worker` as a child process that is started again when it dies."""
+
+    def __init__(self, settings: Settings, broker_url: str) -> None:
+        environment = {f"TAGONCE_{name.upper()}": str(value) for name, value in settings if value is not None}
+        self._environment = (
+            os.environ
+            | environment
+            | {
+                "TAGONCE_BROKER_URL": broker_url,
+                "TAGONCE_GRACE_SECONDS": str(GRACE_SECONDS),
+            }
+        )
+        self.log = Path(tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")[1])
+        self.deaths = 0
+        self._start()
+
+    def _start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                # -P: the current folder may hold a db.py of its own.
+                [sys.executable, "-P", "-m", "tagonce", "worker"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to answer
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no other threads run here
+            )
+
+    def look_after(self) -> bool:
+        """Start it again when it died; True when that happened.
+
+        Raises:
+            StopError: it ended with an error of ours, or dies again and again.
+        """
+        code = self._process.poll()
+        if code is None:
+            return False
+        self.deaths += 1
+        if code in STOPPED_BY_US or self.deaths > MAX_DEATHS:
+            raise StopError(f"The worker ended with exit code {code}:\n{self._last_words()}")
+        self._start()
+        return True
+
+    def stop(self) -> None:
+        """Let it write what it has, then end it."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=GRACE_SECONDS + 60)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            self._process.kill()
+            self._process.wait()
+        self.log.unlink(missing_ok=True)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        # Its own error message is what people need; without one, the end of the log.
+        start = next(
+            (number for number, line in enumerate(lines) if line.startswith("error:")), max(0, len(lines) - 15)
+        )
+        return "\n".join(lines[start:])
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands, kept up to date while it goes on."""
+
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seen: int = 0
+    """References that the sources yielded so far."""
+    sent: int = 0
+    """Of these, not done before."""
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return (datetime.now(UTC) - self.begun).total_seconds()
+
+
+class LocalRun:
+    """One `tagonce tag`: register, send, watch, and send again what got lost.
+
+    Args:
+        show: called several times a second with how far it is.
+    """
+
+    def __init__(
+        self, database: Database, model: Model, app: Celery, worker: LocalWorker, show: Callable[[Progress], None]
+    ) -> None:
+        self.progress = Progress()
+        self._database = database
+        self._model_id = model.id
+        self._app = app
+        self._worker = worker
+        self._show = show
+        self._looked_at = 0.0
+
+    def tag(self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int) -> None:
+        """Returns when every image has a prediction or a failure.
+
+        Raises:
+            StopError: the worker cannot run.
+        """
+        sent = array("q")  # eight bytes an image, to find what is left at the end
+
+        def sending() -> AbstractContextManager[chunks.Sender]:
+            return chunks.sending(
+                self._app,
+                self._model_id,
+                max_waiting=max_waiting,
+                on_wait=lambda _depth: self._look(),
+                on_sent=sent.extend,
+            )
+
+        def registered(counts: Enqueued) -> None:
+            self.progress.seen, self.progress.sent = counts.seen, counts.sent
+            self._look()
+
+        with sending() as sender:
+            enqueue(
+                self._database,
+                sender,
+                references,
+                model_id=self._model_id,
+                chunk_size=chunk_size,
+                on_progress=registered,
+            )
+        for _round in range(MAX_ROUNDS):
+            self._wait()
+            left = self._pending(sent)
+            if not left:
+                return
+            with sending() as sender:
+                for chunk in batched(left, chunk_size):
+                    sender.send(chunk)
+        raise StopError(
+            f"{len(left):,} images are still pending after {MAX_ROUNDS} rounds. Run the same command again."
+        )
+
+    def _wait(self) -> None:
+        """Until everything sent is done, or the queue has been empty for a while."""
+        quiet = 0
+        while self.progress.done + self.progress.failed < self.progress.sent and quiet < QUIET_POLLS:
+            time.sleep(POLL_SECONDS)
+            self._look()
+            quiet = quiet + 1 if broker.depth(self._app, self._model_id).empty else 0
+
+    def _pending(self, sent: "array[int]") -> list[int]:
+        left: list[int] = []
+        for ids in batched(sent, images.LOOKUP_SIZE):
+            with self._database.read() as connection:
+                left += [image.id for image in images.pending_among(connection, ids, self._model_id)]
+        return left
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_at < POLL_SECONDS:
+            return
+        if self._worker.look_after():
+            broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
+        with self._database.read() as connection:
+            self.progress.done, self.progress.failed = counts.finished_since(
+                connection, self._model_id, self.progress.begun
+            )
+        self._show(self.progress)
+        self._looked_at = time.monotonic()

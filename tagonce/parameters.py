@@ -1,0 +1,39 @@
+"""Options that several commands share, spelt and explained once."""
+
+from typing import Annotated
+
+import typer
+
+SOURCE_HELP = "A folder, an image, s3://bucket/prefix, a list (.txt .csv .jsonl .parquet), or - for a list on stdin."
+
+Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCE_HELP, show_default=False)]
+OptionalSources = Annotated[
+    list[str] | None, typer.Argument(metavar="[SOURCE...]", help=SOURCE_HELP, show_default=False)
+]
+Column = Annotated[str | None, typer.Option(help="Column of a list that holds the references.", show_default=False)]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database", "-d", help="TAGONCE_DATABASE_URL. PostgreSQL or SQLite.", show_default=False),
+]
+BrokerUrl = Annotated[str | None, typer.Option("--broker", "-b", help="TAGONCE_BROKER_URL. Redis.", show_default=False)]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="TAGONCE_MODEL. See `tagonce models`; or a folder.", show_default=False),
+]
+StoredModel = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Which stored model, by name or id. Default: the latest.", show_default=False),
+]
+Floor = Annotated[
+    float | None,
+    typer.Option(help="TAGONCE_FLOOR. Lower probabilities are not stored.", show_default=False),
+]
+BatchSize = Annotated[int | None, typer.Option(help="TAGONCE_BATCH_SIZE. Images in one forward.", show_default=False)]
+ChunkSize = Annotated[int | None, typer.Option(help="TAGONCE_CHUNK_SIZE. Images in one message.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="TAGONCE_DEVICE. auto, cpu, cuda, cuda:1, mps.", show_default=False)]
+Precision = Annotated[str | None, typer.Option(help="TAGONCE_PRECISION. auto, fp32, fp16, bf16.", show_default=False)]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", "-t", help="Keep tags at or above it. Default: the model's own.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

@@ -1,0 +1,87 @@
+"""Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from db.errors import SettingsError, ThresholdError
+from db.scores import to_score
+
+DEFAULT_DATABASE = "sqlite:///tagonce.db"
+
+
+class Settings(BaseSettings):
+    """What every command may need to know. An option on the command line wins over the environment, that over .env."""
+
+    model_config = SettingsConfigDict(env_prefix="TAGONCE_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = Field(DEFAULT_DATABASE, description="PostgreSQL or SQLite")
+    broker_url: str | None = Field(None, description="Redis. `tagonce tag` starts its own when this is not set")
+    model: str = Field("jtp-2", description="a name from `tagonce models`, `hf-hub:owner/name`, or a folder")
+    floor: float = Field(0.01, description="probabilities below are not stored; 0 stores all")
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="images in one forward; default 64 on a GPU, 8 else"
+    )
+    chunk_size: int = Field(256, ge=1, le=4096, description="images in one message")
+    max_queue: int = Field(20_000, ge=1, description="chunks on the queue above which the producer waits")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
+    concurrency: int = Field(3, ge=1, le=64, description="chunks in work at once in a worker")
+    loaders: int = Field(8, ge=1, le=256, description="threads that fetch and decode in a worker")
+    max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
+    max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
+    lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")
+    grace_seconds: float = Field(20.0, ge=0, description="after SIGTERM a chunk may go on for this long")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the worker")
+
+    @field_validator("floor")
+    @classmethod
+    def _floor_is_a_score(cls, value: float) -> float:
+        try:
+            to_score(value, what="It")
+        except ThresholdError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def floor_score(self) -> int:
+        """Ten-thousandths."""
+        return to_score(self.floor)
+
+    def need_broker(self) -> str:
+        """The broker's URL, where one has to be given.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        if self.broker_url is None:
+            raise SettingsError(
+                "TAGONCE_BROKER_URL (or --broker) is not set: producer and workers meet in a Redis, for example "
+                "redis://localhost:6379/0. For everything on one machine without a server, use `tagonce tag`."
+            )
+        return self.broker_url
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings with the options that were given on the command line; None means not given.
+
+    Raises:
+        SettingsError: names everything that is wrong, at once.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [f"  {_name(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        raise SettingsError("\n".join(["Some settings are wrong:", *lines])) from error
+
+
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite URL."""
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    return f"TAGONCE_{str(location[0]).upper()}" if location else "settings"

@@ -1,0 +1,67 @@
+"""Sidecar files: `cat.jpg` gets `cat.txt` with its caption, beside it or in a folder of its own."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from db.errors import SettingsError
+from db.export import Tagged, whole_file
+from producer.references import file_path
+
+SUFFIX = ".txt"
+
+
+class Sidecars:
+    """Writes one small file an image and counts what it did.
+
+    Args:
+        out: folder for the files, with the sub-folders below what all images have in common; None for beside.
+        ends: first and last uri of what will be written, in bytewise order.
+        overwrite: replace files that are there.
+
+    Raises:
+        SettingsError: there are images in S3 and no folder to write to.
+    """
+
+    def __init__(self, out: Path | None, *, ends: tuple[str, str], overwrite: bool) -> None:
+        if out is None and not all(uri.startswith("file://") for uri in ends):
+            raise SettingsError("Some of these images are in S3: say with --out in which folder their captions go.")
+        self.written = 0
+        self.kept = 0
+        self.refused = 0
+        self._out = out.absolute() if out else None
+        # In bytewise order, what the first and the last one begin with, all between them begin with.
+        self._common = os.path.commonprefix(ends).rpartition("/")[0] + "/"  # noqa: RUF071 - cut at a slash right here
+        self._overwrite = overwrite
+
+    @property
+    def summary(self) -> str:
+        parts = [f"{self.written:,} captions written" + (f" to {self._out}" if self._out else " beside the images")]
+        if self.kept:
+            parts.append(f"{self.kept:,} were there already and were left (--overwrite replaces them)")
+        if self.refused:
+            parts.append(f"{self.refused:,} refused: their names lead out of the folder")
+        return "; ".join(parts) + "."
+
+    def write_all(self, rows: Iterable[Tagged], caption: Callable[[Tagged], str]) -> None:
+        """One line a file: trainers read only the first."""
+        for one in rows:
+            path = self._path(one.uri)
+            if path is None:
+                self.refused += 1
+            elif not self._overwrite and path.exists():
+                self.kept += 1
+            else:
+                with whole_file(path) as file:
+                    file.write(caption(one) + "\n")
+                self.written += 1
+
+    def _path(self, uri: str) -> Path | None:
+        if self._out is None:
+            return Path(file_path(uri)).with_suffix(SUFFIX)
+        inside = uri.removeprefix(self._common)
+        relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
+        # An object's key may be anything, `../../etc/cron.d/x` too.
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+            return None
+        return (self._out / relative).with_suffix(SUFFIX)

@@ -1,0 +1,88 @@
+"""Put the parts together from settings: which model, which row, which queue."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from sqlalchemy import Connection
+
+from db import models
+from db.database import Database, open_database
+from db.errors import SettingsError
+from db.models import Model
+from db.scores import to_score
+from tagonce.settings import Settings
+from workers.models.registry import find_model
+from workers.models.spec import ModelSpec
+from workers.options import Options
+
+GPU_BATCH_SIZE = 64
+CPU_BATCH_SIZE = 8
+
+
+@contextmanager
+def stored(settings: Settings, *, create: bool = False) -> Iterator[Database]:
+    """The database of the settings, closed at the end."""
+    database = open_database(settings.database_url, create=create)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def stored_model(connection: Connection, name: str | None) -> Model:
+    """A model that the database knows: by name or id, else the latest."""
+    return models.find(connection, name) if name else models.latest(connection)
+
+
+def register_model(database: Database, spec: ModelSpec, settings: Settings) -> Model:
+    """The row of a model whose files are here. Reads the weights once, for their hash."""
+    weights_sha256 = spec.weights_sha256()
+    with database.write() as connection:
+        return models.register(
+            connection,
+            name=spec.name,
+            weights_sha256=weights_sha256,
+            spec=spec.identity(),
+            tag_list=spec.tags,
+            floor=settings.floor_score,
+            default_threshold=to_score(spec.default_threshold),
+        )
+
+
+def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec, Model]:
+    """The model of the settings, found (and downloaded, when it has to be) and registered."""
+    spec = find_model(settings.model)
+    return spec, register_model(database, spec, settings)
+
+
+def worker_options(settings: Settings) -> Options:
+    """What a worker is told. The default batch size needs to know the device, so this imports torch."""
+    from workers.infer import pick_device
+
+    on_gpu = pick_device(settings.device).type == "cuda"
+    return Options(
+        batch_size=settings.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
+        device=settings.device,
+        precision=settings.precision,
+        concurrency=settings.concurrency,
+        loaders=settings.loaders,
+        max_pixels=settings.max_pixels,
+        max_bytes=settings.max_bytes,
+        grace_seconds=settings.grace_seconds,
+    )
+
+
+def need_worker_extra() -> None:
+    """Say what to install before something deep inside fails to import.
+
+    Raises:
+        SettingsError: torch or one of its companions is missing.
+    """
+    missing = [
+        name for name in ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina") if not find_spec(name)
+    ]
+    if missing:
+        raise SettingsError(
+            f"Running a model needs {', '.join(missing)}, not installed here: pip install 'tagonce[worker]'"
+        )

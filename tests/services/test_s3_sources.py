@@ -1,0 +1,225 @@
+"""Prefixes and manifests of objects, against a real S3 server over HTTP."""
+
+import hashlib
+import http.client
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+
+from db.errors import SettingsError, SourceError
+from producer.references import Reference, file_uri, split_s3
+from producer.sources import references
+from producer.storage import s3_client, s3_errors
+
+
+def put(bucket: str, *keys: str) -> set[Reference]:
+    """Objects whose content is their key, and the references that they should give."""
+    client = s3_client(max_pool_connections=8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=key.encode()), keys))
+    client.close()
+    return {expected(bucket, key) for key in keys}
+
+
+def expected(bucket: str, key: str) -> Reference:
+    """The ETag of an object uploaded in one part is its MD5."""
+    content = key.encode()
+    etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return Reference(f"s3://{bucket}/{key}", etag, len(content))
+
+
+def found(source: str) -> list[Reference]:
+    """All that a source yields."""
+    return list(references(source))
+
+
+def manifest_of(folder: Path, *uris: str) -> str:
+    path = folder / "manifest.txt"
+    path.write_text("".join(f"{uri}\n" for uri in uris))
+    return str(path)
+
+
+WEIRD_KEYS = [
+    "a b.jpg", "日本語 🐈.png", "100%.jpg", "q?x=1&y=2#z.jpg", "plus+.jpg", "//double//slash.jpg", "'\".gif", "%41.jpg",
+    "dots/../up.jpg", "./here.jpg",
+]  # fmt: skip
+
+
+def test_2300_objects_over_three_pages_equal_their_manifest(bucket: str, tmp_path: Path) -> None:
+    """Listing and manifest give the same references: the same object never counts as changed."""
+    objects = put(bucket, *(f"photos/{number % 9}/{number}.jpg" for number in range(2300)))
+    listed = found(f"s3://{bucket}/photos/")
+    assert len(listed) == 2300
+    assert set(listed) == objects
+    some = [each.uri for each in listed[::10]]
+    assert found(manifest_of(tmp_path, *some)) == listed[::10]
+
+
+def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
+    """Spaces, percent signs, question marks, emoji and empty path segments survive listing and manifest."""
+    objects = put(bucket, *WEIRD_KEYS)
+    assert set(references(f"s3://{bucket}")) == objects
+    assert set(references(manifest_of(tmp_path, *(each.uri for each in objects)))) == objects
+
+
+def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> None:
+    """Folder markers and other files are passed over; an object named in full is taken whatever it is called."""
+    put(bucket, "cat/", "cat/1.JPG", "cat/readme.md", "cats.png", "dog")
+    keys = {
+        prefix: {split_s3(each.uri)[1] for each in references(f"s3://{bucket}{prefix}")}
+        for prefix in ("", "/", "/cat", "/cat/", "/dog", "/cat/readme.md")
+    }
+    assert keys == {
+        "": {"cat/1.JPG", "cats.png"},
+        "/": {"cat/1.JPG", "cats.png"},
+        "/cat": {"cat/1.JPG", "cats.png"},
+        "/cat/": {"cat/1.JPG"},
+        "/dog": {"dog"},
+        "/cat/readme.md": {"cat/readme.md"},
+    }
+
+
+def test_a_prefix_without_images_says_what_it_saw(bucket: str) -> None:
+    put(bucket, "texts/a.md", "texts/b.md")
+    with pytest.raises(SourceError, match=rf"no image files in 's3://{bucket}/texts' \(2 other objects"):
+        found(f"s3://{bucket}/texts")
+    with pytest.raises(SourceError, match=r"no image files .* \(0 other objects"):
+        found(f"s3://{bucket}/nothing/")
+
+
+def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Path) -> None:
+    """Objects and files come in the order of the rows, many more than are looked up at a time."""
+    keys = [f"{number}.jpg" for number in range(300)]
+    put(bucket, *keys)
+    lines = [line for key in keys for line in (f"s3://{bucket}/{key}", f"local-{key}")]
+    got = found(manifest_of(tmp_path, *lines))
+    assert got[::2] == [expected(bucket, key) for key in keys]
+    assert [each.uri for each in got[1::2]] == [file_uri(str(tmp_path / f"local-{key}")) for key in keys]
+
+
+def test_what_is_missing_in_a_manifest_has_no_version(bucket: str, tmp_path: Path) -> None:
+    """No such object, no such bucket: one failure row later, no abort now."""
+    (there,) = put(bucket, "a.jpg")
+    gone = [f"s3://{bucket}/gone.jpg", "s3://no-such-bucket-here/a.jpg"]
+    got = found(manifest_of(tmp_path, gone[0], there.uri, gone[1]))
+    assert got == [Reference(gone[0], "", None), there, Reference(gone[1], "", None)]
+
+
+def test_a_manifest_may_be_left_half_way(bucket: str, tmp_path: Path) -> None:
+    """Closing the generator ends its threads."""
+    objects = put(bucket, *(f"{number}.jpg" for number in range(200)))
+    got = references(manifest_of(tmp_path, *(each.uri for each in objects)))
+    assert next(got) in objects
+    del got
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("head")]
+
+
+# ── storage that says no ──
+
+
+@pytest.mark.usefixtures("s3_settings")
+def test_a_bucket_that_does_not_exist() -> None:
+    with pytest.raises(SourceError, match="there is no bucket 'nobody-made-this': check its name"):
+        found("s3://nobody-made-this/photos")
+
+
+def test_no_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(SourceError, match=rf"credentials to read bucket '{bucket}'.* set AWS_ACCESS"):
+        found(f"s3://{bucket}")
+
+
+@contextmanager
+def credentials_checked(endpoint: str) -> Iterator[None]:
+    """Inside, the server checks credentials and rights as AWS does; else moto lets everybody in."""
+
+    def requests_before_checking(count: str) -> None:
+        connection = http.client.HTTPConnection(endpoint.removeprefix("http://"))
+        connection.request("POST", "/moto-api/reset-auth", count)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    requests_before_checking("0")
+    try:
+        yield
+    finally:
+        requests_before_checking("inf")
+
+
+def test_rejected_credentials(bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
+    """A listing stops and says so. To a HEAD this looks like one denied object, which the worker records."""
+    put(bucket, "a.jpg")
+    uri = f"s3://{bucket}/a.jpg"
+    with credentials_checked(s3_endpoint):
+        with pytest.raises(SourceError, match=r"rejects the credentials .*InvalidAccessKeyId.*: check AWS_"):
+            found(f"s3://{bucket}")
+        assert found(manifest_of(tmp_path, uri)) == [Reference(uri, "", None)]
+
+
+def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without any right: a listing stops, and an object of a manifest is left to the worker."""
+    put(bucket, "a.jpg")
+    uri = f"s3://{bucket}/a.jpg"
+    iam = boto3.session.Session().client("iam", endpoint_url=s3_endpoint)
+    iam.create_user(UserName=bucket)
+    key = iam.create_access_key(UserName=bucket)["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    with credentials_checked(s3_endpoint):
+        with pytest.raises(SourceError, match=rf"denies access to bucket '{bucket}' .* need s3:ListBucket"):
+            found(f"s3://{bucket}")
+        assert found(manifest_of(tmp_path, uri)) == [Reference(uri, "", None)]
+
+
+def test_an_endpoint_where_nobody_listens(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told within seconds, for a prefix and for a manifest, though requests are else retried patiently."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        for source in (f"s3://{bucket}", manifest_of(tmp_path, f"s3://{bucket}/a.jpg")):
+            with pytest.raises(SourceError, match=rf"endpoint of bucket '{bucket}' does not answer .*AWS_"):
+                found(source)
+
+
+def test_an_endpoint_without_a_scheme(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "localhost:9000")
+    with pytest.raises(SettingsError, match=r"localhost:9000.* Check AWS_ENDPOINT_URL_S3"):
+        found(f"s3://{bucket}")
+
+
+@pytest.fixture
+def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A web server that answers everything with a page, as a wrong port or a login wall does."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome<br>")
+
+        do_HEAD = do_GET  # noqa: N815 -- the name http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("web_page")
+def test_an_endpoint_that_is_no_s3(bucket: str) -> None:
+    """Without retries here: a page is taken for a server that fails for the moment."""
+    client = s3_client(max_attempts=0)
+    with pytest.raises(SourceError, match=r"keeps failing .* AWS_ENDPOINT_URL_S3 is an"), s3_errors(bucket):
+        client.list_objects_v2(Bucket=bucket)

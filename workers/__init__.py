@@ -1,0 +1,1 @@
+"""The doing: fetch, decode, infer, write."""

@@ -1,0 +1,1 @@
+"""Which models can be run, what their files look like, and how they become a network."""

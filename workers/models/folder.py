@@ -1,0 +1,168 @@
+"""Recognises the model in a folder by its files. Needs no torch.
+
+    config.json with `architecture`    a timm checkpoint; with the list of a WD tagger, a WD tagger
+    tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
+    model.json with `architecture`     anything else that is a timm network with one linear head
+
+What `model.json` states wins over what is recognised, field by field.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from db.errors import ModelError
+from db.models import Tag
+from workers.models.model_file import NAME as MODEL_FILE
+from workers.models.model_file import read_model_file
+from workers.models.safetensors_header import read_shapes
+from workers.models.spec import ModelSpec
+from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
+from workers.models.timm_config import read_timm_config, timm_fields
+
+JTP_ARCHITECTURE = "vit_so400m_patch14_siglip_384"
+_GATED = "head.linear.weight"
+_LINEAR = "head.weight"
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+
+_JTP_FIELDS: dict[str, Any] = {
+    "family": "jtp",
+    "architecture": JTP_ARCHITECTURE,
+    "size": 384,
+    "resize": "fit",
+    "grow": True,
+    "filter": "lanczos",
+    "background": (0.5, 0.5, 0.5),
+    "fill": (0.0, 0.0, 0.0),
+    "fill_when": "after",
+    "default_threshold": 0.2,
+}
+_WD_FIELDS: dict[str, Any] = {
+    "family": "wd",
+    "resize": "square-pad",
+    "background": (1.0, 1.0, 1.0),
+    "fill": (1.0, 1.0, 1.0),
+    "channel_order": "BGR",
+}
+
+
+def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
+    """The model in a folder.
+
+    Args:
+        folder: holds one weight file, a tag list, and where needed `config.json` or `model.json`.
+        name: what to call it; the folder's own name unless `model.json` has one.
+
+    Raises:
+        ModelError: something is missing, not recognised, or does not belong together.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
+    stated = read_model_file(folder)
+    weights = _weights(folder, stated.pop("weights", None))
+    tag_file = _tag_file(folder, stated.pop("tags", None))
+    shapes = read_shapes(weights)
+    config = read_timm_config(folder / "config.json")
+    fields: dict[str, Any]
+    if config is not None:
+        _refuse_unread_preprocessing(folder, stated)
+        tags = _timm_tags(folder, tag_file, config)
+        fields = timm_fields(folder / "config.json", config, len(tags))
+        if tag_file is not None and is_wd_list(tag_file):
+            fields |= _WD_FIELDS
+    else:
+        if tag_file is None:
+            raise ModelError(f"{folder} has no tag list. Put {', '.join(TAG_FILES)} or a timm config.json there.")
+        tags = read_tags(tag_file)
+        fields = _fields_without_config(folder, tag_file, tags, shapes, stated)
+    name = name or stated.pop("name", None) or folder.resolve().name
+    fields |= {"weights": weights, "tags": tags} | stated | {"name": name}
+    if fields["family"] == "jtp":
+        # Not left to timm's table of defaults, so that the identity holds it.
+        fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})
+    return ModelSpec(**fields)
+
+
+def _fields_without_config(
+    folder: Path,
+    tag_file: Path,
+    tags: tuple[Tag, ...],
+    shapes: dict[str, tuple[int, ...]],
+    stated: dict[str, Any],
+) -> dict[str, Any]:
+    """What JTP's files imply, or nothing but the family for a folder that describes itself."""
+    jtp_head = _GATED in shapes or _LINEAR in shapes
+    if stated.get("architecture", JTP_ARCHITECTURE) == JTP_ARCHITECTURE and jtp_head and tag_file.suffix == ".json":
+        return _JTP_FIELDS | {"head": _jtp_head(tag_file, len(tags), shapes)}
+    missing = [key for key in ("architecture", "size", "resize", "mean", "std") if key not in stated]
+    if missing:
+        raise ModelError(
+            f"{folder} holds weights of no kind known here: there is no timm config.json, and the weights have "
+            f"no head of a JTP model. Describe it in {MODEL_FILE}, which lacks: {', '.join(missing)}."
+        )
+    return {"family": "timm"}
+
+
+def _jtp_head(tag_file: Path, tags: int, shapes: dict[str, tuple[int, ...]]) -> str:
+    """Linear or gated, by the rows of the head: the cheapest proof that weights and list belong together."""
+    head, key, per_tag = ("gated", _GATED, 2) if _GATED in shapes else ("linear", _LINEAR, 1)
+    rows = shapes[key][0] if shapes[key] else 0
+    if rows != per_tag * tags:
+        raise ModelError(
+            f"{tag_file} lists {tags} tags, for which {key} needs {per_tag * tags} rows, and it has {rows}. "
+            "The weights and the tag list belong to different models."
+        )
+    return head
+
+
+def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> tuple[Tag, ...]:
+    if tag_file is not None:
+        return read_tags(tag_file)
+    tags = read_label_names(folder / "config.json", config)
+    if tags is None:
+        raise ModelError(
+            f"{folder / 'config.json'} names no labels (label_names). Add a tags.json, name to output index."
+        )
+    return tags
+
+
+def _weights(folder: Path, stated: str | None) -> Path:
+    if stated is not None:
+        if Path(stated).suffix != ".safetensors":
+            raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, and only *.safetensors is read.")
+        return folder / stated
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if folder / "model.safetensors" in found:
+        return folder / "model.safetensors"
+    if found:
+        raise ModelError(
+            f"{folder} has several weight files: {', '.join(path.name for path in found)}. "
+            f'Name one in {MODEL_FILE}: {{"weights": "{found[0].name}"}}.'
+        )
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickled:
+        raise ModelError(
+            f"{folder} holds only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it: "
+            'python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
+            f"'{pickled[0]}', map_location='cpu', weights_only=True), 'model.safetensors')\""
+        )
+    raise ModelError(f"{folder} has no *.safetensors. Put the model's weight file there.")
+
+
+def _tag_file(folder: Path, stated: str | None) -> Path | None:
+    if stated is not None:
+        return folder / stated
+    return next((folder / name for name in TAG_FILES if (folder / name).is_file()), None)
+
+
+def _refuse_unread_preprocessing(folder: Path, stated: dict[str, Any]) -> None:
+    """Some trainers state their test transforms in preprocess.json, which config.json then does not repeat."""
+    path = folder / "preprocess.json"
+    if path.exists() and "resize" not in stated:
+        stages = read_json(path)
+        test = stages.get("test", stages) if isinstance(stages, dict) else stages
+        raise ModelError(
+            f"{path} describes preprocessing in a form that is not read here. State it in {MODEL_FILE} (resize, "
+            f"filter, background, mean, std, channel_order). It says: {str(test)[:600]}"
+        )

@@ -1,0 +1,79 @@
+"""Fetches a model's files from the Hugging Face hub into its cache. `huggingface_hub` is imported when needed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from db.errors import ModelError
+
+CHECKPOINT_FILES = (
+    *("config.json", "model.safetensors", "selected_tags.csv", "tags.json", "tagger_tags.json"),
+    *("model.json", "preprocess.json"),
+)
+"""What `read_folder` looks at. Of these a repository has some."""
+
+
+def fetch_files(repo: str, files: Sequence[str], cache_dir: Path | None) -> Path:
+    """Named files of a repository; gives the folder that holds them.
+
+    Files that are in the cache are used as they are, without asking the hub: a worker starts without a network,
+    and all workers of a host run the same weights.
+
+    Raises:
+        ModelError: a file is neither in the cache nor can it be downloaded.
+    """
+    hub = _hub()
+    folder = Path()
+    for file in files:
+        try:
+            path = _cached(hub, repo, file, cache_dir) or hub.hf_hub_download(repo, file, cache_dir=cache_dir)
+        except Exception as error:
+            raise _sentence(repo, files, error) from error
+        folder = Path(path).parents[file.count("/")]
+    return folder
+
+
+def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) -> Path:
+    """Those of `CHECKPOINT_FILES` that the repository has; the cache's copy when the hub cannot be reached."""
+    hub = _hub()
+    try:
+        folder = hub.snapshot_download(
+            repo, revision=revision, allow_patterns=list(CHECKPOINT_FILES), cache_dir=cache_dir
+        )
+    except Exception as error:
+        raise _sentence(repo, CHECKPOINT_FILES[:3], error) from error
+    return Path(folder)
+
+
+def _cached(hub: ModuleType, repo: str, file: str, cache_dir: Path | None) -> str | None:
+    path = hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir)
+    return path if isinstance(path, str) else None
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ModelError("Downloading a model needs more packages. Run: pip install 'tagonce[worker]'") from error
+    return huggingface_hub
+
+
+def _sentence(repo: str, files: Sequence[str], error: Exception) -> ModelError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        why = "its owner asks you to accept terms on its page first, and then to log in here (hf auth login)"
+    elif isinstance(error, RepositoryNotFoundError):
+        why = "there is no such repository, or it is private"
+    elif isinstance(error, RevisionNotFoundError):
+        why = "it has no such revision"
+    else:
+        why = f"it is not in the cache and could not be downloaded ({_first_line(error)})"
+    return ModelError(
+        f"Model files of {repo}: {why}. Without a network: download {', '.join(files)} from huggingface.co/{repo} "
+        "elsewhere, put them into one folder here, and point at it with --model FOLDER."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,151 @@
+"""From a specification to a network that gives probabilities."""
+
+import contextlib
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from db.errors import ModelError
+from workers.models.demo import read_demo_weights
+from workers.models.spec import ModelSpec
+
+_SHOWN = 3
+"""How many tensor names an error lists."""
+
+
+class GatedHead(nn.Module):
+    """The head of JTP PILOT2: two outputs per tag. The probability is the product of their sigmoids.
+
+    `forward`: features [N, F] to raw outputs [N, 2*T], first the T values, then their T gates. The sigmoids are
+    not here but in `Network`, because they are computed in fp32 whatever the backbone runs in.
+    """
+
+    def __init__(self, features: int, tags: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * tags)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Raw outputs [N, 2*T]."""
+        outputs: torch.Tensor = self.linear(features)
+        return outputs
+
+
+class Network(nn.Module):
+    """A backbone in its own precision, and probabilities in fp32. For inference only."""
+
+    groups: torch.Tensor
+
+    def __init__(self, spec: ModelSpec, backbone: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dtype = dtype
+        self.head = spec.head
+        self.activation = spec.activation
+        self.register_buffer("groups", _group_matrix(spec), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities, fp32 [N, T], of images [N, 3, S, S] as `Preprocess.normalise` gives them."""
+        outputs: torch.Tensor = self.backbone(images.to(self.dtype)).float()
+        if self.head == "gated":
+            values, gates = outputs.chunk(2, dim=-1)
+            return values.sigmoid() * gates.sigmoid()
+        if self.activation == "sigmoid":
+            outputs = outputs.sigmoid()
+        elif self.activation == "softmax":
+            outputs = outputs.softmax(dim=-1)
+        if self.head == "hierarchy":
+            # Rounding can carry a sum of hundreds of leaves a hair over 1.
+            return torch.cat([outputs, (outputs @ self.groups).clamp(max=1.0)], dim=-1)
+        return outputs
+
+
+def build_backbone(spec: ModelSpec) -> nn.Module:
+    """The timm network with the right head and random weights, on the current default device.
+
+    Raises:
+        ModelError: timm knows no such architecture, or not with these arguments.
+    """
+    if not timm.is_model(spec.architecture):
+        raise ModelError(
+            f"Model {spec.name}: timm {timm.__version__} knows no architecture {spec.architecture!r}. "
+            "Check the name, or install a newer timm."
+        )
+    # Without a configuration of our own timm would complete the arguments from the one of its registered weights.
+    cfg = {"input_size": (3, spec.size, spec.size), "num_classes": spec.outputs}
+    try:
+        backbone: nn.Module = timm.create_model(
+            spec.architecture, pretrained=False, pretrained_cfg=cfg, num_classes=spec.outputs, **spec.model_args
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ModelError(
+            f"Model {spec.name}: timm cannot build {spec.architecture} with {spec.model_args}: {error}."
+        ) from error
+    if spec.head == "gated":
+        if not isinstance(backbone.head, nn.Linear):
+            raise ModelError(f"Model {spec.name}: a gated head needs a backbone with one linear head.")
+        backbone.head = GatedHead(backbone.head.in_features, spec.outputs)
+    return backbone
+
+
+def load_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Network:
+    """The network with its weights, on the device, in evaluation mode.
+
+    Args:
+        spec: what to load; every tensor of its weight file must be used and none may be missing.
+        device: where it runs.
+        dtype: precision of the backbone; probabilities are fp32 whatever it is.
+
+    Raises:
+        ModelError: the weights are not those of this network.
+    """
+    # On the device from the start: a GPU draws the random weights, which are then overwritten, in no time.
+    with device if device.type != "cpu" else contextlib.nullcontext():
+        backbone = build_backbone(spec)
+    _load_weights(spec, backbone)
+    # Convolutions run faster with channels last, and that is how the pixels lie.
+    backbone.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return Network(spec, backbone, dtype).to(device).eval().requires_grad_(requires_grad=False)
+
+
+def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
+    try:
+        weights = read_demo_weights(spec.weights) if spec.family == "demo" else load_file(spec.weights)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{spec.weights} cannot be read: {error}. Download it again.") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
+    problems = [
+        ("missing", [name for name in expected if name not in weights]),
+        ("unexpected", [name for name in weights if name not in expected]),
+        ("of another shape", [_shapes(n, s, weights) for n, s in expected.items() if _differs(n, s, weights)]),
+    ]
+    if any(names for _, names in problems):
+        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems if names)
+        raise ModelError(
+            f"{spec.weights} does not fit {spec.architecture} with {len(spec.tags)} tags: {told}. "
+            "The weights belong to another architecture or tag list."
+        )
+    backbone.load_state_dict(weights)
+
+
+def _differs(name: str, shape: tuple[int, ...], weights: dict[str, torch.Tensor]) -> bool:
+    return name in weights and tuple(weights[name].shape) != shape
+
+
+def _shapes(name: str, shape: tuple[int, ...], weights: dict[str, torch.Tensor]) -> str:
+    return f"{name} is {tuple(weights[name].shape)} and should be {shape}"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _group_matrix(spec: ModelSpec) -> torch.Tensor:
+    """Zeros and ones, fp32 [leaves, groups]: probabilities of leaves times this are those of groups."""
+    matrix = torch.zeros(spec.outputs if spec.groups else 0, len(spec.groups))
+    for column, leaves in enumerate(spec.groups):
+        matrix[list(leaves), column] = 1.0
+    return matrix

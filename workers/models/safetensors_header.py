@@ -1,0 +1,42 @@
+"""Shapes of the tensors in a safetensors file, without torch and without reading the weights.
+
+The format: an unsigned 64-bit little-endian length, then that many bytes of JSON
+`{name: {"dtype", "shape", "data_offsets"}}`, then the data. The key `__metadata__` is not a tensor.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+from db.errors import ModelError
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the same limit as the safetensors library's."""
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor.
+
+    Raises:
+        ModelError: the file is not safetensors, or is shorter than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start == b"version ":
+                raise ModelError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` there.")
+            length = struct.unpack("<Q", start)[0]
+            if length > _LONGEST_HEADER:
+                raise ModelError(f"{path} is not a safetensors file. Download it again.")
+            header = json.loads(file.read(length))
+        size = path.stat().st_size
+        header.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is not a safetensors file, or only its start. Download it again.") from error
+    if size < end:
+        raise ModelError(f"{path} has {size:,} bytes and should have {end:,}. Download it again.")
+    return shapes

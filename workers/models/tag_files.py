@@ -1,0 +1,149 @@
+"""Reads the lists that say which output of a model is which tag.
+
+    tags.json, tagger_tags.json   {tag: index}                          the value is the output
+    selected_tags.csv             tag_id,name,category,count[,...]      the row is the output
+    config.json of timm           label_names, or labels when older     the position is the output
+
+A list that is one line off gives every image plausible nonsense, so everything that can be checked is refused.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from db.errors import ModelError
+from db.models import Tag
+
+TAG_FILES = ("selected_tags.csv", "tags.json", "tagger_tags.json")
+"""Looked for in this order."""
+
+RATINGS = ("general", "sensitive", "questionable", "explicit")
+"""The first four rows of a WD tagger's list, category 9."""
+
+_CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character", "5": "meta", "9": "rating"}
+"""Danbooru's numbers, and 9 as the WD taggers use it."""
+
+_SHOWN = 3
+"""How many offenders an error names."""
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, keeping every key: objects come back as dicts, and a key given twice is an error.
+
+    Raises:
+        ModelError: the file is not there, is not UTF-8 JSON, or repeats a key.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_duplicates(path, [key for key, _ in pairs])
+        return dict(pairs)
+
+    try:
+        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON ({error}). Download it again.") from error
+
+
+def read_tags(path: Path) -> tuple[Tag, ...]:
+    """The tags of a file named as in `TAG_FILES`, or of the same kinds under another name.
+
+    Raises:
+        ModelError: the list is empty, has gaps or duplicates, or is in another format.
+    """
+    return read_selected_tags(path) if path.suffix.lower() == ".csv" else read_tag_index(path)
+
+
+def read_tag_index(path: Path) -> tuple[Tag, ...]:
+    """`{tag: index}`, in the order of the indices, which must be 0..n-1."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise ModelError(f"{path} should hold one JSON object, tag to output index, and does not.")
+    for name, index in content.items():
+        if type(index) is not int:
+            raise ModelError(f"{path}: the index of {name!r} is {index!r}, not a whole number.")
+    _refuse_duplicates(path, list(content.values()))
+    missing = sorted(set(range(len(content))) - set(content.values()))
+    if missing:
+        raise ModelError(
+            f"{path} has {len(content)} tags and none at index {_some(missing)}; indices must run from 0 "
+            f"to {len(content) - 1}. The file is incomplete: download it again."
+        )
+    return tuple(Tag(name) for name in sorted(content, key=content.__getitem__))
+
+
+def read_selected_tags(path: Path) -> tuple[Tag, ...]:
+    """`selected_tags.csv`: a header with `name`, and `category` where there are any, then a row per output."""
+    rows = _csv_rows(path)
+    if not rows:
+        raise ModelError(f"{path} lists no tags. Download it again.")
+    # A short row, that is a truncated file, reads as None.
+    short = [number for number, row in enumerate(rows, start=2) if row["name"] is None]
+    if short:
+        raise ModelError(f"{path}: row {_some(short)} has no name column. The file is incomplete.")
+    tags = tuple(Tag(row["name"], _category(row.get("category"))) for row in rows)
+    _refuse_duplicates(path, [tag.name for tag in tags if tag.name])
+    return tags
+
+
+def read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[Tag, ...] | None:
+    """The labels in timm's `config.json`: a list, or a map from position to name. None when there are none."""
+    inner = config.get("pretrained_cfg") or {}
+    for labels in (config.get("label_names"), inner.get("label_names"), config.get("labels")):
+        if labels:
+            break
+    else:
+        return None
+    if isinstance(labels, dict):
+        if sorted(labels) != sorted(str(position) for position in range(len(labels))):
+            raise ModelError(f"{path}: label_names should have the keys 0 to {len(labels) - 1}, each once.")
+        labels = [labels[str(position)] for position in range(len(labels))]
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"{path}: label_names should be a list of names or a map from position to name.")
+    _refuse_duplicates(path, [label for label in labels if label])
+    return tuple(Tag(label) for label in labels)
+
+
+def is_wd_list(path: Path) -> bool:
+    """Whether a `selected_tags.csv` is one of a WD tagger: its four columns, the four ratings first."""
+    if not path.is_file():
+        return False
+    rows = _csv_rows(path)[: len(RATINGS)]
+    first = tuple((row["name"], row.get("category")) for row in rows)
+    # Other trainers keep the ratings and add columns such as best_threshold; their preprocessing differs.
+    columns = rows and set(rows[0]) == {"tag_id", "name", "category", "count"}
+    return bool(columns) and first == tuple((name, "9") for name in RATINGS)
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if "name" not in (reader.fieldnames or ()):
+                raise ModelError(f"{path} should start with a line of column names, `name` among them.")
+            return list(reader)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ModelError(f"{path} is not a UTF-8 CSV file ({error}). Download it again.") from error
+
+
+def _category(text: str | None) -> str | None:
+    if not text:
+        return None
+    return _CATEGORIES.get(text, f"category_{text}" if text.isdecimal() else text)
+
+
+def _refuse_duplicates(path: Path, values: Sequence[str | int]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ModelError(f"{path} has {_some(twice)} more than once, so it does not say which output is which.")
+
+
+def _some(values: Sequence[Any]) -> str:
+    shown = ", ".join(repr(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown} and {len(values) - _SHOWN} more"
