@@ -99,7 +99,11 @@ def open_database(url: str, *, create: bool = True) -> Database:
         with database.write() as connection:
             migrate.upgrade(connection)
     except TransientError as error:
+        database.close()
         raise DatabaseError(f"{error} Is it running, and is TAGONCE_DATABASE_URL (or --database) right?") from error
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

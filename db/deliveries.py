@@ -3,7 +3,7 @@
 Redis keeps no such number, and a chunk with an image that kills its worker would come back for ever.
 """
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, select
 
 from db.schema import deliveries
 from db.upsert import insert_into
@@ -16,6 +16,12 @@ def count(connection: Connection, chunk_id: str) -> int:
         index_elements=["chunk_id"], set_={"deliveries": deliveries.c.deliveries + 1}
     ).returning(deliveries.c.deliveries)
     return int(connection.execute(counted, {"chunk_id": chunk_id, "deliveries": 1}).scalar_one())
+
+
+def so_far(connection: Connection, chunk_id: str) -> int:
+    """How many deliveries of a chunk have ended without a word; 0 for most."""
+    query = select(deliveries.c.deliveries).where(deliveries.c.chunk_id == chunk_id)
+    return connection.scalar(query) or 0
 
 
 def forget(connection: Connection, chunk_id: str) -> None:

@@ -46,13 +46,24 @@ def register(connection: Connection, found: Sequence[Reference], model_id: int) 
     unique: Mapping[str, Reference] = {one.uri: one for one in found}
     if not unique:
         return []
+    _upsert(connection, unique)
+    pending = connection.execute(_pending(model_id, images.c.id, images.c.uri).where(images.c.uri.in_(list(unique))))
+    ids = {row.uri: row.id for row in pending}
+    return [ids[uri] for uri in unique if uri in ids]
+
+
+def _upsert(connection: Connection, unique: Mapping[str, Reference]) -> None:
+    """Insert rows, and refresh those whose version changed. The others are not even locked."""
+    columns = (images.c.id, images.c.uri, images.c.version)
+    known = {row.uri: row for row in connection.execute(select(*columns).where(images.c.uri.in_(list(unique))))}
+    changed = [one for one in unique.values() if one.uri not in known or known[one.uri].version != one.version]
+    if not changed:
+        return
+    # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
+    # everybody goes the same way, and nobody ends in a deadlock.
+    changed.sort(key=lambda one: (0, known[one.uri].id, "") if one.uri in known else (1, 0, one.uri))
     now = datetime.now(UTC)
     statement = insert_into(connection, images)
-    # Sorted, so that two producers with overlapping sources lock rows in the same order.
-    rows = [
-        {"uri": uri, "version": unique[uri].version, "bytes": unique[uri].bytes, "added_at": now}
-        for uri in sorted(unique)
-    ]
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["uri"],
@@ -63,11 +74,8 @@ def register(connection: Connection, found: Sequence[Reference], model_id: int) 
             },
             where=images.c.version != statement.excluded.version,
         ),
-        rows,
+        [{"uri": one.uri, "version": one.version, "bytes": one.bytes, "added_at": now} for one in changed],
     )
-    pending = connection.execute(_pending(model_id, images.c.id, images.c.uri).where(images.c.uri.in_(list(unique))))
-    ids = {row.uri: row.id for row in pending}
-    return [ids[uri] for uri in unique if uri in ids]
 
 
 def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:

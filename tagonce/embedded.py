@@ -40,7 +40,7 @@ def broker() -> Iterator[str]:
     # A short path: Linux allows a socket's name 108 bytes.
     with tempfile.TemporaryDirectory(prefix="tagonce-", dir="/tmp") as folder:
         socket = Path(folder) / "redis.sock"
-        server = subprocess.Popen(  # noqa: S603 - a binary of our own choice, no shell
+        server = subprocess.Popen(
             [binary, *_CONFIGURATION, "--unixsocket", str(socket), "--dir", folder],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ What comes after the resize is arithmetic on a whole batch and is in `workers.pr
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from workers.models.spec import Colour, ModelSpec
 
 _NOT_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 """Left out of what Pillow opens: EPS starts Ghostscript on a stranger's file, the others it can name but not decode."""
+
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
+"""JPEG, PNG, GIF, WebP, AVIF. Pillow calls them unidentified when they break before their header ends."""
 
 _OPAQUE = (255, 255)
 _LONGEST_DETAIL = 200
@@ -78,6 +82,8 @@ class Decoder:
         try:
             image = Image.open(io.BytesIO(data), formats=self._formats)
         except UnidentifiedImageError as error:
+            if _SIGNATURE.match(data):
+                raise ImageError(Reason.CORRUPT, "it starts like an image, and its header is broken") from error
             raise ImageError(Reason.UNSUPPORTED, "not an image in a format that is read here") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
             raise self._too_large("by its header it has more") from error

@@ -5,7 +5,8 @@ import math
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from celery import Celery, signals
 from celery.exceptions import Reject
@@ -21,6 +22,7 @@ from producer.chunks import Chunk, sending
 from workers.lease import Leases
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
+from workers.suspects import Gate
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
 def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
     """The one task, bound to the one model of this process."""
     leases = Leases(app)
+    gate = Gate()
 
     @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]
     def tag(self: object, **kwargs: object) -> None:
@@ -72,7 +75,8 @@ def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
             return
         with leases.held(request.properties["delivery_tag"]):
             try:
-                _deliver(app, pipeline, chunk, request.id, stop)
+                with _admitted(gate, pipeline.database, request.id):
+                    _deliver(app, pipeline, chunk, request.id, stop)
             except TransientError as error:
                 log.warning("chunk given back: %s", error)
                 _forget_if_possible(pipeline.database, request.id)
@@ -85,6 +89,15 @@ def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
                 log.exception("chunk given back, and this worker ends")
                 state.should_stop = os.EX_SOFTWARE
                 raise Reject(error, requeue=True) from error
+
+
+@contextmanager
+def _admitted(gate: Gate, database: Database, chunk_id: str) -> Iterator[None]:
+    """Counting a delivery comes after this: a chunk that only waited when another one killed the worker is innocent."""
+    with database.read() as connection:
+        suspect = deliveries.so_far(connection, chunk_id) > 0
+    with gate.alone() if suspect else gate.side_by_side():
+        yield
 
 
 def _deliver(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str, stop: threading.Event) -> None:

@@ -8,7 +8,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -46,9 +45,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_image() -> Iterator[torch.Tensor]:
+def noise() -> torch.Tensor:
     """[2, 3, 98, 98], as normalised pixels."""
-    yield torch.rand((2, 3, 98, 98), generator=torch.Generator().manual_seed(5)) * 2 - 1
+    return torch.rand((2, 3, 98, 98), generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
 def edit(folder: Path, **fields: object) -> None:
@@ -137,7 +136,7 @@ class TestRefusals:
 
     def test_an_unknown_key_of_model_json_is_named(self, copied: Path) -> None:
         edit(copied, activaton="none", sise=3)
-        with pytest.raises(ModelError, match="activaton is not a known key.*sise is not a known key"):
+        with pytest.raises(ModelError, match=r"activaton is not a known key.*sise is not a known key"):
             read_folder(copied)
 
     def test_a_value_of_the_wrong_kind_in_model_json_is_named(self, copied: Path) -> None:
@@ -270,7 +269,6 @@ class TestRegistry:
         (tmp_path / JTP_REPO / "refs" / "main").write_text(COMMIT)
         shutil.copytree(jtp1_folder, tmp_path / JTP_REPO / "snapshots" / COMMIT / "JTP_PILOT")
         weights = tmp_path / JTP_REPO / "snapshots" / COMMIT / "JTP_PILOT"
-        (weights / "JTP_PILOT-e4-vit_so400m_patch14_siglip_384.safetensors").stat()
         spec = find_model(name, cache_dir=tmp_path)
         assert (spec.name, spec.head, spec.weights.parent) == ("jtp-1", "linear", weights)
 
@@ -344,16 +342,16 @@ class TestIdentity:
 
 
 class TestNetwork:
-    def test_a_linear_head_gives_the_sigmoid_of_timms_logits(self, jtp1_folder: Path, one_image: torch.Tensor) -> None:
+    def test_a_linear_head_gives_the_sigmoid_of_timms_logits(self, jtp1_folder: Path, noise: torch.Tensor) -> None:
         spec = read_folder(jtp1_folder)
         plain = timm.create_model(spec.architecture, num_classes=63, **spec.model_args).eval()
         plain.load_state_dict(load_file(spec.weights))
         with torch.inference_mode():
-            expected = plain(one_image).sigmoid()
-        torch.testing.assert_close(probabilities(spec, one_image), expected, atol=1e-6, rtol=0)
+            expected = plain(noise).sigmoid()
+        torch.testing.assert_close(probabilities(spec, noise), expected, atol=1e-6, rtol=0)
 
     def test_a_gated_head_multiplies_two_sigmoids_and_takes_no_third(
-        self, jtp2_folder: Path, one_image: torch.Tensor
+        self, jtp2_folder: Path, noise: torch.Tensor
     ) -> None:
         """A second sigmoid over probabilities would put every score between 0.5 and 0.73."""
         spec = read_folder(jtp2_folder)
@@ -361,9 +359,9 @@ class TestNetwork:
         plain = timm.create_model(spec.architecture, num_classes=0, **spec.model_args).eval()
         plain.load_state_dict({name: value for name, value in weights.items() if not name.startswith("head.")})
         with torch.inference_mode():
-            outputs = plain(one_image) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
+            outputs = plain(noise) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
         expected = outputs[:, :63].sigmoid() * outputs[:, 63:].sigmoid()
-        found = probabilities(spec, one_image)
+        found = probabilities(spec, noise)
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
         assert found.min() < 0.1
 
@@ -375,18 +373,18 @@ class TestNetwork:
             expected = plain(images).sigmoid()
         torch.testing.assert_close(probabilities(spec, images), expected, atol=1e-6, rtol=0)
 
-    def test_activation_none_leaves_the_outputs_alone(self, jtp1_folder: Path, one_image: torch.Tensor) -> None:
+    def test_activation_none_leaves_the_outputs_alone(self, jtp1_folder: Path, noise: torch.Tensor) -> None:
         spec = read_folder(jtp1_folder)
-        raw = probabilities(dataclasses.replace(spec, activation="none"), one_image)
-        torch.testing.assert_close(raw.sigmoid(), probabilities(spec, one_image))
+        raw = probabilities(dataclasses.replace(spec, activation="none"), noise)
+        torch.testing.assert_close(raw.sigmoid(), probabilities(spec, noise))
 
     def test_probabilities_are_fp32_in_whatever_precision_the_backbone_runs(
-        self, jtp2_folder: Path, one_image: torch.Tensor
+        self, jtp2_folder: Path, noise: torch.Tensor
     ) -> None:
         spec = read_folder(jtp2_folder)
-        found = probabilities(spec, one_image, torch.bfloat16)
+        found = probabilities(spec, noise, torch.bfloat16)
         assert found.dtype == torch.float32
-        torch.testing.assert_close(found, probabilities(spec, one_image), atol=0.1, rtol=0)
+        torch.testing.assert_close(found, probabilities(spec, noise), atol=0.1, rtol=0)
 
     def test_nothing_in_it_can_be_trained(self, jtp1_folder: Path) -> None:
         network = load_network(read_folder(jtp1_folder), CPU, torch.float32)

@@ -23,14 +23,14 @@ def fetch_files(repo: str, files: Sequence[str], cache_dir: Path | None) -> Path
         ModelError: a file is neither in the cache nor can it be downloaded.
     """
     hub = _hub()
-    folder = Path()
-    for file in files:
+    # All or none from the cache: a mixture could be of two revisions, and lie in two folders.
+    paths = [hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir) for file in files]
+    if not all(isinstance(path, str) for path in paths):
         try:
-            path = _cached(hub, repo, file, cache_dir) or hub.hf_hub_download(repo, file, cache_dir=cache_dir)
-        except Exception as error:
+            paths = [hub.hf_hub_download(repo, file, cache_dir=cache_dir) for file in files]
+        except Exception as error:  # also what the HTTP library under it raises
             raise _sentence(repo, files, error) from error
-        folder = Path(path).parents[file.count("/")]
-    return folder
+    return Path(paths[0]).parents[files[0].count("/")]
 
 
 def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) -> Path:
@@ -43,11 +43,6 @@ def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) ->
     except Exception as error:
         raise _sentence(repo, CHECKPOINT_FILES[:3], error) from error
     return Path(folder)
-
-
-def _cached(hub: ModuleType, repo: str, file: str, cache_dir: Path | None) -> str | None:
-    path = hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir)
-    return path if isinstance(path, str) else None
 
 
 def _hub() -> ModuleType:

@@ -1,0 +1,46 @@
+# Everything a clean clone needs: Python 3.11 to 3.13, make, and a package index. No root, no servers.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# A second core halves the tests; each worker process of pytest starts servers of its own, so more is not better.
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.demo ## Tag real photographs with a real model, then re-threshold them
+	@$(BIN)/python -m tagonce.demo demo-out
+
+test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3), end to end
+	$(BIN)/python -m pytest -n $(JOBS) --durations=10
+
+lint: $(VENV)/.test ## Check style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test ## Put the code into the house's shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what the targets above have made
+	rm -rf $(VENV) demo-out build *.egg-info
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip  # dependency groups came with pip 25.1; Python 3.11 brings an older one
+	touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.venv
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.venv
+	$(PIP) --editable '.[demo,postgres,parquet]' --group test --group lint
+	touch $@

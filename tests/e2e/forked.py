@@ -1,0 +1,104 @@
+"""`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
+
+What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
+or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from tests.fixtures.command import wait_until
+
+POISON = b"this image kills the worker"
+PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
+READY = "batches of"
+"""In the line that a worker logs when its model is loaded."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process that runs."""
+
+    process: ForkServerProcess
+    log: Path
+
+    def words(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: READY in self.words() or not self.process.is_alive())
+        assert READY in self.words(), self.words()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid or 0, number)
+
+    def wait(self, seconds: float = 60) -> int:
+        """Its exit code, negative for the number of a signal."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running after {seconds} s:\n{self.words()}"
+        return self.process.exitcode
+
+
+@contextmanager
+def workers(folder: Path) -> "Iterator[Workers]":
+    """Starts workers in a folder; those that still run at the end are killed."""
+    started = Workers(folder)
+    try:
+        yield started
+    finally:
+        for worker in started.all:
+            worker.process.kill()
+            worker.process.join()
+
+
+class Workers:
+    """All that a test started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.all: list[Worker] = []
+        self._folder = folder
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
+
+    def start(self, *arguments: str | Path, decode_seconds: float = 0.0, **environment: str) -> Worker:
+        """Run `tagonce worker ...`."""
+        log = self._folder / f"worker-{len(self.all)}.log"
+        whole = dict(os.environ) | environment
+        process = self._context.Process(
+            target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds), daemon=True
+        )
+        process.start()
+        self.all.append(Worker(process, log))
+        return self.all[-1]
+
+
+def run(folder: Path, log: Path, arguments: list[str], environment: dict[str, str], decode_seconds: float) -> None:
+    """What the process does. Exits with the command's own code."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    from tagonce.cli import main
+    from workers.decode import Decoded, Decoder
+
+    decode = Decoder.decode
+
+    def slow_or_deadly(self: Decoder, data: bytes) -> Decoded:
+        time.sleep(decode_seconds)
+        if POISON in data:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(self, data)
+
+    Decoder.decode = slow_or_deadly  # type: ignore[method-assign]
+    sys.argv = ["tagonce", "worker", *arguments]
+    main()

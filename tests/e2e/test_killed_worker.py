@@ -1,0 +1,114 @@
+"""Workers that die, stop or meet what kills them: nothing lost, nothing twice, nothing stuck."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from producer.references import file_uri
+from tests.e2e.forked import POISON, Workers
+from tests.fixtures.checkpoints import TAGS
+from tests.fixtures.command import Outcome, wait_until
+
+PHOTOS = 48
+CHUNK_SIZE = 8
+MOST_DEATHS = 6
+"""Three of the chunk, three of the image: 8 images split into 8 pieces."""
+
+
+@pytest.fixture
+def settings(redis_url: str, postgres_url: str, jtp2_folder: Path) -> dict[str, str]:
+    """Batches of one, so that an image's scores do not depend on its neighbours. A lease is as short as allowed."""
+    return {
+        "TAGONCE_BROKER_URL": redis_url,
+        "TAGONCE_DATABASE_URL": postgres_url,
+        "TAGONCE_MODEL": str(jtp2_folder),
+        "TAGONCE_BATCH_SIZE": "1",
+        "TAGONCE_FLOOR": "0",
+        "TAGONCE_LEASE_SECONDS": "3",
+        "TAGONCE_LOADERS": "1",
+        "TAGONCE_CONCURRENCY": "2",
+    }
+
+
+def test_killed_and_stopped_workers_lose_nothing(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+    ledger: Callable[[str], Any],
+    own_scores: Callable[..., Any],
+) -> None:
+    """kill -9 of one worker, SIGTERM without grace for the next: a third one ends with what an undisturbed run gives."""
+    photos = make_photos(PHOTOS)
+    rows = ledger(settings["TAGONCE_DATABASE_URL"])
+    killed = workers.start(decode_seconds=0.1, **settings)
+    killed.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    wait_until(lambda: rows.count() > 0)
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    assert rows.count() < PHOTOS
+    assert rows.deliveries() > 0
+
+    stopped = workers.start(decode_seconds=0.2, TAGONCE_GRACE_SECONDS="0", **settings)
+    done_before = rows.count()
+    wait_until(lambda: rows.count() > done_before)
+    stopped.signal(signal.SIGTERM)
+    assert stopped.wait() == 0, stopped.words()
+    assert re.search(r"[1-9]\d* left", stopped.words())
+    assert rows.count() < PHOTOS
+
+    last = workers.start(**settings)
+    wait_until(lambda: rows.count() == PHOTOS)
+    wait_until(lambda: rows.deliveries() == 0)
+    assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+    assert rows.failed() == {}
+    expected = own_scores(jtp2_folder, rows.uris(), chunk_size=PHOTOS, batch_size=1)
+    stored = rows.scores(len(TAGS))
+    for uri, scores in expected.items():
+        np.testing.assert_array_equal(stored[uri], scores, err_msg=uri)
+    last.signal(signal.SIGTERM)
+    assert last.wait() == 0, last.words()
+
+
+
+def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+    ledger: Callable[[str], Any],
+) -> None:
+    """A chunk is given to three workers, then split; the single image is given to three, then recorded as crashed.
+    Six deaths, and not one image more is blamed."""
+    photos = make_photos(3 * CHUNK_SIZE)
+    poison = photos[CHUNK_SIZE + 3]
+    poison.write_bytes(poison.read_bytes() + POISON)
+    rows = ledger(settings["TAGONCE_DATABASE_URL"])
+    worker = workers.start(**settings)
+    worker.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    deaths = 0
+    while rows.count() < len(photos):
+        wait_until(lambda: rows.count() == len(photos) or not worker.process.is_alive())
+        if not worker.process.is_alive():
+            assert worker.wait() == -signal.SIGKILL
+            deaths += 1
+            assert deaths <= MOST_DEATHS, worker.words()
+            worker = workers.start(**settings)
+    assert rows.failed() == {file_uri(str(poison)): "crashed"}
+    assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+    assert "is recorded as crashed" in worker.words()
+    wait_until(lambda: rows.deliveries() == 0)
+
+
+def enqueue(tagonce: Callable[..., Outcome], source: str, model: Path, settings: dict[str, str]) -> None:
+    sent = tagonce("enqueue", source, "--model", model.name, "--chunk-size", CHUNK_SIZE, **settings)
+    assert sent.code == 0, sent.err

@@ -1,0 +1,222 @@
+"""Images: registered once, pending until a result of their version is there."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Connection, func, insert, select, update
+
+from db import images, results
+from db.database import Database
+from db.errors import Reason
+from db.images import Reference
+from db.models import Model
+from db.results import Failure, Prediction
+from db.schema import images as table
+from db.scores import NO_SCORES
+
+
+def references(uris: Sequence[str], version: str = "1") -> list[Reference]:
+    return [Reference(uri, version, 10) for uri in uris]
+
+
+def prediction(image_id: int, version: str = "1") -> Prediction:
+    return Prediction(image_id, version, 10, 640, 480, "jpeg", b"h" * 32, NO_SCORES)
+
+
+def uris_of(connection: Connection, ids: Sequence[int]) -> list[str]:
+    found = {row.id: row.uri for row in connection.execute(select(table).where(table.c.id.in_(ids)))}
+    return [found[one] for one in ids]
+
+
+def count(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def test_registering_twice_is_registering_once(database: Database, model: Model) -> None:
+    """Same rows, same ids, and still pending."""
+    found = references(["s3://b/c", "s3://b/a", "s3://b/b"])
+    with database.write() as connection:
+        first = images.register(connection, found, model.id)
+        assert uris_of(connection, first) == ["s3://b/c", "s3://b/a", "s3://b/b"]
+    with database.write() as connection:
+        before = connection.execute(select(table)).all()
+        assert images.register(connection, found, model.id) == first
+        assert connection.execute(select(table)).all() == before
+
+
+def test_nothing_found_is_nothing_registered(database: Database, model: Model) -> None:
+    with database.write() as connection:
+        assert images.register(connection, [], model.id) == []
+
+
+def test_times_are_in_utc_and_know_it(database: Database, registered: Callable[..., list[int]]) -> None:
+    before = datetime.now(UTC)
+    registered(1)
+    with database.read() as connection:
+        assert before <= connection.execute(select(table.c.added_at)).scalar_one() <= datetime.now(UTC)
+
+
+def test_of_duplicates_in_a_batch_the_last_one_counts(database: Database, model: Model) -> None:
+    found = [Reference("s3://b/a", "1", 1), Reference("s3://b/b", "1", 1), Reference("s3://b/a", "2", 2)]
+    with database.write() as connection:
+        ids = images.register(connection, found, model.id)
+        assert uris_of(connection, ids) == ["s3://b/a", "s3://b/b"]
+        row = connection.execute(select(table.c.version, table.c.bytes).where(table.c.uri == "s3://b/a")).one()
+        assert tuple(row) == ("2", 2)
+
+
+def test_a_predicted_image_is_pending_again_only_when_its_version_changes(
+    database: Database, model: Model, registered: Callable[..., list[int]]
+) -> None:
+    """What was known of the old file is forgotten."""
+    facts = select(table.c.width, table.c.height, table.c.format, table.c.sha256, table.c.bytes)
+    (image_id,) = registered(1)
+    with database.write() as connection:
+        results.save(connection, model.id, [prediction(image_id)], [])
+        assert tuple(connection.execute(facts).one()) == (640, 480, "jpeg", b"h" * 32, 10)
+    assert registered(1) == []
+    assert registered(1, version="2") == [image_id]
+    with database.write() as connection:
+        assert tuple(connection.execute(facts).one()) == (None, None, None, None, 10)
+        results.save(connection, model.id, [prediction(image_id, "2")], [])
+    assert registered(1, version="2") == []
+    assert registered(1, version="1") == [image_id]
+
+
+def test_a_failed_image_is_not_pending_until_its_version_changes(
+    database: Database, model: Model, registered: Callable[..., list[int]]
+) -> None:
+    (image_id,) = registered(1)
+    with database.write() as connection:
+        results.save(connection, model.id, [], [Failure(image_id, "1", Reason.CORRUPT, "x")])
+    assert registered(1) == []
+    assert registered(1, version="2") == [image_id]
+
+
+def test_what_is_pending_is_pending_for_one_model(
+    database: Database, model: Model, other_model: Model, registered: Callable[..., list[int]]
+) -> None:
+    ids = registered(3)
+    with database.write() as connection:
+        results.save(connection, model.id, [prediction(ids[0])], [Failure(ids[1], "1", Reason.MISSING, "")])
+        for one, left in ((model, ids[2:]), (other_model, ids)):
+            assert images.pending_after(connection, one.id, 0, 10) == left
+            assert [row.id for row in images.pending_among(connection, ids, one.id)] == left
+            assert images.count_pending(connection, one.id) == len(left)
+
+
+def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
+    database: Database, model: Model, registered: Callable[..., list[int]]
+) -> None:
+    """Each id once, and nothing for ids that do not exist."""
+    ids = registered(3)
+    with database.read() as connection:
+        found = images.pending_among(connection, [ids[2], ids[0], ids[2], 10**6], model.id)
+    assert found == [images.Image(ids[0], "s3://b/0000", "1"), images.Image(ids[2], "s3://b/0002", "1")]
+
+
+def test_a_full_batch_and_more_than_one_batch(
+    database: Database, model: Model, registered: Callable[..., list[int]]
+) -> None:
+    assert len(registered(2_500)) == images.LOOKUP_SIZE // 2
+    with database.write() as connection:
+        full = references([f"s3://c/{number}" for number in range(images.LOOKUP_SIZE)])
+        assert len(set(images.register(connection, full, model.id))) == images.LOOKUP_SIZE
+        assert images.count_pending(connection, model.id) == count(connection) == 7_500
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_a_walk_over_all_that_is_pending_meets_each_exactly_once(
+    database: Database, model: Model, registered: Callable[..., list[int]], limit: int
+) -> None:
+    """Also when what it met is done meanwhile."""
+    ids = registered(50)
+    done, failed = ids[::3], ids[1::3]
+    met: list[int] = []
+    with database.write() as connection:
+        results.save(
+            connection, model.id, list(map(prediction, done)), [Failure(one, "1", Reason.TIMEOUT, "") for one in failed]
+        )
+        while found := images.pending_after(connection, model.id, met[-1] if met else 0, limit):
+            assert len(found) <= limit
+            results.save(connection, model.id, [prediction(found[0])], [])
+            met += found
+    assert met == ids[2::3]
+
+
+def test_names_are_kept_as_they_are(database: Database, model: Model) -> None:
+    """S3 keys hold anything; upper and lower case, accents and trailing blanks make other images."""
+    uris = ["s3://b/É", "s3://b/e\u0301", "s3://b/a", "s3://b/A", "s3://b/a ", "s3://b/%41", "s3://b/🐈'\"\\", "s3://b/"]
+    with database.write() as connection:
+        ids = images.register(connection, references(uris), model.id)
+        assert uris_of(connection, ids) == uris
+
+
+# ── at the same time ──
+
+
+def in_threads(number: int, work: Callable[[int, threading.Barrier], None]) -> None:
+    """Run it so many times at once. When one fails the others do not wait for it, and its error comes out."""
+    barrier = threading.Barrier(number)
+
+    def run(position: int) -> None:
+        try:
+            work(position, barrier)
+        except Exception:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(number) as pool:
+        errors = [future.exception() for future in [pool.submit(run, each) for each in range(number)]]
+    assert [error for error in errors if error and not isinstance(error, threading.BrokenBarrierError)] == []
+
+
+def test_two_producers_with_the_same_new_images(database: Database, model: Model) -> None:
+    """Overlapping lists in opposite order: no deadlock, no duplicate."""
+    uris = [f"s3://b/{number}" for number in range(1_500)]
+    random.Random(0).shuffle(uris)
+
+    def produce(number: int, barrier: threading.Barrier) -> None:
+        mine = uris[:1_000] if number else uris[:499:-1]
+        for start in range(0, len(mine), 250):
+            barrier.wait(30)
+            with database.write() as connection:
+                images.register(connection, references(mine[start : start + 250]), model.id)
+
+    in_threads(2, produce)
+    with database.read() as connection:
+        assert count(connection) == 1_500
+        assert len(images.pending_after(connection, model.id, 0, 2_000)) == 1_500
+
+
+def test_registering_again_while_workers_write(database: Database, model: Model) -> None:
+    """A producer goes by uri, a worker by id, and here these run against each other: no deadlock."""
+    now = datetime.now(UTC)
+    uris = [f"s3://b/{number:04}" for number in range(400)]
+    with database.write() as connection:
+        rows = [{"uri": uri, "version": "1", "added_at": now} for uri in reversed(uris)]
+        connection.execute(insert(table), rows)
+        ids = images.pending_after(connection, model.id, 0, 1_000)
+
+    def work(number: int, barrier: threading.Barrier) -> None:
+        for turn in range(6):
+            barrier.wait(30)
+            with database.write() as connection:
+                if number:
+                    images.register(connection, references(uris, version=str(turn // 2 + 1)), model.id)
+                else:
+                    results.save(connection, model.id, [prediction(one, str(turn // 2 + 1)) for one in ids], [])
+
+    in_threads(2, work)
+    with database.read() as connection:
+        assert count(connection) == 400
+
+
+def test_a_producer_that_finds_nothing_changed_does_not_wait_for_a_writer(
+    postgres_url: str, registered: Callable[..., list[int]]
+) -> None:
+    """On PostgreSQL an upsert that changes nothing would still lock its row, and write to the log of the server."""

@@ -1,0 +1,162 @@
+"""Migrations make what `db.schema` says, on both databases, from several processes at once."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import ARRAY, Connection, MetaData, SmallInteger, inspect, text
+
+from db import migrate, schema
+from db.database import Database, open_database
+from db.errors import DatabaseError, SettingsError
+
+VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_probabilities"}}
+
+
+def tables_of(dialect: str) -> MetaData:
+    """The tables as they are on a database: packed predictions on PostgreSQL, a table of scores on SQLite."""
+    metadata = MetaData()
+    packed = dialect == "postgresql"
+    for table in schema.metadata.tables.values():
+        if packed and table.name == "tag_scores":
+            continue
+        (schema.packed_predictions if packed and table.name == "predictions" else table).to_metadata(metadata)
+    return metadata
+
+
+def differences(connection: Connection) -> list[Any]:
+    """What Alembic would change to get from the database to `db.schema`: tables, columns, types, nullability, uniques.
+
+    The index on `predicted_at` is the migrations' own affair: no query names it.
+    """
+    options = {"compare_type": _compare_type}
+    found = compare_metadata(
+        MigrationContext.configure(connection, opts=options), tables_of(connection.dialect.name)
+    )
+    return [one for one in found if not (one[0] == "remove_index" and one[1].name == "ix_predictions_predicted_at")]
+
+
+def _compare_type(_context: object, _found: object, _wanted: object, found_type: Any, wanted_type: Any) -> bool | None:
+    # A type of our own, which Alembic cannot compare; None leaves all others to it.
+    if not isinstance(wanted_type, schema.SmallintArray):
+        return None
+    return not (isinstance(found_type, ARRAY) and isinstance(found_type.item_type, SmallInteger))
+
+
+def test_a_new_database_is_what_the_schema_says(database: Database) -> None:
+    with database.read() as connection:
+        assert differences(connection) == []
+        found = inspect(connection)
+        for table in tables_of(database.dialect).tables.values():
+            key = [column.name for column in table.primary_key]
+            assert found.get_pk_constraint(table.name)["constrained_columns"] == key
+            wanted = {(key.parent.name, key.column.table.name) for key in table.foreign_keys}
+            present = found.get_foreign_keys(table.name)
+            assert {(key["constrained_columns"][0], key["referred_table"]) for key in present} == wanted
+            assert all(key["options"].get("ondelete") == "CASCADE" for key in present)
+
+
+def test_the_comparison_would_notice(database: Database) -> None:
+    """A column that only the database has, and one of another name."""
+    with database.write() as connection:
+        connection.execute(text("alter table images add column colour integer"))
+        connection.execute(text("alter table images rename column width to breadth"))
+        assert {(one[0], one[3].name) for one in differences(connection)} == {
+            ("remove_column", "colour"),
+            ("remove_column", "breadth"),
+            ("add_column", "width"),
+        }
+
+
+def test_the_views_are_there_and_can_be_read(database: Database) -> None:
+    with database.read() as connection:
+        assert set(inspect(connection).get_view_names()) == VIEWS[database.dialect]
+        for table in (schema.tag_probabilities, schema.tag_scores):
+            assert connection.execute(table.select()).all() == []
+
+
+def test_opening_again_changes_nothing(database: Database, database_url: str) -> None:
+    again = open_database(database_url)
+    with again.read() as connection:
+        assert differences(connection) == []
+    again.close()
+
+
+def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
+    def open_and_close(_number: int) -> str:
+        opened = open_database(database_url)
+        opened.close()
+        return opened.dialect
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(open_and_close, range(4)))) == 4
+
+
+def _revision(url: str) -> str:
+    opened = open_database(url)
+    with opened.read() as connection:
+        revision: str = connection.execute(text("select version_num from alembic_version")).scalar_one()
+    opened.close()
+    return revision
+
+
+def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
+    """A producer and its workers start together on a new database."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(_revision, [database_url] * 2)) == ["0001"] * 2
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
+    """Schema changes are part of the transaction, on SQLite too."""
+    opened = Database(database_url)
+    with pytest.raises(RuntimeError, match="after the migration"), opened.write() as connection:
+        migrate.upgrade(connection)
+        raise RuntimeError("after the migration")
+    with opened.read() as connection:
+        assert inspect(connection).get_table_names() == []
+    opened.close()
+
+
+def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_url: str) -> None:
+    with database.write() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0001\)\. Upgrade this program"):
+        open_database(database_url)
+
+
+def test_a_missing_file_is_not_made_by_a_command_that_only_reads(sqlite_url: str, tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match=r"There is no database .*tags\.db\. Tag something first"):
+        open_database(sqlite_url, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:////no/such/folder/tags.db", "sqlite:////proc/tags.db"])
+def test_a_file_that_cannot_be_made_is_an_error_in_words(url: str) -> None:
+    with pytest.raises(DatabaseError, match=r"unable to open database file.* TAGONCE_DATABASE_URL \(or --database\)"):
+        open_database(url)
+
+
+def test_a_server_that_is_not_there_is_an_error_without_the_password() -> None:
+    with pytest.raises(DatabaseError, match="does not answer: .*Is it running, and is TAGONCE_DATABASE_URL") as caught:
+        open_database("postgresql://tagonce:s3cret@127.0.0.1:1/tags")
+    assert "s3cret" not in str(caught.value)
+    assert "tagonce:***@127.0.0.1:1/tags" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("tags.db", "'tags.db' is not a database URL. Examples: sqlite:///tags.db"),
+        ("", "is not a database URL"),
+        ("mysql://localhost/tags", "PostgreSQL or SQLite, not in 'mysql'"),
+        ("sqlite://", "in memory cannot be shared"),
+        ("sqlite:///:memory:", "in memory cannot be shared"),
+    ],
+)
+def test_a_wrong_url_is_said_in_words(url: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Database(url)
