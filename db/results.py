@@ -41,7 +41,8 @@ class Failure:
 
 def save(connection: Connection, model_id: int, done: Sequence[Prediction], failed: Sequence[Failure]) -> None:
     """Store predictions and failures of one model. An image ends in exactly one of the two."""
-    # Everywhere in the order of ids: two workers that hold the same images then wait for, and never block, each other.
+    if failed:
+        _lock(connection, [*done, *failed])
     if done:
         done = sorted(done, key=lambda one: one.image_id)
         _save_facts(connection, done)
@@ -51,6 +52,17 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
         _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
         # What is left is of an older version of the file and says nothing about the one that failed.
         connection.execute(delete(predictions).where(*_of(predictions, model_id, failed)))
+
+
+def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> None:
+    """Let workers that have the same images write one after the other, in the order of ids and so without a deadlock.
+
+    Else one could insert a prediction and another, which does not see it yet, a failure. Where nothing failed, the
+    update of the images' facts does the same. SQLite has one writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        query = select(images.c.id).where(images.c.id.in_([one.image_id for one in results])).order_by(images.c.id)
+        connection.execute(query.with_for_update(key_share=True))
 
 
 def _of(table: Table, model_id: int, results: Sequence[Prediction | Failure]) -> tuple[ColumnElement[bool], ...]:

@@ -162,5 +162,5 @@ def errors_mapped(app: Celery) -> Iterator[None]:
     except (OperationalError, KombuError, RedisError, ConnectionError, TimeoutError) as error:
         where = Connection(app.conf.broker_url).as_uri()
         raise BrokerError(
-            f"Redis at {where} does not answer: {error}. Is it running, and is TAGONCE_BROKER_URL (or --broker) right?"
+            f"Redis at {where} does not answer: {str(error).rstrip('.')}. Is it running, and is TAGONCE_BROKER_URL (or --broker) right?"
         ) from error

@@ -12,7 +12,7 @@ from db.errors import SettingsError
 from db.models import Model
 from db.scores import to_score
 from tagonce.settings import Settings
-from workers.models.registry import find_model
+from workers.models.registry import find_model, stored_name
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
@@ -31,8 +31,8 @@ def stored(settings: Settings, *, create: bool = False) -> Iterator[Database]:
 
 
 def stored_model(connection: Connection, name: str | None) -> Model:
-    """A model that the database knows: by name or id, else the latest."""
-    return models.find(connection, name) if name else models.latest(connection)
+    """A model that the database knows: by name, id, or where its files are; else the latest."""
+    return models.find(connection, stored_name(name)) if name else models.latest(connection)
 
 
 def register_model(database: Database, spec: ModelSpec, settings: Settings) -> Model:

@@ -1,4 +1,4 @@
-"""Fixtures of all tiers. Services are real and come from wheels: one that does not start fails the test, never skips it."""
+"""Fixtures of all tiers. Services are real and come from wheels; one that does not start fails the test."""
 
 import os
 

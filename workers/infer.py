@@ -71,8 +71,9 @@ class Inferencer:
         return torch.cat(rows)
 
     def warm_up(self) -> None:
-        """One forward of the full batch, so that a lack of memory shows now and the first chunk is not the slow one."""
-        self.scores([self._preprocess.blank()] * self._batch_size)
+        """One forward of a full batch on a GPU: a lack of memory shows now, and the first chunk is not the slow one."""
+        if self.device.type != "cpu":
+            self.scores([self._preprocess.blank()] * self._batch_size)
 
     def _one_batch(self, batch: Sequence[Decoded], size: int) -> list[Scores]:
         # A GPU likes one shape for ever (autotuned kernels, no new allocations); a CPU would only work for nothing.

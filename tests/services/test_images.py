@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text
 
 from db import images, results
 from db.database import Database
@@ -150,7 +150,16 @@ def test_a_walk_over_all_that_is_pending_meets_each_exactly_once(
 
 def test_names_are_kept_as_they_are(database: Database, model: Model) -> None:
     """S3 keys hold anything; upper and lower case, accents and trailing blanks make other images."""
-    uris = ["s3://b/É", "s3://b/e\u0301", "s3://b/a", "s3://b/A", "s3://b/a ", "s3://b/%41", "s3://b/🐈'\"\\", "s3://b/"]
+    uris = [
+        "s3://b/É",
+        "s3://b/e\u0301",
+        "s3://b/a",
+        "s3://b/A",
+        "s3://b/a ",
+        "s3://b/%41",
+        "s3://b/🐈'\"\\",
+        "s3://b/",
+    ]
     with database.write() as connection:
         ids = images.register(connection, references(uris), model.id)
         assert uris_of(connection, ids) == uris
@@ -216,7 +225,13 @@ def test_registering_again_while_workers_write(database: Database, model: Model)
         assert count(connection) == 400
 
 
-def test_a_producer_that_finds_nothing_changed_does_not_wait_for_a_writer(
-    postgres_url: str, registered: Callable[..., list[int]]
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_producer_that_finds_nothing_changed_waits_for_nobody(
+    database: Database, registered: Callable[..., list[int]]
 ) -> None:
-    """On PostgreSQL an upsert that changes nothing would still lock its row, and write to the log of the server."""
+    """An upsert that changes nothing would still lock its row; here a worker holds all of them."""
+    ids = registered(3)
+    with database.write() as worker, database.engine.connect() as producer:
+        worker.execute(select(table.c.id).with_for_update())
+        producer.execute(text("set lock_timeout = '3s'"))
+        assert images.register(producer, references([f"s3://b/{number:04}" for number in range(3)]), 1) == ids

@@ -34,9 +34,7 @@ def differences(connection: Connection) -> list[Any]:
     The index on `predicted_at` is the migrations' own affair: no query names it.
     """
     options = {"compare_type": _compare_type}
-    found = compare_metadata(
-        MigrationContext.configure(connection, opts=options), tables_of(connection.dialect.name)
-    )
+    found = compare_metadata(MigrationContext.configure(connection, opts=options), tables_of(connection.dialect.name))
     return [one for one in found if not (one[0] == "remove_index" and one[1].name == "ix_predictions_predicted_at")]
 
 

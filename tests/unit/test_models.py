@@ -23,7 +23,7 @@ from workers.decode import Decoder
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
 from workers.models.network import build_backbone, load_network
-from workers.models.registry import KNOWN_MODELS, find_model
+from workers.models.registry import KNOWN_MODELS, find_model, stored_name
 from workers.models.spec import ModelSpec
 from workers.preprocess import Preprocess
 
@@ -450,3 +450,19 @@ def look_at(pixels: np.ndarray) -> dict[str, float]:
     batch = preprocess.collate([Decoder(spec, 10_000_000).decode(file.getvalue())])
     found = probabilities(spec, preprocess.normalise(batch, CPU))[0].tolist()
     return {tag.name: probability for tag, probability in zip(spec.tags, found, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("jtp-2", "jtp-2"),
+        ("jtp-pilot2", "jtp-2"),
+        ("hf-hub:owner/name@main", "hf-hub:owner/name@main"),
+        ("local-dir:/models/mine", "mine"),
+        ("/models/mine/", "mine"),
+        ("./mine", "mine"),
+        ("mine", "mine"),
+    ],
+)
+def test_a_producer_knows_the_stored_name_without_the_files(name: str, stored: str) -> None:
+    assert stored_name(name) == stored

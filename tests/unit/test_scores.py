@@ -115,7 +115,16 @@ def test_the_last_tag_id_of_a_smallint_is_kept_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "score"),
-    [(0.35, 3500), ("0.0001", 1), (1, 10_000), (0, 0), ("1.0000", 10_000), (Decimal("0.29"), 2900), (1e-4, 1), (-0.0, 0)],
+    [
+        (0.35, 3500),
+        ("0.0001", 1),
+        (1, 10_000),
+        (0, 0),
+        ("1.0000", 10_000),
+        (Decimal("0.29"), 2900),
+        (1e-4, 1),
+        (-0.0, 0),
+    ],
 )
 def test_a_threshold_becomes_a_score(threshold: float | str | Decimal, score: int) -> None:
     assert to_score(threshold) == score

@@ -97,6 +97,19 @@ def find_model(name: str, *, cache_dir: Path | None = None) -> ModelSpec:
     )
 
 
+def stored_name(name: str) -> str:
+    """What the model of a name is called in the database, without a look at its files: a producer has none of them.
+
+    A folder whose `model.json` gives another name is stored under that one.
+    """
+    for known in KNOWN_MODELS:
+        if name in known.aliases:
+            return known.name
+    if name.startswith(_HUB) or ("/" not in name and not name.startswith(_LOCAL)):
+        return name
+    return Path(name.removeprefix(_LOCAL)).expanduser().resolve().name
+
+
 def _known_spec(known: KnownModel, cache_dir: Path | None) -> ModelSpec:
     if known.repo is None:
         return demo_spec()

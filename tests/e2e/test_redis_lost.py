@@ -1,0 +1,65 @@
+"""Redis loses its data, or is away for a while: the database knows what is pending, and workers wait."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from producer import broker
+from producer.references import file_uri
+from tests.e2e.forked import Workers
+from tests.fixtures.command import Outcome, wait_until
+from tests.fixtures.servers import RedisServer
+
+PHOTOS = 60
+CHUNK_SIZE = 4
+
+
+def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    redis_server: RedisServer,
+    postgres_url: str,
+    timm_folder: Path,
+    ledger: Callable[[str], Any],
+) -> None:
+    """FLUSHALL with everything queued, then `enqueue --pending`; half of the way kill -9 of Redis, which starts again
+    with its append-only file. The one worker finishes all."""
+    photos = make_photos(PHOTOS)
+    settings = {
+        "TAGONCE_BROKER_URL": redis_server.url,
+        "TAGONCE_DATABASE_URL": postgres_url,
+        "TAGONCE_CHUNK_SIZE": str(CHUNK_SIZE),
+        "TAGONCE_LEASE_SECONDS": "3",
+        "TAGONCE_LOADERS": "1",
+    }
+    rows = ledger(postgres_url)
+    worker = workers.start("--model", timm_folder, decode_seconds=0.1, **settings)
+    worker.wait_until_ready()  # which registers the model
+    worker.process.kill()
+    worker.wait()
+
+    sent = tagonce("enqueue", "photos", "--model", timm_folder.name, "--json", **settings)
+    assert sent.code == 0, sent.err
+    assert sent.json == {"seen": PHOTOS, "sent": PHOTOS}
+    app = broker.create_app(redis_server.url, 1)
+    assert broker.depth(app, 1).waiting == PHOTOS / CHUNK_SIZE
+    with redis_server.client as client:
+        client.flushall()
+    again = tagonce("enqueue", "--pending", "--model", timm_folder.name, "--json", **settings)
+    assert again.json == {"seen": PHOTOS, "sent": PHOTOS}
+    assert broker.depth(app, 1).waiting == PHOTOS / CHUNK_SIZE
+
+    worker = workers.start("--model", timm_folder, decode_seconds=0.1, **settings)
+    wait_until(lambda: rows.count() > 0)
+    redis_server.kill()
+    import time; time.sleep(6)
+    redis_server.start()
+    assert rows.count() < PHOTOS
+    wait_until(lambda: rows.count() == PHOTOS, seconds=120)
+    assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+    assert worker.process.is_alive()
+    wait_until(lambda: broker.depth(app, 1).empty)
+    wait_until(lambda: rows.deliveries() == 0)
+    app.close()
+    print(worker.words()); assert 0

@@ -1,0 +1,97 @@
+"""Producer and workers on PostgreSQL, Redis and S3: the way it runs on several machines."""
+
+import re
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from producer import broker
+from producer.storage import s3_client
+from tests.fixtures.command import Outcome, Process, wait_until
+
+OBJECTS = 2_000
+BROKEN = 3
+CHUNK_SIZE = 50
+
+
+JUNK = 3
+
+
+def put_objects(bucket: str, bodies: list[bytes]) -> list[str]:
+    """Small images, a few of them broken, something that is no image, and something elsewhere. Uris of the first."""
+    keys = {f"2024/{number:04}.jpg": bodies[number % len(bodies)] for number in range(OBJECTS)}
+    for number in range(BROKEN):
+        keys[f"2024/{number:04}.jpg"] = b"no image at all"
+    client = s3_client(max_pool_connections=8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=keys[key]), keys))
+    client.put_object(Bucket=bucket, Key="2024/notes.txt", Body=b"no image")
+    client.put_object(Bucket=bucket, Key="2023/other.jpg", Body=bodies[0])
+    client.close()
+    return [f"s3://{bucket}/{key}" for key in keys]
+
+
+def test_two_workers_share_a_bucket_and_each_image_is_done_once(
+    tagonce: Callable[..., Outcome],
+    start_tagonce: Callable[..., Process],
+    make_photos: Callable[..., list[Path]],
+    bucket: str,
+    jtp2_folder: Path,
+    redis_url: str,
+    postgres_url: str,
+    ledger: Callable[[str], Any],
+) -> None:
+    """What is on the queue and is none of ours does not stop a worker; SIGTERM ends both with exit code 0."""
+    settings = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": postgres_url}
+    rows = ledger(postgres_url)
+    workers = [start_tagonce("worker", "--model", jtp2_folder, **settings) for _ in range(2)]
+    objects = put_objects(bucket, [photo.read_bytes() for photo in make_photos(40)])
+    for worker in workers:
+        worker.wait_for("batches of")
+    send_junk(redis_url)
+
+    source = ("enqueue", f"s3://{bucket}/2024", "--model", jtp2_folder.name, "--chunk-size", CHUNK_SIZE, "--json")
+    sent = tagonce(*source, **settings)
+    assert sent.code == 0, sent.err
+    assert sent.json == {"seen": OBJECTS, "sent": OBJECTS}
+    wait_until(lambda: rows.count() >= OBJECTS)
+    wait_until(lambda: rows.deliveries() == 0)
+    assert rows.finished() == objects
+    assert rows.failed() == dict.fromkeys(objects[:BROKEN], "unsupported")
+    shares = [sum(map(int, re.findall(r"(\d+) done", worker.words()))) for worker in workers]
+    assert sum(shares) == OBJECTS - BROKEN
+    assert all(shares)
+    assert sum(worker.words().count("dropped a message that is no chunk") for worker in workers) == JUNK
+
+    status = tagonce("status", "--json", **settings).json
+    assert (status["images"], status["done"], status["pending"]) == (OBJECTS, OBJECTS - BROKEN, 0)
+    assert status["failed"] == {"unsupported": BROKEN}
+    assert status["queue"] == {"waiting": 0, "in_flight": 0}
+    assert len(status["workers"]) == 2
+    shown = tagonce("status", **settings).out
+    assert f"{OBJECTS - BROKEN:,}" in shown
+    assert "no image, or a format" in shown
+
+    assert tagonce(*source, **settings).json == {"seen": OBJECTS, "sent": 0}
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+    assert [worker.wait() for worker in workers] == [0, 0]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen("tagonce:tag.1") == client.hlen("tagonce:unacked") == client.zcard("tagonce:unacked_index") == 0
+
+
+def send_junk(redis_url: str) -> None:
+    """Valid messages of Celery that are no chunks of model 1: wrong fields, another model, ids that are no numbers."""
+    app = broker.create_app(redis_url, 1)
+    for kwargs in (
+        {"path": "/etc/passwd"},
+        {"model_id": 2, "image_ids": [1]},
+        {"model_id": 1, "image_ids": ["1"]},
+    ):
+        app.send_task(broker.TASK_NAME, kwargs=kwargs)
+    app.send_task("tagonce.unknown", kwargs={"model_id": 1, "image_ids": [1]})
+    app.close()
