@@ -70,7 +70,7 @@ class Database:
                 yield connection
         except DBAPIError as error:
             if isinstance(error, OperationalError) or error.connection_invalidated:
-                raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}") from error
+                raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
             raise
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise SettingsError(
-            f"{url!r} is not a database URL. Examples: sqlite:///tags.db, postgresql://user:password@host/tagonce"
+            "TAGONCE_DATABASE_URL (or --database) is not a database URL. Examples: sqlite:///tags.db, postgresql://user:password@host/tagonce"
         ) from error
     backend = parsed.get_backend_name()
     if backend in {"postgresql", "postgres"}:
@@ -165,4 +165,4 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 
 
 def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().partition("\n")[0]
+    return str(error.orig).strip().partition("\n")[0].rstrip(".")

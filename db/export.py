@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from db import models
+from db.errors import StopError
 from db.models import Model
 from db.schema import images, predictions
 from db.scores import SCALE, Scores
@@ -89,9 +90,16 @@ def jsonl_line(tagged: Tagged, *, separator: str = ", ", underscores: bool = Fal
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A text file that is there whole when the block ends well, and is not touched when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".tagonce-", dir=path.parent)
+    """A text file that is there whole when the block ends well, and is not touched when it does not.
+
+    Raises:
+        StopError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".tagonce-", dir=path.parent)
+    except OSError as error:
+        raise StopError(f"Cannot write {path}: {error.strerror}. --out names another place.") from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -105,7 +113,8 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 
 def _begins_with(prefix: str) -> ColumnElement[bool]:
     # A range, so that the index on uri serves it; LIKE would need its wildcards escaped and no locale in the way.
-    return images.c.uri.between(prefix, prefix + "\U0010ffff")
+    # Two comparisons, since PostgreSQL's BETWEEN takes no collation at its bounds.
+    return and_(images.c.uri >= prefix, images.c.uri <= prefix + "\U0010ffff")
 
 
 def _named(kept: Scores, names: "np.ndarray[tuple[int], np.dtype[np.object_]]") -> dict[str, float]:

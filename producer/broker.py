@@ -14,9 +14,11 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
+from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
 from db.errors import BrokerError, SettingsError
+from producer import transport
 
 TASK_NAME = "tagonce.tag"
 
@@ -42,11 +44,13 @@ def create_app(
     """
     if not broker_url.startswith(SUPPORTED):
         raise SettingsError(
-            f"TAGONCE_BROKER_URL has to be a Redis URL ({', '.join(SUPPORTED)}...), not {broker_url!r}."
+            f"TAGONCE_BROKER_URL has to be a Redis URL ({', '.join(SUPPORTED)}...), "
+            f"not {maybe_sanitize_url(broker_url)!r}."
         )
     if broker_url.startswith("rediss://") and "ssl_cert_reqs=" not in broker_url:
         # kombu's default is to accept any certificate, with nothing but a line in the log.
         broker_url += ("&" if "?" in broker_url else "?") + "ssl_cert_reqs=required"
+    transport.register()
     app = Celery("tagonce", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -113,8 +117,8 @@ def check(app: Celery) -> None:
     Raises:
         BrokerError: it does not answer.
     """
-    with errors_mapped(app), app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=10)
+    with _connected(app):
+        pass
 
 
 def workers(app: Celery, *, timeout: float = 1.0) -> list[str]:
@@ -123,8 +127,9 @@ def workers(app: Celery, *, timeout: float = 1.0) -> list[str]:
     Raises:
         BrokerError: Redis does not answer.
     """
-    with errors_mapped(app):
-        return sorted(name for answer in app.control.ping(timeout=timeout) for name in answer)
+    with _connected(app) as connection:
+        answers = app.control.ping(timeout=timeout, connection=connection)
+        return sorted(name for answer in answers for name in answer)
 
 
 def release_all(app: Celery) -> None:
@@ -145,13 +150,16 @@ def _redis(app: Celery) -> Iterator[tuple[Any, Any]]:
 
     The names are attributes of kombu's and no interface of it: tests hold them.
     """
-    with (
-        errors_mapped(app),
-        app.connection_or_acquire() as connection,
-        connection.channel() as channel,
-        channel.conn_or_acquire() as client,
-    ):
+    with _connected(app) as connection, connection.channel() as channel, channel.conn_or_acquire() as client:
         yield client, channel
+
+
+@contextmanager
+def _connected(app: Celery) -> Iterator[Connection]:
+    """A connection of the pool. One that failed before is closed for good, unless it is asked to connect."""
+    with errors_mapped(app), app.connection_or_acquire() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=10)
+        yield connection
 
 
 @contextmanager
@@ -162,5 +170,6 @@ def errors_mapped(app: Celery) -> Iterator[None]:
     except (OperationalError, KombuError, RedisError, ConnectionError, TimeoutError) as error:
         where = Connection(app.conf.broker_url).as_uri()
         raise BrokerError(
-            f"Redis at {where} does not answer: {str(error).rstrip('.')}. Is it running, and is TAGONCE_BROKER_URL (or --broker) right?"
+            f"Redis at {where} does not answer: {str(error).rstrip('.')}. Is it running, and is TAGONCE_BROKER_URL "
+            "(or --broker) right?"
         ) from error

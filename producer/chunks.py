@@ -7,6 +7,7 @@ worker at something that was not registered.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 from celery import Celery
 from kombu import Producer
@@ -21,14 +22,17 @@ LOW_WATER = 0.5
 """The sender that was stopped by a full queue goes on when it is down to this part of the limit."""
 POLL_SECONDS = 0.5
 
+RowId = Annotated[int, Field(gt=0, lt=2**63)]
+"""What a column of the database can hold: a larger number would be an error of the database, chunk after chunk."""
+
 
 class Chunk(BaseModel):
     """The body of a message. Workers validate it: anybody who reaches Redis can put something on the queue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model_id: int = Field(gt=0)
-    image_ids: list[int] = Field(min_length=1, max_length=MAX_IMAGES)
+    model_id: RowId
+    image_ids: list[RowId] = Field(min_length=1, max_length=MAX_IMAGES)
 
     @classmethod
     def from_message(cls, kwargs: dict[str, object]) -> "Chunk | None":

@@ -103,7 +103,7 @@ class LocalWorker:
         start = next(
             (number for number, line in enumerate(lines) if line.startswith("error:")), max(0, len(lines) - 15)
         )
-        return "\n".join(lines[start:])
+        return "\n".join(lines[start:]).removeprefix("error: ")
 
 
 @dataclass(slots=True)
@@ -183,6 +183,13 @@ class LocalRun:
             f"{len(left):,} images are still pending after {MAX_ROUNDS} rounds. Run the same command again."
         )
 
+    def recount(self) -> None:
+        """Bring `progress` up to date with what the worker wrote."""
+        with self._database.read() as connection:
+            self.progress.done, self.progress.failed = counts.finished_since(
+                connection, self._model_id, self.progress.begun
+            )
+
     def _wait(self) -> None:
         """Until everything sent is done, or the queue has been empty for a while."""
         quiet = 0
@@ -203,9 +210,6 @@ class LocalRun:
             return
         if self._worker.look_after():
             broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
-        with self._database.read() as connection:
-            self.progress.done, self.progress.failed = counts.finished_since(
-                connection, self._model_id, self.progress.begun
-            )
+        self.recount()
         self._show(self.progress)
         self._looked_at = time.monotonic()

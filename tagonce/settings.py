@@ -74,7 +74,9 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"  {_name(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        lines = [
+            f"  {_name(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
+        ]
         raise SettingsError("\n".join(["Some settings are wrong:", *lines])) from error
 
 

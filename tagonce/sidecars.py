@@ -9,6 +9,8 @@ from db.export import Tagged, whole_file
 from producer.references import file_path
 
 SUFFIX = ".txt"
+LONGEST_NAME = 255
+"""Bytes that file systems give a name. Between two slashes of an object's key there may be 1,024."""
 
 
 class Sidecars:
@@ -31,7 +33,8 @@ class Sidecars:
         self.refused = 0
         self._out = out.absolute() if out else None
         # In bytewise order, what the first and the last one begin with, all between them begin with.
-        self._common = os.path.commonprefix(ends).rpartition("/")[0] + "/"  # noqa: RUF071 - cut at a slash right here
+        common = os.path.commonprefix(ends)  # noqa: RUF071 - cut at a slash in the next line
+        self._common = common[: common.rfind("/") + 1]
         self._overwrite = overwrite
 
     @property
@@ -40,7 +43,7 @@ class Sidecars:
         if self.kept:
             parts.append(f"{self.kept:,} were there already and were left (--overwrite replaces them)")
         if self.refused:
-            parts.append(f"{self.refused:,} refused: their names lead out of the folder")
+            parts.append(f"{self.refused:,} refused: their names lead out of the folder, or are too long")
         return "; ".join(parts) + "."
 
     def write_all(self, rows: Iterable[Tagged], caption: Callable[[Tagged], str]) -> None:
@@ -59,9 +62,11 @@ class Sidecars:
     def _path(self, uri: str) -> Path | None:
         if self._out is None:
             return Path(file_path(uri)).with_suffix(SUFFIX)
-        inside = uri.removeprefix(self._common)
+        # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
+        inside = uri.removeprefix(self._common) if self._common else uri.replace("://", "/", 1)
         relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
         # An object's key may be anything, `../../etc/cron.d/x` too.
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
             return None
-        return (self._out / relative).with_suffix(SUFFIX)
+        path = (self._out / relative).with_suffix(SUFFIX)
+        return None if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts) else path

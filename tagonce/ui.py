@@ -68,3 +68,8 @@ def print_json(value: Any) -> None:
     """For programs: one JSON document on standard output."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=None if isinstance(value, list) else 2)
     sys.stdout.write("\n")
+
+
+def print_json_line(value: Any) -> None:
+    """For programs: one of several JSON documents on standard output, each on a line of its own."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,17 +1,24 @@
 """Fetch: from a reference to the bytes of the file. Every way in which storage says no is given its reason here."""
 
+import errno
 import os
 import stat
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import stamina
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
 from urllib3.exceptions import HTTPError
 
-from db.errors import ImageError, Reason, TransientError
+from db.errors import ImageError, Reason, SettingsError, TransientError
 from producer.references import file_path, split_s3
-from producer.storage import s3_client
+from producer.storage import FORBIDDEN, http_status, s3_client
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -20,7 +27,7 @@ ATTEMPTS = 3
 """On top of botocore's own retries, which end where the body of the answer begins."""
 
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-_DENIED = {"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 
 
 class Fetcher:
@@ -40,6 +47,7 @@ class Fetcher:
 
         Raises:
             ImageError: `missing`, `denied`, `too_large`, `unsupported`, or `timeout` when storage kept failing.
+            SettingsError: S3 cannot be asked at all, which is no fault of the image.
         """
         try:
             for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
@@ -64,11 +72,13 @@ class Fetcher:
             self._check_size(status.st_size)
             with open(path, "rb") as file:  # noqa: PTH123
                 return file.read()
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except ValueError as error:  # a NUL in the name
             raise ImageError(Reason.MISSING, "no such file") from error
         except PermissionError as error:
             raise ImageError(Reason.DENIED, "the worker may not read this file") from error
         except OSError as error:
+            if error.errno in _NO_SUCH_NAME:
+                raise ImageError(Reason.MISSING, "no such file") from error
             raise TransientError(f"reading failed: {error.strerror or error}") from error
 
     @cached_property
@@ -85,9 +95,16 @@ class Fetcher:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _MISSING:
                 raise ImageError(Reason.MISSING, f"no such object ({code})") from error
-            if code in _DENIED:
+            if http_status(error) == FORBIDDEN:
                 raise ImageError(Reason.DENIED, f"S3 refuses access to this object ({code})") from error
             raise TransientError(f"S3 answered {code}: {error}") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise SettingsError(
+                f"There are no complete S3 credentials to read bucket {bucket!r} with: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+            ) from error
+        except ParamValidationError as error:
+            raise ImageError(Reason.MISSING, "no bucket or object can have this name") from error
         except (BotoCoreError, HTTPError, OSError) as error:
             raise TransientError(f"S3 did not deliver: {error}") from error
 

@@ -24,7 +24,7 @@ def command(
     precision: parameters.Precision = None,
     json: parameters.Json = False,
 ) -> None:
-    """Show the tags of images. With --json every probability of the model, whatever the threshold is.
+    """Show the tags of images. With --json every probability of the model, whatever the threshold is, a line an image.
 
     Example: tagonce predict cat.jpg --threshold 0.2
     """
@@ -65,7 +65,7 @@ def command(
             key=lambda pair: -pair[1],
         )
         if json:
-            ui.print_json({"uri": uri, "model": spec.name, "probabilities": dict(ranked)})
+            ui.print_json_line({"uri": uri, "model": spec.name, "probabilities": dict(ranked)})
         else:
             _print(uri, [pair for pair in ranked if pair[1] >= cut][:top], cut)
     if failed:

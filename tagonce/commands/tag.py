@@ -69,7 +69,10 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
         except KeyboardInterrupt:
             ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")
             worker.stop()
-            done = f" {run.progress.done:,} images were done." if run else ""
+            done = ""
+            if run:
+                run.recount()
+                done = f" {run.progress.done:,} images were done."
             ui.errors.print(f"Stopped.{done} Nothing is lost: the same command goes on from here.")
             raise
         finally:

@@ -1,6 +1,8 @@
-"""Rows to start from: a stored model, and registered images."""
+"""Rows to start from, a stored model and registered images, and a way to do things at the same time."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -48,3 +50,29 @@ def registered(database: Database, model: Model) -> Callable[..., list[int]]:
             return images.register(connection, found, model.id)
 
     return register
+
+
+@pytest.fixture
+def in_threads() -> Callable[[int, Callable[[int, threading.Barrier], None]], None]:
+    """Run a function so many times at once, with its number and a barrier to keep step.
+
+    When one fails the others do not wait for it, and its error comes out.
+    """
+
+    def start(number: int, work: Callable[[int, threading.Barrier], None]) -> None:
+        barrier = threading.Barrier(number)
+
+        def run(position: int) -> None:
+            try:
+                work(position, barrier)
+            except BaseException:
+                barrier.abort()
+                raise
+
+        with ThreadPoolExecutor(number) as pool:
+            errors = [future.exception() for future in [pool.submit(run, each) for each in range(number)]]
+        for error in errors:
+            if error and not isinstance(error, threading.BrokenBarrierError):
+                raise error
+
+    return start

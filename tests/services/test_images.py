@@ -3,7 +3,6 @@
 import random
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +16,9 @@ from db.models import Model
 from db.results import Failure, Prediction
 from db.schema import images as table
 from db.scores import NO_SCORES
+
+Register = Callable[..., list[int]]
+InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]
 
 
 def references(uris: Sequence[str], version: str = "1") -> list[Reference]:
@@ -53,7 +55,7 @@ def test_nothing_found_is_nothing_registered(database: Database, model: Model) -
         assert images.register(connection, [], model.id) == []
 
 
-def test_times_are_in_utc_and_know_it(database: Database, registered: Callable[..., list[int]]) -> None:
+def test_times_are_in_utc_and_know_it(database: Database, registered: Register) -> None:
     before = datetime.now(UTC)
     registered(1)
     with database.read() as connection:
@@ -70,7 +72,7 @@ def test_of_duplicates_in_a_batch_the_last_one_counts(database: Database, model:
 
 
 def test_a_predicted_image_is_pending_again_only_when_its_version_changes(
-    database: Database, model: Model, registered: Callable[..., list[int]]
+    database: Database, model: Model, registered: Register
 ) -> None:
     """What was known of the old file is forgotten."""
     facts = select(table.c.width, table.c.height, table.c.format, table.c.sha256, table.c.bytes)
@@ -88,7 +90,7 @@ def test_a_predicted_image_is_pending_again_only_when_its_version_changes(
 
 
 def test_a_failed_image_is_not_pending_until_its_version_changes(
-    database: Database, model: Model, registered: Callable[..., list[int]]
+    database: Database, model: Model, registered: Register
 ) -> None:
     (image_id,) = registered(1)
     with database.write() as connection:
@@ -98,7 +100,7 @@ def test_a_failed_image_is_not_pending_until_its_version_changes(
 
 
 def test_what_is_pending_is_pending_for_one_model(
-    database: Database, model: Model, other_model: Model, registered: Callable[..., list[int]]
+    database: Database, model: Model, other_model: Model, registered: Register
 ) -> None:
     ids = registered(3)
     with database.write() as connection:
@@ -110,7 +112,7 @@ def test_what_is_pending_is_pending_for_one_model(
 
 
 def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
-    database: Database, model: Model, registered: Callable[..., list[int]]
+    database: Database, model: Model, registered: Register
 ) -> None:
     """Each id once, and nothing for ids that do not exist."""
     ids = registered(3)
@@ -119,9 +121,7 @@ def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
     assert found == [images.Image(ids[0], "s3://b/0000", "1"), images.Image(ids[2], "s3://b/0002", "1")]
 
 
-def test_a_full_batch_and_more_than_one_batch(
-    database: Database, model: Model, registered: Callable[..., list[int]]
-) -> None:
+def test_a_full_batch_and_more_than_one_batch(database: Database, model: Model, registered: Register) -> None:
     assert len(registered(2_500)) == images.LOOKUP_SIZE // 2
     with database.write() as connection:
         full = references([f"s3://c/{number}" for number in range(images.LOOKUP_SIZE)])
@@ -131,7 +131,7 @@ def test_a_full_batch_and_more_than_one_batch(
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
 def test_a_walk_over_all_that_is_pending_meets_each_exactly_once(
-    database: Database, model: Model, registered: Callable[..., list[int]], limit: int
+    database: Database, model: Model, registered: Register, limit: int
 ) -> None:
     """Also when what it met is done meanwhile."""
     ids = registered(50)
@@ -168,23 +168,7 @@ def test_names_are_kept_as_they_are(database: Database, model: Model) -> None:
 # ── at the same time ──
 
 
-def in_threads(number: int, work: Callable[[int, threading.Barrier], None]) -> None:
-    """Run it so many times at once. When one fails the others do not wait for it, and its error comes out."""
-    barrier = threading.Barrier(number)
-
-    def run(position: int) -> None:
-        try:
-            work(position, barrier)
-        except Exception:
-            barrier.abort()
-            raise
-
-    with ThreadPoolExecutor(number) as pool:
-        errors = [future.exception() for future in [pool.submit(run, each) for each in range(number)]]
-    assert [error for error in errors if error and not isinstance(error, threading.BrokenBarrierError)] == []
-
-
-def test_two_producers_with_the_same_new_images(database: Database, model: Model) -> None:
+def test_two_producers_with_the_same_new_images(database: Database, model: Model, in_threads: InThreads) -> None:
     """Overlapping lists in opposite order: no deadlock, no duplicate."""
     uris = [f"s3://b/{number}" for number in range(1_500)]
     random.Random(0).shuffle(uris)
@@ -202,7 +186,7 @@ def test_two_producers_with_the_same_new_images(database: Database, model: Model
         assert len(images.pending_after(connection, model.id, 0, 2_000)) == 1_500
 
 
-def test_registering_again_while_workers_write(database: Database, model: Model) -> None:
+def test_registering_again_while_workers_write(database: Database, model: Model, in_threads: InThreads) -> None:
     """A producer goes by uri, a worker by id, and here these run against each other: no deadlock."""
     now = datetime.now(UTC)
     uris = [f"s3://b/{number:04}" for number in range(400)]
@@ -226,9 +210,7 @@ def test_registering_again_while_workers_write(database: Database, model: Model)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_producer_that_finds_nothing_changed_waits_for_nobody(
-    database: Database, registered: Callable[..., list[int]]
-) -> None:
+def test_a_producer_that_finds_nothing_changed_waits_for_nobody(database: Database, registered: Register) -> None:
     """An upsert that changes nothing would still lock its row; here a worker holds all of them."""
     ids = registered(3)
     with database.write() as worker, database.engine.connect() as producer:

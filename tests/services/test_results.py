@@ -4,7 +4,7 @@ import multiprocessing
 import random
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from db.schema import models as model_table
 from db.scores import NO_SCORES, Scores
 
 Register = Callable[..., list[int]]
+InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]
 
 
 def scores(*pairs: tuple[int, int]) -> Scores:
@@ -233,26 +234,13 @@ def test_packed_arrays_come_back_as_they_went(database: Database, model: Model, 
 # ── at the same time ──
 
 
-def in_threads(work: Sequence[Callable[[], None]]) -> None:
-    """Run all at once; the first error comes out."""
-    barrier = threading.Barrier(len(work))
-
-    def run(one: Callable[[], None]) -> None:
-        barrier.wait(30)
-        one()
-
-    with ThreadPoolExecutor(len(work)) as pool:
-        for future in [pool.submit(run, one) for one in work]:
-            future.result()
-
-
 def test_workers_with_overlapping_chunks_end_with_one_row_each(
-    database: Database, model: Model, registered: Register
+    database: Database, model: Model, registered: Register, in_threads: InThreads
 ) -> None:
     """Four threads, each with its own order, some images failing for some of them."""
     ids = registered(60)
 
-    def worker(seed: int) -> None:
+    def worker(seed: int, _barrier: threading.Barrier) -> None:
         chance = random.Random(seed)
         for _ in range(5):
             chunk = chance.sample(ids, 40)
@@ -261,7 +249,7 @@ def test_workers_with_overlapping_chunks_end_with_one_row_each(
             fine = [one for one in fine if one.image_id not in {other.image_id for other in broken}]
             save(database, model, fine, broken)
 
-    in_threads([lambda seed=seed: worker(seed) for seed in range(4)])
+    in_threads(4, worker)
     save(database, model, [prediction(one, scores((one % 7, 500), (9, 700))) for one in ids])
     with database.read() as connection:
         assert predicted(connection) == [(one, "1") for one in ids]
@@ -270,18 +258,26 @@ def test_workers_with_overlapping_chunks_end_with_one_row_each(
 
 
 def test_of_two_workers_with_different_luck_exactly_one_result_stays(
-    database: Database, model: Model, registered: Register
+    database: Database, model: Model, registered: Register, in_threads: InThreads
 ) -> None:
     """One predicts what the other fails on, half of the chunk each, at the same moment, ten times."""
-    for turn in range(10):
-        ids = registered(40, version=str(turn))
-        odd, even = ids[::2], ids[1::2]
-        done = [[prediction(one, version=str(turn)) for one in half] for half in (odd, even)]
-        broken = [[failure(one, version=str(turn)) for one in half] for half in (even, odd)]
-        in_threads([lambda mine=mine: save(database, model, done[mine], broken[mine]) for mine in (0, 1)])
-        with database.read() as connection:
-            assert images.count_pending(connection, model.id) == 0
-            assert {one for one, _ in predicted(connection)} & {one for one, _, _ in failed(connection)} == set()
+    ids = registered(40)
+
+    def worker(number: int, barrier: threading.Barrier) -> None:
+        for turn in range(10):
+            barrier.wait(30)
+            if number == 0:
+                registered(40, version=str(turn))
+            barrier.wait(30)
+            done = [prediction(one, version=str(turn)) for one in ids[number::2]]
+            broken = [failure(one, version=str(turn)) for one in ids[1 - number :: 2]]
+            save(database, model, done, broken)
+            barrier.wait(30)
+            with database.read() as connection:
+                assert images.count_pending(connection, model.id) == 0
+                assert {one for one, _ in predicted(connection)} & {one for one, _, _ in failed(connection)} == set()
+
+    in_threads(2, worker)
 
 
 def _save_in_a_process(url: str, ids: list[int], first: int) -> None:

@@ -61,7 +61,7 @@ def test_all_that_is_wrong_is_named_at_once_as_the_person_wrote_it(monkeypatch: 
     named = {line.split(":")[0].strip() for line in lines}
     assert named == {f"TAGONCE_{name}" for name in (*wrong, "BATCH_SIZE")}
     said = str(caught.value)
-    assert "TAGONCE_FLOOR: Value error, It is a number between 0 and 1, not 1.5." in said
+    assert "TAGONCE_FLOOR: It is a number between 0 and 1, not 1.5." in said
     assert "TAGONCE_PRECISION: Input should be 'auto', 'fp32', 'fp16' or 'bf16'" in said
 
 

@@ -1,0 +1,241 @@
+"""Fetching: the bytes of a file or an object, or the reason why there are none."""
+
+import http.server
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import stamina
+
+from db.errors import ImageError, Reason, SettingsError
+from producer import storage
+from producer.references import file_uri
+from workers import fetch
+from workers.fetch import Fetcher
+
+LIMIT = 1_000
+NOBODY = 65_534
+
+
+@pytest.fixture(autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Three attempts as ever, with nothing between them."""
+    with stamina.set_testing(True, attempts=fetch.ATTEMPTS, cap=True):
+        yield
+
+
+@pytest.fixture
+def fetcher() -> Fetcher:
+    return Fetcher(max_bytes=LIMIT, connections=2)
+
+
+def refused(fetcher: Fetcher, uri: str) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        fetcher.fetch(uri)
+    assert "\n" not in caught.value.detail
+    return caught.value
+
+
+# ── files ──
+
+
+@pytest.mark.parametrize("name", [b"plain.jpg", b"100%25 #?.jpg", "日本 🐈.jpg".encode(), b"\xff\xfe.jpg", b"a\nb"])
+def test_a_file_is_read_whole_whatever_its_name_is(fetcher: Fetcher, tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(name)
+    assert fetcher.fetch(file_uri(str(path))) == name
+
+
+def test_a_link_is_followed_and_an_empty_file_is_a_file(fetcher: Fetcher, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert fetcher.fetch(file_uri(str(tmp_path / "link"))) == b""
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "file/inside.jpg", "dangling", "nul\0.jpg", "x" * 300])
+def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, name: str) -> None:
+    """A part of the path is a file, a link goes nowhere, or no file can have that name at all."""
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    error = refused(fetcher, file_uri(f"{tmp_path}/{name}"))
+    assert (error.reason, error.detail) == (Reason.MISSING, "no such file")
+
+
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """File modes mean nothing to root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_denied(fetcher: Fetcher, tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.touch(mode=0)
+    with as_somebody_else():
+        error = refused(fetcher, file_uri(str(path)))
+    assert error.reason is Reason.DENIED
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_regular_file_is_not_opened(fetcher: Fetcher, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Reading a pipe that nobody writes to would wait for ever."""
+    path = tmp_path / "x.jpg"
+    make(path)
+    error = refused(fetcher, file_uri(str(path)))
+    assert (error.reason, error.detail) == (Reason.UNSUPPORTED, "not a regular file")
+
+
+def test_links_in_a_circle_are_an_error_of_the_storage(fetcher: Fetcher, tmp_path: Path) -> None:
+    """As any other error of the file system: tried again, then recorded."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    error = refused(fetcher, file_uri(str(tmp_path / "a")))
+    assert error.reason is Reason.TIMEOUT
+    assert "symbolic links" in error.detail
+
+
+def test_a_file_above_the_limit_is_too_large(fetcher: Fetcher, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(bytes(LIMIT))
+    assert len(fetcher.fetch(file_uri(str(path)))) == LIMIT
+    path.write_bytes(bytes(LIMIT + 1))
+    error = refused(fetcher, file_uri(str(path)))
+    assert error.reason is Reason.TOO_LARGE
+    assert error.detail == "the file has 1,001 bytes, the limit is 1,000 (TAGONCE_MAX_BYTES)"
+
+
+@pytest.mark.parametrize("uri", ["http://host/a.jpg", "/a.jpg", "", "FILE:///a.jpg"])
+def test_other_references_are_not_followed(fetcher: Fetcher, uri: str) -> None:
+    assert refused(fetcher, uri).reason is Reason.UNSUPPORTED
+
+
+# ── objects in a real S3 ──
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a b/%41?#+日本🐈.jpg", "//double//slash", "dots/../up"])
+def test_an_object_is_read_whole_whatever_its_key_is(fetcher: Fetcher, bucket: str, key: str) -> None:
+    client = storage.s3_client()
+    client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    client.close()
+    assert fetcher.fetch(f"s3://{bucket}/{key}") == key.encode()
+
+
+def test_an_object_or_a_bucket_that_is_not_there_is_missing(fetcher: Fetcher, bucket: str) -> None:
+    error = refused(fetcher, f"s3://{bucket}/gone.jpg")
+    assert (error.reason, error.detail) == (Reason.MISSING, "no such object (NoSuchKey)")
+    error = refused(fetcher, "s3://no-such-bucket-here/a.jpg")
+    assert (error.reason, error.detail) == (Reason.MISSING, "no such object (NoSuchBucket)")
+
+
+@pytest.mark.parametrize("uri", ["s3://images/", "s3://images", "s3://no bucket/a.jpg", "s3:///a.jpg"])
+@pytest.mark.usefixtures("s3_settings")
+def test_a_name_that_no_object_can_have_is_missing(fetcher: Fetcher, uri: str) -> None:
+    assert refused(fetcher, uri).reason is Reason.MISSING
+
+
+def test_an_object_above_the_limit_is_too_large(fetcher: Fetcher, bucket: str) -> None:
+    client = storage.s3_client()
+    client.put_object(Bucket=bucket, Key="a", Body=bytes(LIMIT + 1))
+    client.close()
+    assert refused(fetcher, f"s3://{bucket}/a").reason is Reason.TOO_LARGE
+
+
+def test_a_worker_without_credentials_stops(fetcher: Fetcher, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would write off one image after the other."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(SettingsError, match="no complete S3 credentials.* AWS_ACCESS_KEY_ID"):
+        fetcher.fetch(f"s3://{bucket}/a.jpg")
+
+
+# ── storage that fails ──
+
+
+@dataclass
+class Storage:
+    """A server that answers with what it was told, then with the object, and counts."""
+
+    answers: list[tuple[int, str]] = field(default_factory=list)
+    """Status and S3's code, one a request, first to last. Status 0: half of the object, then silence."""
+    repeat: bool = False
+    """The first answer for ever."""
+    requests: int = 0
+
+    def next(self) -> tuple[int, str]:
+        self.requests += 1
+        if not self.answers:
+            return 200, ""
+        return self.answers[0] if self.repeat else self.answers.pop(0)
+
+
+CONTENT = b"0123456789"
+
+
+@pytest.fixture
+def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """S3 as the tests want it. boto3's own retries are switched off: they would take a minute, and are not ours."""
+    told = Storage()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, code = told.next()
+            body = CONTENT if status in (0, 200) else f"<Error><Code>{code}</Code></Error>".encode()
+            self.send_response(status or 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if status == 0 else body)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(fetch, "s3_client", partial(storage.s3_client, max_attempts=0))
+        yield told
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [503, 0], ids=["busy", "half an answer"])
+def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failing: Storage, status: int) -> None:
+    failing.answers = [(status, "SlowDown")] * (fetch.ATTEMPTS - 1)
+    assert fetcher.fetch("s3://b/a.jpg") == CONTENT
+    assert failing.requests == fetch.ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [500, 0])
+def test_a_storage_that_keeps_failing_is_given_up(fetcher: Fetcher, failing: Storage, status: int) -> None:
+    failing.answers, failing.repeat = [(status, "InternalError")], True
+    assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TIMEOUT
+    assert failing.requests == fetch.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (403, "AccessDenied", Reason.DENIED),
+        (403, "SignatureDoesNotMatch", Reason.DENIED),
+        (403, "InvalidObjectState", Reason.DENIED),
+        (404, "NoSuchKey", Reason.MISSING),
+        (404, "NoSuchBucket", Reason.MISSING),
+    ],
+)
+def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, code: str, reason: Reason) -> None:
+    """Asked once. An archived object (InvalidObjectState) is one that may not be read for now."""
+    failing.answers, failing.repeat = [(status, code)], True
+    error = refused(fetcher, "s3://b/a.jpg")
+    assert error.reason is reason
+    assert code in error.detail
+    assert failing.requests == 1
