@@ -148,7 +148,7 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("tags.db", "'tags.db' is not a database URL. Examples: sqlite:///tags.db"),
+        ("tags.db", "is not a database URL. Examples: sqlite:///tags.db"),
         ("", "is not a database URL"),
         ("mysql://localhost/tags", "PostgreSQL or SQLite, not in 'mysql'"),
         ("sqlite://", "in memory cannot be shared"),
