@@ -98,9 +98,7 @@ def test_thresholds_that_cannot_be_answered(refused: Callable[..., str], stored:
 
 
 def test_settings_are_all_named_at_once(refused: Callable[..., str]) -> None:
-    refused(
-        2, ("TAGONCE_BATCH_SIZE", "TAGONCE_FLOOR", "not 7"), "status", TAGONCE_BATCH_SIZE="abc", TAGONCE_FLOOR="7"
-    )
+    refused(2, ("TAGONCE_BATCH_SIZE", "TAGONCE_FLOOR", "not 7"), "status", TAGONCE_BATCH_SIZE="abc", TAGONCE_FLOOR="7")
 
 
 def test_models_that_do_not_exist_or_do_not_fit(

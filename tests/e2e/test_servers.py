@@ -81,7 +81,9 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
         worker.signal(signal.SIGTERM)
     assert [worker.wait() for worker in workers] == [0, 0]
     with redis.Redis.from_url(redis_url) as client:
-        assert client.llen("tagonce:tag.1") == client.hlen("tagonce:unacked") == client.zcard("tagonce:unacked_index") == 0
+        assert (
+            client.llen("tagonce:tag.1") == client.hlen("tagonce:unacked") == client.zcard("tagonce:unacked_index") == 0
+        )
 
 
 def send_junk(redis_url: str) -> None:

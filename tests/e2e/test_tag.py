@@ -80,15 +80,17 @@ def test_scores_are_the_models_own_at_every_threshold(
     request: pytest.FixtureRequest,
     ledger: Callable[[str], Any],
     own_scores: Callable[..., Any],
+    tmp_path: Path,
     kind: str,
     floor: int,
 ) -> None:
     """For every k from the floor to 10,000, `score >= k` keeps the tags whose float32 probability is >= k / 10000:
     stored is floor(p * 10000), and with a floor of 0 no tag is missing."""
-    make_photos(CHUNK_SIZE + 11)
+    photos = make_photos(CHUNK_SIZE + 11)
+    (tmp_path / "list.txt").write_text("\n".join(map(str, photos)))  # a folder's order is the file system's
     url = request.getfixturevalue(kind)
     done = tagonce(
-        *("tag", "photos", "--model", jtp1_folder, "--database", url),
+        *("tag", "list.txt", "--model", jtp1_folder, "--database", url),
         *("--floor", floor / SCALE, "--batch-size", BATCH_SIZE),
     )
     assert done.code == 0, done.err
