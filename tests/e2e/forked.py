@@ -99,6 +99,6 @@ def run(folder: Path, log: Path, arguments: list[str], environment: dict[str, st
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, data)
 
-    Decoder.decode = slow_or_deadly  # type: ignore[method-assign]
+    Decoder.decode = slow_or_deadly
     sys.argv = ["tagonce", "worker", *arguments]
     main()

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from producer.references import file_uri
+from tests.e2e.ledger import Ledger
+from tests.e2e.reference import own_scores
 from tests.fixtures.command import Outcome
 from workers.models.demo import demo_spec
 
@@ -18,15 +19,14 @@ def test_the_cat_is_a_cat_and_every_score_is_the_models_own(
     tagonce: Callable[..., Outcome],
     skimage_photos: Path,
     sqlite_url: str,
-    ledger: Callable[[str], Any],
-    own_scores: Callable[..., Any],
 ) -> None:
     """At every threshold k / 10000 from the floor on, SQL keeps exactly the tags that the model's float32
-    probabilities keep, for every photograph of scikit-image."""
+    probabilities keep, for every photograph of scikit-image.
+    """
     done = tagonce("tag", skimage_photos, "--model", "demo", "--database", sqlite_url)
     assert done.code == 0, done.err
     tags = [tag.name for tag in demo_spec().tags]
-    rows = ledger(sqlite_url)
+    rows = Ledger(sqlite_url)
     stored = rows.scores(len(tags))
 
     assert len(stored) >= 20

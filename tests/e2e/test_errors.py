@@ -12,21 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tagonce import settings, wiring
 from tests.fixtures.command import Outcome
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens there."""
-
-
-@pytest.fixture
-def stored(tmp_path: Path, jtp2_folder: Path) -> Path:
-    """The database file that commands use when nobody names one; it knows a model with a floor of 0.05."""
-    file = tmp_path / "tagonce.db"
-    config = settings.load(database_url=f"sqlite:///{file}", model=str(jtp2_folder), floor=0.05)
-    with wiring.stored(config, create=True) as database:
-        wiring.find_and_register(database, config)
-    return file
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from producer.references import file_uri
+from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
 
-PHOTOS = 120
+PHOTOS = 160
+STEP = 12
 ORIGINALS = 4
 SETTINGS = {"TAGONCE_CHUNK_SIZE": "4", "TAGONCE_CONCURRENCY": "1", "TAGONCE_LOADERS": "1"}
 """Little at a time, so that half-way is a place."""
@@ -29,36 +30,44 @@ def photos(tmp_path: Path, make_photos: Callable[..., list[Path]]) -> list[Path]
     return paths
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     tagonce: Callable[..., Outcome],
     start_tagonce: Callable[..., Process],
     photos: list[Path],
     jtp2_folder: Path,
     sqlite_url: str,
-    ledger: Callable[[str], Any],
-    number: signal.Signals,
 ) -> None:
-    """kill -9 of the command takes its worker and its Redis along. Ctrl-C ends with 130 and says what was done."""
+    """SIGKILL of the command takes its worker and its Redis along. Ctrl-C ends with 130 and says what was done."""
     command = ("tag", "photos", "--model", jtp2_folder, "--database", sqlite_url)
-    rows = ledger(sqlite_url)
-    run = start_tagonce(*command, **SETTINGS)
-    wait_until(lambda: rows.count() >= PHOTOS // 10)
-    family = psutil.Process(run.popen.pid).children(recursive=True)
-    assert len(family) >= 2, "a worker and a Redis"
-    run.signal(number)
-    assert run.wait() == (130 if number is signal.SIGINT else -signal.SIGKILL)
-    _gone, alive = psutil.wait_procs(family, timeout=30)
-    assert not alive
+    rows = Ledger(sqlite_url)
+
+    killed = start_tagonce(*command, **SETTINGS)
+    wait_until(lambda: rows.count() >= STEP)
+    assert interrupted(killed, signal.SIGKILL) == -signal.SIGKILL
+    before = rows.count()
+    assert 0 < before < PHOTOS
+
+    stopped = start_tagonce(*command, **SETTINGS)
+    wait_until(lambda: rows.count() >= before + STEP)
+    assert interrupted(stopped, signal.SIGINT) == 130
     done = rows.count()
-    assert 0 < done < PHOTOS
-    if number is signal.SIGINT:
-        assert "Nothing is lost: the same command goes on from here." in run.words()
-        assert f"{done} images were done" in run.words()
-        assert "Traceback" not in run.words()
+    assert before < done < PHOTOS
+    assert f"{done - before} images were done. Nothing is lost: the same command goes on" in stopped.words()
+    assert "Traceback" not in stopped.words()
 
     finished = tagonce(*command)
     assert finished.code == 0, finished.err
     assert f"{PHOTOS - done} images tagged" in finished.err
     assert f"{done} were done before" in finished.err
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+
+
+def interrupted(run: Process, number: signal.Signals) -> int:
+    """Its exit code, when all that it started has ended too."""
+    family = psutil.Process(run.popen.pid).children(recursive=True)
+    assert len(family) >= 2, "a worker and a Redis"
+    run.signal(number)
+    code = run.wait()
+    _gone, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    return code

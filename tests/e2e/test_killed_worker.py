@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,8 @@ from celery import Celery
 from producer import broker
 from producer.references import file_uri
 from tests.e2e.forked import POISON, Workers
+from tests.e2e.ledger import Ledger
+from tests.e2e.reference import own_scores
 from tests.fixtures.checkpoints import TAGS
 from tests.fixtures.command import Outcome, wait_until
 
@@ -44,12 +45,10 @@ def test_killed_and_stopped_workers_lose_nothing(
     make_photos: Callable[..., list[Path]],
     settings: dict[str, str],
     jtp2_folder: Path,
-    ledger: Callable[[str], Any],
-    own_scores: Callable[..., Any],
 ) -> None:
-    """kill -9 of one worker, SIGTERM without grace for the next: a third one ends with what an undisturbed run gives."""
+    """SIGKILL for one, SIGTERM without grace for the next: a third one ends with what an undisturbed run gives."""
     photos = make_photos(PHOTOS)
-    rows = ledger(settings["TAGONCE_DATABASE_URL"])
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
     killed = workers.start(decode_seconds=0.1, **settings)
     killed.wait_until_ready()
     enqueue(tagonce, "photos", jtp2_folder, settings)
@@ -86,22 +85,26 @@ def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done
     make_photos: Callable[..., list[Path]],
     settings: dict[str, str],
     jtp2_folder: Path,
-    ledger: Callable[[str], Any],
 ) -> None:
     """A chunk is given to three workers, then split; the single image is given to three, then recorded as crashed.
-    Its neighbours, in its chunk and beside it in the worker, are not blamed."""
+    Its neighbours, in its chunk and beside it in the worker, are not blamed.
+    """
     photos = make_photos(3 * CHUNK_SIZE)
     poison = photos[CHUNK_SIZE + 3]
     poison.write_bytes(poison.read_bytes() + POISON)
-    rows = ledger(settings["TAGONCE_DATABASE_URL"])
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
     worker = workers.start(**settings)
     worker.wait_until_ready()
     enqueue(tagonce, "photos", jtp2_folder, settings)
     app = broker.create_app(settings["TAGONCE_BROKER_URL"], 1)
     deaths = 0
+
+    def running() -> bool:
+        return worker.process.is_alive()
+
     while rows.count() < len(photos):
-        wait_until(lambda: rows.count() == len(photos) or not worker.process.is_alive() or lost(app))
-        if not worker.process.is_alive():
+        wait_until(lambda: rows.count() == len(photos) or not running() or lost(app))
+        if not running():
             assert worker.wait() == -signal.SIGKILL
             deaths += 1
             assert deaths <= MOST_DEATHS, worker.words()
@@ -117,7 +120,8 @@ def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done
 
 def lost(app: Celery) -> bool:
     """A worker that dies between taking a message and noting that it has it takes the message along: Redis knows no
-    way to do both at once. That is what `enqueue --pending` is for."""
+    way to do both at once. That is what `enqueue --pending` is for.
+    """
     if not broker.depth(app, 1).empty:
         return False
     time.sleep(1)

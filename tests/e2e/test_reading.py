@@ -5,12 +5,13 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 from producer.references import file_uri
 from tests.e2e.forked import Workers
+from tests.e2e.ledger import NOT_STORED, Ledger
 from tests.fixtures.checkpoints import TAGS
 from tests.fixtures.command import Outcome, wait_until
 
@@ -30,15 +31,16 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
     redis_url: str,
     sqlite_url: str,
     postgres_url: str,
-    ledger: Callable[[str], Any],
     tmp_path: Path,
 ) -> None:
-    """txt and jsonl are equal byte by byte. Before that, a file that was missing is back, and retried by its reason."""
+    """Sidecars and JSON lines are equal byte by byte, and so is every score with a floor of 0. Before that, a file that
+    was missing is back, and retried by its reason.
+    """
     away = tmp_path / "away.jpg"
     (tmp_path / "list.txt").write_text("\n".join(str(photo) for photo in photos))
     for url in (sqlite_url, postgres_url):
         settings = {"TAGONCE_DATABASE_URL": url, "TAGONCE_BROKER_URL": redis_url, "TAGONCE_BATCH_SIZE": "4"}
-        rows = ledger(url)
+        rows = Ledger(url)
         photos[4].rename(away)
         worker = workers.start("--model", jtp1_folder, "--floor", 0, **settings)
         worker.wait_until_ready()
@@ -58,6 +60,10 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.words()
 
+    scores = [Ledger(url).scores(len(TAGS)) for url in (sqlite_url, postgres_url)]
+    for uri in scores[0]:
+        np.testing.assert_array_equal(scores[0][uri], scores[1][uri], err_msg=uri)
+        assert (scores[0][uri] != NOT_STORED).all()
     for url, out in ((sqlite_url, "from-sqlite"), (postgres_url, "from-postgresql")):
         to = ("--threshold", "0.2", "--database", url)
         for done in (
@@ -108,16 +114,22 @@ def test_predict_shows_single_images(
     assert shown == [[name, f"{probability:.4f}"] for name, probability in ranked[:3] if probability >= 0.5]
 
 
-def test_models_lists_what_is_known_and_what_is_stored(tagonce: Callable[..., Outcome]) -> None:
+def test_models_lists_what_is_known(tagonce: Callable[..., Outcome], tmp_path: Path) -> None:
     """Without a database too, and without making one."""
+    told = tagonce("models", "--json")
+    assert told.code == 0, told.err
+    assert {"jtp-1", "jtp-2", "demo"} <= set(told.json["known"])
+    assert told.json["stored"] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_lists_what_is_stored(tagonce: Callable[..., Outcome], stored: Path, jtp2_folder: Path) -> None:
     listed = tagonce("models")
     assert listed.code == 0, listed.err
-    assert "jtp-2" in listed.out
     assert "demo" in listed.out
-    told = tagonce("models", "--json").json
-    assert "demo" in told["known"]
-    assert told["stored"] == []
-    assert tagonce("status").code == 1
+    (row,) = tagonce("models", "--json").json["stored"]
+    assert (row["id"], row["name"], row["floor"]) == (1, jtp2_folder.name, 0.05)
+    assert row["weights_sha256"][:8] in listed.out
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

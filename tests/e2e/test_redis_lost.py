@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from producer import broker
 from producer.references import file_uri
 from tests.e2e.forked import Workers
+from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
 from tests.fixtures.servers import RedisServer
 
@@ -21,10 +21,10 @@ def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
     redis_server: RedisServer,
     postgres_url: str,
     timm_folder: Path,
-    ledger: Callable[[str], Any],
 ) -> None:
-    """FLUSHALL with everything queued, then `enqueue --pending`; on the way kill -9 of Redis, which starts again with its
-    append-only file after chunks were finished in its absence. The one worker goes on and finishes all."""
+    """FLUSHALL with everything queued, then `enqueue --pending`; on the way Redis is killed, and starts again with its
+    append-only file after chunks were finished in its absence. The one worker goes on and finishes all.
+    """
     photos = make_photos(PHOTOS)
     settings = {
         "TAGONCE_BROKER_URL": redis_server.url,
@@ -33,7 +33,7 @@ def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
         "TAGONCE_LEASE_SECONDS": "3",
         "TAGONCE_LOADERS": "1",
     }
-    rows = ledger(postgres_url)
+    rows = Ledger(postgres_url)
     worker = workers.start("--model", timm_folder, decode_seconds=0.1, **settings)
     worker.wait_until_ready()  # which registers the model
     worker.process.kill()
