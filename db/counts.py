@@ -15,7 +15,7 @@ RATE_WINDOW = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One look at one model. Costs a scan of the keys of `images` and `predictions`."""
+    """One look at one model, at the files as they are registered now. Costs a scan of `images` and `predictions`."""
 
     images: int
     done: int
@@ -34,7 +34,11 @@ class Progress:
 def progress(connection: Connection, model_id: int) -> Progress:
     return Progress(
         images=connection.scalar(select(func.count()).select_from(images)) or 0,
-        done=connection.scalar(select(func.count()).select_from(predictions).where(predictions.c.model_id == model_id))
+        done=connection.scalar(
+            select(func.count())
+            .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+            .where(predictions.c.model_id == model_id, predictions.c.image_version == images.c.version)
+        )
         or 0,
         failed=failures_by_reason(connection, model_id),
         pending=count_pending(connection, model_id),
@@ -45,7 +49,11 @@ def progress(connection: Connection, model_id: int) -> Progress:
 def failures_by_reason(connection: Connection, model_id: int, *, since: datetime | None = None) -> dict[Reason, int]:
     """Most frequent first."""
     count = func.count().label("n")
-    query = select(failures.c.reason, count).where(failures.c.model_id == model_id)
+    query = (
+        select(failures.c.reason, count)
+        .join_from(failures, images, images.c.id == failures.c.image_id)
+        .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
+    )
     if since is not None:
         query = query.where(failures.c.failed_at >= since)
     rows = connection.execute(query.group_by(failures.c.reason).order_by(count.desc(), failures.c.reason))

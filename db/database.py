@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DatabaseError as DatabaseFault
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
@@ -19,6 +20,9 @@ SQLITE_BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
 
 _BEGIN = "tagonce_sqlite_begin"
+_CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
+_DISK_FULL = "53100"
+"""PostgreSQL's code."""
 
 
 class Database:
@@ -69,8 +73,13 @@ class Database:
             ):
                 yield connection
         except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
+            if _will_pass(error):
                 raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
+            # The general class itself, and not one of those below it: a file that is no database.
+            if isinstance(error, OperationalError) or type(error) is DatabaseFault:
+                raise DatabaseError(
+                    f"The database {self.label} cannot be used: {_first_line(error)}. {_CHECK}"
+                ) from error
             raise
 
     def close(self) -> None:
@@ -78,11 +87,12 @@ class Database:
 
 
 def open_database(url: str, *, create: bool = True) -> Database:
-    """Open a database and bring its schema up to date.
+    """Open a database that has the schema of this program.
 
     Args:
         url: see `Database`.
-        create: make the tables, or bring older ones forward. With False, a database that is not there is an error.
+        create: make the tables, or bring older ones forward. With False nothing is written: a database that is not
+            there, or is older, is an error.
 
     Raises:
         DatabaseError: it cannot be reached, was made by a newer tagonce, or (`create=False`) is not there.
@@ -96,8 +106,12 @@ def open_database(url: str, *, create: bool = True) -> Database:
             "--database or TAGONCE_DATABASE_URL."
         )
     try:
-        with database.write() as connection:
-            migrate.upgrade(connection)
+        if create:
+            with database.write() as connection:
+                migrate.upgrade(connection)
+        else:
+            with database.read() as connection:
+                migrate.check(connection)
     except TransientError as error:
         database.close()
         raise DatabaseError(f"{error} Is it running, and is TAGONCE_DATABASE_URL (or --database) right?") from error
@@ -112,7 +126,8 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise SettingsError(
-            "TAGONCE_DATABASE_URL (or --database) is not a database URL. Examples: sqlite:///tags.db, postgresql://user:password@host/tagonce"
+            "TAGONCE_DATABASE_URL (or --database) is not a database URL. Examples: sqlite:///tags.db, "
+            "postgresql://user:password@host/tagonce"
         ) from error
     backend = parsed.get_backend_name()
     if backend in {"postgresql", "postgres"}:
@@ -162,6 +177,15 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
     from db import packed
 
     packed.register(connection)
+
+
+def _will_pass(error: DBAPIError) -> bool:
+    """Away or busy, as against full, read-only, without our tables, or no database at all."""
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest says which kind of busy
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    full = getattr(error.orig, "sqlstate", None) == _DISK_FULL
+    return (isinstance(error, OperationalError) and not full) or error.connection_invalidated
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -17,6 +17,11 @@ they appear. A message is a sentence: what was wrong, which file or setting, wha
 
 from enum import StrEnum
 
+EXIT_FAILED = 1
+"""Exit code of a process that a StopError ended."""
+EXIT_USAGE = 2
+"""The same for a SettingsError or a ThresholdError: what was asked for has to change."""
+
 
 class Reason(StrEnum):
     """Why an image has no prediction. Kept in `failures.reason`; the list is closed on purpose."""

@@ -22,17 +22,37 @@ def upgrade(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = _config()
+    config.attributes["connection"] = connection
+    if not _is_current(connection, ScriptDirectory.from_config(config)):
+        command.upgrade(config, "head")
+
+
+def check(connection: Connection) -> None:
+    """Refuse a database that `upgrade` would change. Writes nothing.
+
+    Raises:
+        DatabaseError: it is empty, older, or was made by a newer tagonce.
+    """
+    if not _is_current(connection, ScriptDirectory.from_config(_config())):
+        raise DatabaseError(
+            "The database has no tables of tagonce, or older ones. Tag or enqueue something: that makes them, or "
+            "brings them forward."
+        )
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    scripts = ScriptDirectory.from_config(config)
-    present = MigrationContext.configure(connection).get_current_revision()
-    if present == scripts.get_current_head():
-        return
+    return config
+
+
+def _is_current(connection: Connection, scripts: ScriptDirectory) -> bool:
+    present, head = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
     known = {script.revision for script in scripts.walk_revisions()}
     if present is not None and present not in known:
         raise DatabaseError(
-            f"The database was written by a newer tagonce (schema {present}; this one knows up to "
-            f"{scripts.get_current_head()}). Upgrade this program: pip install --upgrade tagonce"
+            f"The database was written by a newer tagonce (schema {present}; this one knows up to {head}). "
+            "Upgrade this program."
         )
-    command.upgrade(config, "head")
+    return present == head

@@ -41,10 +41,11 @@ class Failure:
 
 def save(connection: Connection, model_id: int, done: Sequence[Prediction], failed: Sequence[Failure]) -> None:
     """Store predictions and failures of one model. An image ends in exactly one of the two."""
-    if failed:
-        _lock(connection, [*done, *failed])
+    current = _lock(connection, [*done, *failed])
+    # A file that was registered anew while we worked on the old one is pending again, whatever came of the old one.
+    done = sorted((one for one in done if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id)
+    failed = [one for one in failed if current.get(one.image_id) == one.image_version]
     if done:
-        done = sorted(done, key=lambda one: one.image_id)
         _save_facts(connection, done)
         _save_scores(connection, model_id, done)
         connection.execute(delete(failures).where(*_of(failures, model_id, done)))
@@ -54,15 +55,16 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
         connection.execute(delete(predictions).where(*_of(predictions, model_id, failed)))
 
 
-def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> None:
-    """Let workers that have the same images write one after the other, in the order of ids and so without a deadlock.
+def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> dict[int, str]:
+    """Versions by id, of rows that stay as they are until the end of the transaction.
 
-    Else one could insert a prediction and another, which does not see it yet, a failure. Where nothing failed, the
-    update of the images' facts does the same. SQLite has one writer anyway.
+    Workers that have the same images write one after the other, in the order of ids and so without a deadlock. Else one
+    could insert a prediction and another, which does not see it yet, a failure. SQLite has one writer anyway.
     """
+    query = select(images.c.id, images.c.version).where(images.c.id.in_([one.image_id for one in results]))
     if connection.dialect.name == "postgresql":
-        query = select(images.c.id).where(images.c.id.in_([one.image_id for one in results])).order_by(images.c.id)
-        connection.execute(query.with_for_update(key_share=True))
+        query = query.order_by(images.c.id).with_for_update(key_share=True)
+    return {row.id: row.version for row in connection.execute(query)}
 
 
 def _of(table: Table, model_id: int, results: Sequence[Prediction | Failure]) -> tuple[ColumnElement[bool], ...]:
@@ -81,12 +83,11 @@ def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failu
 def _save_facts(connection: Connection, done: Sequence[Prediction]) -> None:
     connection.execute(
         update(images)
-        .where(images.c.id == bindparam("row_id"), images.c.version == bindparam("row_version"))
+        .where(images.c.id == bindparam("row_id"))
         .values({name: bindparam(f"new_{name}") for name in ("bytes", "width", "height", "format", "sha256")}),
         [
             {
                 "row_id": one.image_id,
-                "row_version": one.image_version,
                 "new_bytes": one.file_bytes,
                 "new_width": one.width,
                 "new_height": one.height,
@@ -159,9 +160,9 @@ def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failu
     )
 
 
-def clear_failures(connection: Connection, model_id: int, reason: Reason | None = None) -> int:
-    """Forget failures, so that their images are pending again. Returns how many."""
+def clear_failures(connection: Connection, model_id: int, reason: Reason | None = None) -> list[int]:
+    """Forget failures, so that their images are pending again. Returns their ids, ascending."""
     statement = delete(failures).where(failures.c.model_id == model_id)
     if reason is not None:
         statement = statement.where(failures.c.reason == reason.value)
-    return connection.execute(statement).rowcount
+    return sorted(connection.scalars(statement.returning(failures.c.image_id)))

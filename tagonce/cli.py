@@ -10,12 +10,10 @@ from typing import Annotated
 
 import typer
 
-from db.errors import SettingsError, TagonceError, ThresholdError
+from db.errors import EXIT_FAILED, EXIT_USAGE, SettingsError, TagonceError, ThresholdError
 from tagonce.commands import enqueue, export, models, predict, retry, status, tag, worker
 from tagonce.ui import errors
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(

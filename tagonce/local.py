@@ -35,7 +35,7 @@ GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.25
 QUIET_POLLS = 8
 """So many looks at an empty queue in a row mean that nothing is coming any more."""
-MAX_ROUNDS = 3
+MAX_RESENDS = 2
 MAX_DEATHS = 40
 """Enough to find, by splitting, a few images that kill the worker."""
 STOPPED_BY_US = (1, 2)
@@ -55,7 +55,9 @@ class LocalWorker:
                 "TAGONCE_GRACE_SECONDS": str(GRACE_SECONDS),
             }
         )
-        self.log = Path(tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")[1])
+        handle, name = tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")
+        os.close(handle)
+        self.log = Path(name)
         self.deaths = 0
         self._start()
 
@@ -139,7 +141,7 @@ class LocalRun:
         self._app = app
         self._worker = worker
         self._show = show
-        self._looked_at = 0.0
+        self._look_again_at = 0.0
 
     def tag(self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int) -> None:
         """Returns when every image has a prediction or a failure.
@@ -171,17 +173,16 @@ class LocalRun:
                 chunk_size=chunk_size,
                 on_progress=registered,
             )
-        for _round in range(MAX_ROUNDS):
-            self._wait()
-            left = self._pending(sent)
+        left = self._wait(sent)
+        for _round in range(MAX_RESENDS):
             if not left:
                 return
             with sending() as sender:
                 for chunk in batched(left, chunk_size):
                     sender.send(chunk)
-        raise StopError(
-            f"{len(left):,} images are still pending after {MAX_ROUNDS} rounds. Run the same command again."
-        )
+            left = self._wait(sent)
+        if left:
+            raise StopError(f"{len(left):,} images are still pending. Run the same command again.")
 
     def recount(self) -> None:
         """Bring `progress` up to date with what the worker wrote."""
@@ -190,13 +191,17 @@ class LocalRun:
                 connection, self._model_id, self.progress.begun
             )
 
-    def _wait(self) -> None:
-        """Until everything sent is done, or the queue has been empty for a while."""
+    def _wait(self, sent: "array[int]") -> list[int]:
+        """Until nothing sent is pending, or the queue has been empty for a while; returns what is pending."""
         quiet = 0
-        while self.progress.done + self.progress.failed < self.progress.sent and quiet < QUIET_POLLS:
+        while quiet < QUIET_POLLS:
+            # The count may hold what another run on this database did: it only says when a closer look is worth it.
+            if self.progress.done + self.progress.failed >= self.progress.sent and not self._pending(sent):
+                return []
             time.sleep(POLL_SECONDS)
             self._look()
             quiet = quiet + 1 if broker.depth(self._app, self._model_id).empty else 0
+        return self._pending(sent)
 
     def _pending(self, sent: "array[int]") -> list[int]:
         left: list[int] = []
@@ -206,10 +211,13 @@ class LocalRun:
         return left
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked_at < POLL_SECONDS:
+        begun = time.monotonic()
+        if begun < self._look_again_at:
             return
         if self._worker.look_after():
             broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
         self.recount()
         self._show(self.progress)
-        self._looked_at = time.monotonic()
+        # Counting costs more the longer a run gets; it may take a tenth of the time and no more.
+        now = time.monotonic()
+        self._look_again_at = now + max(POLL_SECONDS, 10 * (now - begun))

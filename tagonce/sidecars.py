@@ -31,6 +31,8 @@ class Sidecars:
         self.written = 0
         self.kept = 0
         self.refused = 0
+        self.shared = 0
+        self._seen: set[int] = set()  # hashes of paths: half the memory of a set of paths, and enough to warn
         self._out = out.absolute() if out else None
         # In bytewise order, what the first and the last one begin with, all between them begin with.
         common = os.path.commonprefix(ends)  # noqa: RUF071 - cut at a slash in the next line
@@ -42,6 +44,10 @@ class Sidecars:
         parts = [f"{self.written:,} captions written" + (f" to {self._out}" if self._out else " beside the images")]
         if self.kept:
             parts.append(f"{self.kept:,} were there already and were left (--overwrite replaces them)")
+        if self.shared:
+            parts.append(
+                f"{self.shared:,} would share the file of another image (cat.jpg, cat.png): the first one has it"
+            )
         if self.refused:
             parts.append(f"{self.refused:,} refused: their names lead out of the folder, or are too long")
         return "; ".join(parts) + "."
@@ -52,11 +58,14 @@ class Sidecars:
             path = self._path(one.uri)
             if path is None:
                 self.refused += 1
+            elif hash(path) in self._seen:
+                self.shared += 1
             elif not self._overwrite and path.exists():
                 self.kept += 1
             else:
                 with whole_file(path) as file:
                     file.write(caption(one) + "\n")
+                self._seen.add(hash(path))
                 self.written += 1
 
     def _path(self, uri: str) -> Path | None:

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
 from producer.references import file_path, split_s3
-from producer.storage import FORBIDDEN, http_status, s3_client
+from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, http_status, s3_client
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -95,6 +95,12 @@ class Fetcher:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _MISSING:
                 raise ImageError(Reason.MISSING, f"no such object ({code})") from error
+            if code in REJECTED_CREDENTIALS:
+                # Not this image's fault, and the next one would fare no better.
+                raise SettingsError(
+                    f"S3 rejects the credentials for bucket {bucket!r} ({code}): check AWS_ACCESS_KEY_ID, "
+                    "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE."
+                ) from error
             if http_status(error) == FORBIDDEN:
                 raise ImageError(Reason.DENIED, f"S3 refuses access to this object ({code})") from error
             raise TransientError(f"S3 answered {code}: {error}") from error

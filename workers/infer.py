@@ -35,6 +35,7 @@ class Inferencer:
     def __init__(self, spec: ModelSpec, options: Options, *, floor: int) -> None:
         self.device = pick_device(options.device)
         self.dtype = pick_dtype(options.precision, self.device)
+        torch.backends.cudnn.benchmark = True  # there is one shape, so trying out which kernel is best pays
         self._network = load_network(spec, self.device, self.dtype)
         self._preprocess = Preprocess(spec)
         self._floor = floor
@@ -76,9 +77,16 @@ class Inferencer:
             self.scores([self._preprocess.blank()] * self._batch_size)
 
     def _one_batch(self, batch: Sequence[Decoded], size: int) -> list[Scores]:
-        # A GPU likes one shape for ever (autotuned kernels, no new allocations); a CPU would only work for nothing.
+        # A GPU likes one shape for ever (kernels chosen once, no new allocations); a CPU would only work for nothing.
         rows = size if self.device.type == "cuda" else len(batch)
-        return keep(self._forward(batch, rows)[: len(batch)], self._floor)
+        probabilities = self._forward(batch, rows)
+        if probabilities.isnan().any():
+            # As scores they would look like an image without tags, for ever.
+            raise ModelError(
+                f"The model gives NaN on {self.where[0]} in {self.where[1]}: try --precision fp32. If that does not "
+                "help, the weights or the device are broken."
+            )
+        return keep(probabilities, self._floor)
 
     def _forward(self, batch: Sequence[Decoded], rows: int) -> torch.Tensor:
         collated = self._preprocess.collate(batch)

@@ -2,12 +2,13 @@
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from db import images
-from db.batches import batched
 from db.database import Database
 from db.errors import ImageError
 from db.images import Image
@@ -22,6 +23,10 @@ from workers.options import Options
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
+
+
+AHEAD = 3
+"""Batches of a chunk that are loaded or being loaded: what bounds the memory of decoded images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +101,26 @@ class Pipeline:
         )
 
     def _load(self, pending: Sequence[Image]) -> Iterator[tuple[list[Loaded], list[Failure]]]:
-        """Batches in which every image is either loaded or a failure. The rest of the chunk loads meanwhile."""
-        futures = [(image, self._loaders.submit(self._load_one, image)) for image in pending]
+        """Batches in which every image is either loaded or a failure. The next ones load meanwhile, and no more."""
+        waiting = deque[tuple[Image, Future[Loaded]]]()
+        images_left = iter(pending)
+
+        def submit(number: int) -> None:
+            waiting.extend(
+                (image, self._loaders.submit(self._load_one, image)) for image in islice(images_left, number)
+            )
+
+        submit(AHEAD * self._batch_size)
         try:
-            for batch in batched(futures, self._batch_size):
+            while waiting:
                 loaded: list[Loaded] = []
                 broken: list[Failure] = []
-                for image, future in batch:
-                    _sort_in(image, future, loaded, broken)
+                for _ in range(min(self._batch_size, len(waiting))):
+                    _sort_in(*waiting.popleft(), loaded, broken)
+                submit(self._batch_size)
                 yield loaded, broken
         finally:
-            for _image, future in futures:
+            for _image, future in waiting:
                 future.cancel()
 
     def _load_one(self, image: Image) -> Loaded:

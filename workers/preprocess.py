@@ -61,7 +61,7 @@ class Preprocess:
         divide by 255; where there is alpha, rgb * alpha + background * (1 - alpha); (x - mean) / std; the fill outside
         of the picture, for JTP 0 after all that, which is the mean and no 8-bit colour; RGB to BGR where it is wanted.
         """
-        pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        pixels = batch.pixels.to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         if pixels.shape[1] == ALPHA_CHANNELS:
             pixels = self._composite(pixels)
         pixels = pixels.sub_(self._mean.to(device)).div_(self._std.to(device))

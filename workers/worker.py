@@ -15,7 +15,7 @@ from celery.worker import state
 from db import deliveries, images, results
 from db.batches import batched
 from db.database import Database
-from db.errors import Reason, TransientError
+from db.errors import EXIT_FAILED, EXIT_USAGE, Reason, SettingsError, StopError, TransientError
 from db.results import Failure
 from producer.broker import TASK_NAME
 from producer.chunks import Chunk, sending
@@ -77,17 +77,16 @@ def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
             try:
                 with _admitted(gate, pipeline.database, request.id):
                     _deliver(app, pipeline, chunk, request.id, stop)
-            except TransientError as error:
-                log.warning("chunk given back: %s", error)
-                _forget_if_possible(pipeline.database, request.id)
-                stop.wait(RETRY_SECONDS)
-                raise Reject(error, requeue=True) from error
             except Reject:
                 raise
             except Exception as error:
-                # Nothing an image can do: a broken device, a bug. Going on would empty the queue without any result.
-                log.exception("chunk given back, and this worker ends")
-                state.should_stop = os.EX_SOFTWARE
+                # This process is alive: whatever it was, the chunk is not to blame for a death.
+                _forget_if_possible(pipeline.database, request.id)
+                if isinstance(error, TransientError):
+                    log.warning("chunk given back: %s", error)
+                    stop.wait(RETRY_SECONDS)
+                else:
+                    _end_this_worker(error)
                 raise Reject(error, requeue=True) from error
 
 
@@ -133,8 +132,17 @@ def _give_up(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str) -> No
         deliveries.forget(connection, chunk_id)
 
 
+def _end_this_worker(error: Exception) -> None:
+    """Nothing an image can do: settings, a broken device, a bug. Going on would empty the queue without any result."""
+    if isinstance(error, StopError):
+        log.error("error: %s", error)
+        state.should_stop = EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED
+    else:
+        log.error("chunk given back, and this worker ends", exc_info=error)
+        state.should_stop = os.EX_SOFTWARE
+
+
 def _forget_if_possible(database: Database, chunk_id: str) -> None:
-    """A delivery that ended because the database was away is no death of a worker."""
     with suppress(TransientError), database.write() as connection:
         deliveries.forget(connection, chunk_id)
 

@@ -34,7 +34,7 @@ def command(
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
         ui.errors.print(
-            f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} done before. "
+            f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
             "Watch with: tagonce status --watch"
         )
 

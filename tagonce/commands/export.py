@@ -1,5 +1,6 @@
 """`tagonce export`: captions and tables at a threshold, from what is stored."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -74,8 +75,8 @@ def command(
 def _prefix(under: str | None) -> str:
     if under is None or under.startswith(("s3://", "file://")):
         return under or ""
-    path = Path(under).absolute()
-    return file_uri(str(path)) + ("/" if path.is_dir() else "")
+    path = os.path.abspath(under)  # noqa: PTH100 - as sources make paths absolute: `..` goes, links stay
+    return file_uri(path) + ("/" if Path(path).is_dir() else "")
 
 
 def _write_lines(out: Path | None, rows: Iterable[Tagged], line: Callable[[Tagged], str]) -> None:

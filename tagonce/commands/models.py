@@ -1,6 +1,7 @@
 """`tagonce models`: what can be run, and what has been run."""
 
 from rich.table import Table
+from rich.text import Text
 
 from db import models
 from db.scores import to_probability
@@ -18,9 +19,10 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
     config = settings.load(database_url=database)
     file = settings.database_file(config.database_url)
     present: list[models.Model] = []
+    label = ""
     if file is None or file.exists():
         with stored(config) as opened, opened.read() as connection:
-            present = models.every(connection)
+            present, label = models.every(connection), opened.label
     if json:
         ui.print_json(
             {
@@ -38,11 +40,9 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
         table.add_row(known.name, f"{known.tags:,}", f"{known.default_threshold:g}", known.description)
     ui.output.print(table)
     ui.output.print("\nAlso: hf-hub:owner/name (a timm checkpoint), or a folder with weights and a tag list.\n")
-    table = Table(
-        "id", "name", "weights", "floor", "threshold", title=config.database_url, title_justify="left", box=None
-    )
+    table = Table("id", "name", "weights", "floor", "threshold", title=Text(label), title_justify="left", box=None)
     for row in present:
         floor, threshold = to_probability(row.floor), to_probability(row.default_threshold)
-        table.add_row(str(row.id), row.name, row.weights_sha256[:8], f"{floor:g}", f"{threshold:g}")
+        table.add_row(str(row.id), Text(row.name), row.weights_sha256[:8], f"{floor:g}", f"{threshold:g}")
     if present:
         ui.output.print(table)

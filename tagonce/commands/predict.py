@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from db.errors import ImageError
 from db.scores import to_score
@@ -56,7 +57,7 @@ def command(
                 yield uri, decoder.decode(fetcher.fetch(uri))
             except ImageError as error:
                 failed = True
-                ui.errors.print(f"[yellow]{uri}[/]: {error}")
+                ui.errors.print(f"{uri}: {error}", markup=False)
 
     for uri, image in decoded():
         row = inferencer.probabilities([image])[0].tolist()
@@ -73,7 +74,7 @@ def command(
 
 
 def _print(uri: str, tags: list[tuple[str, float]], cut: float) -> None:
-    table = Table("tag", "probability", title=uri, title_justify="left", box=None)
+    table = Table("tag", "probability", title=Text(uri), title_justify="left", box=None)
     for name, probability in tags:
-        table.add_row(name, f"{probability:.4f}")
-    ui.output.print(table if tags else f"{uri}: no tag at {cut:g} or above")
+        table.add_row(Text(name), f"{probability:.4f}")
+    ui.output.print(table if tags else Text(f"{uri}: no tag at {cut:g} or above"))

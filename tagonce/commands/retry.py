@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from db import results
+from db.batches import batched
 from db.errors import Reason
+from db.models import Model
 from tagonce import parameters, settings, ui
-from tagonce.commands.enqueue import send
 
 
 def command(
@@ -28,11 +29,20 @@ def command(
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         cleared = results.clear_failures(connection, row.id, reason)
-    ui.errors.print(f"{cleared:,} failures cleared.")
+    ui.errors.print(f"{len(cleared):,} failures cleared.")
     if not cleared:
         return
     if config.broker_url is None:
         ui.errors.print("Run the same `tagonce tag` again, or `tagonce enqueue --pending`, and they are tried anew.")
         return
-    counts = send(config.model_copy(update={"model": str(row.id)}), [])
-    ui.errors.print(f"{counts.sent:,} images sent.")
+    _send(config, config.broker_url, row, cleared)
+    ui.errors.print(f"{len(cleared):,} images sent.")
+
+
+def _send(config: settings.Settings, broker_url: str, model: Model, image_ids: list[int]) -> None:
+    from producer import broker, chunks
+
+    app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer")
+    with chunks.sending(app, model.id, max_waiting=config.max_queue) as sender:
+        for chunk in batched(image_ids, config.chunk_size):
+            sender.send(chunk)

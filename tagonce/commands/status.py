@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from db import counts
@@ -75,7 +76,7 @@ def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
 def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
-        ("model", model.label),
+        ("model", escape(model.label)),
         ("images", f"{progress.images:,}"),
         ("done", f"{progress.done:,}"),
         ("pending", f"{progress.pending:,}"),
@@ -87,9 +88,9 @@ def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table
         rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
     if isinstance(queue, Queue):
         rows.append(("queue", f"{queue.waiting:,} chunks waiting, {queue.in_flight:,} in work"))
-        rows.append(("workers", ", ".join(queue.workers) or "none answers"))
+        rows.append(("workers", escape(", ".join(queue.workers)) or "none answers"))
     elif queue is not None:
-        rows.append(("queue", f"[yellow]{queue}[/]"))
+        rows.append(("queue", f"[yellow]{escape(queue)}[/]"))
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     return table

@@ -1,14 +1,13 @@
 """`tagonce tag`: the whole thing on one machine."""
 
 import signal
-from contextlib import nullcontext
 from itertools import chain
-from typing import Any
 
 from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
 from db import counts
+from db.errors import Reason
 from tagonce import parameters, settings, ui
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
@@ -49,13 +48,10 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
 
     found = chain.from_iterable([references(source, column=column) for source in sources])
     wiring.need_worker_extra()
-    embed = config.broker_url is None
-    if embed:
-        config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
-    with (
-        wiring.stored(config, create=True) as database,
-        embedded.broker() if embed else nullcontext(config.need_broker()) as broker_url,
-    ):
+    config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
+    # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
+    # worker was the only one.
+    with wiring.stored(config, create=True) as database, embedded.broker() as broker_url:
         # The worker loads the model while we hash its weights and list the sources.
         worker = LocalWorker(config, broker_url)
         run = None
@@ -100,15 +96,19 @@ class _Display:
             ui.errors.print(f"{finished:,} of {progress.sent:,} images, {rate:,.1f} images/s")
 
 
-def _summarise(progress: Progress, failed: dict[Any, int], config: settings.Settings) -> None:
-    database = "" if config.database_url == settings.DEFAULT_DATABASE else f" --database {config.database_url}"
+def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.Settings) -> None:
+    # Only a file is repeated: the URL of a server may hold a password.
+    file = settings.database_file(config.database_url)
+    database = (
+        "" if file is None or config.database_url == settings.DEFAULT_DATABASE else f" --database sqlite:///{file}"
+    )
     before = progress.seen - progress.sent
     if not progress.sent:
-        ui.errors.print(f"All {progress.seen:,} images were done before; nothing was sent.")
+        ui.errors.print(f"All {progress.seen:,} images had a result before; nothing was sent.")
     else:
         ui.errors.print(
             f"[green]{progress.done:,} images tagged[/] in {progress.seconds:,.1f} s, loading the model included"
-            + (f"; {before:,} were done before" if before else "")
+            + (f"; {before:,} had a result before" if before else "")
         )
     if failed:
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")

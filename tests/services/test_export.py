@@ -258,3 +258,13 @@ def test_a_key_too_long_for_a_file_name_is_refused(tmp_path: Path) -> None:
     assert files_in(tmp_path) == {"0.txt", "日" * 83 + ".txt"}
     assert sidecars.refused == 3
     assert "lead out of the folder, or are too long" in sidecars.summary
+
+
+def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    """Trainers look for cat.txt, whatever the image is; that one of them has none is said."""
+    ends = (file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png")))
+    sidecars = Sidecars(None, ends=ends, overwrite=True)
+    sidecars.write_all([Tagged(uri, 1, 1, {f"tag_{number}": 0.9}) for number, uri in enumerate(ends)], Tagged.caption)
+    assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
+    assert sidecars.written == sidecars.shared == 1
+    assert "would share" in sidecars.summary

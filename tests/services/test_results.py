@@ -162,10 +162,33 @@ def test_clearing_failures_makes_them_pending(database: Database, model: Model, 
     save(database, model, failed=[failure(one, reason=reason) for one, reason in zip(ids, reasons, strict=True)])
     with database.write() as connection:
         assert counts.failures_by_reason(connection, model.id) == {Reason.TIMEOUT: 2, Reason.MISSING: 1}
-        assert results.clear_failures(connection, model.id, Reason.TIMEOUT) == 2
+        assert results.clear_failures(connection, model.id, Reason.TIMEOUT) == ids[:2]
         assert images.pending_after(connection, model.id, 0, 9) == ids[:2]
-        assert results.clear_failures(connection, model.id) == 1
+        assert results.clear_failures(connection, model.id) == ids[2:]
         assert images.count_pending(connection, model.id) == 3
+
+
+def test_a_late_result_of_an_older_file_changes_nothing(database: Database, model: Model, registered: Register) -> None:
+    """The file was registered anew, and predicted anew or not, while a worker was still busy with the old one."""
+    one, two = registered(2)
+    assert registered(2, version="2") == [one, two]
+    save(database, model, [prediction(one, scores((3, 500)), version="2")])
+    save(database, model, [prediction(two, scores((4, 600)))], [failure(one)])
+    with database.read() as connection:
+        assert predicted(connection) == [(one, "2")]
+        assert stored_scores(connection) == {(one, 3, 500)}
+        assert counts.failures_by_reason(connection, model.id) == {}
+        assert images.pending_after(connection, model.id, 0, 9) == [two]
+
+
+def test_progress_speaks_of_the_files_as_they_are_now(database: Database, model: Model, registered: Register) -> None:
+    """An image with a new version is pending, and neither done nor failed."""
+    one, two = registered(2)
+    save(database, model, [prediction(one)], [failure(two)])
+    registered(2, version="2")
+    with database.read() as connection:
+        found = counts.progress(connection, model.id)
+    assert (found.done, found.failed, found.pending) == (0, {}, 2)
 
 
 def test_progress_adds_up(database: Database, model: Model, other_model: Model, registered: Register) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Connection, MetaData, SmallInteger, inspect, text
 
 from db import migrate, schema
 from db.database import Database, open_database
-from db.errors import DatabaseError, SettingsError
+from db.errors import DatabaseError, SettingsError, TransientError
 
 VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_probabilities"}}
 
@@ -158,3 +158,37 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password() -> None:
 def test_a_wrong_url_is_said_in_words(url: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Database(url)
+
+
+def test_a_file_that_is_no_database_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "tags.db").write_text("not a database at all, however long it is" * 10)
+    for create in (True, False):
+        with pytest.raises(DatabaseError, match="file is not a database"):
+            open_database(f"sqlite:///{tmp_path / 'tags.db'}", create=create)
+
+
+def test_reading_makes_no_tables(database_url: str) -> None:
+    """An empty database stays empty when somebody asks for its status."""
+    opened = Database(database_url)
+    with opened.read():  # an SQLite file begins to exist when somebody connects
+        pass
+    with pytest.raises(DatabaseError, match="no tables of tagonce"):
+        open_database(database_url, create=False)
+    with opened.read() as connection:
+        assert inspect(connection).get_table_names() == []
+    opened.close()
+
+
+def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not(sqlite_url: str) -> None:
+    opened = open_database(sqlite_url)
+    with pytest.raises(DatabaseError, match="readonly"), opened.write() as connection:
+        connection.exec_driver_sql("pragma query_only = on")
+        connection.exec_driver_sql("delete from images")
+    opened.close()
+    opened = Database(sqlite_url)
+    holder = Database(sqlite_url)
+    with holder.write(), pytest.raises(TransientError, match="locked"), opened.read() as connection:
+        connection.exec_driver_sql("pragma busy_timeout = 10")
+        connection.exec_driver_sql("delete from images")
+    opened.close()
+    holder.close()

