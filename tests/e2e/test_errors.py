@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.command import Outcome
+from db.errors import EXIT_USAGE
+from producer.storage import s3_client
+from tests.e2e.forked import Workers
+from tests.e2e.ledger import Ledger
+from tests.fixtures.command import Outcome, wait_until
+from workers.worker import MAX_DELIVERIES
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens there."""
@@ -134,3 +139,30 @@ def test_no_database_and_nothing_to_retry(
     refused(1, ("no database", "tagonce tag"), "status", "--database", "sqlite:///gone.db")
     retried = tagonce("retry")
     assert (retried.code, retried.err) == (0, "0 failures cleared.\n")
+
+
+def test_a_worker_without_credentials_stops_and_blames_no_image(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    stored: Path,
+    bucket: str,
+    redis_url: str,
+    jtp2_folder: Path,
+    skimage_photos: Path,
+) -> None:
+    """However often its supervisor starts it again: the chunk goes back, and is done when the settings are right."""
+    client = s3_client()
+    client.put_object(Bucket=bucket, Key="cat.png", Body=(skimage_photos / "chelsea.png").read_bytes())
+    client.close()
+    rows = Ledger(f"sqlite:///{stored}")
+    sent = tagonce("enqueue", f"s3://{bucket}/", "--model", jtp2_folder.name, TAGONCE_BROKER_URL=redis_url)
+    assert "1 sent" in sent.err
+    options = ("--model", jtp2_folder, "--floor", "0.05", "--broker", redis_url)
+    for _ in range(MAX_DELIVERIES + 2):
+        worker = workers.start(*options, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+        assert worker.wait() == EXIT_USAGE, worker.words()
+        assert "no complete S3 credentials" in worker.words()
+    assert rows.count() == rows.deliveries() == 0
+    workers.start(*options)
+    wait_until(lambda: rows.count() == 1)
+    assert rows.failed() == {}

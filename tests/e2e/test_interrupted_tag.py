@@ -58,7 +58,7 @@ def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     finished = tagonce(*command)
     assert finished.code == 0, finished.err
     assert f"{PHOTOS - done} images tagged" in finished.err
-    assert f"{done} were done before" in finished.err
+    assert f"{done} had a result before" in finished.err
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
 
 
