@@ -38,7 +38,9 @@ def run(config: settings.Settings) -> int:
     logging.basicConfig(
         level=config.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
-    logging.getLogger("celery").setLevel(logging.WARNING if config.log_level == "INFO" else config.log_level)
+    quiet = logging.WARNING if config.log_level == "INFO" else config.log_level
+    for library in ("alembic", "celery"):
+        logging.getLogger(library).setLevel(quiet)
     wiring.need_worker_extra()
     broker_url = config.need_broker()
 
