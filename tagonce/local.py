@@ -20,7 +20,7 @@ from celery import Celery
 from db import counts, images
 from db.batches import batched
 from db.database import Database
-from db.errors import StopError
+from db.errors import EXIT_FAILED, EXIT_USAGE, StopError
 from db.images import Reference
 from db.models import Model
 from producer import broker, chunks
@@ -38,7 +38,7 @@ QUIET_POLLS = 8
 MAX_RESENDS = 2
 MAX_DEATHS = 40
 """Enough to find, by splitting, a few images that kill the worker."""
-STOPPED_BY_US = (1, 2)
+STOPPED_BY_US = (EXIT_FAILED, EXIT_USAGE)
 """Exit codes of a worker that said why: a restart would say it again."""
 
 

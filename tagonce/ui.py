@@ -66,7 +66,7 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
 
 def print_json(value: Any) -> None:
     """For programs: one JSON document on standard output."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=None if isinstance(value, list) else 2)
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
 
 

@@ -24,7 +24,6 @@ from workers.options import Options
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
 
-
 AHEAD = 3
 """Batches of a chunk that are loaded or being loaded: what bounds the memory of decoded images."""
 

@@ -15,7 +15,7 @@ from celery.worker import state
 from db import deliveries, images, results
 from db.batches import batched
 from db.database import Database
-from db.errors import EXIT_FAILED, EXIT_USAGE, Reason, SettingsError, StopError, TransientError
+from db.errors import Reason, StopError, TransientError
 from db.results import Failure
 from producer.broker import TASK_NAME
 from producer.chunks import Chunk, sending
@@ -36,9 +36,20 @@ RETRY_SECONDS = 3.0
 """Between two tries while the database is away. The chunk goes back to the queue meanwhile."""
 
 
+class Stop(threading.Event):
+    """Set when chunks in work are to be handed back."""
+
+    error: StopError | None = None
+    """Why this worker has to end, where there is a sentence for it."""
+
+
 def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
-    """Work until SIGTERM or SIGINT; returns the exit code, 0 unless something broke that a restart may mend."""
-    stop = threading.Event()
+    """Work until SIGTERM or SIGINT; returns the exit code, 0 unless something broke that a restart may mend.
+
+    Raises:
+        StopError: something that a restart does not mend, met while at work.
+    """
+    stop = Stop()
 
     def stop_soon(**_kwargs: object) -> None:
         # Celery now takes nothing new and waits for what runs. Chunks that outlast the grace are handed back.
@@ -57,10 +68,12 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
         quiet=True,
     )
     worker.start()
+    if stop.error:
+        raise stop.error
     return int(worker.exitcode or 0)
 
 
-def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
+def add_task(app: Celery, pipeline: Pipeline, stop: Stop) -> None:
     """The one task, bound to the one model of this process."""
     leases = Leases(app)
     gate = Gate()
@@ -86,7 +99,7 @@ def add_task(app: Celery, pipeline: Pipeline, stop: threading.Event) -> None:
                     log.warning("chunk given back: %s", error)
                     stop.wait(RETRY_SECONDS)
                 else:
-                    _end_this_worker(error)
+                    _end_this_worker(error, stop)
                 raise Reject(error, requeue=True) from error
 
 
@@ -99,7 +112,7 @@ def _admitted(gate: Gate, database: Database, chunk_id: str) -> Iterator[None]:
         yield
 
 
-def _deliver(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str, stop: threading.Event) -> None:
+def _deliver(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str, stop: Stop) -> None:
     database = pipeline.database
     with database.write() as connection:
         delivery = deliveries.count(connection, chunk_id)
@@ -132,14 +145,13 @@ def _give_up(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str) -> No
         deliveries.forget(connection, chunk_id)
 
 
-def _end_this_worker(error: Exception) -> None:
+def _end_this_worker(error: Exception, stop: Stop) -> None:
     """Nothing an image can do: settings, a broken device, a bug. Going on would empty the queue without any result."""
     if isinstance(error, StopError):
-        log.error("error: %s", error)
-        state.should_stop = EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED
+        stop.error = error
     else:
         log.error("chunk given back, and this worker ends", exc_info=error)
-        state.should_stop = os.EX_SOFTWARE
+    state.should_stop = os.EX_SOFTWARE
 
 
 def _forget_if_possible(database: Database, chunk_id: str) -> None:

@@ -30,7 +30,7 @@ from producer.broker import TASK_NAME, Depth, create_app, depth
 from producer.chunks import MAX_IMAGES, Chunk, sending
 from producer.enqueue import enqueue, enqueue_pending
 from tests.fixtures.servers import RedisServer
-from workers.worker import add_task
+from workers.worker import Stop, add_task
 
 QUEUE_KEY = "tagonce:tag.1"
 NOBODY = "redis://:s3cret@127.0.0.1:1/0"
@@ -321,7 +321,7 @@ def test_the_lease_is_what_was_asked_for() -> None:
 
 def test_the_task_is_acknowledged_late(app: Celery) -> None:
     """Celery settles this when the task is made, so the application's option is not the last word."""
-    add_task(app, cast("Any", None), threading.Event())
+    add_task(app, cast("Any", None), Stop())
     task = app.tasks[TASK_NAME]
     assert (task.acks_late, task.ignore_result, task.reject_on_worker_lost) == (True, True, False)
 
