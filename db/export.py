@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import Connection, func, select
 
 from db import models
 from db.errors import StopError
+from db.kept import kept_images
 from db.models import Model
+from db.policies import Cut
 from db.schema import images, predictions
-from db.scores import SCALE, Scores
-from db.thresholds import images_at
-
-ROWS_AT_ONCE = 2_000
-"""Fetched from the database in one go: memory stays flat at any size."""
+from db.scores import SCALE
+from db.thresholds import begins_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +39,28 @@ class Tagged:
         return text if underscores else text.replace("_", " ")
 
 
-def tagged_images(connection: Connection, model: Model, score: int, *, under: str = "") -> Iterator[Tagged]:
+def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str = "") -> Iterator[Tagged]:
     """Every image with a prediction, in the order of registration; an image that keeps no tag is there too.
 
     Args:
-        score: the threshold, from `thresholds.score_for`.
+        cut: what to keep, from `policies.resolve`.
         under: only images whose uri begins with this.
     """
     names = np.array([tag.name for tag in models.tag_names(connection, model.id)], dtype=object)
-    query = images_at(model, score).order_by(predictions.c.image_id)
-    if under:
-        query = query.where(_begins_with(under))
-    for row in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query):
-        yield Tagged(row.uri, row.width, row.height, _named(row.kept, names))
+    for batch in kept_images(connection, model, cut, under=under):
+        tags, probabilities = names[batch.tag_ids].tolist(), (batch.scores / SCALE).tolist()
+        ends = batch.offsets.tolist()
+        for position, uri in enumerate(batch.uris):
+            part = slice(ends[position], ends[position + 1])
+            kept = dict(zip(tags[part], probabilities[part], strict=True))
+            yield Tagged(uri, batch.widths[position], batch.heights[position], kept)
 
 
 def count_images(connection: Connection, model: Model, *, under: str = "") -> int:
     """How many `tagged_images` yields."""
     query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model.id)
     if under:
-        query = query.join_from(predictions, images, images.c.id == predictions.c.image_id).where(_begins_with(under))
+        query = query.join_from(predictions, images, images.c.id == predictions.c.image_id).where(begins_with(under))
     return connection.scalar(query) or 0
 
 
@@ -71,7 +72,7 @@ def uri_range(connection: Connection, model: Model, *, under: str = "") -> tuple
         .where(predictions.c.model_id == model.id)
     )
     if under:
-        query = query.where(_begins_with(under))
+        query = query.where(begins_with(under))
     first, last = connection.execute(query).one()
     return None if first is None else (first, last)
 
@@ -109,18 +110,6 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _begins_with(prefix: str) -> ColumnElement[bool]:
-    # A range, so that the index on uri serves it; LIKE would need its wildcards escaped and no locale in the way.
-    # Two comparisons, since PostgreSQL's BETWEEN takes no collation at its bounds.
-    return and_(images.c.uri >= prefix, images.c.uri <= prefix + "\U0010ffff")
-
-
-def _named(kept: Scores, names: "np.ndarray[tuple[int], np.dtype[np.object_]]") -> dict[str, float]:
-    # Ascending by score; lexsort's last key is the first that counts, and equal scores go by the model's own order.
-    order = np.lexsort((kept.tag_ids, -kept.scores.astype(np.int32)))
-    return dict(zip(names[kept.tag_ids[order]].tolist(), (kept.scores[order] / SCALE).tolist(), strict=True))
 
 
 @cache

@@ -1,24 +1,16 @@
-"""int16 arrays to and from PostgreSQL's binary `smallint[]`, without a Python object per element.
+"""How psycopg hands over `smallint[]`: as numpy int16 arrays, without a Python object per element."""
 
-Format: PostgreSQL `src/backend/utils/adt/arrayfuncs.c`, `array_send`. Big-endian int32 each: dimensions, null flag,
-element type oid, then per dimension length and lower bound, then per element its length in bytes and the bytes.
-"""
-
-import struct
+from typing import Any
 
 import numpy as np
-from psycopg import Connection
+from psycopg import Connection, ServerCursor
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
 
+from db import array_format
 from db.schema import Int16Array
 
-INT2_OID = 21
 INT2_ARRAY_OID = 1005
-
-_HEADER = struct.Struct("!iiiii")
-_EMPTY = struct.pack("!iii", 0, 0, INT2_OID)
-_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i2")])
 
 
 class _SmallintArrayDumper(Dumper):
@@ -26,21 +18,14 @@ class _SmallintArrayDumper(Dumper):
     oid = INT2_ARRAY_OID
 
     def dump(self, obj: Int16Array) -> Buffer:
-        if not obj.size:
-            return _EMPTY
-        elements = np.empty(obj.size, dtype=_ELEMENT)
-        elements["length"] = 2
-        elements["value"] = obj
-        return _HEADER.pack(1, 0, INT2_OID, obj.size, 1) + elements.tobytes()
+        return array_format.to_bytes(obj)
 
 
 class _SmallintArrayLoader(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> Int16Array:
-        if len(data) <= len(_EMPTY):
-            return np.empty(0, dtype=np.int16)
-        return np.frombuffer(data, dtype=_ELEMENT, offset=_HEADER.size)["value"].astype(np.int16)
+        return array_format.from_bytes(data)
 
 
 class _SmallintArrayTextLoader(Loader):
@@ -55,8 +40,16 @@ class _SmallintArrayTextLoader(Loader):
         return np.array(inner.split(b","), dtype=np.int16)
 
 
-def register(connection: Connection[object]) -> None:
-    """Teach one connection to take and give `smallint[]` as numpy int16 arrays."""
+class _BinaryServerCursor(ServerCursor[Any]):
+    """Streams come in binary: bytes as text are twice as long, and to be parsed."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> "_BinaryServerCursor":
+        return super().execute(query, params, **{"binary": True} | options)
+
+
+def register(connection: Connection[Any]) -> None:
+    """Teach one connection to take and give `smallint[]` as numpy int16 arrays, and to stream in binary."""
     connection.adapters.register_dumper(np.ndarray, _SmallintArrayDumper)
     connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayLoader)
     connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayTextLoader)
+    connection.server_cursor_factory = _BinaryServerCursor

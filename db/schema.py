@@ -31,6 +31,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 from sqlalchemy.types import UserDefinedType
 
@@ -170,3 +171,25 @@ tag_probabilities = Table(
     Column("probability", Numeric),
 )
 """A view for people with psql or sqlite3 in hand."""
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("id", RowId, Identity(), primary_key=True),
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),  # 1, 2, ... a name never changes what it meant
+    Column("policy", JSON, nullable=False),  # as `db.policies.Policy.as_json` writes it
+    Column("source", Text, nullable=False),  # in words: where it came from
+    Column("added_at", UtcDateTime, nullable=False),
+    UniqueConstraint("model_id", "name", "version", name="profiles_model_id_name_version_key"),
+)
+
+profile_thresholds = Table(
+    "profile_thresholds",
+    metadata,
+    Column("profile_id", RowId, ForeignKey("profiles.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("score", SmallInteger, nullable=False),  # the lowest to keep; 10001 keeps none
+)
+"""A policy worked out for every tag of the model, so that a join in SQL applies it."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from db.errors import EXIT_FAILED, EXIT_USAGE, SettingsError, TagonceError, ThresholdError
-from tagonce.commands import enqueue, export, models, predict, retry, status, tag, worker
+from tagonce.commands import counts, enqueue, export, models, predict, retry, status, tag, thresholds, worker
 from tagonce.ui import errors
 
 EXIT_INTERRUPTED = 130
@@ -24,9 +24,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (tag, predict, enqueue, worker, status, retry, export, models):
+for module in (tag, predict, enqueue, worker, status, retry, export, counts, models):
     app.command()(module.command)
     app.registered_commands[-1].name = module.__name__.rpartition(".")[2]
+
+
+app.add_typer(thresholds.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from db import export, models
 from db.counts import failures_by_reason
 from db.database import open_database
-from db.scores import to_score
+from db.policies import Policy, resolve, to_cut
 from tagonce import ui
 
 THRESHOLDS = (0.2, 0.35, 0.5)
@@ -72,10 +72,9 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
     with opened.read() as connection:
         model = models.latest(connection)
         begun = time.perf_counter()
-        columns = [
-            {Path(one.uri).stem: one for one in export.tagged_images(connection, model, to_score(threshold))}
-            for threshold in THRESHOLDS
-        ]
+        tags = models.tag_names(connection, model.id)
+        cuts = [resolve(model, tags, Policy(to_cut(threshold))) for threshold in THRESHOLDS]
+        columns = [{Path(one.uri).stem: one for one in export.tagged_images(connection, model, cut)} for cut in cuts]
         rethresholding = time.perf_counter() - begun
         failed = failures_by_reason(connection, model.id)
     opened.close()

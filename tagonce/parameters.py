@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+_POLICY = "What to keep"
+"""Heading in --help of the options that make a policy."""
+
 SOURCE_HELP = "A folder, an image, s3://bucket/prefix, a list (.txt .csv .jsonl .parquet), or - for a list on stdin."
 
 Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCE_HELP, show_default=False)]
@@ -34,6 +37,63 @@ Device = Annotated[str | None, typer.Option(help="TAGONCE_DEVICE. auto, cpu, cud
 Precision = Annotated[str | None, typer.Option(help="TAGONCE_PRECISION. auto, fp32, fp16, bf16.", show_default=False)]
 Threshold = Annotated[
     float | None,
-    typer.Option("--threshold", "-t", help="Keep tags at or above it. Default: the model's own.", show_default=False),
+    typer.Option(
+        "--threshold",
+        "-t",
+        help="Keep tags at or above it. Default: the model's own.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME[@VERSION]",
+        help="Thresholds saved under a name, see `tagonce thresholds`. The options beside it win over it.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+CategoryThresholds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--category-threshold",
+        metavar="CATEGORY=VALUE",
+        help="For one category, as in character=0.85; `off` keeps none of it. Repeatable.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+TagThresholds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag-threshold",
+        metavar="TAG=VALUE",
+        help="For one tag, as in english_text=0.8 or english_text=off. Repeatable.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of what the thresholds leave, at most so many tags an image.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+MCut = Annotated[
+    bool,
+    typer.Option(
+        "--mcut",
+        help="Cut each category of an image at its widest gap; thresholds given beside it are lower bounds.",
+        rich_help_panel=_POLICY,
+    ),
+]
+Under = Annotated[
+    str | None, typer.Option(help="Only images in this folder or under this s3:// prefix.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

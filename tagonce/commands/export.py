@@ -12,8 +12,6 @@ import typer
 from db import export
 from db.errors import SettingsError
 from db.export import Tagged
-from db.scores import to_probability
-from db.thresholds import score_for
 from producer.references import file_uri
 from tagonce import parameters, settings, ui
 from tagonce.sidecars import Sidecars
@@ -46,18 +44,19 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     config = settings.load(database_url=database)
     prefix = _prefix(under)
     with stored(config) as opened, opened.read() as connection:
         row = stored_model(connection, model)
-        score = score_for(row, threshold)
+        resolved = resolve_policy(connection, row, policy_of(threshold=threshold))
         ends = export.uri_range(connection, row, under=prefix)
         if ends is None:
             raise SettingsError(f"{row.name} has no predictions{f' under {under}' if under else ''} to export.")
         total = export.count_images(connection, row, under=prefix)
-        found = export.tagged_images(connection, row, score, under=prefix)
+        found = export.tagged_images(connection, row, resolved.cut, under=prefix)
         with ui.progress_bar() as bar:
             rows = bar.track(found, total=total, description="Exporting")
             if format_ is Format.TXT:
@@ -69,7 +68,7 @@ def command(
                     out, rows, lambda one: export.jsonl_line(one, separator=separator, underscores=underscores)
                 )
                 summary = f"{total:,} lines written to {out or 'standard output'}."
-    ui.errors.print(f"{row.name} at {to_probability(score):g}: {summary}")
+    ui.errors.print(f"{row.name} at {resolved.label}: {summary}")
 
 
 def _prefix(under: str | None) -> str:

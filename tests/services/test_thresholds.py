@@ -1,7 +1,8 @@
-"""Thresholds over stored scores: what SQL keeps is what numpy keeps, at every score and on both databases."""
+"""Thresholds over stored scores: what is kept is what a straight loop keeps, for every policy and on both databases."""
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,14 +12,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select, text
 
 from db import models, results
+from db.comparison import compare
 from db.database import Database
-from db.errors import ModelError, ThresholdError
-from db.export import tagged_images
+from db.errors import ModelError
+from db.kept import IMAGES_AT_ONCE, Kept, kept_images
 from db.models import Model, Tag
+from db.policies import NEVER, Cut, Policy, resolve
 from db.results import Prediction
 from db.schema import predictions, tag_scores
 from db.scores import SCALE, Scores
-from db.thresholds import images_at, score_for, tag_counts_at
+from db.tag_counts import tag_counts
+from db.thresholds import count_at
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]
@@ -49,20 +53,75 @@ def store(connection: Connection, model: Model, ids: list[int], rows: Rows) -> N
     results.save(connection, model.id, done, [])
 
 
-def kept(rows: Rows, score: int) -> list[list[tuple[int, int]]]:
-    """(score, tag id) at or above a score, ascending: with numpy, over the whole image."""
-    found = []
-    for row in rows:
-        tags, values = np.array(list(row), int), np.array(list(row.values()), int)
-        chosen = values >= score
-        found.append(sorted(zip(values[chosen].tolist(), tags[chosen].tolist(), strict=True)))
-    return found
+Ranked = list[tuple[int, int]]
+"""(tag id, score) by falling score, ties by tag id."""
 
 
-def test_every_threshold_keeps_what_numpy_keeps(database: Database, model: Model, registered: Register) -> None:
-    """At each stored score, one above it, at the floor and at 1; images that keep nothing are there with nothing."""
+def ranked(row: dict[int, int]) -> Ranked:
+    return sorted(row.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def straight(row: dict[int, int], cut: Cut) -> Ranked:
+    """What a policy keeps of an image, in a plain loop."""
+    kept = [(tag, score) for tag, score in ranked(row) if score >= cut.scores[tag]]
+    if cut.mcut is not None:
+        above = set()
+        for category in set(cut.mcut.tolist()):
+            above |= above_the_gap([pair for pair in ranked(row) if cut.mcut[pair[0]] == category], cut, category)
+        kept = [pair for pair in kept if pair in above]
+    return kept[: cut.top]
+
+
+def above_the_gap(stored: Ranked, cut: Cut, category: int) -> set[tuple[int, int]]:
+    """MCut as its paper says, in one category; what is not stored counts as one more score at the floor."""
+    assert cut.mcut is not None
+    complete = len(stored) == (cut.mcut == category).sum()
+    values = [score for _tag, score in stored] + ([] if complete else [cut.floor])
+    gaps = [high - low for high, low in pairwise(values)]
+    return set(stored[: gaps.index(max(gaps)) + 1] if gaps else stored)
+
+
+def pairs_of(batch: Kept) -> list[Ranked]:
+    tags, scores, ends = batch.tag_ids.tolist(), batch.scores.tolist(), batch.offsets.tolist()
+    whole = list(zip(tags, scores, strict=True))
+    return [whole[start:end] for start, end in pairwise(ends)]
+
+
+some_cuts = some_scores | st.just(NEVER)
+some_policies = st.builds(
+    Policy,
+    default=st.none() | some_cuts,
+    categories=st.dictionaries(st.just("general"), some_cuts),
+    tags=st.dictionaries(st.sampled_from([f"tag_{number:02}" for number in range(TAGS)]), some_cuts, max_size=6),
+    top=st.none() | st.integers(1, 5),
+    mcut=st.booleans(),
+)
+
+
+def test_every_policy_keeps_what_a_straight_loop_keeps(database: Database, model: Model, registered: Register) -> None:
+    """Images that keep nothing are there with nothing; all of them in the order of registration."""
     ids = registered(IMAGES)
-    names = np.array([tag.name for tag in _tags(database, model)])
+    tags = _tags(database, model)
+
+    @thoroughly
+    @given(some_rows, st.lists(some_policies, min_size=1, max_size=3))
+    def check(rows: Rows, policies: list[Policy]) -> None:
+        with database.write() as connection:
+            store(connection, model, ids, rows)
+        with database.read() as connection:
+            for policy in policies:
+                cut = resolve(model, tags, policy)
+                (batch,) = kept_images(connection, model, cut)
+                assert list(batch.image_ids) == ids
+                assert pairs_of(batch) == [straight(row, cut) for row in rows]
+
+    check()
+
+
+def test_every_threshold_keeps_what_it_should(database: Database, model: Model, registered: Register) -> None:
+    """At each stored score, one above it, at the floor and at 1; and the counts in SQL say the same."""
+    ids = registered(IMAGES)
+    tags = _tags(database, model)
 
     @thoroughly
     @given(some_rows)
@@ -71,27 +130,59 @@ def test_every_threshold_keeps_what_numpy_keeps(database: Database, model: Model
             store(connection, model, ids, rows)
         present = {score for row in rows for score in row.values()}
         with database.read() as connection:
-            for score in sorted(present | {one + 1 for one in present} | {FLOOR, SCALE}):
-                found = connection.execute(images_at(model, score).order_by(predictions.c.image_id)).all()
-                assert [row.image_id for row in found] == ids
-                pairs = [list(zip(row.kept.scores.tolist(), row.kept.tag_ids.tolist(), strict=True)) for row in found]
-                assert pairs == kept(rows, score)
-                tagged = list(tagged_images(connection, model, score))
-                expected = [{names[tag]: value / SCALE for value, tag in image} for image in pairs]
-                assert [one.tags for one in tagged] == expected
+            for score in sorted((present | {one + 1 for one in present} | {FLOOR, SCALE}) - {NEVER}):
+                cut = resolve(model, tags, Policy(score))
+                assert cut.uniform == score
+                (batch,) = kept_images(connection, model, cut)
+                expected = [straight(row, cut) for row in rows]
+                assert pairs_of(batch) == expected
+                counted = connection.execute(count_at(model, score)).one()
+                assert tuple(counted) == (IMAGES, sum(map(bool, expected)), sum(map(len, expected)))
 
     check()
 
 
-def test_tags_come_by_falling_probability_and_ties_in_the_models_order(
+def test_a_batch_says_which_image_each_tag_is_of(database: Database, model: Model, registered: Register) -> None:
+    ids = registered(3)
+    with database.write() as connection:
+        store(connection, model, ids, [{3: 500, 1: 500, 9: 500, 7: 9000, 2: 100}, {}, {5: 300}])
+        (batch,) = kept_images(connection, model, resolve(model, _tags(database, model), Policy(FLOOR)))
+    assert batch.tag_ids.tolist() == [7, 1, 3, 9, 2, 5]
+    assert batch.scores.tolist() == [9000, 500, 500, 500, 100, 300]
+    assert batch.rows.tolist() == [0, 0, 0, 0, 0, 2]
+    assert batch.offsets.tolist() == [0, 5, 5, 6]
+    assert (batch.uris[0], batch.widths[0], batch.heights[0]) == ("s3://b/0000", 640, 480)
+
+
+def test_batches_are_bounded_and_in_order(database: Database, model: Model, registered: Register) -> None:
+    """One more image than two batches hold; of some only, when a condition or a prefix says so."""
+    number = IMAGES_AT_ONCE * 2 + 1
+    ids = registered(number)
+    with database.write() as connection:
+        store(connection, model, ids, [{position % TAGS: FLOOR + position} for position in range(number)])
+        cut = resolve(model, _tags(database, model), Policy(FLOOR))
+        batches = list(kept_images(connection, model, cut))
+        assert [len(batch) for batch in batches] == [IMAGES_AT_ONCE, IMAGES_AT_ONCE, 1]
+        assert [one for batch in batches for one in batch.image_ids] == ids
+        assert [score for batch in batches for score in batch.scores.tolist()] == [FLOOR + one for one in range(number)]
+        some = list(kept_images(connection, model, cut, where=predictions.c.image_id.in_(ids[5:8])))
+        assert [list(batch.image_ids) for batch in some] == [ids[5:8]]
+        some = list(kept_images(connection, model, cut, under="s3://b/000"))
+        assert [list(batch.image_ids) for batch in some] == [ids[:10]]
+        assert list(kept_images(connection, model, cut, under="s3://nowhere")) == []
+
+
+def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
     database: Database, model: Model, registered: Register
 ) -> None:
-    ids = registered(1)
+    ids = registered(IMAGES_AT_ONCE + 1)
     with database.write() as connection:
-        store(connection, model, ids, [{3: 500, 1: 500, 9: 500, 7: 9000, 2: 100}])
-        (one,) = tagged_images(connection, model, FLOOR)
-    assert list(one.tags) == ["tag_07", "tag_01", "tag_03", "tag_09", "tag_02"]
-    assert list(one.tags.values()) == [0.9, 0.05, 0.05, 0.05, 0.01]
+        store(connection, model, ids, [{1: 5000}] * len(ids))
+    with database.read() as connection:
+        stream = kept_images(connection, model, resolve(model, _tags(database, model)))
+        assert len(next(stream)) == IMAGES_AT_ONCE
+        stream.close()  # type: ignore[attr-defined]
+        assert connection.execute(count_at(model, FLOOR)).one().images == len(ids)
 
 
 def test_the_relations_for_people_hold_what_was_stored(
@@ -129,29 +220,58 @@ def test_the_relations_for_people_hold_what_was_stored(
     check()
 
 
-def test_tags_are_counted_at_a_threshold(
-    database: Database, model: Model, other_model: Model, registered: Register
-) -> None:
+def test_tags_are_counted(database: Database, model: Model, other_model: Model, registered: Register) -> None:
     """Most frequent first, with the mean of what was counted; another model's scores do not count."""
     ids = registered(IMAGES)
+    tags = _tags(database, model)
 
     @thoroughly
-    @given(some_rows, st.sampled_from([FLOOR, 3500, SCALE]))
-    def check(rows: Rows, score: int) -> None:
+    @given(some_rows, some_policies | st.builds(Policy, default=st.sampled_from([FLOOR, 3500, SCALE])))
+    def check(rows: Rows, policy: Policy) -> None:
+        cut = resolve(model, tags, policy)
         values = defaultdict(list)
         for row in rows:
-            for tag, value in row.items():
-                if value >= score:
-                    values[f"tag_{tag:02}"].append(value)
+            for tag, value in straight(row, cut):
+                values[tag].append(value)
         with database.write() as connection:
             store(connection, model, ids, rows)
             store(connection, other_model, ids, [{1: SCALE}] * IMAGES)
-            found = connection.execute(tag_counts_at(model, score)).all()
-        assert [(row.tag, row.images) for row in found] == sorted(
-            ((tag, len(numbers)) for tag, numbers in values.items()), key=lambda pair: (-pair[1], pair[0])
-        )
-        for row in found:
-            assert row.mean_probability == pytest.approx(np.mean(values[row.tag]) / SCALE, abs=1e-9)
+            found = tag_counts(connection, model, cut)
+            streamed = tag_counts(connection, model, cut, under="s3://b/")
+        expected = sorted(values, key=lambda tag: (-len(values[tag]), tag))
+        assert [(one.tag, one.category, one.images) for one in found] == [
+            (tags[tag].name, tags[tag].category, len(values[tag])) for tag in expected
+        ]
+        for one, tag in zip(found, expected, strict=True):
+            assert one.mean_probability == pytest.approx(np.mean(values[tag]) / SCALE, abs=1e-9)
+        assert [(one.tag, one.images) for one in streamed] == [(one.tag, one.images) for one in found]
+
+    check()
+
+
+def test_two_policies_are_compared_as_a_straight_loop_compares_them(
+    database: Database, model: Model, registered: Register
+) -> None:
+    ids = registered(IMAGES)
+    tags = _tags(database, model)
+
+    @thoroughly
+    @given(some_rows, some_policies, some_policies)
+    def check(rows: Rows, first: Policy, second: Policy) -> None:
+        with database.write() as connection:
+            store(connection, model, ids, rows)
+            cuts = [resolve(model, tags, policy) for policy in (first, second)]
+            found = compare(connection, model, *cuts)
+        sides = [[{tag for tag, _score in straight(row, cut)} for row in rows] for cut in cuts]
+        assert found.images == IMAGES
+        assert found.changed == sum(one != other for one, other in zip(*sides, strict=True))
+        for tag in range(TAGS):
+            has = [(tag in one, tag in other) for one, other in zip(*sides, strict=True)]
+            counted = (int(found.kept[tag]), int(found.gained[tag]), int(found.lost[tag]))
+            assert counted == (has.count((True, True)), has.count((False, True)), has.count((True, False)))
+        changes = [int(found.gained[tag] + found.lost[tag]) for tag in found.by_change]
+        assert changes == sorted(changes, reverse=True)
+        assert sum(changes) == int((found.gained + found.lost).sum())
 
     check()
 
@@ -159,39 +279,6 @@ def test_tags_are_counted_at_a_threshold(
 def _tags(database: Database, model: Model) -> list[Tag]:
     with database.read() as connection:
         return models.tag_names(connection, model.id)
-
-
-# ── which score a threshold asks for ──
-
-
-def test_without_a_threshold_the_models_own_counts(model: Model) -> None:
-    assert score_for(model, None) == 3500
-
-
-def test_a_models_own_threshold_below_the_floor_is_the_floor(database: Database) -> None:
-    """Somebody stored with a high floor: the default must still be a question that can be answered."""
-    with database.write() as connection:
-        high = models.register(
-            connection,
-            name="high",
-            weights_sha256="",
-            spec={},
-            tag_list=[Tag("a")],
-            floor=5000,
-            default_threshold=2000,
-        )
-    assert score_for(high, None) == 5000
-
-
-@pytest.mark.parametrize(("threshold", "score"), [(0.01, 100), ("0.35", 3500), (1, SCALE)])
-def test_a_threshold_at_the_floor_or_above_is_answered(model: Model, threshold: float | str, score: int) -> None:
-    assert score_for(model, threshold) == score
-
-
-def test_a_threshold_below_the_floor_is_refused_in_words(model: Model) -> None:
-    refused = r"^tiny was stored with a floor of 0\.01: .* so 0\.0099 cannot be answered\. Ask for 0\.01 or more"
-    with pytest.raises(ThresholdError, match=refused):
-        score_for(model, 0.0099)
 
 
 # ── models ──

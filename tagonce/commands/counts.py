@@ -1,0 +1,54 @@
+"""`tagonce counts`: how often each tag would be given."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tagonce import parameters, settings, ui
+
+
+def command(
+    threshold: parameters.Threshold = None,
+    profile: parameters.ProfileName = None,
+    category_threshold: parameters.CategoryThresholds = None,
+    tag_threshold: parameters.TagThresholds = None,
+    top: parameters.Top = None,
+    mcut: parameters.MCut = False,
+    limit: Annotated[int, typer.Option(min=1, help="So many tags are shown, the most frequent ones.")] = 50,
+    under: parameters.Under = None,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """How many images each tag would be given to, most frequent first. With --json all of them, a line a tag.
+
+    Example: tagonce counts --threshold 0.35
+    """
+    from db.tag_counts import tag_counts
+    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.wiring import stored, stored_model
+
+    policy = policy_of(
+        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+    )
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        resolved = resolve_policy(connection, stored_model(connection, model), policy, profile)
+        found = tag_counts(connection, resolved.model, resolved.cut, under=uri_prefix(under))
+    if json:
+        for one in found:
+            ui.print_json_line(asdict(one))
+        return
+    table = Table("tag", "category", box=None)
+    for name in ("images", "mean probability"):
+        table.add_column(name, justify="right")
+    for one in found[:limit]:
+        table.add_row(Text(one.tag), Text(one.category or ""), f"{one.images:,}", f"{one.mean_probability:.4f}")
+    ui.output.print(table)
+    ui.errors.print(
+        f"{resolved.model.name} at {resolved.label}: {len(found):,} tags, {sum(one.images for one in found):,} times"
+        + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
+        markup=False,
+    )

@@ -1,0 +1,268 @@
+"""`tagonce thresholds`: named, versioned policies of a model, and what changes from one to another."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Connection
+
+from db import profiles
+from db.errors import ThresholdError
+from db.models import Model
+from db.policies import Policy, resolve, to_threshold, without_unknown_tags
+from db.profiles import Profile
+from tagonce import parameters, settings, ui
+
+SHOWN = 3
+"""Unknown tags that a message names."""
+
+app = typer.Typer(
+    name="thresholds",
+    help="""Threshold profiles: saved under a name, bound to a model, used with --profile.
+
+    Example: tagonce thresholds import calibration.csv --name mine""",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Option("--name", "-n", help="What to call it. A name that is there gets a new version.")]
+Wanted = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A profile; its latest version by default.")]
+Side = Annotated[str, typer.Argument(help="A profile, one threshold for all tags, or `default`: the model's own.")]
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A table of thresholds: .csv, .tsv or .json.", show_default=False)],
+    name: Name,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", "-t", help="For tags that the file does not name.", show_default=False),
+    ] = None,
+    raise_to_floor: Annotated[
+        bool, typer.Option("--raise-to-floor", help="Thresholds below the model's floor become the floor.")
+    ] = False,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+) -> None:
+    """Save the thresholds of a file: `tag,threshold`, thresholds.csv by category, selected_tags.csv, calibration.csv.
+
+    Example: tagonce thresholds import calibration.csv --name mine
+    """
+    from db import models
+    from db.threshold_tables import read_thresholds
+    from tagonce.policy_options import policy_of
+    from tagonce.wiring import stored, stored_model
+
+    config = settings.load(database_url=database)
+    table = read_thresholds(file)
+    with stored(config, create=True) as opened, opened.write() as connection:
+        row = stored_model(connection, model)
+        policy, unknown = without_unknown_tags(table.policy, models.tag_names(connection, row.id))
+        if unknown and not policy.tags:
+            raise ThresholdError(
+                f"{row.name} knows none of the {len(unknown):,} tags in {file}: it is another model's."
+            )
+        policy = policy.with_default(policy_of(threshold=threshold).default)
+        saved = profiles.save(
+            connection, row, name, policy.at_least(row.floor) if raise_to_floor else policy, source=f"file {file.name}"
+        )
+    if unknown:
+        named = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        ui.errors.print(
+            f"{len(unknown):,} tags of the file are not {row.name}'s and were left out: {named}", markup=False
+        )
+    if table.rounded:
+        ui.errors.print(f"{table.rounded:,} thresholds had more than four decimals and were rounded up.")
+    _print_saved(saved, row)
+
+
+@app.command()
+def save(
+    name: Name,
+    threshold: parameters.Threshold = None,
+    profile: parameters.ProfileName = None,
+    category_threshold: parameters.CategoryThresholds = None,
+    tag_threshold: parameters.TagThresholds = None,
+    top: parameters.Top = None,
+    mcut: parameters.MCut = False,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+) -> None:
+    """Save what these options say; with --profile, as changes to that one.
+
+    Example: tagonce thresholds save --name mine -t 0.3 --category-threshold character=0.75
+    """
+    from tagonce.policy_options import policy_of
+    from tagonce.wiring import stored, stored_model
+
+    policy = policy_of(
+        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+    )
+    if policy.is_empty and profile is None:
+        raise ThresholdError(
+            "Nothing to save: say --threshold, --category-threshold, --tag-threshold, --top or --mcut."
+        )
+    config = settings.load(database_url=database)
+    with stored(config, create=True) as opened, opened.write() as connection:
+        row = stored_model(connection, model)
+        source = "command line"
+        if profile is not None:
+            base = profiles.find(connection, row, profile)
+            policy, source = base.policy.changed(policy), f"{base.label}, changed on the command line"
+        _print_saved(profiles.save(connection, row, name, policy, source=source), row)
+
+
+@app.command("list")
+def list_(
+    model: parameters.StoredModel = None, database: parameters.DatabaseUrl = None, json: parameters.Json = False
+) -> None:
+    """The profiles of all models, or of one.
+
+    Example: tagonce thresholds list
+    """
+    from db import models
+    from tagonce.wiring import stored, stored_model
+
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        rows = {row.id: row for row in models.every(connection)}
+        found = profiles.every(connection, stored_model(connection, model) if model else None)
+    if json:
+        ui.print_json([_as_json(profile, rows[profile.model_id]) for profile in found])
+        return
+    table = Table("profile", "model", "for all", "categories", "tags", "besides", "from", "saved", box=None)
+    for profile in found:
+        policy = profile.policy
+        table.add_row(
+            Text(profile.label),
+            Text(f"{rows[profile.model_id].name} (id {profile.model_id})"),
+            "" if policy.default is None else str(to_threshold(policy.default)),
+            Text(", ".join(f"{name}={to_threshold(score)}" for name, score in policy.categories.items())),
+            f"{len(policy.tags):,}",
+            ", ".join(["MCut"] * policy.mcut + [f"top {policy.top}"] * (policy.top is not None)),
+            Text(profile.source),
+            profile.added_at.strftime("%Y-%m-%d %H:%M"),
+        )
+    ui.output.print(table if found else "No profiles are saved. `tagonce thresholds import` or `save` makes one.")
+
+
+@app.command()
+def show(
+    profile: Wanted,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """A profile, whole. With --json it can be edited and imported again.
+
+    Example: tagonce thresholds show mine@1
+    """
+    from tagonce.wiring import stored, stored_model
+
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        row = stored_model(connection, model)
+        found = profiles.find(connection, row, profile)
+    if json:
+        ui.print_json(_as_json(found, row))
+        return
+    ui.output.print(f"{found.label} for {row.label}\nfrom {found.source}", markup=False)
+    table = Table("what", "threshold", box=None)
+    if found.policy.default is not None:
+        table.add_row("all other tags", str(to_threshold(found.policy.default)))
+    for word, scores in (("category ", found.policy.categories), ("", found.policy.tags)):
+        for name, score in scores.items():
+            table.add_row(Text(word + name), str(to_threshold(score)))
+    if found.policy.top is not None:
+        table.add_row("at most, tags an image", f"{found.policy.top:,}")
+    if found.policy.mcut:
+        table.add_row("each category", "cut at its widest gap")
+    ui.output.print(table)
+
+
+@app.command()
+def diff(
+    first: Side,
+    second: Side,
+    limit: Annotated[int, typer.Option(min=0, help="So many tags are shown, the most changed ones.")] = 20,
+    under: parameters.Under = None,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """What would change from one policy to another: how many images, which tags how often. Writes nothing.
+
+    Example: tagonce thresholds diff 0.35 mine
+    """
+    from db import models
+    from db.comparison import compare
+    from tagonce.policy_options import uri_prefix
+    from tagonce.wiring import stored, stored_model
+
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        row = stored_model(connection, model)
+        tags = models.tag_names(connection, row.id)
+        cuts = [resolve(row, tags, _side(connection, row, text)) for text in (first, second)]
+        found = compare(connection, row, *cuts, under=uri_prefix(under))
+    shown = [
+        {
+            "tag": tags[tag_id].name,
+            "before": int(found.kept[tag_id] + found.lost[tag_id]),
+            "after": int(found.kept[tag_id] + found.gained[tag_id]),
+            "gained": int(found.gained[tag_id]),
+            "lost": int(found.lost[tag_id]),
+        }
+        for tag_id in found.by_change
+    ]
+    if json:
+        totals = {"images": found.images, "changed": found.changed}
+        ui.print_json({"model": row.name, "first": first, "second": second} | totals | {"tags": shown})
+        return
+    share = found.changed / found.images if found.images else 0
+    ui.output.print(
+        f"{found.changed:,} of {found.images:,} images change ({share:.1%}): {int(found.gained.sum()):,} tags gained, "
+        f"{int(found.lost.sum()):,} lost, {int(found.kept.sum()):,} stay."
+    )
+    if not shown or not limit:
+        return
+    table = Table("tag", box=None)
+    for name in ("images before", "after", "gained", "lost"):
+        table.add_column(name, justify="right")
+    for change in shown[:limit]:
+        table.add_row(Text(str(change["tag"])), *(f"{change[key]:,}" for key in ("before", "after", "gained", "lost")))
+    ui.output.print(table)
+    if len(shown) > limit:
+        ui.output.print(f"and {len(shown) - limit:,} more tags; --limit shows more, --json all")
+
+
+def _side(connection: Connection, model: Model, text: str) -> Policy:
+    if text == "default":
+        return Policy()
+    try:
+        float(text)
+    except ValueError:
+        return profiles.find(connection, model, text).policy
+    from tagonce.policy_options import policy_of
+
+    return policy_of(threshold=text)
+
+
+def _print_saved(profile: Profile, model: Model) -> None:
+    policy = profile.policy
+    parts = [f"{len(policy.tags):,} tags"] if policy.tags else []
+    parts += [f"{len(policy.categories):,} categories"] if policy.categories else []
+    parts += [f"{to_threshold(policy.default)} for the rest"] if policy.default is not None else []
+    ui.errors.print(
+        f"Saved as {profile.label} for {model.name}: {', '.join(parts) or 'no thresholds of its own'}.\n"
+        f"Next: tagonce thresholds diff default {profile.name}, tagonce export --profile {profile.name}",
+        markup=False,
+    )
+
+
+def _as_json(profile: Profile, model: Model) -> dict[str, Any]:
+    return {
+        "profile": profile.label,
+        "model": {"id": model.id, "name": model.name, "weights_sha256": model.weights_sha256},
+        "policy": profile.policy.as_json(),
+        "source": profile.source,
+        "saved": profile.added_at.isoformat(),
+    }

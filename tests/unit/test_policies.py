@@ -1,0 +1,122 @@
+"""Policies: which layer and level decides for a tag, what is refused, and the way through JSON and back."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.errors import ThresholdError
+from db.models import Model, Tag
+from db.policies import NEVER, Policy, resolve, to_cut, to_threshold, without_unknown_tags
+from db.scores import SCALE
+
+TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
+MODEL = Model(1, "tiny", "", "", {}, floor=100, default_threshold=3500)
+
+
+def scores(*layers: Policy, model: Model = MODEL) -> list[int]:
+    return resolve(model, TAGS, *layers).scores.tolist()
+
+
+def test_without_a_word_the_models_own_threshold_counts() -> None:
+    assert scores() == [3500] * 4
+    assert resolve(MODEL, TAGS).uniform == 3500
+
+
+def test_a_models_own_threshold_below_its_floor_is_the_floor() -> None:
+    """Somebody stored with a high floor: the default must still be a question that can be answered."""
+    assert scores(model=Model(1, "high", "", "", {}, floor=5000, default_threshold=2000)) == [5000] * 4
+
+
+def test_a_tag_wins_over_its_category_and_that_over_all() -> None:
+    policy = Policy(4000, {"general": 5000, "character": 6000}, {"saber_(fate)": 7000})
+    assert scores(policy) == [4000, 5000, 7000, 4000]
+    assert resolve(MODEL, TAGS, policy).uniform is None
+
+
+def test_what_is_said_on_the_spot_wins_over_the_profile_at_every_level() -> None:
+    profile = Policy(2000, {"general": 3000, "character": 4000}, {"hair": 5000, "saber_(fate)": 6000}, top=9)
+    assert scores(Policy(), profile) == [2000, 5000, 6000, 2000]
+    assert scores(Policy(tags={"hair": 1000}), profile) == [2000, 1000, 6000, 2000]
+    assert scores(Policy(categories={"character": 9000}), profile) == [2000, 5000, 9000, 2000]
+    assert scores(Policy(8000), profile) == [8000] * 4
+    assert resolve(MODEL, TAGS, Policy(), profile).top == 9
+    assert resolve(MODEL, TAGS, Policy(top=3), profile).top == 3
+
+
+def test_mcut_without_a_threshold_starts_at_the_floor() -> None:
+    """The model's own threshold is for cutting everywhere; one that is given is a lower bound."""
+    assert scores(Policy(mcut=True)) == [100] * 4
+    assert scores(Policy(2000, mcut=True)) == [2000] * 4
+    cut = resolve(MODEL, TAGS, Policy(mcut=True))
+    assert cut.mcut is not None
+    assert len(set(cut.mcut.tolist())) == 4
+    assert cut.lowest == 100
+    assert cut.uniform is None
+
+
+def test_off_is_a_threshold_that_nothing_reaches() -> None:
+    assert to_cut("off") == to_cut(" OFF ") == NEVER > SCALE
+    assert to_threshold(NEVER) == "off"
+    assert scores(Policy(categories={"rating": NEVER})) == [NEVER, 3500, 3500, 3500]
+
+
+@pytest.mark.parametrize("threshold", [35, "1.5", "x", -1])
+def test_a_number_above_1_is_not_off_but_a_mistake(threshold: float | str) -> None:
+    with pytest.raises(ThresholdError, match="between 0 and 1"):
+        to_cut(threshold)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Policy(99), r"floor of 0\.01: .* so 0\.0099 for all tags cannot be answered\. Ask for 0\.01 or more"),
+        (Policy(categories={"general": 99}), r"so 0\.0099 for the category general cannot be answered"),
+        (Policy(tags={"hair": 0, "plain": 50}), r"so 0 for the tag hair, 0\.005 for the tag plain cannot"),
+        (Policy(0, {"general": 1}, {"hair": 2, "plain": 3}), r"0\.0002 for the tag hair and 1 more cannot"),
+        (Policy(tags={"hiar": 5000}), "tiny: there is no tag 'hiar'; did you mean 'hair'"),
+        (Policy(categories={"characters": 5000}), "there is no category 'characters'; did you mean 'character'"),
+        (Policy(top=0), "1 or more, not 0"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_words(policy: Policy, message: str) -> None:
+    with pytest.raises(ThresholdError, match=message):
+        resolve(MODEL, TAGS, policy)
+
+
+def test_tags_of_another_model_are_left_out_and_named() -> None:
+    policy, unknown = without_unknown_tags(Policy(3000, {"general": 1}, {"hair": 1, "x": 2, "y": 3}, 4), TAGS)
+    assert policy == Policy(3000, {"general": 1}, {"hair": 1}, 4)
+    assert unknown == ["x", "y"]
+
+
+def test_changes_take_the_place_of_what_was_said_on_the_same_thing() -> None:
+    base = Policy(2000, {"general": 3000}, {"hair": 4000}, 5)
+    changed = base.changed(Policy(None, {"character": 1000}, {"hair": 9000}, mcut=True))
+    assert changed == Policy(2000, {"general": 3000, "character": 1000}, {"hair": 9000}, 5, True)
+    assert base.changed(Policy()) == base
+
+
+def test_a_policy_can_be_raised_to_a_floor() -> None:
+    raised = Policy(50, {"general": 100}, {"hair": 20, "plain": NEVER}).at_least(100)
+    assert raised == Policy(100, {"general": 100}, {"hair": 100, "plain": NEVER})
+    assert Policy().at_least(100) == Policy()
+
+
+cuts = st.integers(0, NEVER)
+
+
+@given(
+    st.builds(
+        Policy,
+        st.none() | cuts,
+        st.dictionaries(st.text(), cuts),
+        st.dictionaries(st.text(), cuts),
+        st.none() | st.integers(1, 100),
+        st.booleans(),
+    )
+)
+def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
+    assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
+    assert policy.is_empty == (policy.as_json() == {})
