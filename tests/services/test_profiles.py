@@ -1,0 +1,101 @@
+"""Profiles: saved once and never changed, found by name and version, and applied by a join."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, select, text
+
+from db import profiles
+from db.database import Database
+from db.errors import ThresholdError
+from db.models import Model
+from db.policies import NEVER, Policy
+from db.profiles import Profile
+from db.schema import profile_thresholds
+
+POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
+
+
+def save(database: Database, model: Model, name: str, policy: Policy) -> Profile:
+    with database.write() as connection:
+        return profiles.save(connection, model, name, policy, source="a test")
+
+
+def test_what_is_saved_is_found_again(database: Database, model: Model) -> None:
+    saved = save(database, model, "mine", POLICY)
+    with database.read() as connection:
+        assert profiles.find(connection, model, "mine") == profiles.find(connection, model, "mine@1") == saved
+    assert (saved.label, saved.policy, saved.source, saved.model_id) == ("mine@1", POLICY, "a test", model.id)
+
+
+def test_another_policy_under_the_name_is_the_next_version_and_the_same_is_not(
+    database: Database, model: Model
+) -> None:
+    labels = [save(database, model, "mine", policy).label for policy in (POLICY, POLICY, Policy(5000), POLICY)]
+    assert labels == ["mine@1", "mine@1", "mine@2", "mine@3"]
+    with database.read() as connection:
+        assert profiles.find(connection, model, "mine@2").policy == Policy(5000)
+        assert profiles.find(connection, model, "mine").version == 3
+        assert [one.label for one in profiles.every(connection)] == ["mine@1", "mine@2", "mine@3"]
+
+
+def test_a_profile_is_one_models(database: Database, model: Model, other_model: Model) -> None:
+    """The same name may stand for something else with another model: scores do not compare."""
+    save(database, model, "mine", Policy(3000))
+    save(database, other_model, "mine", Policy(10))
+    save(database, other_model, "theirs", Policy(20))
+    with database.read() as connection:
+        assert profiles.find(connection, model, "mine").policy == Policy(3000)
+        assert profiles.find(connection, other_model, "mine").policy == Policy(10)
+        assert len(profiles.every(connection)) == 3
+        with pytest.raises(ThresholdError, match=r"tiny: there is no profile 'theirs'.* Saved are: mine@1\."):
+            profiles.find(connection, model, "theirs")
+        with pytest.raises(ThresholdError, match=r"no profile 'mine@2'; did you mean 'mine@1'\? Saved are: mine@1\."):
+            profiles.find(connection, model, "mine@2")
+
+
+@pytest.mark.parametrize("name", ["", " x", "a@b", "0.35", "1e-3", "nan"])
+def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Model, name: str) -> None:
+    with pytest.raises(ThresholdError, match="cannot be the name of a profile"):
+        save(database, model, name, POLICY)
+
+
+def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Model) -> None:
+    with pytest.raises(ThresholdError, match="no tag 'nothing'"):
+        save(database, model, "mine", Policy(tags={"nothing": 5000}))
+    with database.read() as connection:
+        assert profiles.every(connection) == []
+
+
+def test_every_tag_has_its_threshold_in_a_table_for_joins(
+    database: Database, model: Model, registered: Callable[..., list[int]]
+) -> None:
+    """20 tags: tag_01 is off, tag_02 has its own, odd ones are general, the rest takes the one for all."""
+    saved = save(database, model, "mine", POLICY)
+    with database.read() as connection:
+        rows = connection.execute(select(profile_thresholds).where(profile_thresholds.c.profile_id == saved.id))
+        by_tag = {row.tag_id: row.score for row in rows}
+    assert by_tag == {tag: 4000 if tag % 2 else 3000 for tag in range(20)} | {1: NEVER, 2: 500}
+
+
+def test_a_model_that_goes_takes_its_profiles_along(database: Database, model: Model) -> None:
+    save(database, model, "mine", POLICY)
+    with database.write() as connection:
+        connection.execute(text("delete from models"))
+        assert profiles.every(connection) == []
+        assert connection.scalar(select(func.count()).select_from(profile_thresholds)) == 0
+
+
+def test_versions_saved_at_the_same_time_follow_each_other(
+    database: Database, model: Model, in_threads: Callable[[int, Callable[[int, threading.Barrier], None]], None]
+) -> None:
+    def work(number: int, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        save(database, model, "mine", Policy(1000 + number))
+
+    in_threads(4, work)
+    with database.read() as connection:
+        found = profiles.every(connection)
+    assert [one.version for one in found] == [1, 2, 3, 4]
+    assert {one.policy.default for one in found} == {1000, 1001, 1002, 1003}

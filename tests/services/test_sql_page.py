@@ -1,0 +1,150 @@
+"""docs/sql.md and the README are true: each query runs as it stands there and gives the rows that it promises."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from db import images, models, profiles, results
+from db.database import Database, open_database
+from db.errors import Reason
+from db.images import Reference
+from db.models import Tag
+from db.policies import Policy
+from db.results import Failure, Prediction
+from db.scores import Scores
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "sql.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TAGS = ("animal", "cat", "dog", "car")
+
+CAT, DOG, CAR = (f"file:///photos/{name}.jpg" for name in ("cat", "dog", "car"))
+SCORES = {
+    CAT: {"animal": 9000, "cat": 8000, "dog": 300},
+    DOG: {"animal": 9500, "dog": 4900, "cat": 700},
+    CAR: {"car": 200},
+}
+BROKEN, NEW = "file:///photos/broken.jpg", "file:///photos/new.jpg"
+
+
+def queries(kind: str) -> dict[str, str]:
+    """By the sentence above each of them."""
+    found = re.findall(rf"([^\n]+):\n\n```{kind}\n(.*?)```", PAGE, re.DOTALL)
+    assert len(found) == len(re.findall(rf"```{kind}\n", PAGE))
+    return dict(found)
+
+
+PORTABLE = {
+    "The tags of one image at 0.35": [("animal", 0.9), ("cat", 0.8)],
+    "Images with a tag at 0.5, best first": [(CAT, 0.8)],
+    "One tag and not another, each at its own threshold": [(CAT,)],
+    "Images that keep no tag at all at 0.35": [(CAR,)],
+    "How many images each tag would get at 0.35": [("animal", 2), ("cat", 1), ("dog", 1)],
+    "What moving the threshold from 0.35 to 0.5 takes away, tag by tag": [("dog", 1)],
+    "The histogram of a tag's scores, in tenths": [(0, 1), (8, 1)],
+    "Tags that come together with one": [("animal", 1)],
+    "A threshold of its own for some tags, 0.35 for the rest": [
+        (CAT, "animal", 0.9), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49),
+    ],
+    "A saved profile": [(CAR, "car", 0.02), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49)],
+    "How often each tag is kept by it": [("animal", 1), ("car", 1), ("cat", 1), ("dog", 1)],
+    "Where two models are sure of opposite things about the same tag": [(CAT, "cat", "page", 0.8, "other")],
+    "What failed, and why": [("corrupt", BROKEN, "truncated")],
+    "What is still pending for model 1": [(NEW,)],
+    "The same picture under several names": [(b"\0" * 32, 2, CAR)],
+}  # fmt: skip
+PORTABLE_OF_ONE_MODEL = ("Where two models are sure of opposite things about the same tag",)
+ON_POSTGRESQL = {
+    "How many tags there are at 0.35, and on how many images": [(2, 4)],
+    "How many images each tag would get at 0.35": [("animal", 2), ("cat", 1), ("dog", 1)],
+    "Images with one tag at 0.5 and without another at 0.2": [(CAT,)],
+    "The histogram of a tag's scores, in tenths": [(0, 1), (8, 1)],
+    "The caption of every image, tags by falling probability": [
+        (CAR, None),
+        (CAT, "animal, cat"),
+        (DOG, "animal, dog"),
+    ],
+}
+"""What each sentence promises of the images above. Rows are compared without their order where no `order by` is."""
+
+
+def fill(database: Database) -> None:
+    """Three predictions of model 1, one failure, one image that is pending; a profile; a second model on one image."""
+    with database.write() as connection:
+        tags = [Tag(name) for name in TAGS]
+        page, other = (
+            models.register(
+                connection,
+                name=name,
+                weights_sha256=name,
+                spec={},
+                tag_list=tags,
+                floor=100,
+                default_threshold=3500,
+            )
+            for name in ("page", "other")
+        )
+        uris = [*SCORES, BROKEN, NEW]
+        pending = images.register(connection, [Reference(uri, "1", 1) for uri in uris], page.id)
+        ids = dict(zip(uris, pending, strict=True))
+        done = [
+            # Two of them are the same file.
+            Prediction(ids[uri], "1", 1, 10, 10, "jpeg", bytes(31) + bytes([uri == DOG]), ascending(scores))
+            for uri, scores in SCORES.items()
+        ]
+        results.save(connection, page.id, done, [Failure(ids[BROKEN], "1", Reason.CORRUPT, "truncated")])
+        seen = Prediction(ids[CAT], "1", 1, 10, 10, "jpeg", bytes(32), ascending({"animal": 8500}))
+        results.save(connection, other.id, [seen], [])
+        policy = Policy(3500, tags={"animal": 9200, "cat": 6000, "dog": 2000, "car": 100})
+        profiles.save(connection, page, "mine", policy, source="a test")
+
+
+def ascending(by_name: Mapping[str, int]) -> Scores:
+    ordered = sorted(by_name.items(), key=lambda pair: pair[1])
+    return Scores(
+        np.array([TAGS.index(name) for name, _score in ordered], dtype=np.int16),
+        np.array([score for _name, score in ordered], dtype=np.int16),
+    )
+
+
+def ask(database: Database, query: str) -> list[tuple[Any, ...]]:
+    """Its rows, as plain values; sorted where the query says nothing of an order."""
+    with database.read() as connection:
+        rows = [
+            tuple(float(value) if isinstance(value, Decimal) else value for value in row)
+            for row in connection.execute(text(query))
+        ]
+    return rows if "order by" in query.partition("where")[2] else sorted(rows)
+
+
+@pytest.mark.parametrize("sentence", PORTABLE)
+def test_a_query_gives_what_its_sentence_promises(database: Database, sentence: str) -> None:
+    fill(database)
+    if sentence not in PORTABLE_OF_ONE_MODEL:
+        with database.write() as connection:
+            connection.execute(text("delete from models where name = 'other'"))
+    assert ask(database, queries("sql")[sentence]) == PORTABLE[sentence]
+
+
+@pytest.mark.parametrize("sentence", ON_POSTGRESQL)
+def test_a_query_for_postgresql_gives_the_same_there(postgres_url: str, sentence: str) -> None:
+    database = open_database(postgres_url)
+    fill(database)
+    assert ask(database, queries("postgresql")[sentence]) == ON_POSTGRESQL[sentence]
+    database.close()
+
+
+def test_every_query_of_the_page_is_tested() -> None:
+    assert set(queries("sql")) == set(PORTABLE)
+    assert set(queries("postgresql")) == set(ON_POSTGRESQL)
+
+
+def test_the_query_of_the_readme_is_one_of_the_page() -> None:
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    assert query in PAGE
