@@ -42,5 +42,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.venv
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.venv
-	$(PIP) --editable '.[demo,postgres,parquet]' --group test --group lint
+	$(PIP) --editable '.[demo,postgres,parquet,plots]' --group test --group lint
 	touch $@
