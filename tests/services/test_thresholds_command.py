@@ -1,0 +1,147 @@
+"""`tagonce thresholds` and `tagonce counts` as a person uses them, on both databases."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from db import images, models, results
+from db.database import open_database
+from db.images import Reference
+from db.models import Tag
+from db.results import Prediction
+from db.scores import Scores
+from tests.fixtures.command import Outcome
+
+TAGS = [Tag("safe", "rating"), Tag("cat", "general"), Tag("dog", "general"), Tag("saber_(fate)", "character")]
+ROWS = [{0: 9000, 1: 8000, 2: 300}, {0: 9000, 2: 4000}, {1: 3600, 3: 9900}, {}]
+"""Tag id to score, an image each."""
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(database_url: str, invoke: Run) -> Run:
+    """`tagonce ...` on a database with the images above; it has to end well unless a code is given."""
+    database = open_database(database_url)
+    with database.write() as connection:
+        model = models.register(
+            connection, name="tiny", weights_sha256="ab" * 32, spec={}, tag_list=TAGS, floor=100, default_threshold=3500
+        )
+        found = [Reference(f"s3://b/{number}.jpg", "1", 1) for number in range(len(ROWS))]
+        ids = images.register(connection, found, model.id)
+        done = []
+        for image_id, row in zip(ids, ROWS, strict=True):
+            tags = np.array(sorted(row, key=lambda tag: (row[tag], tag)), np.int16)
+            scores = Scores(tags, np.array([row[tag] for tag in tags.tolist()], np.int16))
+            done.append(Prediction(image_id, "1", 1, 9, 9, "png", bytes(32), scores))
+        results.save(connection, model.id, done, [])
+    database.close()
+
+    def start(*arguments: str | Path, code: int = 0) -> Outcome:
+        outcome = invoke(*arguments, TAGONCE_DATABASE_URL=database_url)
+        assert outcome.code == code, outcome.err
+        assert "Traceback" not in outcome.err
+        return outcome
+
+    return start
+
+
+def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: Path) -> None:
+    """Tags of another model are left out and named; the second import is the second version."""
+    (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
+    said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
+    assert "1 tags of the file are not tiny's and were left out: unicorn" in said
+    assert "1 thresholds had more than four decimals and were rounded up" in said
+    assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
+    shown = run("thresholds", "show", "mine", "--json").json
+    assert shown["policy"] == {"threshold": 0.3, "tags": {"cat": 0.3457, "dog": "off"}}
+    assert (shown["profile"], shown["model"]["name"], shown["source"]) == ("mine@1", "tiny", "file calibration.csv")
+
+    shown["policy"]["categories"] = {"character": 0.75}
+    (tmp_path / "edited.json").write_text(json.dumps(shown))
+    assert "mine@2" in run("thresholds", "import", "edited.json", "--name", "mine").err
+    assert "category character" in run("thresholds", "show", "mine").out
+    listed = run("thresholds", "list", "--json").json
+    assert [row["profile"] for row in listed] == ["mine@1", "mine@2"]
+    table = run("thresholds", "list").out
+    assert "character=0.75" in table
+    assert "file calibration.csv" in table
+
+
+def test_options_are_saved_and_changed(run: Run) -> None:
+    said = run("thresholds", "save", "-n", "mine", "-t", "0.3", "--tag-threshold", "saber_(fate)=0.5", "--top", "9").err
+    assert "Saved as mine@1 for tiny: 1 tags, 0.3 for the rest." in said
+    run("thresholds", "save", "-n", "other", "-p", "mine", "--category-threshold", "rating=off", "--mcut")
+    policy = run("thresholds", "show", "other", "--json").json["policy"]
+    assert policy == {
+        "threshold": 0.3,
+        "categories": {"rating": "off"},
+        "tags": {"saber_(fate)": 0.5},
+        "top": 9,
+        "mcut": True,
+    }
+    assert "cut at its widest gap" in run("thresholds", "show", "other").out
+    assert "Nothing to save" in run("thresholds", "save", "-n", "empty", code=2).err
+
+
+def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
+    """0.35 to 0.5 takes the cat of the third image and the dog of the second."""
+    found = run("thresholds", "diff", "0.35", "0.5", "--json").json
+    assert (found["images"], found["changed"]) == (4, 2)
+    assert found["tags"] == [
+        {"tag": "cat", "before": 2, "after": 1, "gained": 0, "lost": 1},
+        {"tag": "dog", "before": 1, "after": 0, "gained": 0, "lost": 1},
+    ]
+    run("thresholds", "save", "-n", "low", "-t", "0.01", "--tag-threshold", "cat=off")
+    text = run("thresholds", "diff", "default", "low", "--limit", "1").out
+    assert "2 of 4 images change (50.0%): 1 tags gained, 2 lost, 4 stay." in text
+    assert "cat" in text
+    assert "and 1 more tags" in text
+    assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images change")
+    assert "no profile 'nobody'" in run("thresholds", "diff", "nobody", "low", code=2).err
+
+
+def test_counts_by_every_kind_of_policy(run: Run) -> None:
+    def counts(*arguments: str) -> dict[str, int]:
+        lines = run("counts", "--json", *arguments).out.splitlines()
+        return {row["tag"]: row["images"] for row in map(json.loads, lines)}
+
+    assert counts() == {"safe": 2, "cat": 2, "dog": 1, "saber_(fate)": 1}
+    assert counts("-t", "0.01") == {"safe": 2, "cat": 2, "dog": 2, "saber_(fate)": 1}
+    assert counts("--category-threshold", "general=0.5") == {"safe": 2, "cat": 1, "saber_(fate)": 1}
+    assert counts("--top", "1") == {"safe": 2, "saber_(fate)": 1}
+    assert counts("--under", "s3://b/2") == {"cat": 1, "saber_(fate)": 1}
+    run("thresholds", "save", "-n", "mine", "-t", "0.39", "--category-threshold", "rating=off")
+    assert counts("-p", "mine") == {"cat": 1, "dog": 1, "saber_(fate)": 1}
+    assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
+    outcome = run("counts", "--limit", "2")
+    assert "0.5800" in outcome.out  # the mean of the cats
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["counts", "--tag-threshold", "cat"], "--tag-threshold is NAME=VALUE"),
+        (["counts", "--tag-threshold", "cta=0.5"], "there is no tag 'cta'; did you mean 'cat'"),
+        (["counts", "--category-threshold", "general=35"], "The threshold of general is a number between 0 and 1"),
+        (["counts", "-t", "0.001"], "floor of 0.01"),
+        (["counts", "-p", "nobody"], "there is no profile 'nobody'. Saved are: none."),
+        (["thresholds", "import", "gone.csv", "-n", "x"], "gone.csv cannot be read"),
+        (["thresholds", "save", "-n", "0.5", "-t", "0.5"], "cannot be the name of a profile"),
+    ],
+)
+def test_mistakes_are_sentences(run: Run, arguments: list[str], words: str) -> None:
+    assert words in run(*arguments, code=2).err
+
+
+def test_thresholds_below_the_floor_are_refused_or_raised(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "low.csv").write_text("tag,threshold\ncat,0.001\ndog,0.5\n")
+    assert "0.001 for the tag cat cannot be answered" in run("thresholds", "import", "low.csv", "-n", "low", code=2).err
+    run("thresholds", "import", "low.csv", "-n", "low", "--raise-to-floor")
+    assert run("thresholds", "show", "low", "--json").json["policy"]["tags"] == {"cat": 0.01, "dog": 0.5}
+    (tmp_path / "alien.csv").write_text("tag,threshold\na,0.5\nb,0.5\n")
+    assert "knows none of the 2 tags" in run("thresholds", "import", "alien.csv", "-n", "x", code=2).err
