@@ -50,7 +50,7 @@ def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, un
         masks = (one & other, other & ~one, one & ~other)
         counts += [np.bincount(batch.tag_ids[mask], minlength=tags) for mask in masks]
         images += len(batch)
-        changed += np.count_nonzero(np.bincount(batch.rows[one != other]))
+        changed += int(np.count_nonzero(np.bincount(batch.rows[one != other])))
     return Comparison(images, changed, *counts)
 
 

@@ -56,7 +56,7 @@ def import_(
 
     config = settings.load(database_url=database)
     table = read_thresholds(file)
-    with stored(config, create=True) as opened, opened.write() as connection:
+    with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         policy, unknown = without_unknown_tags(table.policy, models.tag_names(connection, row.id))
         if unknown and not policy.tags:
@@ -104,7 +104,7 @@ def save(
             "Nothing to save: say --threshold, --category-threshold, --tag-threshold, --top or --mcut."
         )
     config = settings.load(database_url=database)
-    with stored(config, create=True) as opened, opened.write() as connection:
+    with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         source = "command line"
         if profile is not None:

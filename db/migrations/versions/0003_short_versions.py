@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from typing import Any
 
 from alembic import op
 
@@ -16,7 +17,8 @@ def upgrade() -> None:
     if connection.dialect.name == "postgresql":
         digest = "translate(left(encode(sha256(convert_to({0}, 'UTF8')), 'base64'), 7), '+/', '-_')"
     else:
-        connection.connection.driver_connection.create_function("tagonce_digest", 1, _digest, deterministic=True)
+        driver: Any = connection.connection.driver_connection
+        driver.create_function("tagonce_digest", 1, _digest, deterministic=True)
         digest = "tagonce_digest({0})"
     for table, column in TABLES:
         op.execute(f"update {table} set {column} = {digest.format(column)} where length({column}) > 7")  # noqa: S608

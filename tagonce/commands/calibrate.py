@@ -1,0 +1,162 @@
+"""`tagonce calibrate`: the best threshold of each tag, by tags that people gave, saved as a profile."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from db.calibration import By, Calibration, Goal
+from db.evaluation import Evaluation
+from db.models import Model
+from db.policies import to_threshold
+from db.profiles import Profile
+from db.truth import Truth
+from tagonce import parameters, settings, ui
+from tagonce.judging import (
+    TruthSource,
+    judged,
+    judged_json,
+    metrics_table,
+    need_images,
+    progress,
+    row_of_cut,
+)
+
+_SHOWN = 5
+
+
+def command(
+    truth: TruthSource,
+    save: Annotated[str, typer.Option(metavar="NAME", help="The profile to save, as its next version.")],
+    by: Annotated[By, typer.Option(help="What is made as large as possible for each tag.")] = By.INFORMEDNESS,
+    beta: Annotated[
+        float, typer.Option(min=0.01, help="With f-beta: recall counts so many times as much as precision.")
+    ] = 1.0,
+    min_precision: Annotated[
+        float, typer.Option(min=0, max=1, help="A tag that cannot reach it is switched off.")
+    ] = 0.0,
+    min_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="A tag that cannot reach it gets the highest recall it can have.")
+    ] = 0.0,
+    min_support: Annotated[
+        int, typer.Option(min=1, help="Tags that people gave to fewer images get no threshold of their own.")
+    ] = 10,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            "-t",
+            help="For all those tags. Default: what is best over all tags together.",
+            show_default=False,
+        ),
+    ] = None,
+    holdout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Keep this share of the images aside, and judge the result on them.")
+    ] = 0.0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curves of the images used: .png or .svg.")
+    ] = None,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """Find the best threshold of each tag, from tags that people gave, and save them as a profile.
+
+    The result is judged on the images that it was made from, which flatters it, or with --holdout on others.
+
+    Example: tagonce calibrate captions/ --save mine --by f-beta --min-precision 0.1 --holdout 0.2
+    """
+    from db import models, profiles
+    from db.calibration import calibrate, grid
+    from db.evaluation import evaluate
+    from db.policies import resolve
+    from db.truth import read_truth
+    from tagonce import curves
+    from tagonce.policy_options import policy_of
+    from tagonce.wiring import stored, stored_model
+
+    default = policy_of(threshold=threshold).default
+    goal = Goal(by, beta, min_precision, min_recall, min_support)
+    if plot:
+        curves.check(plot)
+    with stored(settings.load(database_url=database)) as opened:
+        with opened.read() as connection:
+            row = stored_model(connection, model)
+            tags = models.tag_names(connection, row.id)
+            own = resolve(row, tags)
+            said = read_truth(connection, row, truth)
+            used, aside = said.split(holdout) if holdout else (said, None)
+            with progress(used, "Calibrating") as advance:
+                found = evaluate(connection, row, used, grid(row.floor), [own], advance=advance)
+            need_images(row, said, found.counts)
+            result = calibrate(found.counts, tags, goal, default=default)
+            new = resolve(row, tags, result.policy)
+            if aside is None:
+                before, after, judged_on = found.cuts[0], found.counts.of_cut(new), found.counts
+            else:
+                with progress(aside, "Judging") as advance:
+                    check = evaluate(connection, row, aside, [], [own, new], advance=advance)
+                need_images(row, aside, check.counts)
+                (before, after), judged_on = check.cuts, check.counts
+        source = f"{goal}; {found.counts.images:,} images with true tags from {truth}"
+        with opened.write() as connection:
+            profile = profiles.save(connection, row, save, result.policy, source=source)
+    rows = [
+        row_of_cut("the model's own", before, 1),
+        row_of_cut(profile.label, after, 1),
+    ]
+    if plot:
+        curves.save_overview(plot, f"{row.name}, {found.counts.images:,} images", found.counts)
+    if json:
+        ui.print_json(
+            _as_json(row, profile, result, found)
+            | {
+                "truth": judged_json(said if aside is None else aside, judged_on, 1),
+                "held_out": aside is not None,
+                "before": rows[0].as_json(),
+                "after": rows[1].as_json(),
+            }
+        )
+        return
+    ui.output.print(metrics_table(rows, "thresholds"))
+    for line in [
+        *judged(row, said if aside is None else aside, judged_on, 1),
+        _caution(aside, found),
+        *_outcome(profile, result),
+        *([f"Written: {plot}"] if plot else []),
+        f"Next: tagonce thresholds diff default {profile.name}, tagonce export --profile {profile.name}",
+    ]:
+        ui.errors.print(line, markup=False)
+
+
+def _caution(aside: Truth | None, found: Evaluation) -> str:
+    if aside is None:
+        return "The thresholds were made from the same images, which flatters them: --holdout 0.2 judges on others."
+    return f"None of these images is among the {found.counts.images:,} that the thresholds were made from."
+
+
+def _outcome(profile: Profile, result: Calibration) -> list[str]:
+    policy = result.policy
+    default = "" if policy.default is None else f", {to_threshold(policy.default)} for all others"
+    lines = [f"Saved as {profile.label}: thresholds for {len(policy.tags):,} tags{default}."]
+    for names, words in (
+        (result.off, "are off: none of their thresholds is good enough"),
+        (result.short, "do not reach the recall"),
+    ):
+        if names:
+            more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+            lines.append(f"{len(names):,} of them {words}: {', '.join(names[:_SHOWN])}{more}.")
+    return lines
+
+
+def _as_json(model: Model, profile: Profile, result: Calibration, found: Evaluation) -> dict[str, Any]:
+    return {
+        "model": {"id": model.id, "name": model.name},
+        "profile": profile.label,
+        "source": profile.source,
+        "calibrated_on": found.counts.images,
+        "tags": len(result.policy.tags),
+        "off": result.off,
+        "short_of_recall": result.short,
+        "default": None if result.policy.default is None else to_threshold(result.policy.default),
+    }

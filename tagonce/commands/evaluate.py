@@ -1,0 +1,179 @@
+"""`tagonce evaluate`: how right the stored scores are, by tags that people gave."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from db.evaluation import METRICS, Confusion, Counts
+from db.models import Tag
+from db.scores import to_probability, to_score
+from tagonce import parameters, settings, ui
+from tagonce.judging import (
+    TruthSource,
+    find_tag,
+    judged,
+    judged_json,
+    metrics_table,
+    need_images,
+    parse_range,
+    progress,
+    row_of_cut,
+    rows_of,
+)
+
+_NUMBERS = ("tp", "fp", "fn", "tn")
+_USUAL = "0.1..0.9:0.1"
+_PLOT_STEP = 100
+"""Curves have a point every 0.01."""
+
+
+def command(
+    truth: TruthSource,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", "-t", help="Judge at this one. Repeatable. Default: see --thresholds."),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM..TO:STEP",
+            help=f"Judge at many. Default: the model's own, and {_USUAL} where no --profile is given.",
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            metavar="NAME[@VERSION]",
+            help="Judge saved thresholds too. Repeatable.",
+        ),
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="One tag in detail.", show_default=False)] = None,
+    by_tag: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write each tag's numbers, a row a tag and threshold.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw precision-recall and threshold curves, of --tag if given: .png or .svg."
+        ),
+    ] = None,
+    min_support: Annotated[
+        int, typer.Option(min=1, help="Macro figures leave out tags that people gave to fewer images.")
+    ] = 1,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """Compare the stored scores with tags that people gave: precision, recall, F1, informedness at many thresholds.
+
+    Informedness is Bookmaker's: the share of given tags that is kept plus the share of the others that is not, minus 1.
+
+    Example: tagonce evaluate captions/ --threshold 0.2 --threshold 0.35
+    """
+    from db import calibration, models
+    from db.evaluation import evaluate
+    from db.truth import read_truth
+    from tagonce import curves
+    from tagonce.policy_options import resolve_policy
+    from tagonce.wiring import stored, stored_model
+
+    asked = {to_score(one) for one in threshold or ()} | set(parse_range(thresholds) if thresholds else ())
+    if plot:
+        curves.check(plot)
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        row = stored_model(connection, model)
+        tags = models.tag_names(connection, row.id)
+        tag_id = None if tag is None else find_tag(row, tag, tags)
+        if not asked:
+            usual = [] if profile else [score for score in parse_range(_USUAL) if score >= row.floor]
+            asked = {max(row.default_threshold, row.floor), *usual}
+        policies = [resolve_policy(connection, row, profile=name) for name in profile or ()]
+        said = read_truth(connection, row, truth)
+        tried = {*asked, *(calibration.grid(row.floor, _PLOT_STEP) if plot else ())}
+        with progress(said) as advance:
+            cuts = [one.cut for one in policies]
+            found = evaluate(connection, row, said, sorted(tried), cuts, advance=advance)
+    counts, scores = found.counts, sorted(asked)
+    need_images(row, said, counts)
+    labels = [one.label for one in policies]
+    rows = rows_of(counts, scores, min_support)
+    rows += [row_of_cut(label, one, min_support) for label, one in zip(labels, found.cuts, strict=True)]
+    details = [] if tag_id is None else list(_of_tags(counts, scores, labels, found.cuts, tags, [tag_id]))
+    if by_tag:
+        every = np.flatnonzero((counts.support > 0) | (counts.kept.sum(axis=1) > 0)).tolist()
+        _write(by_tag, _of_tags(counts, scores, labels, found.cuts, tags, every))
+    if plot:
+        if tag_id is None:
+            curves.save_overview(plot, f"{row.name}, {counts.images:,} images", counts, min_support=min_support)
+        else:
+            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {counts.images:,} images", counts, tag_id)
+    if json:
+        ui.print_json(
+            {
+                "model": {"id": row.id, "name": row.name},
+                "truth": judged_json(said, counts, min_support),
+                "results": [one.as_json() for one in rows],
+                "tag": details or None,
+            }
+        )
+        return
+    ui.output.print(_tag_table(details) if details else metrics_table(rows))
+    for line in [*judged(row, said, counts, min_support), *(f"Written: {file}" for file in (by_tag, plot) if file)]:
+        ui.errors.print(line, markup=False)
+
+
+def _of_tags(
+    counts: Counts,
+    scores: Sequence[int],
+    labels: Sequence[str],
+    cuts: Sequence[Confusion],
+    tags: Sequence[Tag],
+    chosen: Sequence[int],
+) -> Iterator[dict[str, Any]]:
+    """Each tag's numbers, a row a threshold, then a row a policy."""
+    places = np.searchsorted(counts.thresholds, scores)
+    for tag_id in chosen:
+        at = counts.of(slice(tag_id, tag_id + 1)).at(0, places)
+        columns = [at, *(one.at(slice(tag_id, tag_id + 1)) for one in cuts)]
+        values = {
+            name: np.concatenate([getattr(one, name) for one in columns]).tolist() for name in (*_NUMBERS, *METRICS)
+        }
+        names = [*(to_probability(score) for score in scores), *labels]
+        for place, name in enumerate(names):
+            numbers = {key: None if isnan(column[place]) else column[place] for key, column in values.items()}
+            tag = tags[tag_id]
+            yield {
+                "tag": tag.name,
+                "category": tag.category,
+                "threshold": name,
+                "support": int(counts.support[tag_id]),
+            } | numbers
+
+
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    from db.export import whole_file
+
+    with whole_file(path) as file:
+        writer = csv.DictWriter(
+            file, ["tag", "category", "threshold", "support", *_NUMBERS, *METRICS], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _tag_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("threshold", box=None, title=f"{rows[0]['tag']}, given to {rows[0]['support']:,} images")
+    for name in (*_NUMBERS, *METRICS):
+        table.add_column(name, justify="right")
+    for row in rows:
+        metrics = ["" if row[name] is None else f"{row[name]:.4f}" for name in METRICS]
+        table.add_row(str(row["threshold"]), *(f"{row[name]:,}" for name in _NUMBERS), *metrics)
+    return table

@@ -1,0 +1,166 @@
+"""What `evaluate` and `calibrate` share: which thresholds, how far the comparison is, tables of metrics."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from db.errors import SettingsError, SourceError, ThresholdError
+from db.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
+from db.models import Model, Tag
+from db.policies import unknown_name
+from db.scores import to_probability, to_score
+from db.tag_index import TagIndex
+from db.truth import Truth, describe
+from tagonce import ui
+
+TRUTH_HELP = (
+    "What people said: a folder of captions, a .jsonl or .csv, or `beside` for the captions next to the images."
+)
+
+TruthSource = Annotated[str, typer.Argument(metavar="TRUTH", help=TRUTH_HELP, show_default=False)]
+
+_SHOWN_UNKNOWN = 20
+_HEADINGS = {"precision": "prec.", "recall": "recall", "f1": "F1", "informedness": "inform."}
+"""Short, so that the table fits in 80 columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The metrics of one threshold or policy."""
+
+    label: str
+    threshold: int | None
+    """A score; None for a policy."""
+    micro: dict[str, float]
+    macro: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        threshold = None if self.threshold is None else to_probability(self.threshold)
+        return {"label": self.label, "threshold": threshold, "micro": self.micro, "macro": self.macro}
+
+
+def parse_range(text: str) -> list[int]:
+    """`0.1..0.9:0.1` as scores: from, to (which belongs to it), step.
+
+    Raises:
+        ThresholdError: it is no such range.
+    """
+    ends, colon, step_text = text.partition(":")
+    first_text, dots, last_text = ends.partition("..")
+    try:
+        step = to_score(Decimal(step_text)) if colon else 0
+        first, last = to_score(Decimal(first_text)), to_score(Decimal(last_text))
+    except InvalidOperation:
+        step = 0
+    if not dots or step < 1 or first > last:
+        raise ThresholdError(f"--thresholds is FROM..TO:STEP, as in 0.1..0.9:0.1, not {text!r}.")
+    return list(range(first, last + 1, step))
+
+
+@contextmanager
+def progress(truth: Truth, description: str = "Comparing") -> Iterator[Callable[[int], None]]:
+    """A bar over the labelled images."""
+    with ui.progress_bar() as bar:
+        task = bar.add_task(description, total=len(truth))
+        yield lambda images: bar.advance(task, images)
+
+
+def rows_of(counts: Counts, scores: Sequence[int], min_support: int) -> list[Row]:
+    """The metrics at some of the thresholds that were counted."""
+    totals, means = micro(counts.micro()), counts.macro(min_support)
+    places = {score: place for place, score in enumerate(counts.thresholds.tolist())}
+    return [
+        Row(f"{to_probability(score):g}", score, _at(totals, places[score]), _at(means, places[score]))
+        for score in scores
+    ]
+
+
+def row_of_cut(label: str, confusion: Confusion, min_support: int) -> Row:
+    """The metrics of a policy, from its (tags,) confusion."""
+    column = as_column(confusion)
+    return Row(label, None, _at(micro(column.summed()), 0), _at(macro([column], min_support), 0))
+
+
+def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
+    """A row each, micro and macro; with several rows the best of each column is marked."""
+    table = Table(first, box=None, padding=(0, 1, 0, 0))
+    for kind in ("micro", "macro"):
+        for name in METRICS:
+            table.add_column(f"{kind}\n{_HEADINGS[name]}", justify="right")
+    best = [max(row.micro[name] for row in rows) for name in METRICS]
+    best += [max(row.macro[name] for row in rows) for name in METRICS]
+    for row in rows:
+        values = [row.micro[name] for name in METRICS] + [row.macro[name] for name in METRICS]
+        table.add_row(Text(row.label), *_marked(values, best if len(rows) > 1 else []))
+    return table
+
+
+def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
+    # The star is for terminals without colours, and for pipes.
+    return [
+        Text(f"{value:.4f}*", style="bold green") if best and value == best[place] else Text(f"{value:.4f} ")
+        for place, value in enumerate(values)
+    ]
+
+
+def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list[str]:
+    """Sentences on what was compared with what."""
+    counted = int((counts.support >= max(min_support, 1)).sum())
+    judged_on = f"{model.name} judged on {counts.images:,} images with true tags from {truth.source}"
+    macro_is = f"macro is the mean over the {counted:,} tags given to at least {max(min_support, 1):,} of them"
+    lines = [f"{judged_on}; {macro_is}, micro counts all {counts.support.size:,}."]
+    if without := len(truth) - counts.images:
+        lines.append(f"{without:,} more images have true tags but no prediction of this model.")
+    return lines + describe(truth)
+
+
+def judged_json(truth: Truth, counts: Counts, min_support: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "source": truth.source,
+        "images": counts.images,
+        "without_prediction": len(truth) - counts.images,
+        "min_support": max(min_support, 1),
+        "tags_with_support": int((counts.support >= max(min_support, 1)).sum()),
+        "references": truth.found.entries,
+        "unmatched": truth.found.unmatched,
+        "ambiguous": truth.found.ambiguous,
+        "unreadable": truth.found.unreadable,
+        "unknown_tags": len(truth.found.unknown),
+        "most_frequent_unknown_tags": dict(truth.found.unknown[:_SHOWN_UNKNOWN]),
+    }
+
+
+def need_images(model: Model, truth: Truth, counts: Counts) -> None:
+    """Nothing can be said of nothing.
+
+    Raises:
+        SourceError: none of the labelled images has a prediction.
+    """
+    if not counts.images:
+        raise SourceError(
+            f"Of the {len(truth):,} images with true tags from {truth.source} to compare with, none has a prediction "
+            f"of {model.name}."
+        )
+
+
+def find_tag(model: Model, name: str, tags: Sequence[Tag]) -> int:
+    """The id of a tag as people write it.
+
+    Raises:
+        SettingsError: the model has none of that name; the message says what may have been meant.
+    """
+    if found := TagIndex(tags).find(name):
+        return found[0]
+    raise SettingsError(f"{model.name}: {unknown_name(name, [tag.name for tag in tags], 'tag')}")
+
+
+def _at(metrics: Metrics, place: int) -> dict[str, float]:
+    return {name: float(getattr(metrics, name)[place]) for name in METRICS}
