@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
+from db.database import expect_all_rows
 from db.models import Model
 from db.policies import Cut
 from db.schema import Int16Array, images, predictions
@@ -90,8 +91,9 @@ def kept_images(
         query = query.where(begins_with(under))
     if where is not None:
         query = query.where(where)
+        expect_all_rows(connection)
     dialect = connection.dialect.name
-    with connection.execution_options(yield_per=IMAGES_AT_ONCE).execute(query) as result:
+    with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
         for rows in _ahead(result.partitions()):
             ids, uris, widths, heights, packed = zip(*rows, strict=True)
             offsets, tag_ids, scores = _ranked(*unpack(dialect, packed))

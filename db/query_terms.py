@@ -1,0 +1,251 @@
+"""The words of a query, and what a single one of them asks. The rules stand at the head of `db.query`."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from db.errors import SettingsError, ThresholdError
+from db.models import Model
+from db.policies import NEVER, Cut, unknown_name
+from db.query_tree import Node, Not, Reaches, Under
+from db.scores import SCALE, to_probability, to_score
+from db.vocabulary import WILDCARD, Vocabulary
+
+Word = re.Match[str]
+
+_WINDOW = 60
+"""So much of a query is shown on either side of an error."""
+
+
+class QueryError(SettingsError):
+    """A query that cannot be understood or answered; the message points at the character.
+
+    Args:
+        at: its position in `query`, 0-based; the length of the query for its end.
+    """
+
+    def __init__(self, query: str, at: int, what: str) -> None:
+        start = max(0, at - _WINDOW)
+        shown = "".join(one if one.isprintable() else " " for one in query[start : at + _WINDOW])
+        super().__init__(f"{what}\n  {shown}\n  {' ' * (at - start)}^")
+        self.at = at
+
+
+_KEYS = ("category", "model", "under")
+_WORD = re.compile(
+    rf"""(?P<sign>~?-?) (?P<key>(?:{"|".join(_KEYS)}):)? "(?P<name>(?:[^"\\]|\\.)*)" (?P<rest>\S*) | \S+""",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_UNCLOSED = re.compile(rf"""~?-?(?:(?:{"|".join(_KEYS)}):)?(?=")""", re.IGNORECASE)
+_SIGN = re.compile("~?-?")
+_LIKE_A_THRESHOLD = re.compile(r"[0-9.<>]")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A word taken apart."""
+
+    word: Word
+    sign: str
+    key: str
+    """One of `_KEYS`, or empty for a tag."""
+    name: str
+    name_at: int
+    """In the query."""
+    literal: bool = False
+    """Quoted: `*` is a star."""
+    threshold: str | None = None
+    threshold_at: int = 0
+
+
+def words(query: str) -> list[Word]:
+    """What white space separates, outside of quotes."""
+    return list(_WORD.finditer(query))
+
+
+def sign_of(word: Word) -> str:
+    """`~`, `-`, `~-` or nothing before a word."""
+    found = _SIGN.match(word.group())
+    return found.group() if found else ""
+
+
+def keyed(word: Word, sign: str) -> Term | None:
+    """A word as KEY:VALUE, quoted or not; None when it is none. The value is not taken apart yet."""
+    if word["name"] is not None:
+        key = (word["key"] or "").rstrip(":").lower()
+        at = word.start("name") - 1
+        return Term(word, sign, key, _unescaped(word["name"]), at, literal=True) if key else None
+    key, colon, value = word.group()[len(sign) :].partition(":")
+    if not colon or key.lower() not in _KEYS:
+        return None
+    return Term(word, sign, key.lower(), value, word.end() - len(value))
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", text)
+
+
+class Leaves:
+    """What a single word means."""
+
+    def __init__(
+        self, query: str, model: Model, vocabulary: Vocabulary, cut: Cut, prefix_of: Callable[[str], str]
+    ) -> None:
+        self._query = query
+        self._model = model
+        self._vocabulary = vocabulary
+        self._cut = cut
+        self._prefix_of = prefix_of
+
+    def term(self, word: Word) -> Term:
+        """Take a word apart, by the rules at the head of this file."""
+        if word["name"] is not None:
+            return self._quoted_term(word)
+        if unclosed := _UNCLOSED.match(word.group()):
+            raise self._error(word.start() + unclosed.end(), 'This quote is never closed. A quote in a name is \\".')
+        longest = sign_of(word)
+        for length in range(len(longest) + 1):
+            body, at = word.group()[length:], word.start() + length
+            plain = Term(word, longest[:length], "", body, at)
+            if self._vocabulary.find(body):
+                return plain
+            if found := keyed(word, longest[:length]):
+                return self._split_category(found) if found.key == "category" else found
+            if self._vocabulary.find(body.rpartition(":")[0]):
+                return _split(plain)
+        if longest == word.group():
+            raise self._error(word.start(), f"{longest} stands right before a term or a group, without a space.")
+        return self._split_unknown(plain)
+
+    def node(self, term: Term) -> Node:
+        """What a term asks, its sign left aside."""
+        if term.key == "under":
+            if not term.name:
+                raise self._error(term.name_at, "under: needs a folder or an s3:// prefix.")
+            return Under(self._prefix_of(term.name))
+        tag_ids, several = self._tag_ids(term)
+        if term.threshold is None:
+            return _reaches(tag_ids, self._in_force(term, tag_ids))
+        low, high = self._ends(term.threshold, term.threshold_at)
+        if low is not None:
+            return _reaches(tag_ids, [low] * len(tag_ids), high)
+        if several:
+            raise self._error(
+                term.threshold_at,
+                f"A range without a lower end asks for one tag, and {term.name!r} stands for several. "
+                "Negated it says that none reaches a threshold: -*_hair:0.4",
+            )
+        # What is not stored is below too: all that do not reach the upper end.
+        return Not(_reaches(tag_ids, [high] * len(tag_ids)))
+
+    def _quoted_term(self, word: Word) -> Term:
+        sign, at = word["sign"], word.start("name") - 1
+        term = keyed(word, sign) or Term(word, sign, "", _unescaped(word["name"]), at, literal=True)
+        if not term.name:
+            raise self._error(at, "There is nothing between these quotes.")
+        if not (rest := word["rest"]):
+            return term
+        if not rest.startswith(":") or term.key in ("model", "under"):
+            ending = "a space" if term.key in ("model", "under") else "a colon and a threshold, or a space"
+            raise self._error(word.start("rest"), f"Behind the closing quote stands {ending}.")
+        return _with_threshold(term, term.name, rest[1:], word.start("rest") + 1)
+
+    def _split_category(self, term: Term) -> Term:
+        known = self._vocabulary.in_category(term.name) or ":" not in term.name
+        return term if known else _split(term)
+
+    def _split_unknown(self, term: Term) -> Term:
+        """No tag as it stands: a pattern, or a mistake."""
+        head, _colon, tail = term.name.rpartition(":")
+        if not head or (WILDCARD in term.name and self._vocabulary.matching(term.name)):
+            return term
+        pattern = WILDCARD in head and self._vocabulary.matching(head)
+        return _split(term) if pattern or _LIKE_A_THRESHOLD.match(tail) else term
+
+    def _tag_ids(self, term: Term) -> tuple[tuple[int, ...], bool]:
+        """The tags, and whether the term is one that stands for several."""
+        if term.key == "category":
+            if found := self._vocabulary.in_category(term.name):
+                return found, True
+            raise self._unknown(term, self._vocabulary.categories, "category")
+        if found := self._vocabulary.find(term.name):
+            return found, False
+        if WILDCARD in term.name and not term.literal:
+            if found := self._vocabulary.matching(term.name):
+                return found, True
+            raise self._error(term.name_at, f"{self._model.name}: no tag fits {term.name!r}.")
+        raise self._unknown(term, self._vocabulary.names, "tag")
+
+    def _unknown(self, term: Term, known: Sequence[str], what: str) -> QueryError:
+        hint = ""
+        if not term.literal and (term.name.startswith("(") or term.name.endswith(")")):
+            hint = " The brackets of a group have white space around them."
+        return self._error(term.name_at, f"{self._model.name}: {unknown_name(term.name, known, what)}{hint}")
+
+    def _in_force(self, term: Term, tag_ids: Sequence[int]) -> list[int]:
+        if self._cut.top is not None or self._cut.mcut is not None:
+            rule, word = "top" if self._cut.top is not None else "MCut", term.word.group()
+            raise ThresholdError(
+                f"{word} stands without a threshold, and the policy has a {rule} rule, which looks at the other tags "
+                f"of an image too and cannot be asked of one tag. Say {word}:0.5, or leave the profile away."
+            )
+        return [int(self._cut.scores[tag_id]) for tag_id in tag_ids]
+
+    def _ends(self, text: str, at: int) -> tuple[int | None, int]:
+        """(low, high) as scores, low <= score < high. None for a lower end that is open."""
+        low: int | None
+        if text.startswith(("<=", ">")) and not text.startswith(">="):
+            raise self._error(at, "A probability is compared with >= or <: scores are rounded down to four decimals.")
+        if text.startswith("<"):
+            low, high = None, self._score(text[1:], at + 1)
+        elif ".." in text:
+            low_text, _dots, high_text = text.partition("..")
+            if not low_text and not high_text:
+                raise self._error(at, "A range has a lower end, an upper end or both: 0.2..0.4")
+            low = self._score(low_text, at) if low_text else 0
+            high = self._score(high_text, at + len(low_text) + 2) if high_text else NEVER
+            high = NEVER if high == SCALE else high
+            low = None if high_text and not low else low
+        else:
+            skipped = 2 if text.startswith(">=") else 0
+            low, high = self._score(text[skipped:], at + skipped), NEVER
+        self._check_ends(low, high, at)
+        return low, high
+
+    def _check_ends(self, low: int | None, high: int, at: int) -> None:
+        asked = high if low is None else low
+        if asked < self._model.floor:
+            floor = f"{to_probability(self._model.floor):g}"
+            raise self._error(
+                at,
+                f"{self._model.name} was stored with a floor of {floor}: what lies below was not kept, so "
+                f"{to_probability(asked):g} cannot be answered. Ask for {floor} or more.",
+            )
+        if low is not None and low >= high:
+            raise self._error(at, "The lower end of a range is below its upper end.")
+
+    def _score(self, text: str, at: int) -> int:
+        if not re.fullmatch(r"[0-9.]{1,20}", text):
+            raise self._error(at, f"A threshold is a number between 0 and 1, not {text!r}.")
+        try:
+            return to_score(text)
+        except ThresholdError as error:
+            raise self._error(at, str(error)) from None
+
+    def _error(self, at: int, what: str) -> QueryError:
+        return QueryError(self._query, at, what)
+
+
+def _split(term: Term) -> Term:
+    """NAME:THRESHOLD, at the last colon."""
+    head, _colon, tail = term.name.rpartition(":")
+    return _with_threshold(term, head, tail, term.name_at + len(head) + 1)
+
+
+def _with_threshold(term: Term, name: str, threshold: str, at: int) -> Term:
+    return replace(term, name=name, threshold=threshold, threshold_at=at)
+
+
+def _reaches(tag_ids: Sequence[int], lows: Sequence[int], high: int = NEVER) -> Reaches:
+    possible = [(tag_id, low) for tag_id, low in zip(tag_ids, lows, strict=True) if low < high]
+    return Reaches(tuple(tag_id for tag_id, _ in possible), tuple(low for _, low in possible), high)

@@ -1,0 +1,208 @@
+"""`tagonce search`: images by their tags, in the query language of boorus."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from db.models import Tag
+from db.search import Hit
+from producer.references import file_path
+from tagonce import parameters, settings, ui
+
+SHOWN = 100
+"""Rows of a table when no --limit is given."""
+
+
+class Format(StrEnum):
+    PATHS = "paths"
+    TABLE = "table"
+
+
+class SearchCommand(TyperCommand):
+    """Takes `-cat` for a word of the query: an argument is an option only if it is one to the letter, or has `--`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move the words of the query behind a `--` of our own."""
+        takes_value = {
+            spelling: not getattr(option, "is_flag", False)
+            for option in self.get_params(ctx)
+            if option.param_type_name == "option"
+            for spelling in (*option.opts, *option.secondary_opts)
+        }
+        options: list[str] = []
+        words: list[str] = []
+        left = iter(args)
+        for argument in left:
+            if argument == "--":
+                words.extend(left)
+            elif argument in takes_value:
+                options += [argument, *islice(left, int(takes_value[argument]))]
+            elif argument.startswith("--"):
+                options.append(argument)
+            else:
+                words.append(argument)
+        return super().parse_args(ctx, [*options, "--", *words] if words else options)
+
+
+def command(
+    query: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY", help="Quote it for the shell, or give its words.", show_default=False),
+    ],
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            "-s",
+            metavar="TAG[:asc]",
+            help="By the probability of this tag, highest first. Default: order of registration.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most so many images.", show_default=False)
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", "-f", help="Default: a table on a terminal, else paths.", show_default=False),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths, each ended by a NUL byte: for `xargs -0`.")
+    ] = False,
+    threshold: parameters.Threshold = None,
+    profile: parameters.ProfileName = None,
+    category_threshold: parameters.CategoryThresholds = None,
+    tag_threshold: parameters.TagThresholds = None,
+    under: parameters.Under = None,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """Find images by their tags, in the syntax of boorus; a tag may have a threshold of its own.
+
+    Example: tagonce search 'cat:0.5 -dog:0.2'
+
+    cat -dog                 both: cat, and not dog
+    ( cat dog ) ~ bird       a group, or bird; spaces around brackets and ~
+    cat  cat:0.5  cat:..0.2  its threshold in force, another one, a range
+    *_hair  category:artist  any tag that fits, any of a category; or with :0.5
+    under:PATH  model:NAME   images in a folder; whose scores are asked
+    "re:zero":0.5            quoted, a name is a name and no more
+    """
+    from db import models
+    from db import search as searches
+    from db.errors import SettingsError
+    from db.query import And, Under, named_model, parse
+    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.wiring import stored, stored_model
+
+    text = " ".join(query)
+    named = named_model(text)
+    if named and model:
+        raise SettingsError("The model is named twice, by --model and by model: in the query. Leave one away.")
+    policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
+    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+        row = stored_model(connection, named or model)
+        tags = models.tag_names(connection, row.id)
+        cut = resolve_policy(connection, row, policy, profile).cut
+        tree = parse(text, row, tags, cut, prefix_of=uri_prefix)
+        if under:
+            tree = And((tree, Under(uri_prefix(under))))
+        if count:
+            number = searches.count(connection, row, tree)
+            ui.print_json({"images": number}) if json else ui.output.print(number)
+            return
+        form = Format.PATHS if null else format_ or (Format.TABLE if ui.output.is_terminal else Format.PATHS)
+        as_table = form is Format.TABLE and not json
+        most = limit or (SHOWN if as_table else None)
+        sort_tag, descending = _order(sort, tags)
+        found = searches.search(
+            connection,
+            row,
+            tree,
+            sort=sort_tag,
+            descending=descending,
+            limit=most and most + 1,  # one more says whether there are more
+            show=searches.shown(tree, row, len(tags)) if json or as_table else None,
+        )
+        names = [tag.name for tag in tags]
+        hits = islice(found, most)
+        if json:
+            number = _each(hits, lambda hit: ui.print_json_line(_as_json(hit, names)))
+        elif as_table:
+            number = _print_table(hits, names, None if sort_tag is None else names[sort_tag])
+        else:
+            number = _each(hits, lambda hit: _print_path(hit, b"\0" if null else b"\n"))
+        more = _each(found, lambda _hit: None) > 0
+    ui.errors.print(
+        f"{row.name}: " + (f"the first {number:,} images; there are more." if more else f"{number:,} images."),
+        markup=False,
+    )
+
+
+def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
+    """The tag to sort by, and whether its highest probabilities come first."""
+    from db.errors import SettingsError
+    from db.policies import unknown_name
+    from db.vocabulary import Vocabulary
+
+    if sort is None:
+        return None, True
+    vocabulary = Vocabulary(tags)
+    # As it stands first: `:asc` may belong to a name.
+    for ending, descending in (("", True), (":asc", False), (":desc", True)):
+        if sort.endswith(ending) and (found := vocabulary.find(sort.removesuffix(ending))):
+            return found[0], descending
+    raise SettingsError(f"--sort: {unknown_name(sort.rpartition(':')[0] or sort, vocabulary.names, 'tag')}")
+
+
+def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
+    number = 0
+    for hit in hits:
+        show(hit)
+        number += 1
+    return number
+
+
+def _print_path(hit: Hit, end: bytes) -> None:
+    # In bytes: names of files need not be text.
+    sys.stdout.buffer.write(os.fsencode(_place(hit)) + end)
+
+
+def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:
+    table = Table(
+        "image", "size", *([Column(Text(sorted_by))] if sorted_by is not None else []), "tags asked for", box=None
+    )
+    for hit in hits:
+        size = "" if hit.width is None else f"{hit.width}x{hit.height}"
+        tags = ", ".join(f"{names[tag_id]} {probability:.4f}" for tag_id, probability in hit.tags)
+        sort = [] if sorted_by is None else ["" if hit.probability is None else f"{hit.probability:.4f}"]
+        path = _place(hit).encode(errors="replace").decode()
+        table.add_row(Text(path), size, *sort, Text(tags))
+    if table.row_count:
+        ui.output.print(table)
+    return table.row_count
+
+
+def _place(hit: Hit) -> str:
+    """The path of a local file, the uri of any other image."""
+    return file_path(hit.uri) if hit.uri.startswith("file://") else hit.uri
+
+
+def _as_json(hit: Hit, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "uri": hit.uri,
+        "width": hit.width,
+        "height": hit.height,
+        "probability": hit.probability,
+        "tags": {names[tag_id]: probability for tag_id, probability in hit.tags},
+    }

@@ -1,0 +1,501 @@
+"""Searches: SQL finds what a straight evaluation finds, on both databases, with and without the index."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import ClauseElement, Connection, Executable, func, select, text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from typer.testing import CliRunner, Result
+
+from db import models, results, search_index
+from db.database import Database, open_database
+from db.errors import SettingsError, ThresholdError
+from db.images import Reference, register
+from db.kept import kept_images
+from db.models import Model, Tag
+from db.policies import NEVER, Cut, Policy, resolve
+from db.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
+from db.results import Prediction
+from db.schema import images, predictions
+from db.scores import SCALE, Scores
+from db.search import Hit, condition, count, search, shown
+from db.search_leaves import FEW
+from producer.references import file_uri
+from tagonce.commands import index as index_command
+from tagonce.commands import search as search_command
+
+Register = Callable[..., list[int]]
+Row = dict[int, int]
+"""An image: tag id to score."""
+
+IMAGES, FLOOR, INDEXED = 6, 100, 3500
+WIDE = FEW + 20
+"""Tags of a model that has more than are compared one by one."""
+
+# Few distinct scores, and the ends of the range, so that hits right on a threshold are common.
+some_scores = st.sampled_from([FLOOR, FLOOR + 1, 3499, 3500, 3501, SCALE - 1, SCALE]) | st.integers(FLOOR, SCALE)
+some_tags = st.integers(0, 4) | st.integers(0, WIDE - 1)
+some_rows = st.lists(st.dictionaries(some_tags, some_scores, max_size=12), min_size=IMAGES, max_size=IMAGES)
+highs = st.just(NEVER) | some_scores
+
+
+@st.composite
+def some_leaves(draw: st.DrawFn) -> Node:
+    """None, one, a few or many tags, at one threshold or at one each."""
+    few = st.sets(some_tags, max_size=4)
+    many = st.integers(FEW + 1, WIDE).map(lambda number: set(range(number)))
+    tag_ids = tuple(sorted(draw(few | st.sets(some_tags, min_size=1, max_size=1) | many)))
+    if draw(st.booleans()):
+        lows = (draw(some_scores),) * len(tag_ids)
+    else:
+        lows = tuple(draw(st.lists(some_scores, min_size=len(tag_ids), max_size=len(tag_ids))))
+    return Reaches(tag_ids, lows, draw(highs))
+
+
+some_places = st.sampled_from(["", "s3://b/000", "s3://b/0001", "s3://c"]).map(Under)
+some_trees = st.recursive(
+    some_leaves() | some_places,
+    lambda parts: (
+        parts.map(Not)
+        | st.lists(parts, min_size=1, max_size=3).map(tuple).map(And)
+        | st.lists(parts, min_size=1, max_size=3).map(tuple).map(Or)
+    ),
+    max_leaves=6,
+)
+thoroughly = hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+)
+
+
+def is_true(node: Node, row: Row, uri: str) -> bool:
+    """What a query says of an image, straight."""
+    match node:
+        case Reaches():
+            pairs = zip(node.tag_ids, node.lows, strict=True)
+            return any(tag in row and low <= row[tag] < node.high for tag, low in pairs)
+        case Under():
+            return uri.startswith(node.prefix)
+        case Not():
+            return not is_true(node.part, row, uri)
+        case And():
+            return all(is_true(part, row, uri) for part in node.parts)
+        case Or():
+            return any(is_true(part, row, uri) for part in node.parts)
+
+
+def store(database: Database, model: Model, ids: list[int], rows: list[Row]) -> None:
+    """As workers do: by ascending score, ties by tag id."""
+    done = []
+    for image_id, row in zip(ids, rows, strict=True):
+        tags = np.array(sorted(row, key=lambda tag: (row[tag], tag)), np.int16)
+        scores = Scores(tags, np.array([row[tag] for tag in tags.tolist()], np.int16))
+        done.append(Prediction(image_id, "1", 10, 640, 480, "jpeg", b"h" * 32, scores))
+    with database.write() as connection:
+        results.save(connection, model.id, done, [])
+
+
+def found(connection: Connection, model: Model, tree: Node, **options: Any) -> list[int]:
+    return [hit.image_id for hit in search(connection, model, tree, **options)]
+
+
+def use_indexes(connection: Connection) -> None:
+    """PostgreSQL reads a few rows in one go, whatever indexes there are."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("set local enable_seqscan = off"))
+
+
+@pytest.fixture
+def wide_model(database: Database) -> Model:
+    with database.write() as connection:
+        return models.register(
+            connection,
+            name="wide",
+            weights_sha256="w",
+            spec={},
+            tag_list=[Tag(f"tag_{number:02}", ["general", "artist"][number % 2]) for number in range(WIDE)],
+            floor=FLOOR,
+            default_threshold=INDEXED,
+        )
+
+
+# ── what is found ──
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_sql_finds_what_a_straight_evaluation_finds(
+    database: Database, wide_model: Model, registered: Register, indexed: bool
+) -> None:
+    """Random queries over random scores, streamed, counted, and as a condition of an export."""
+    ids = registered(IMAGES)
+    uris = [f"s3://b/{position:04}" for position in range(IMAGES)]
+    everything = Cut(np.full(WIDE, FLOOR, np.int16), FLOOR)
+    if indexed:
+        assert search_index.create(database, wide_model, INDEXED)
+
+    @thoroughly
+    @given(some_rows, st.lists(some_trees, min_size=1, max_size=4))
+    def check(rows: list[Row], trees: list[Node]) -> None:
+        store(database, wide_model, ids, rows)
+        for tree in trees:
+            expected = [one for one, row, uri in zip(ids, rows, uris, strict=True) if is_true(tree, row, uri)]
+            with database.read() as connection:
+                use_indexes(connection)
+                assert count(connection, wide_model, tree) == len(expected)
+                assert found(connection, wide_model, tree) == expected
+                where = condition(connection, wide_model, tree)
+                kept = kept_images(connection, wide_model, everything, where=where)
+                assert [one for batch in kept for one in batch.image_ids] == expected
+
+    check()
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_tag_alone_asks_for_its_own_threshold(
+    database: Database, wide_model: Model, registered: Register, indexed: bool
+) -> None:
+    """In words, with a threshold a tag, some of them off; also for all tags of a pattern or a category."""
+    ids = registered(IMAGES)
+    with database.read() as connection:
+        tags = models.tag_names(connection, wide_model.id)
+    if indexed:
+        search_index.create(database, wide_model, FLOOR)
+
+    @thoroughly
+    @given(some_rows, st.lists(some_scores | st.just(NEVER), min_size=WIDE, max_size=WIDE))
+    def check(rows: list[Row], lows: list[int]) -> None:
+        store(database, wide_model, ids, rows)
+        cut = resolve(wide_model, tags, Policy(tags={tag.name: low for tag, low in zip(tags, lows, strict=True)}))
+        kept = [{tag for tag, score in row.items() if score >= lows[tag]} for row in rows]
+        with database.read() as connection:
+            use_indexes(connection)
+            for query, wanted in (
+                ("tag_00", lambda tags: 0 in tags),
+                ("-tag_01", lambda tags: 1 not in tags),
+                ("*", bool),
+                ("tag_0* -tag_00", lambda tags: bool(tags & set(range(10))) and 0 not in tags),
+                ("-category:artist", lambda tags: not any(tag % 2 for tag in tags)),
+            ):
+                expected = [one for one, tags_ in zip(ids, kept, strict=True) if wanted(tags_)]
+                assert found(connection, wide_model, parse(query, wide_model, tags, cut)) == expected, query
+
+    check()
+
+
+def test_each_model_answers_for_itself(
+    database: Database, model: Model, other_model: Model, registered: Register
+) -> None:
+    """Also where only one has an index, and an image that one of them did not see is not found at all."""
+    ids = registered(3)
+    store(database, model, ids, [{0: 9000}, {0: 100}, {}])
+    store(database, other_model, ids[:2], [{0: 1}, {0: 9000}])
+    search_index.create(database, model, 3500)
+    tree = Reaches((0,), (5000,))
+    with database.read() as connection:
+        use_indexes(connection)
+        assert found(connection, model, tree) == [ids[0]]
+        assert found(connection, other_model, tree) == [ids[1]]
+        assert found(connection, model, Not(tree)) == ids[1:]
+        assert found(connection, other_model, Not(tree)) == [ids[0]]
+
+
+def test_names_cannot_become_sql(database: Database, registered: Register) -> None:
+    """A name that no tag has is an error, and a tag of that name is found like any other."""
+    evil = ["'); drop table images; --", '" or 1=1 --', "%s %(x)s :x ? {}", "\\'; --", "0]) or true or (1"]
+    ids = registered(2)
+    with database.write() as connection:
+        model = models.register(
+            connection,
+            name="'; drop table tags; --",
+            weights_sha256="",
+            spec={},
+            tag_list=[Tag(name, name) for name in evil],
+            floor=FLOOR,
+            default_threshold=INDEXED,
+        )
+    store(database, model, ids, [dict.fromkeys(range(len(evil)), 9000), {}])
+    search_index.create(database, model, INDEXED)
+    with database.read() as connection:
+        tags = models.tag_names(connection, model.id)
+        cut = resolve(model, tags)
+        for name in evil:
+            with pytest.raises(QueryError, match="there is no tag"):
+                parse(quoted(name + "x"), model, tags, cut)
+            for query in (quoted(name), f"category:{quoted(name)}:0.5", f"{quoted(name)} under:{quoted('s3://b/')}"):
+                assert found(connection, model, parse(query, model, tags, cut)) == ids[:1]
+            tree = parse(f"under:{quoted(name)}", model, tags, cut)
+            assert tree == Under(name)
+            assert found(connection, model, tree) == []
+
+
+# ── order ──
+
+
+def test_hits_are_sorted_by_a_tag(database: Database, model: Model, registered: Register) -> None:
+    """Either way, equals in the order of registration, and last the images where it is not stored."""
+    ids = registered(IMAGES)
+    everything = Not(Reaches((), ()))
+
+    @thoroughly
+    @given(st.lists(st.none() | some_scores, min_size=IMAGES, max_size=IMAGES), st.none() | st.integers(1, IMAGES + 1))
+    def check(scores: list[int | None], limit: int | None) -> None:
+        store(database, model, ids, [{1: 5000} | ({} if score is None else {0: score}) for score in scores])
+        stored = [(score, one) for score, one in zip(scores, ids, strict=True) if score is not None]
+        without = [one for score, one in zip(scores, ids, strict=True) if score is None]
+        falling = [one for _, one in sorted(stored, key=lambda pair: (-pair[0], pair[1]))] + without
+        rising = [one for _, one in sorted(stored)] + without
+        with database.read() as connection:
+            assert found(connection, model, everything, limit=limit) == ids[:limit]
+            assert found(connection, model, everything, sort=0, limit=limit) == falling[:limit]
+            assert found(connection, model, everything, sort=0, descending=False, limit=limit) == rising[:limit]
+            hits = search(connection, model, everything, sort=0)
+            told = {hit.image_id: hit.probability for hit in hits}
+        assert told == {one: None if score is None else score / SCALE for score, one in zip(scores, ids, strict=True)}
+
+    check()
+
+
+def test_a_hit_tells_of_the_image_and_of_the_tags_asked_for(
+    database: Database, model: Model, registered: Register
+) -> None:
+    """Named tags whenever they are stored; of several that a word stands for, those that make the query true."""
+    ids = registered(2)
+    store(database, model, ids, [{0: 9000, 1: 200, 4: 3500, 5: 3600, 6: 3400, 7: 9999}, {0: 9500}])
+    tree = And(
+        (Reaches((0,), (5000,)), Not(Reaches((1,), (3000,))), Or((Reaches((4, 5, 6), (3500,) * 3), Under("s3:"))))
+    )
+    with database.read() as connection:
+        hits = list(search(connection, model, tree, sort=0, show=shown(tree, model, 20)))
+        assert hits == [
+            Hit(ids[1], "s3://b/0001", 640, 480, 0.95, ((0, 0.95),)),
+            Hit(ids[0], "s3://b/0000", 640, 480, 0.9, ((0, 0.9), (5, 0.36), (4, 0.35), (1, 0.02))),
+        ]
+        (hit,) = search(connection, model, Reaches((7,), (FLOOR,)))
+        assert hit == Hit(ids[0], "s3://b/0000", 640, 480, None)
+
+
+# ── the index ──
+
+
+class Explain(Executable, ClauseElement):
+    """The plan of a statement, as text."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self.statement = statement
+
+
+@compiles(Explain)
+def _explain(element: Explain, compiler: SQLCompiler, **kw: Any) -> str:
+    word = "explain" if compiler.dialect.name == "postgresql" else "explain query plan"
+    return f"{word} {compiler.process(element.statement, **kw)}"
+
+
+def plan_of(connection: Connection, model: Model, tree: Node) -> str:
+    where = condition(connection, model, tree)
+    both = predictions.join(images, images.c.id == predictions.c.image_id)
+    query = select(func.count()).select_from(both).where(predictions.c.model_id == model.id, where)
+    return str(connection.execute(Explain(query)).all())
+
+
+def test_the_index_is_used_where_it_helps(database: Database, model: Model, registered: Register) -> None:
+    """Over enough images that PostgreSQL sees the use by itself; negations and lower thresholds do without."""
+    ids = registered(3_000)
+    rows = [{tag: 2000 + (position * (tag + 7)) % 7000 for tag in range(4)} for position in range(len(ids))]
+    rows[7][9] = rows[8][10] = 8000
+    store(database, model, ids, rows)
+    search_index.create(database, model, 3500)
+    rare, also_rare, common = Reaches((9,), (5000,)), Reaches((10,), (3500,)), Reaches((0,), (3600,))
+    helped: list[tuple[Node, list[int]]] = [
+        (rare, [ids[7]]),
+        (Reaches((9,), (3500,), 8000), []),
+        (Reaches((9, 10), (3500, 3500)), ids[7:9]),
+        (Reaches((9, 10), (3500, 8001)), [ids[7]]),
+        (Or((rare, also_rare)), ids[7:9]),
+        (And((rare, Not(common))), [ids[7]] if rows[7][0] < 3600 else []),
+        (And((Not(common), Or((rare, And((also_rare, common)))))), [ids[7]] if rows[7][0] < 3600 else []),
+    ]
+    name = f"search_model_{model.id}_score_3500"
+    with database.read() as connection:
+        for tree, expected in helped:
+            assert name in plan_of(connection, model, tree), tree
+            assert found(connection, model, tree) == expected
+        use_indexes(connection)
+        for tree in (
+            Not(rare),
+            Reaches((9,), (3499,)),
+            Or((rare, Not(common))),
+            Or((rare, Under("s3://"))),
+            Under("s3"),
+        ):
+            assert name not in plan_of(connection, model, tree), tree
+
+
+def test_one_index_a_model_at_one_score(database: Database, model: Model, other_model: Model) -> None:
+    """Made, found by its name, replaced and removed."""
+
+    def indexed() -> tuple[int | None, int | None]:
+        with database.read() as connection:
+            return search_index.indexed_score(connection, model), search_index.indexed_score(connection, other_model)
+
+    assert indexed() == (None, None)
+    assert not search_index.drop(database, model)
+    assert search_index.create(database, model, 3500)
+    assert not search_index.create(database, model, 3500)
+    assert search_index.create(database, other_model, 0)
+    assert indexed() == (3500, 0)
+    assert search_index.create(database, model, 2000)
+    assert indexed() == (2000, 0)
+    assert search_index.drop(database, other_model)
+    assert indexed() == (2000, None)
+
+
+def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> None:
+    """PostgreSQL keeps what an interrupted build left: it is built anew, and one at another score is cleared away."""
+    database = open_database(postgres_url)
+    with database.write() as connection:
+        model = models.register(
+            connection, name="m", weights_sha256="", spec={}, tag_list=[Tag("a")], floor=FLOOR, default_threshold=3500
+        )
+    for again in (3500, 2000):
+        search_index.create(database, model, 3500)
+        with database.write() as connection:
+            unfinished = text("update pg_index set indisvalid = false where indexrelid = cast(:name as regclass)")
+            connection.execute(unfinished, {"name": f"search_model_{model.id}_score_3500"})
+            assert search_index.indexed_score(connection, model) is None
+        assert search_index.create(database, model, again)
+        with database.read() as connection:
+            assert search_index.indexed_score(connection, model) == again
+            assert connection.scalar(text("select count(*) from pg_class where relname like 'search_model%'")) == 1
+    database.close()
+
+
+def test_what_is_stored_after_the_index_is_found_too(database: Database, model: Model, registered: Register) -> None:
+    ids = registered(2)
+    search_index.create(database, model, 3500)
+    for score, expected in ((9000, ids), (3499, []), (3500, ids)):
+        store(database, model, ids, [{3: score}] * 2)
+        with database.read() as connection:
+            use_indexes(connection)
+            assert found(connection, model, Reaches((3,), (3500,))) == expected
+
+
+# ── the commands ──
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(database: Database) -> Run:
+    """The two commands as the command line has them; wrong usage and wrong queries raise."""
+    app = typer.Typer()
+    app.command("search", cls=search_command.SearchCommand)(search_command.command)
+    app.command("index")(index_command.command)
+    url = database.engine.url.render_as_string(hide_password=False)
+
+    def start(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, arguments, env={"TAGONCE_DATABASE_URL": url, "COLUMNS": "200"})
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return start
+
+
+@pytest.fixture
+def three(database: Database, model: Model, registered: Register) -> list[str]:
+    """Uris of three images: tag_00 falls, tag_01 rises from one to the next."""
+    ids = registered(3)
+    store(database, model, ids, [{0: 9000, 1: 300}, {0: 6000, 1: 4000}, {0: 3500, 1: 8000}])
+    return [f"s3://b/{position:04}" for position in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "places"),
+    [
+        (("tag_00",), [0, 1, 2]),
+        (("-tag_01",), [0]),
+        (("tag_00", "-tag_01:0.5", "--limit", "5"), [0, 1]),
+        (("-n", "1", "tag_00"), [0]),
+        (("tag_00 -tag_01:0.5",), [0, 1]),
+        (("--", "-tag_01"), [0]),
+        (("( tag_00:0.8 ~ tag_01:0.5 )", "--sort=tag_01"), [2, 0]),
+        (("tag_00", "--sort", "tag_01:asc"), [0, 1, 2]),
+        (("tag_00", "-s", "tag_01:desc", "-n", "2"), [2, 1]),
+        (("tag_00", "-t", "0.5"), [0, 1]),
+        (("*", "--tag-threshold", "tag_00=off"), [1, 2]),
+        (("tag_00", "--under", "s3://b/0001"), [1]),
+        (("tag_00", "-under:s3://b/0001"), [0, 2]),
+        (("model:tiny", "tag_01:0.9"), []),
+    ],
+)
+def test_paths_are_what_a_pipe_gets(run: Run, three: list[str], arguments: tuple[str, ...], places: list[int]) -> None:
+    """One a line; a word that begins with - needs no care. How many there were is said on standard error."""
+    result = run("search", *arguments)
+    assert result.stdout == "".join(f"{three[place]}\n" for place in places)
+    assert f"{len(places)} images" in result.stderr
+    assert result.exit_code == 0
+
+
+def test_names_that_are_no_text_survive_as_paths(database: Database, run: Run, model: Model) -> None:
+    """Local files as paths, each ended by NUL for xargs."""
+    path = "/a b/caf\udce9\n.jpg"
+    with database.write() as connection:
+        ids = register(connection, [Reference(file_uri(path), "1", 10)], model.id)
+    store(database, model, ids, [{0: 9000}])
+    assert run("search", "-0", "tag_00").stdout_bytes == b"/a b/caf\xe9\n.jpg\0"
+    assert r"/a b/caf?" in run("search", "-f", "table", "tag_00").stdout
+
+
+def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
+    lines = run("search", "tag_00:0.5", "-tag_01:0.5", "--sort", "tag_01", "--json").stdout.splitlines()
+    size = {"width": 640, "height": 480}
+    assert [json.loads(line) for line in lines] == [
+        {"uri": three[1], **size, "probability": 0.4, "tags": {"tag_00": 0.6, "tag_01": 0.4}},
+        {"uri": three[0], **size, "probability": 0.03, "tags": {"tag_00": 0.9, "tag_01": 0.03}},
+    ]
+    table = run("search", "tag_00", "-n", "1", "--format", "table")
+    assert table.stdout.splitlines()[1].split() == [three[0], "640x480", "tag_00", "0.9000"]
+    assert "the first 1 images; there are more" in table.stderr
+    assert run("search", "tag_00:0.5", "--count").stdout == "2\n"
+    assert json.loads(run("search", "tag_00:0.5", "--count", "--json").stdout) == {"images": 2}
+    none = run("search", "tag_02")
+    assert (none.exit_code, none.stdout) == (0, "")
+    assert "0 images" in none.stderr
+
+
+def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
+    assert "No such option: --limti" in run("search", "tag_00", "--limti", "5").stderr
+    assert run("search").exit_code == 2
+    with pytest.raises(SettingsError, match="named twice"):
+        run("search", "model:tiny tag_00", "--model", "tiny")
+    with pytest.raises(SettingsError, match="^--sort: there is no tag 'tag_0x'; did you mean"):
+        run("search", "tag_00", "--sort", "tag_0x:asc")
+    with pytest.raises(QueryError, match="there is no tag 'tag_0x'"):
+        run("search", "tag_00", "-tag_0x")
+    with pytest.raises(ThresholdError, match="floor"):
+        run("search", "tag_00", "-t", "0.001")
+
+
+def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model) -> None:
+    """At the model's own threshold, or another."""
+    assert "tiny: there was no index." in run("index", "--drop").stderr
+    assert "tiny: index at 0.35 and above built in" in run("index").stderr
+    assert "was there already" in run("index", "--threshold", "0.35").stderr
+    assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
+    with database.read() as connection:
+        assert search_index.indexed_score(connection, model) == 2000
+    with pytest.raises(ThresholdError, match="floor"):
+        run("index", "-t", "0.001")
+    with pytest.raises(SettingsError, match="--drop"):
+        run("index", "-t", "0.2", "--drop")
+    assert "tiny: removed." in run("index", "--drop").stderr
