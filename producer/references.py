@@ -5,7 +5,7 @@ import urllib.parse
 
 from db.images import Reference
 
-__all__ = ["Reference", "file_path", "file_uri", "split_s3"]
+__all__ = ["Reference", "file_path", "file_uri", "path_or_uri", "split_s3"]
 
 
 def file_uri(path: str) -> str:
@@ -16,6 +16,11 @@ def file_uri(path: str) -> str:
 def file_path(uri: str) -> str:
     """The path behind a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
     return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
+
+
+def path_or_uri(uri: str) -> str:
+    """What a person calls an image: the path of a local file, the uri of any other."""
+    return file_path(uri) if uri.startswith("file://") else uri
 
 
 def split_s3(uri: str) -> tuple[str, str]:

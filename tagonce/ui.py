@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from db.errors import Reason
+from producer.references import path_or_uri
 
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,6 +63,11 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
     """One line a reason, in words."""
     for reason, count in failed.items():
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
+
+
+def name_of(uri: str) -> Text:
+    """An image for a table. Bytes of a file's name that are no text show as question marks."""
+    return Text(path_or_uri(uri).encode(errors="replace").decode())
 
 
 def print_json(value: Any) -> None:

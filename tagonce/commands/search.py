@@ -14,9 +14,11 @@ from typer.core import TyperCommand
 
 from db.models import Tag
 from db.search import Hit
-from producer.references import file_path
+from producer.references import path_or_uri
 from tagonce import parameters, settings, ui
 
+MISTAKES = "Mistakes"
+"""Heading in --help of what belongs to --truth."""
 SHOWN = 100
 """Rows of a table when no --limit is given."""
 
@@ -54,9 +56,9 @@ class SearchCommand(TyperCommand):
 
 def command(
     query: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="QUERY", help="Quote it for the shell, or give its words.", show_default=False),
-    ],
+    ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -78,6 +80,31 @@ def command(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths, each ended by a NUL byte: for `xargs -0`.")
     ] = False,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRUTH",
+            help="Find likely mistakes in tags that people gave: a folder of captions, a .jsonl or .csv, or `beside`. "
+            "QUERY then says in which images, and may be left out.",
+            show_default=False,
+            rich_help_panel=MISTAKES,
+        ),
+    ] = None,
+    below: Annotated[
+        float | None,
+        typer.Option(
+            help="Given tags less probable than this are suspect. Default: 0.05, or the floor where that is higher.",
+            show_default=False,
+            rich_help_panel=MISTAKES,
+        ),
+    ] = None,
+    above: Annotated[
+        float, typer.Option(help="Tags at least so probable that nobody gave are suspect.", rich_help_panel=MISTAKES)
+    ] = 0.9,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only mistakes in this tag. Repeatable.", show_default=False, rich_help_panel=MISTAKES),
+    ] = None,
     threshold: parameters.Threshold = None,
     profile: parameters.ProfileName = None,
     category_threshold: parameters.CategoryThresholds = None,
@@ -97,15 +124,24 @@ def command(
     *_hair  category:artist  any tag that fits, any of a category; or with :0.5
     under:PATH  model:NAME   images in a folder; whose scores are asked
     "re:zero":0.5            quoted, a name is a name and no more
+
+    With --truth: tags that people gave and the model puts near 0, and the reverse, the widest differences first.
     """
     from db import models
     from db import search as searches
     from db.errors import SettingsError
-    from db.query import And, Under, named_model, parse
+    from db.mistakes import find_mistakes
+    from db.query import And, Node, Under, named_model, parse
+    from db.scores import to_score
+    from db.truth import describe, read_truth
+    from tagonce import mistakes
+    from tagonce.judging import find_tag
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
     from tagonce.wiring import stored, stored_model
 
-    text = " ".join(query)
+    text = " ".join(query or ())
+    if not text and truth is None:
+        raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
     named = named_model(text)
     if named and model:
         raise SettingsError("The model is named twice, by --model and by model: in the query. Leave one away.")
@@ -114,9 +150,25 @@ def command(
         row = stored_model(connection, named or model)
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
-        tree = parse(text, row, tags, cut, prefix_of=uri_prefix)
+        # An empty query is an error of its own; with --truth it means all images.
+        tree: Node = parse(text, row, tags, cut, prefix_of=uri_prefix) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(under))))
+        if truth is not None:
+            said = read_truth(connection, row, truth)
+            found_mistakes = find_mistakes(
+                connection,
+                row,
+                said,
+                below=None if below is None else to_score(below),
+                above=to_score(above),
+                where=searches.condition(connection, row, tree) if text or under else None,
+                tags=[find_tag(row, name, tags) for name in tag or ()] or None,
+            )
+            (mistakes.print_lines if json else mistakes.print_table)(found_mistakes, limit)
+            for line in describe(said):
+                ui.errors.print(line, markup=False)
+            return
         if count:
             number = searches.count(connection, row, tree)
             ui.print_json({"images": number}) if json else ui.output.print(number)
@@ -175,7 +227,7 @@ def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
 
 def _print_path(hit: Hit, end: bytes) -> None:
     # In bytes: names of files need not be text.
-    sys.stdout.buffer.write(os.fsencode(_place(hit)) + end)
+    sys.stdout.buffer.write(os.fsencode(path_or_uri(hit.uri)) + end)
 
 
 def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:
@@ -186,16 +238,10 @@ def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | Non
         size = "" if hit.width is None else f"{hit.width}x{hit.height}"
         tags = ", ".join(f"{names[tag_id]} {probability:.4f}" for tag_id, probability in hit.tags)
         sort = [] if sorted_by is None else ["" if hit.probability is None else f"{hit.probability:.4f}"]
-        path = _place(hit).encode(errors="replace").decode()
-        table.add_row(Text(path), size, *sort, Text(tags))
+        table.add_row(ui.name_of(hit.uri), size, *sort, Text(tags))
     if table.row_count:
         ui.output.print(table)
     return table.row_count
-
-
-def _place(hit: Hit) -> str:
-    """The path of a local file, the uri of any other image."""
-    return file_path(hit.uri) if hit.uri.startswith("file://") else hit.uri
 
 
 def _as_json(hit: Hit, names: Sequence[str]) -> dict[str, Any]:

@@ -476,6 +476,35 @@ def test_calibrate_saves_a_profile_that_judges_better(
     assert "best@2" in held.out
 
 
+def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str, Any]) -> None:
+    """What a loop over scores and truth finds; the widest difference first; in some images, or of some tags, only."""
+    environment, scores, truth = judged["environment"], judged["scores"], judged["given"]
+    uris = [f"s3://b/{number:04}.jpg" for number in range(len(scores))]
+    asked = ("search", "--truth", "truth.jsonl", "--below", "0.2", "--above", "0.4")
+    expected = {
+        (uris[image], f"tag_{tag:02}", "given" if truth[image, tag] else "missing")
+        for image, tag in np.ndindex(scores.shape)
+        if (scores[image, tag] < 2000 if truth[image, tag] else scores[image, tag] >= 4000)
+    }
+    assert len({kind for _uri, _tag, kind in expected}) == 2
+    done = invoke(*asked, "--json", **environment)
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert {(row["uri"], row["tag"], row["kind"]) for row in found} == expected
+    assert len(found) == len(expected)
+
+    one = invoke(*asked, "--json", "--tag", "tag 03", "tag_00:0.3", **environment)
+    with_tag = {uris[image] for image in range(len(uris)) if scores[image, 0] >= 3000}
+    assert {(row["uri"], row["tag"]) for row in map(json.loads, one.out.splitlines())} == {
+        (uri, tag) for uri, tag, _kind in expected if tag == "tag_03" and uri in with_tag
+    }
+    table = invoke(*asked, "-n", "3", **environment)
+    assert len(table.out.splitlines()) == 4
+    assert f"{len(expected):,} tags to look at" in table.err
+    assert "The 3 widest differences are shown." in table.err
+    refused = invoke("search", **environment)
+    assert (refused.code, "Say what to search for" in refused.err) == (2, True)
+
+
 def test_histogram_shows_a_tag(invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path) -> None:
     environment, scores = judged["environment"], judged["scores"][:, 4]
     done = invoke("histogram", "Tag 04", "--bins", "10", "--json", **environment)

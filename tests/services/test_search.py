@@ -475,7 +475,8 @@ def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
 
 def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
     assert "No such option: --limti" in run("search", "tag_00", "--limti", "5").stderr
-    assert run("search").exit_code == 2
+    with pytest.raises(SettingsError, match="^Say what to search for"):
+        run("search")
     with pytest.raises(SettingsError, match="named twice"):
         run("search", "model:tiny tag_00", "--model", "tiny")
     with pytest.raises(SettingsError, match="^--sort: there is no tag 'tag_0x'; did you mean"):
