@@ -36,7 +36,7 @@ from synthetic import Images
 from db import models, search, search_index
 from db.database import open_database
 from db.policies import Policy, resolve
-from db.query import parse
+from db.query import Node, parse
 from db.tag_counts import tag_counts
 from db.thresholds import count_at
 
@@ -89,6 +89,8 @@ class Tagonce:
         self.remarks: dict[str, str] = {}
         self.database = open_database(url)
         self.model = synthetic.register(self.database)
+        with self.database.read() as connection:
+            self.tags = models.tag_names(connection, self.model.id)
 
     def steps(self) -> Steps:
         yield COUNT, self.count
@@ -108,20 +110,19 @@ class Tagonce:
 
     def per_tag(self, policy: Policy) -> Any:
         with self.database.read() as connection:
-            cut = resolve(self.model, models.tag_names(connection, self.model.id), policy)
+            cut = resolve(self.model, self.tags, policy)
             return {one.tag: one.images for one in tag_counts(connection, self.model, cut)}
 
     def number_of(self, query: str) -> Any:
         with self.database.read() as connection:
-            tags = models.tag_names(connection, self.model.id)
-            tree = parse(query, self.model, tags, resolve(self.model, tags, Policy(SCORE)))
-            return search.count(connection, self.model, tree)
+            return search.count(connection, self.model, self.parsed(query))
 
     def images_with(self, query: str) -> Any:
         with self.database.read() as connection:
-            tags = models.tag_names(connection, self.model.id)
-            tree = parse(query, self.model, tags, resolve(self.model, tags, Policy(SCORE)))
-            return sorted(hit.uri for hit in search.search(connection, self.model, tree))
+            return sorted(hit.uri for hit in search.search(connection, self.model, self.parsed(query)))
+
+    def parsed(self, query: str) -> Node:
+        return parse(query, self.model, self.tags, resolve(self.model, self.tags, Policy(SCORE)))
 
     def captions(self) -> Any:
         """The whole command, in a process of its own."""

@@ -16,6 +16,7 @@ INT2_OID = 21
 
 _HEADER = struct.Struct("!iiiii")
 _EMPTY = struct.pack("!iii", 0, 0, INT2_OID)
+_LENGTH_BYTES = 4
 _ELEMENT = np.dtype([("length", ">i4"), ("value", ">i2")])
 
 
@@ -38,13 +39,13 @@ def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:
 
 def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
     """Many pairs of equally long arrays, the two of a pair one behind the other: (lengths, all first, all second)."""
-    halves = [len(pair) // 2 for pair in pairs]
-    # What is left of an empty array behind a full header is nothing.
-    first = b"".join([pair[_HEADER.size : half] for pair, half in zip(pairs, halves, strict=True)])
-    second = b"".join([pair[half + _HEADER.size :] for pair, half in zip(pairs, halves, strict=True)])
-    lengths = (np.array(halves, dtype=np.int64) - _HEADER.size).clip(0) // _ELEMENT.itemsize
-    return lengths, _values(first), _values(second)
-
-
-def _values(elements: bytes) -> Int16Array:
-    return np.frombuffer(elements, dtype=_ELEMENT)["value"].astype(np.int16)
+    sizes = np.fromiter(map(len, pairs), dtype=np.int64, count=len(pairs))
+    halves = sizes // 2
+    lengths = (halves - _HEADER.size).clip(0) // _ELEMENT.itemsize
+    # Headers, lengths of elements and elements all have even sizes: everything lies at a multiple of two bytes.
+    words = np.frombuffer(b"".join(pairs), dtype=">i2")
+    firsts = np.cumsum(sizes) - sizes + _HEADER.size + _LENGTH_BYTES
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = (np.repeat(firsts, lengths) + within * _ELEMENT.itemsize) // 2
+    first, second = words[places], words[places + np.repeat(halves // 2, lengths)]
+    return lengths, first.astype(np.int16), second.astype(np.int16)

@@ -11,7 +11,23 @@ from typing import Annotated
 import typer
 
 from db.errors import EXIT_FAILED, EXIT_USAGE, SettingsError, TagonceError, ThresholdError
-from tagonce.commands import counts, enqueue, export, models, predict, retry, status, tag, thresholds, worker
+from tagonce.commands import (
+    calibrate,
+    counts,
+    enqueue,
+    evaluate,
+    export,
+    histogram,
+    index,
+    models,
+    predict,
+    retry,
+    search,
+    status,
+    tag,
+    thresholds,
+    worker,
+)
 from tagonce.ui import errors
 
 EXIT_INTERRUPTED = 130
@@ -24,11 +40,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (tag, predict, enqueue, worker, status, retry, export, counts, models):
-    app.command()(module.command)
-    app.registered_commands[-1].name = module.__name__.rpartition(".")[2]
-
-
+for module in (
+    *(tag, predict, enqueue, worker, status, retry, models),
+    *(export, search, index, counts, histogram, evaluate, calibrate),
+):
+    # A query may begin with a minus, as an option does.
+    kind = search.SearchCommand if module is search else None
+    app.command(module.__name__.rpartition(".")[2], cls=kind)(module.command)
 app.add_typer(thresholds.app)
 
 
