@@ -1,6 +1,5 @@
-"""Captions and tables from stored scores: what a threshold keeps, an image at a time, and files that hold it."""
+"""What every export needs: which images there are, their tags one by one, and files that are whole or not touched."""
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from db import models
 from db.errors import StopError
@@ -25,7 +24,7 @@ from db.thresholds import begins_with
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """One image with the tags that a threshold keeps."""
+    """One image with the tags that a policy keeps."""
 
     uri: str
     width: int | None
@@ -33,14 +32,11 @@ class Tagged:
     tags: dict[str, float]
     """Name to probability, most probable first."""
 
-    def caption(self, *, separator: str = ", ", underscores: bool = False) -> str:
-        """The tags as trainers read them."""
-        text = separator.join(self.tags)
-        return text if underscores else text.replace("_", " ")
-
 
 def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str = "") -> Iterator[Tagged]:
     """Every image with a prediction, in the order of registration; an image that keeps no tag is there too.
+
+    For a few images: an object for each of millions costs more than all the rest.
 
     Args:
         cut: what to keep, from `policies.resolve`.
@@ -56,37 +52,32 @@ def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str 
             yield Tagged(uri, batch.widths[position], batch.heights[position], kept)
 
 
-def count_images(connection: Connection, model: Model, *, under: str = "") -> int:
-    """How many `tagged_images` yields."""
-    query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model.id)
-    if under:
-        query = query.join_from(predictions, images, images.c.id == predictions.c.image_id).where(begins_with(under))
-    return connection.scalar(query) or 0
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What an export is going to write."""
+
+    images: int
+    first: str
+    """The lowest uri in bytewise order."""
+    last: str
+    """The highest one: what the two begin with, all between them begin with."""
 
 
-def uri_range(connection: Connection, model: Model, *, under: str = "") -> tuple[str, str] | None:
-    """The first and the last uri in bytewise order, None when there is none."""
+def extent(
+    connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
+) -> Extent | None:
+    """How many images `kept_images` yields, and between which uris they lie; None when there are none."""
     query = (
-        select(func.min(images.c.uri), func.max(images.c.uri))
+        select(func.count(), func.min(images.c.uri), func.max(images.c.uri))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
         .where(predictions.c.model_id == model.id)
     )
     if under:
         query = query.where(begins_with(under))
-    first, last = connection.execute(query).one()
-    return None if first is None else (first, last)
-
-
-def jsonl_line(tagged: Tagged, *, separator: str = ", ", underscores: bool = False) -> str:
-    """One line of JSON: uri, width, height, caption, and every kept tag with its probability."""
-    row = {
-        "uri": tagged.uri,
-        "width": tagged.width,
-        "height": tagged.height,
-        "caption": tagged.caption(separator=separator, underscores=underscores),
-        "tags": tagged.tags,
-    }
-    return json.dumps(row, ensure_ascii=False)
+    if where is not None:
+        query = query.where(where)
+    count, first, last = connection.execute(query).one()
+    return Extent(count, first, last) if count else None
 
 
 @contextmanager
@@ -94,22 +85,42 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
     """A text file that is there whole when the block ends well, and is not touched when it does not.
 
     Raises:
-        StopError: the folder cannot be made or written to.
+        StopError: the folder cannot be made or written to, or the disk is full.
+    """
+    with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """The same for whatever writes files itself: the block gets the path of an empty file, which then takes the name.
+
+    Raises:
+        StopError: see `whole_file`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".tagonce-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".tagonce-", dir=path.parent)
     except OSError as error:
-        raise StopError(f"Cannot write {path}: {error.strerror}. --out names another place.") from error
+        raise _cannot_write(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file
+        yield temporary
         # mkstemp makes files that only we may read; this one is for everybody whom the umask lets.
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
         raise
+
+
+def _cannot_write(path: Path, error: OSError) -> StopError:
+    # pyarrow has words of its own around those of the system.
+    reason = os.strerror(error.errno) if error.errno else error
+    return StopError(f"Cannot write {path}: {reason}. --out names another place.")
 
 
 @cache

@@ -1,88 +1,267 @@
-"""`tagonce export`: captions and tables at a threshold, from what is stored."""
+"""`tagonce export`: captions and tables, from what is stored."""
 
-import os
-import sys
-from collections.abc import Callable, Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from db import export
+from db.caption_options import Rating, Sort, Underscores, read_replacements, replacement
 from db.errors import SettingsError
-from db.export import Tagged
-from producer.references import file_uri
 from tagonce import parameters, settings, ui
-from tagonce.sidecars import Sidecars
+from tagonce.export_options import SIDECARS, Existing, Format, with_options
 
+_FILES = "Where it goes"
+_TAGS = "Which tags, called what"
+_ORDER = "In which order"
+_TEXT = "How it is written"
 
-class Format(StrEnum):
-    TXT = "txt"
-    JSONL = "jsonl"
+Texts = list[str] | None
 
 
 def command(
-    threshold: parameters.Threshold = None,
-    format_: Annotated[Format, typer.Option("--format", "-f", help="Sidecar files, or one file of JSON lines.")] = (
-        Format.TXT
-    ),
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Sidecar files (txt, hydrus), or one file of all the others. imagefolder is for Hugging Face "
+            "`datasets`, kohya the metadata of sd-scripts, parquet-wide has a column for every tag.",
+        ),
+    ] = Format.TXT,
     out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A folder or s3://bucket/prefix/ for sidecars and imagefolder, else a file or s3://bucket/key. "
+            "Default: beside the images; standard output.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace sidecars that are there already.", rich_help_panel=_FILES)
+    ] = False,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Leave what is in a sidecar as it is and add the tags that it lacks. Without both, sidecars that are "
+            "there are left alone.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    extension: Annotated[
+        str, typer.Option(help="Of the sidecars: .txt, .caption, ...", rich_help_panel=_FILES)
+    ] = ".txt",
+    frequencies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write also how many images got each tag, most frequent first, as CSV; - shows a table.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    threshold: parameters.Threshold = None,
+    profile: parameters.ProfileName = None,
+    category_threshold: parameters.CategoryThresholds = None,
+    tag_threshold: parameters.TagThresholds = None,
+    top: parameters.Top = None,
+    mcut: parameters.MCut = False,
+    under: parameters.Under = None,
+    exclude: Annotated[
+        Texts,
+        typer.Option(
+            metavar="TAG",
+            help="Leave this tag out; * stands for anything, as in *_text. Repeatable.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
+    ] = None,
+    replace: Annotated[
+        Texts,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Call a tag otherwise; an empty NEW drops it. Tags that end up the same become one. Repeatable.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
+    ] = None,
+    replace_from: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder (txt) or file (jsonl). Default: beside the images; stdout."),
+        typer.Option(
+            metavar="FILE",
+            help="The same from a CSV file of lines `old,new`.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
     ] = None,
-    under: Annotated[
-        str | None, typer.Option(help="Only images in this folder or under this s3:// prefix.", show_default=False)
+    expand_characters: Annotated[
+        bool,
+        typer.Option(
+            "--expand-characters",
+            help="The character name_(series) becomes two tags, name and series.",
+            rich_help_panel=_TAGS,
+        ),
+    ] = False,
+    rating: Annotated[
+        Rating | None,
+        typer.Option(
+            help="first, last: the most probable rating, in that place; none; threshold: like other tags. Default: "
+            "none in captions, threshold in tables and hydrus.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace sidecars that are there already.")] = False,
-    separator: Annotated[str, typer.Option(help="Between two tags.")] = ", ",
-    underscores: Annotated[bool, typer.Option("--underscores", help="Keep them instead of writing spaces.")] = False,
+    max_tags: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="So many tags an image, the most probable ones, counted after all of the above.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
+    ] = None,
+    prepend: Annotated[
+        Texts,
+        typer.Option(
+            metavar="TEXT",
+            help="Always in front: trigger words. Repeatable.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
+    ] = None,
+    append: Annotated[
+        Texts,
+        typer.Option(metavar="TEXT", help="Always at the end. Repeatable.", show_default=False, rich_help_panel=_TAGS),
+    ] = None,
+    first: Annotated[
+        Texts,
+        typer.Option(
+            metavar="TAG",
+            help="To the front, when it is there, in the order given. Repeatable.",
+            show_default=False,
+            rich_help_panel=_ORDER,
+        ),
+    ] = None,
+    category_order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CATEGORIES",
+            help="These before the others, as in character,copyright.",
+            show_default=False,
+            rich_help_panel=_ORDER,
+        ),
+    ] = None,
+    sort: Annotated[
+        Sort | None,
+        typer.Option(
+            help="By falling score (the default), by name, as in the model's list, or shuffled.",
+            show_default=False,
+            rich_help_panel=_ORDER,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="For shuffling: the same seed, the same order. Default: 0.", show_default=False, rich_help_panel=_ORDER
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(help='Between two tags. Default: ", ".', show_default=False, rich_help_panel=_TEXT),
+    ] = None,
+    underscores: Annotated[
+        Underscores | None,
+        typer.Option(
+            help="spaces: but faces like ^_^ keep them; keep; kohya: spaces in names longer than 3 characters. "
+            "Default: spaces in captions, keep in tables.",
+            show_default=False,
+            rich_help_panel=_TEXT,
+        ),
+    ] = None,
+    escape: Annotated[
+        bool, typer.Option("--escape", help="A backslash before ( and ), for prompts.", rich_help_panel=_TEXT)
+    ] = False,
+    category_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--category-prefix/--no-category-prefix",
+            help="character:saber; general tags have none. Default: in hydrus only.",
+            show_default=False,
+            rich_help_panel=_TEXT,
+        ),
+    ] = None,
+    score_suffix: Annotated[
+        bool, typer.Option("--score-suffix", help="(tag:0.9123), a weight in prompts.", rich_help_panel=_TEXT)
+    ] = False,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Write the tags at a threshold. No model is needed: this is SQL over stored probabilities.
+    """Write the tags that thresholds keep. No model is needed: this is SQL over stored probabilities.
+
+    Beside a file, or in the folder, it leaves a record of what made it: model, profile, thresholds, options.
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
-    from tagonce.policy_options import policy_of, resolve_policy
+    from tagonce.exports import Export, run
+    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
     from tagonce.wiring import stored, stored_model
 
+    rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
+    options = with_options(
+        format_,
+        {
+            "separator": separator,
+            "underscores": underscores,
+            "escape": escape,
+            "exclude": tuple(exclude or ()),
+            "replace": tuple(rules),
+            "expand_characters": expand_characters,
+            "first": tuple(first or ()),
+            "prepend": tuple(prepend or ()),
+            "append": tuple(append or ()),
+            "category_order": tuple(name.strip() for name in (category_order or "").split(",") if name.strip()),
+            "category_prefix": category_prefix,
+            "rating": rating,
+            "max_tags": max_tags,
+            "sort": sort,
+            "seed": seed,
+            "score_suffix": score_suffix,
+        },
+    )
+    policy = policy_of(
+        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+    )
+    existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
     config = settings.load(database_url=database)
-    prefix = _prefix(under)
     with stored(config) as opened, opened.read() as connection:
         row = stored_model(connection, model)
-        resolved = resolve_policy(connection, row, policy_of(threshold=threshold))
-        ends = export.uri_range(connection, row, under=prefix)
-        if ends is None:
-            raise SettingsError(f"{row.name} has no predictions{f' under {under}' if under else ''} to export.")
-        total = export.count_images(connection, row, under=prefix)
-        found = export.tagged_images(connection, row, resolved.cut, under=prefix)
-        with ui.progress_bar() as bar:
-            rows = bar.track(found, total=total, description="Exporting")
-            if format_ is Format.TXT:
-                sidecars = Sidecars(out, ends=ends, overwrite=overwrite)
-                sidecars.write_all(rows, lambda one: one.caption(separator=separator, underscores=underscores))
-                summary = sidecars.summary
-            else:
-                _write_lines(
-                    out, rows, lambda one: export.jsonl_line(one, separator=separator, underscores=underscores)
-                )
-                summary = f"{total:,} lines written to {out or 'standard output'}."
-    ui.errors.print(f"{row.name} at {resolved.label}: {summary}")
+        resolved = resolve_policy(connection, row, policy, profile)
+        summary = run(
+            connection,
+            Export(
+                format_,
+                out,
+                options,
+                resolved,
+                extension=extension,
+                existing=existing,
+                under=uri_prefix(under),
+                frequencies=frequencies,
+            ),
+        )
+    ui.errors.print(f"{row.name} at {resolved.label}: {summary}", markup=False)
 
 
-def _prefix(under: str | None) -> str:
-    if under is None or under.startswith(("s3://", "file://")):
-        return under or ""
-    path = os.path.abspath(under)  # noqa: PTH100 - as sources make paths absolute: `..` goes, links stay
-    return file_uri(path) + ("/" if Path(path).is_dir() else "")
-
-
-def _write_lines(out: Path | None, rows: Iterable[Tagged], line: Callable[[Tagged], str]) -> None:
-    if out is None:
-        for one in rows:
-            sys.stdout.write(line(one) + "\n")
-        return
-    with export.whole_file(out) as file:
-        for one in rows:
-            file.write(line(one) + "\n")
+def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+    if format_ not in SIDECARS and (overwrite or merge):
+        raise SettingsError(f"--overwrite and --merge are for sidecars; --format {format_} replaces its file whole.")
+    if overwrite and merge:
+        raise SettingsError("--overwrite throws away what --merge keeps: give one of the two.")
+    if not extension.startswith(".") or "/" in extension or extension == ".":
+        raise SettingsError(f"--extension begins with a dot, as in .caption, and is not {extension!r}.")
+    if overwrite:
+        return Existing.OVERWRITE
+    return Existing.MERGE if merge else Existing.SKIP

@@ -1,6 +1,6 @@
-"""Exports: which images in which order, captions and lines, and files that are whole or not touched."""
+"""Exports: which images in which order, files that are whole or not touched, and sidecars."""
 
-import json
+import errno
 import os
 import stat
 import subprocess
@@ -13,17 +13,22 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 
-from db import export, images, results
+from db import images, models, results
 from db.database import Database
-from db.errors import SettingsError
-from db.export import Tagged, whole_file
+from db.errors import SettingsError, StopError
+from db.export import Tagged, extent, tagged_images, whole_file
 from db.images import Reference
+from db.kept import IMAGES_AT_ONCE
 from db.models import Model
+from db.policies import Policy, resolve
 from db.results import Prediction
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
-from tagonce.sidecars import Sidecars
+from producer.storage import s3_client
+from tagonce.destinations import LocalFiles, small_files
+from tagonce.export_options import Existing
+from tagonce.sidecars import Sidecars, beside, common_folder, merged
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -47,11 +52,13 @@ def predicted(database: Database, model: Model) -> Predicted:
 
 def exported(database: Database, model: Model, score: int = 3500, under: str = "") -> list[Tagged]:
     with database.read() as connection:
-        found = list(export.tagged_images(connection, model, score, under=under))
-        assert export.count_images(connection, model, under=under) == len(found)
-        ends = export.uri_range(connection, model, under=under)
-    uris = sorted((one.uri for one in found), key=str.encode)
-    assert ends == ((uris[0], uris[-1]) if uris else None)
+        cut = resolve(model, models.tag_names(connection, model.id), Policy(score))
+        found = list(tagged_images(connection, model, cut, under=under))
+        uris = sorted((one.uri for one in found), key=str.encode)
+        seen = extent(connection, model, under=under)
+    assert ((seen.images, seen.first, seen.last) if seen else None) == (
+        (len(uris), uris[0], uris[-1]) if uris else None
+    )
     return found
 
 
@@ -65,7 +72,7 @@ def test_images_come_in_the_order_of_registration(database: Database, model: Mod
 
 
 def test_more_rows_than_are_fetched_at_once(database: Database, model: Model, predicted: Predicted) -> None:
-    uris = [f"s3://b/{number:05}" for number in range(export.ROWS_AT_ONCE * 2 + 1)]
+    uris = [f"s3://b/{number:05}" for number in range(IMAGES_AT_ONCE * 2 + 1)]
     predicted(uris)
     assert [one.uri for one in exported(database, model)] == uris
 
@@ -99,28 +106,12 @@ def test_under_a_prefix_is_what_begins_with_it_to_the_letter(
     assert [one.uri for one in exported(database, model, under=under)] == expected
 
 
-def test_a_caption_is_what_trainers_read(database: Database, model: Model, predicted: Predicted) -> None:
+def test_an_image_has_its_tags_by_falling_probability(database: Database, model: Model, predicted: Predicted) -> None:
     predicted(["s3://b/1"])
-    (one,) = exported(database, model, score=100)
-    assert one.caption() == "tag 11, tag 02, tag 04"
-    assert one.caption(separator=" ", underscores=True) == "tag_11 tag_02 tag_04"
-    (one,) = exported(database, model, score=9001)
-    assert one.caption() == ""
-
-
-def test_a_line_of_json_holds_everything(database: Database, model: Model, predicted: Predicted) -> None:
-    predicted(["s3://b/日本\n"])
-    (one,) = exported(database, model)
-    line = export.jsonl_line(one)
-    assert "\n" not in line
-    assert "日本" in line
-    assert json.loads(line) == {
-        "uri": "s3://b/日本\n",
-        "width": 640,
-        "height": 480,
-        "caption": "tag 11, tag 02",
-        "tags": {"tag_11": 0.9, "tag_02": 0.35},
-    }
+    assert exported(database, model, 100) == [
+        Tagged("s3://b/1", 640, 480, {"tag_11": 0.9, "tag_02": 0.35, "tag_04": 0.02})
+    ]
+    assert exported(database, model, 9001) == [Tagged("s3://b/1", 640, 480, {})]
 
 
 # ── whole files ──
@@ -149,6 +140,18 @@ def test_a_block_that_fails_keeps_the_old_file_and_leaves_nothing_else(
     assert path.read_text() == "old"
 
 
+def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with (
+        pytest.raises(StopError, match="Cannot write .*out.txt: No space left on device. --out names"),
+        whole_file(path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [one.name for one in tmp_path.iterdir()] == ["out.txt"]
+    assert path.read_text() == "old"
+
+
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
@@ -169,14 +172,16 @@ def test_who_may_read_a_file_is_the_umasks_choice(tmp_path: Path, umask: str, mo
 # ── sidecars ──
 
 
-def tagged(uris: Sequence[str]) -> Iterator[Tagged]:
-    return (Tagged(uri, 1, 1, {"a_b": 0.5}) for uri in uris)
-
-
-def write(uris: Sequence[str], out: Path | None, *, overwrite: bool = False) -> Sidecars:
-    ordered = sorted(uris, key=str.encode)
-    sidecars = Sidecars(out, ends=(ordered[0], ordered[-1]), overwrite=overwrite)
-    sidecars.write_all(tagged(uris), Tagged.caption)
+def write(uris: Sequence[str], out: Path | None, existing: Existing = Existing.SKIP, text: str = "a b") -> Sidecars:
+    first, last = min(uris, key=str.encode), max(uris, key=str.encode)
+    if out is None:
+        beside(first, last)
+    folder = None if out is None else common_folder(first, last)
+    with (
+        small_files(None if out is None else str(out), look=existing is not Existing.OVERWRITE) as files,
+        Sidecars(files, folder, extension=".txt", existing=existing) as sidecars,
+    ):
+        sidecars.write(uris, [text] * len(uris), [text.split(", ")] * len(uris))
     return sidecars
 
 
@@ -245,9 +250,9 @@ def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) 
     uris = ["s3://b/1.jpg", "s3://b/2.jpg"]
     sidecars = write(uris, tmp_path)
     assert (sidecars.written, sidecars.kept) == (1, 1)
-    assert "1 were there already and were left (--overwrite replaces them)" in sidecars.summary
+    assert "1 were there already and were left (--overwrite replaces them, --merge adds to them)" in sidecars.summary
     assert (tmp_path / "1.txt").read_text() == "mine"
-    assert write(uris, tmp_path, overwrite=True).written == 2
+    assert write(uris, tmp_path, Existing.OVERWRITE).written == 2
     assert (tmp_path / "1.txt").read_text() == "a b\n"
 
 
@@ -262,9 +267,129 @@ def test_a_key_too_long_for_a_file_name_is_refused(tmp_path: Path) -> None:
 
 def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
     """Trainers look for cat.txt, whatever the image is; that one of them has none is said."""
-    ends = (file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png")))
-    sidecars = Sidecars(None, ends=ends, overwrite=True)
-    sidecars.write_all([Tagged(uri, 1, 1, {f"tag_{number}": 0.9}) for number, uri in enumerate(ends)], Tagged.caption)
+    uris = [file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png"))]
+    with Sidecars(LocalFiles(None), None, extension=".txt", existing=Existing.OVERWRITE) as sidecars:
+        sidecars.write(uris, ["tag 0", "tag 1"])
     assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
     assert sidecars.written == sidecars.shared == 1
     assert "would share" in sidecars.summary
+
+
+def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
+    """As Hydrus wants them; the extension may be any."""
+    uris = [file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png"))]
+    with Sidecars(LocalFiles(None), None, extension=".tags", whole_name=True) as sidecars:
+        sidecars.write(uris, ["x", "y"])
+    assert files_in(tmp_path) == {"cat.jpg.tags", "cat.png.tags"}
+    assert sidecars.counts == {"written": 2, "left": 0, "shared": 0, "refused": 0}
+
+
+def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("Mine, a_b\n")
+    (tmp_path / "2.txt").write_text("c, a b")
+    uris = ["s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3.jpg"]
+    sidecars = write(uris, tmp_path, Existing.MERGE, "a b, c")
+    assert (sidecars.written, sidecars.kept) == (2, 1)
+    assert "1 had all these tags already" in sidecars.summary
+    texts = [(tmp_path / f"{number}.txt").read_text() for number in (1, 2, 3)]
+    assert texts == ["Mine, a_b, c\n", "c, a b", "a b, c\n"]
+
+
+@pytest.mark.parametrize(
+    ("there", "texts", "separator", "expected"),
+    [
+        ("a, b\n", ["b", "c"], ", ", "a, b, c\n"),
+        ("a, b", ["a", "b"], ", ", None),
+        ("", ["a"], ", ", "a\n"),
+        (" \n", ["a"], ", ", "a\n"),
+        ("", [], ", ", None),
+        ("Long_Hair", ["long hair"], ", ", None),
+        (r"saber \(fate\)", ["saber_(fate)"], ", ", None),
+        ("(cat:0.9)", ["(cat:0.8)", "dog"], ", ", "(cat:0.9), dog\n"),
+        ("a,b,", ["c"], ",", "a,b,c\n"),
+        ("a,  b ,c", ["b", "d"], ", ", "a,  b ,c, d\n"),
+        ("a\r\nb\r\n", ["b", "c"], "\n", "a\nb\nc\n"),
+        ("a\nb\n", ["c"], ", ", "a, b, c\n"),
+        ("a b", ["b", "c"], " ", "a b c\n"),
+        ("\ufeffa", ["a"], ", ", None),
+        ("a, say hi", ["say, hi", "say hi, a"], ", ", "a, say hi, say, hi\n"),
+        ("abc ", ["abc_", "x "], ", ", "abc , x \n"),
+        ("caf\udce9", ["x"], ", ", "caf\udce9, x\n"),
+    ],
+)
+def test_a_merged_caption(there: str, texts: list[str], separator: str, expected: str | None) -> None:
+    """What is there is neither changed nor said twice in another spelling."""
+    assert merged(there, texts, separator) == expected
+
+
+def test_merging_keeps_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_bytes(b"caf\xe9\n")
+    write(["s3://b/1.jpg"], tmp_path, Existing.MERGE)
+    assert (tmp_path / "1.txt").read_bytes() == b"caf\xe9, a b\n"
+
+
+# ── sidecars in S3 ──
+
+
+@pytest.fixture
+def objects(bucket: str) -> Iterator[Callable[[], dict[str, bytes]]]:
+    """What lies in the bucket."""
+    client = s3_client()
+
+    def look() -> dict[str, bytes]:
+        found = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+        return {one["Key"]: client.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found}
+
+    yield look
+    client.close()
+
+
+def write_to_s3(bucket: str, uris: Sequence[str], existing: Existing, text: str = "a b") -> Sidecars:
+    folder = common_folder(min(uris), max(uris))
+    with (
+        small_files(f"s3://{bucket}/captions", look=existing is not Existing.OVERWRITE) as files,
+        Sidecars(files, folder, extension=".txt", existing=existing) as sidecars,
+    ):
+        sidecars.write(uris, [text] * len(uris), [text.split(", ")] * len(uris))
+    return sidecars
+
+
+def test_captions_under_a_prefix_in_s3(bucket: str, objects: Callable[[], dict[str, bytes]]) -> None:
+    """The same names and the same three ways with what is there, as in a folder."""
+    uris = [f"s3://b/x/{name}" for name in ("日 本.jpg", "sub/2.jpg", "../up.jpg", "d" * 1100 + ".jpg", "sub/2.png")]
+    done = write_to_s3(bucket, uris, Existing.SKIP)
+    assert done.counts == {"written": 2, "left": 0, "shared": 1, "refused": 2}
+    assert f"2 captions written to s3://{bucket}/captions/" in done.summary
+    assert objects() == {"captions/日 本.txt": b"a b\n", "captions/sub/2.txt": b"a b\n"}
+    uris = ["s3://b/x/sub/2.jpg", "s3://b/x/3.jpg"]
+    assert write_to_s3(bucket, uris, Existing.SKIP, "new").counts["left"] == 1
+    assert write_to_s3(bucket, uris, Existing.MERGE, "c, A_B").counts["written"] == 2
+    assert objects() == {
+        "captions/日 本.txt": b"a b\n",
+        "captions/sub/2.txt": b"a b, c\n",
+        "captions/3.txt": b"new, c, A_B\n",
+    }
+    assert write_to_s3(bucket, uris, Existing.OVERWRITE, "x").counts["written"] == 2
+    assert objects()["captions/3.txt"] == b"x\n"
+
+
+def test_a_path_that_is_no_utf_8_is_refused_in_s3(bucket: str) -> None:
+    uris = [file_uri("/a/1.jpg"), file_uri(os.fsdecode(b"/a/\xff.jpg"))]
+    assert write_to_s3(bucket, uris, Existing.SKIP).counts == {"written": 1, "left": 0, "shared": 0, "refused": 1}
+
+
+def test_many_captions_are_put_at_the_same_time(bucket: str) -> None:
+    uris = [f"s3://b/{number}.jpg" for number in range(100)]
+    assert write_to_s3(bucket, uris, Existing.SKIP).written == 100
+    assert write_to_s3(bucket, uris, Existing.SKIP).kept == 100
+
+
+def test_a_bucket_that_is_not_there_is_known_at_once(s3_settings: None) -> None:
+    with pytest.raises(StopError, match="There is no bucket 'nowhere-1': check --out"):
+        write_to_s3("nowhere-1", ["s3://b/1.jpg"], Existing.SKIP)
+
+
+def test_storage_that_does_not_answer_is_a_sentence(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(StopError, match="Cannot write to bucket 'b': the S3 endpoint .* does not answer"):
+        write_to_s3("b", ["s3://b/1.jpg"], Existing.SKIP)

@@ -1,0 +1,163 @@
+"""What each tag of a model is called in a caption, worked out once: a tag becomes no item, one, or two."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from db.caption_options import CaptionOptions, Rating, plain_name, styled
+from db.errors import SettingsError
+from db.models import Tag
+from db.policies import unknown_name
+
+RATING, CHARACTER, COPYRIGHT, GENERAL = "rating", "character", "copyright", "general"
+NAMESPACES: Mapping[str, str] = {}
+"""Prefixes of categories that are not called like the category."""
+
+_EXPANDABLE = re.compile(r"(.+)[_ ]\(([^()]+)\)")
+_LINE_ENDS = re.compile(r"[\r\n]+")
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class _Zone(IntEnum):
+    PINNED = 0
+    RATING_FIRST = 1
+    OTHERS = 2
+    RATING_LAST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """All that may be written, tag after tag."""
+
+    texts: list[str]
+    """As written, but for the score."""
+    categories: list[str | None]
+    starts: Int64Array
+    """(tags + 1,) tag t has the items from starts[t] to starts[t + 1]."""
+    groups: Int64Array
+    """(items,) lower ones come first in a caption, whatever the sort."""
+    text_numbers: Int64Array
+    """(items,) equal where the texts are equal; ascending as the texts are."""
+    placed: npt.NDArray[np.bool_]
+    """(items,) ratings that have a place of their own."""
+
+
+def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping[str, str] = NAMESPACES) -> Items:
+    """Work the options out for the tags of a model.
+
+    Args:
+        namespaces: prefix by category where it is not called like the category.
+
+    Raises:
+        SettingsError: a category to come first is none of the model's.
+    """
+    named = _named(tags, options)
+    _check_categories(tags, options)
+    texts, categories, counts, places = [], [], [], []
+    pinned = _Wanted(options.first)
+    for tag, parts in zip(tags, named, strict=True):
+        counts.append(len(parts))
+        for name, category, known_as in parts:
+            texts.append(_written(name, category, options, namespaces))
+            categories.append(category)
+            places.append(_place(known_as, category, options, pinned, is_rating=tag.category == RATING))
+    numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
+    dense = {place: number for number, place in enumerate(sorted(set(places)))}
+    return Items(
+        texts,
+        categories,
+        np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        np.array([dense[place] for place in places], dtype=np.int64),
+        np.array([numbers[text] for text in texts], dtype=np.int64),
+        np.array([place[0] in {_Zone.RATING_FIRST, _Zone.RATING_LAST} for place in places], dtype=np.bool_),
+    )
+
+
+def one_line(text: str) -> str:
+    """Trainers read one line of a file."""
+    return _LINE_ENDS.sub(" ", text)
+
+
+def unique_names(tags: Sequence[Tag]) -> list[str]:
+    """A name for each tag that no other has: a blank or repeated one gets its number behind it, as in `#17`."""
+    names: dict[str, None] = {}
+    for tag_id, tag in enumerate(tags):
+        name = tag.name
+        while not name.strip() or name in names:
+            name += f"#{tag_id}"
+        names[name] = None
+    return list(names)
+
+
+def _named(tags: Sequence[Tag], options: CaptionOptions) -> Iterator[list[tuple[str, str | None, list[str]]]]:
+    """For each tag its parts: (name, category, all names that it is known by)."""
+    rules = {plain_name(old): new for old, new in options.replace}
+    excluded = _Wanted(options.exclude)
+    fixed = {plain_name(text) for text in (*options.prepend, *options.append)}
+    for tag in tags:
+        renamed = rules.get(plain_name(tag.name), tag.name)
+        parts = [(renamed, tag.category)]
+        if options.expand_characters and tag.category == CHARACTER and (found := _EXPANDABLE.fullmatch(renamed)):
+            name, series = (rules.get(plain_name(part), part) for part in found.groups())
+            parts = [(name, CHARACTER), (series, COPYRIGHT)]
+        known = [(name, category, [plain_name(each) for each in (tag.name, renamed, name)]) for name, category in parts]
+        dropped = tag.category == RATING and options.rating is Rating.NONE
+        yield [
+            (name, category, names)
+            for name, category, names in known
+            if name.strip() and not dropped and plain_name(name) not in fixed and excluded.place(names) is None
+        ]
+
+
+def _written(name: str, category: str | None, options: CaptionOptions, namespaces: Mapping[str, str]) -> str:
+    text = one_line(styled(name, options.underscores))
+    if options.category_prefix and category not in {None, GENERAL}:
+        text = f"{namespaces.get(str(category), category)}:{text}"
+    return text.replace("(", r"\(").replace(")", r"\)") if options.escape else text
+
+
+def _place(
+    names: Sequence[str], category: str | None, options: CaptionOptions, pinned: "_Wanted", *, is_rating: bool
+) -> tuple[int, int, int]:
+    """Where a tag goes: (zone, place among the pinned, place among the categories)."""
+    if is_rating and options.rating is Rating.FIRST:
+        return _Zone.RATING_FIRST, 0, 0
+    if is_rating and options.rating is Rating.LAST:
+        return _Zone.RATING_LAST, 0, 0
+    if (position := pinned.place(names)) is not None:
+        return _Zone.PINNED, position, 0
+    order = options.category_order
+    return _Zone.OTHERS, 0, order.index(category) if category in order else len(order)
+
+
+class _Wanted:
+    """Names and patterns of an option, in order."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        plain = [plain_name(pattern) for pattern in patterns]
+        self._names = {name: position for position, name in reversed(list(enumerate(plain))) if "*" not in name}
+        self._patterns = [
+            (position, re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL))
+            for position, name in enumerate(plain)
+            if "*" in name
+        ]
+
+    def place(self, names: Sequence[str]) -> int | None:
+        """The place of the first one that means one of these names, None when none does."""
+        if not self._names and not self._patterns:
+            return None
+        found = [self._names[name] for name in names if name in self._names]
+        found += [place for place, pattern in self._patterns if any(map(pattern.fullmatch, names))]
+        return min(found, default=None)
+
+
+def _check_categories(tags: Sequence[Tag], options: CaptionOptions) -> None:
+    known = {tag.category for tag in tags if tag.category} | ({COPYRIGHT} if options.expand_characters else set())
+    for category in options.category_order:
+        if category not in known:
+            raise SettingsError(f"--category-order: {unknown_name(category, known, 'category')}")

@@ -1,0 +1,263 @@
+"""Captions: the tags that a policy keeps, chosen, named and put in order as the options say.
+
+What the options do, in this order:
+
+ 1. Thresholds, top and MCut (`db.policies`) say which tags an image keeps. Ratings, where they are placed first or
+    last, are not asked: the most probable one that is stored is taken, ties by the model's list, and no other.
+ 2. Replace: a tag with a rule for its name gets the new name. An empty one drops the tag.
+ 3. Expand: `name_(series)` of category character becomes `name`, a character, and `series`, a copyright, in this order.
+    Each of them with a rule for its name gets the new name; that is not expanded again.
+ 4. Drop: ratings, when they go nowhere; what the excludes match by its own name, by the name that replacing gave it or
+    by the name of the part; what says the same as a fixed text; what has no name.
+ 5. Write: the underscore rule, line ends as spaces, then `category:` before it, then escaping.
+ 6. Duplicates, equal as written so far: a placed rating stays, else the most probable tag, ties by the model's list.
+ 7. Max tags: so many of what is left, the most probable ones, ties by the model's list. A placed rating does not count.
+ 8. Order: fixed texts, pinned tags as listed, the rating when it is first, the tags by category order, the rating when
+    it is last, fixed texts. Within each of these as `sort` says; what is equal there by falling score, ties by the
+    model's list.
+ 9. The score, as `(tag:0.9123)`, cut down to four decimals, without zeros at the end. Fixed texts have none.
+10. The separator between them.
+
+All but the last two steps are done per tag of the model beforehand or by numpy, for a batch of images at a time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from db import kept
+from db.caption_items import NAMESPACES, RATING, Int64Array, make_items, one_line
+from db.caption_options import CaptionOptions, Rating, Sort
+from db.kept import Kept
+from db.models import Tag
+from db.policies import Cut
+from db.schema import Int16Array
+from db.scores import SCALE
+
+_SORT_BITS = 32
+"""Of a sort key: a place in the list, or a hash."""
+
+ObjectArray = npt.NDArray[np.object_]
+UInt64Array = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The items of some images, in the order of their captions."""
+
+    offsets: Int64Array
+    """(images + 1,)"""
+    items: Int64Array
+    """Indices into `Captioner.texts` and `Captioner.categories`."""
+    scores: Int16Array
+
+    @property
+    def rows(self) -> Int64Array:
+        """For every item the position of its image."""
+        return np.repeat(np.arange(self.offsets.size - 1, dtype=np.int64), np.diff(self.offsets))
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "Written":
+        """The same images with some of the items."""
+        before = np.concatenate([[0], np.cumsum(chosen)])
+        return Written(before[self.offsets], self.items[chosen], self.scores[chosen])
+
+
+class Captioner:
+    """Writes captions for batches of `kept_images(..., captioner.reading)`.
+
+    Args:
+        tags: of the model, by output position.
+        cut: which tags are kept.
+        namespaces: see `make_items`.
+        encode: what to do to every text, one character at a time; escaping for JSON. None leaves them.
+
+    Raises:
+        SettingsError: the options ask for a category that the model lacks.
+    """
+
+    def __init__(
+        self,
+        options: CaptionOptions,
+        tags: Sequence[Tag],
+        cut: Cut,
+        *,
+        namespaces: Mapping[str, str] = NAMESPACES,
+        encode: Callable[[str], str] = str,
+    ) -> None:
+        self._options = options
+        self._cut = cut
+        self._items = make_items(tags, options, namespaces)
+        self._ratings = np.array([tag.category == RATING for tag in tags], dtype=np.bool_)
+        self._places_rating = options.rating in {Rating.FIRST, Rating.LAST} and bool(self._ratings.any())
+        counts = np.diff(self._items.starts)
+        self._dropped = counts == 0
+        self._expands = bool((counts > 1).any())
+        numbers = self._items.text_numbers
+        self._shared = np.bincount(numbers, minlength=numbers.size)[numbers] > 1
+        self._sorts = options.sort is not Sort.SCORE or bool(self._items.groups.any())
+        self._separator = encode(options.separator)
+        self._prepend, self._append = (
+            [encode(one_line(text)) for text in texts if text] for texts in (options.prepend, options.append)
+        )
+        self._fragments = np.array([encode(text) for text in self._items.texts], dtype=object)
+        self._suffixes: ObjectArray | None = None
+        if options.score_suffix:
+            # `, (` and `tag` are one fragment and `:0.9)` is the next, so that one join makes it all.
+            self._fragments = np.array([f"{self._separator}({text}" for text in self._fragments], dtype=object)
+            self._suffixes = np.array([f":{score_text(score)})" for score in range(SCALE + 1)], dtype=object)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the items are called, without their scores."""
+        return self._items.texts
+
+    @property
+    def categories(self) -> list[str | None]:
+        """Of the items."""
+        return self._items.categories
+
+    @property
+    def reading(self) -> Cut:
+        """What to read from the database: all that the policy keeps, and ratings that it does not keep."""
+        cut = self._cut
+        if not self._places_rating:
+            return cut
+        lowered = self._ratings if cut.mcut is None else True
+        return Cut(np.where(lowered, cut.floor, cut.scores).astype(np.int16), cut.floor)
+
+    def kept(self, batch: Kept) -> Kept:
+        """What the policy keeps, before any option."""
+        return batch.only(kept.chosen(batch, self._cut)) if self._places_rating else batch
+
+    def written(self, batch: Kept) -> Written:
+        """Steps 1 to 8."""
+        if self._places_rating:
+            batch = batch.only(self._policy_and_best_rating(batch))
+        if self._dropped.any():
+            batch = batch.only(~self._dropped[batch.tag_ids])
+        found = self._named(batch)
+        if self._shared.any():
+            found = found.only(self._without_duplicates(found))
+        if self._options.max_tags is not None:
+            counted = ~self._items.placed[found.items]
+            before = np.concatenate([[0], np.cumsum(counted)])
+            most = before[found.offsets[found.rows]] + self._options.max_tags
+            found = found.only(~counted | (before[1:] <= most))
+        return self._sorted(found, batch.uris) if self._sorts else found
+
+    def captions(self, found: Written) -> list[str]:
+        """One text an image."""
+        fragments, starts = self._fragments[found.items], found.offsets.tolist()
+        separator = self._separator
+        if self._suffixes is None:
+            pieces = fragments.tolist()
+            bodies = [separator.join(pieces[start:end]) for start, end in pairwise(starts)]
+        else:
+            pieces = interleaved(fragments, self._suffixes[found.scores])
+            cut = len(separator)
+            bodies = ["".join(pieces[2 * s : 2 * e])[cut:] for s, e in pairwise(starts)]
+        if not self._prepend and not self._append:
+            return bodies
+        return [separator.join([*self._prepend, *([body] if body else []), *self._append]) for body in bodies]
+
+    def lists(self, found: Written) -> list[list[str]]:
+        """The same, as the texts that a caption joins."""
+        if self._suffixes is None:
+            texts = self._fragments[found.items].tolist()
+        else:
+            cut = len(self._separator)
+            pairs = zip(self._fragments[found.items], self._suffixes[found.scores], strict=True)
+            texts = [fragment[cut:] + suffix for fragment, suffix in pairs]
+        starts = found.offsets.tolist()
+        return [[*self._prepend, *texts[s:e], *self._append] for s, e in pairwise(starts)]
+
+    def _policy_and_best_rating(self, batch: Kept) -> npt.NDArray[np.bool_]:
+        is_rating = self._ratings[batch.tag_ids]
+        mask = kept.chosen(batch, self._cut) & ~is_rating
+        # Scores fall within an image: its first rating is the most probable one.
+        places = np.flatnonzero(is_rating)
+        rows = batch.rows[places]
+        mask[places[_first_of_runs(rows)]] = True
+        return mask
+
+    def _named(self, batch: Kept) -> Written:
+        starts = self._items.starts
+        tag_ids = batch.tag_ids.astype(np.int64)
+        if not self._expands:
+            return Written(batch.offsets, starts[tag_ids], batch.scores)
+        counts = starts[tag_ids + 1] - starts[tag_ids]
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        part = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
+        items = np.repeat(starts[tag_ids], counts) + part
+        return Written(ends[batch.offsets], items, np.repeat(batch.scores, counts))
+
+    def _without_duplicates(self, found: Written) -> npt.NDArray[np.bool_]:
+        mask = np.ones(found.items.size, dtype=np.bool_)
+        places = np.flatnonzero(self._shared[found.items])
+        items = found.items[places]
+        text = found.rows[places] * (self._items.text_numbers.size + 1) + self._items.text_numbers[items]
+        # By image and text, a placed rating first; the sort is stable, so the others stay in falling order.
+        order = np.lexsort((~self._items.placed[items], text))
+        mask[places[order[~_first_of_runs(text[order])]]] = False
+        return mask
+
+    def _sorted(self, found: Written, uris: Sequence[str]) -> Written:
+        groups, rows = self._items.groups, found.rows
+        key = rows * (int(groups.max(initial=0)) + 1) + groups[found.items]
+        if self._options.sort is not Sort.SCORE:
+            key = (key << _SORT_BITS) | self._sort_key(found, rows, uris)
+        order = np.argsort(key, kind="stable")
+        return Written(found.offsets, found.items[order], found.scores[order])
+
+    def _sort_key(self, found: Written, rows: Int64Array, uris: Sequence[str]) -> Int64Array:
+        match self._options.sort:
+            case Sort.NAME:
+                return self._items.text_numbers[found.items]
+            case Sort.SHUFFLE:
+                tag_ids = np.searchsorted(self._items.starts, found.items, side="right") - 1
+                images = np.array([crc32(uri.encode()) for uri in uris], dtype=np.uint64)
+                return shuffle_hash(self._options.seed, images[rows], tag_ids)
+            case _:
+                return found.items
+
+
+def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Array:
+    """32 bits that depend on all of these: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)).
+
+    Args:
+        seed: its lower 64 bits count.
+        image: the CRC-32 of the uri in UTF-8.
+    """
+    mixed = _splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
+    both = (image << np.uint64(16)) | tag_id.astype(np.uint64)
+    return (_splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
+
+
+def _splitmix64(x: UInt64Array) -> UInt64Array:
+    """One step of the generator of that name (Steele, Lea, Flood 2014), whose numbers wrap at 64 bits."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def score_text(score: int) -> str:
+    """Four decimals without zeros at the end."""
+    return f"{score / SCALE:.4f}".rstrip("0").rstrip(".")
+
+
+def interleaved(*columns: ObjectArray) -> list[str]:
+    """The first of each, the second of each, ..."""
+    table = np.empty((columns[0].size, len(columns)), dtype=object)
+    for number, column in enumerate(columns):
+        table[:, number] = column
+    return table.ravel().tolist()
+
+
+def _first_of_runs(values: Int64Array) -> npt.NDArray[np.bool_]:
+    """True where a value is not that of the place before it."""
+    return np.concatenate([[True], values[1:] != values[:-1]])[: values.size]

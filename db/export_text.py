@@ -1,0 +1,187 @@
+"""Exports that are one text file: JSON lines, imagefolder metadata, kohya's metadata, long CSV.
+
+Each of them turns a batch of images into text by joining pieces that were escaped once, a piece a tag and a piece a
+score. Escaping goes by character, so what is joined afterwards is the same as what `json` and `csv` write.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from json.encoder import encode_basestring, encode_basestring_ascii
+
+import numpy as np
+
+from db.caption_items import unique_names
+from db.captions import Captioner, ObjectArray, Written, interleaved
+from db.kept import Kept
+from db.models import Tag
+from db.scores import SCALE
+
+_QUOTED = re.compile(r'[,"\r\n]')
+
+
+def json_text(text: str) -> str:
+    """A text as JSON. A path that is no valid UTF-8 keeps its bytes, as escaped surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return encode_basestring_ascii(text)
+    return encode_basestring(text)
+
+
+def json_inner(text: str) -> str:
+    """The same without the quotes around it."""
+    return json_text(text)[1:-1]
+
+
+def csv_text(text: str) -> str:
+    """A field, in quotes only where it has to be (RFC 4180)."""
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+class TextFormat(ABC):
+    """One text file, a batch of images at a time."""
+
+    head = ""
+    tail = ""
+
+    @abstractmethod
+    def text(self, batch: Kept, found: Written) -> str:
+        """What to write for these images.
+
+        Args:
+            batch: what was read.
+            found: what a captioner made of it.
+        """
+
+
+class JsonLines(TextFormat):
+    """A line an image: `{"uri", "width", "height", "caption", "tags": {name: probability}}`.
+
+    The caption is as the options say. `tags` is for programs: what the policy keeps, under the model's own names.
+
+    Args:
+        captioner: made with `encode=json_inner`.
+    """
+
+    def __init__(self, captioner: Captioner, tags: Sequence[Tag]) -> None:
+        self._captioner = captioner
+        self._names = np.array([f", {json_text(name)}: " for name in unique_names(tags)], dtype=object)
+        self._numbers = _numbers()
+
+    def text(self, batch: Kept, found: Written) -> str:
+        kept = self._captioner.kept(batch)
+        tags = _parts(interleaved(self._names[kept.tag_ids], self._numbers[kept.scores]), kept.offsets * 2)
+        rows = zip(
+            map(encode_basestring, batch.uris),
+            _or_null(batch.widths),
+            _or_null(batch.heights),
+            self._captioner.captions(found),
+            tags,
+            strict=True,
+        )
+        return "".join(
+            [
+                f'{{"uri": {uri}, "width": {width}, "height": {height}, "caption": "{caption}", "tags": {{{inner}}}}}\n'
+                for uri, width, height, caption, inner in rows
+            ]
+        )
+
+
+class ImageFolder(TextFormat):
+    """`metadata.jsonl` of a Hugging Face imagefolder: `{"file_name", "text", "tags": [...], "probabilities": [...]}`.
+
+    `tags` and `probabilities` are lists in step, so that every line has the same keys, which `datasets` wants.
+
+    Args:
+        captioner: made with `encode=json_inner`.
+        name: what the file of a uri is called in the folder.
+    """
+
+    def __init__(self, captioner: Captioner, tags: Sequence[Tag], name: Callable[[str], str]) -> None:
+        self._captioner = captioner
+        self._name = name
+        self._names = np.array([f", {json_text(name)}" for name in unique_names(tags)], dtype=object)
+        self._numbers = np.array([f", {number}" for number in _numbers()], dtype=object)
+
+    def text(self, batch: Kept, found: Written) -> str:
+        kept = self._captioner.kept(batch)
+        rows = zip(
+            batch.uris,
+            self._captioner.captions(found),
+            _parts(self._names[kept.tag_ids].tolist(), kept.offsets),
+            _parts(self._numbers[kept.scores].tolist(), kept.offsets),
+            strict=True,
+        )
+        return "".join(
+            [
+                f'{{"file_name": {json_text(self._name(uri))}, "text": "{caption}", '
+                f'"tags": [{names}], "probabilities": [{numbers}]}}\n'
+                for uri, caption, names, numbers in rows
+            ]
+        )
+
+
+class Kohya(TextFormat):
+    """The metadata of kohya's sd-scripts: one JSON object, path to `{"tags": caption, "image_size": [w, h]}`.
+
+    Args:
+        captioner: made with `encode=json_inner`.
+        path: the key of a uri.
+    """
+
+    head = "{"
+    tail = "\n}\n"
+
+    def __init__(self, captioner: Captioner, path: Callable[[str], str]) -> None:
+        self._captioner = captioner
+        self._path = path
+        self._before = "\n"
+
+    def text(self, batch: Kept, found: Written) -> str:
+        rows = zip(
+            batch.uris,
+            self._captioner.captions(found),
+            _or_null(batch.widths),
+            _or_null(batch.heights),
+            strict=True,
+        )
+        lines = [
+            f'{json_text(self._path(uri))}: {{"tags": "{caption}", "image_size": [{width}, {height}]}}'
+            for uri, caption, width, height in rows
+        ]
+        before, self._before = self._before, ",\n"
+        return before + ",\n".join(lines)
+
+
+class LongCsv(TextFormat):
+    """A row a tag: uri, tag, category, probability. An image that keeps no tag has none."""
+
+    head = "uri,tag,category,probability\n"
+
+    def __init__(self, captioner: Captioner) -> None:
+        fields = zip(captioner.texts, captioner.categories, strict=True)
+        self._tags = np.array(
+            [f",{csv_text(name)},{csv_text(category or '')}," for name, category in fields], dtype=object
+        )
+        self._numbers = np.array([f"{number}\n" for number in _numbers()], dtype=object)
+
+    def text(self, batch: Kept, found: Written) -> str:
+        uris = np.array([csv_text(uri) for uri in batch.uris], dtype=object)
+        return "".join(interleaved(uris[found.rows], self._tags[found.items], self._numbers[found.scores]))
+
+
+def _numbers() -> ObjectArray:
+    """By score its probability as JSON and CSV write it."""
+    return np.array([repr(score / SCALE) for score in range(SCALE + 1)], dtype=object)
+
+
+def _parts(pieces: list[str], offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
+    """The pieces of each image joined, without the `, ` that each begins with."""
+    starts = offsets.tolist()
+    return ["".join(pieces[start:end])[2:] for start, end in pairwise(starts)]
+
+
+def _or_null(values: Iterable[int | None]) -> Iterable[int | str]:
+    return ["null" if value is None else value for value in values]
