@@ -33,10 +33,12 @@ from rich.table import Table
 from sqlalchemy import text
 from synthetic import Images
 
-from db import models, search, search_index
+from db import models
 from db.database import open_database
 from db.policies import Policy, resolve
-from db.query import Node, parse
+from db.search import hits as search
+from db.search import index as search_index
+from db.search.query import Node, parse
 from db.tag_counts import tag_counts
 from db.thresholds import count_at
 

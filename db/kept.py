@@ -78,7 +78,7 @@ def kept_images(
     """Every image that has a prediction, in the order of registration; one that keeps no tag is there too.
 
     Args:
-        where: a condition on `predictions` and `images`, as `db.search` makes them.
+        where: a condition on `predictions` and `images`, as `db.search.hits` makes them.
         under: only images whose uri begins with this.
     """
     query = (

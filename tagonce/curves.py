@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import SettingsError
-from db.evaluation import Confusion, Counts, FloatArray, Metrics, micro
-from db.export import whole_path
-from db.histograms import Histogram
+from db.export.images import whole_path
+from db.judging.evaluation import Confusion, Counts, FloatArray, Metrics, micro
+from db.judging.histograms import Histogram
 from db.scores import SCALE
 
 if TYPE_CHECKING:

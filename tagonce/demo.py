@@ -15,9 +15,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from db import export, models
+from db import models
 from db.counts import failures_by_reason
 from db.database import open_database
+from db.export import images as export
 from db.policies import Policy, resolve, to_cut
 from tagonce import ui
 

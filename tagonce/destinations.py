@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from db.errors import SettingsError
-from db.export import whole_path
+from db.export.images import whole_path
 from producer.references import split_s3
 
 if TYPE_CHECKING:

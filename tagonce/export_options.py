@@ -4,8 +4,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from db.caption_options import CaptionOptions, Rating, Underscores, changed
 from db.errors import SettingsError
+from db.export.options import CaptionOptions, Rating, Underscores, changed
 
 
 class Format(StrEnum):

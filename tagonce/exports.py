@@ -14,13 +14,13 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, Connection
 
 from db import models
-from db.caption_items import NAMESPACES, unique_names
-from db.caption_options import CaptionOptions
-from db.captions import Captioner, Written
 from db.errors import SettingsError
-from db.export import Extent, extent
-from db.export_parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
-from db.export_text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat, json_inner
+from db.export.captions import Captioner, Written
+from db.export.images import Extent, extent
+from db.export.items import NAMESPACES, unique_names
+from db.export.options import CaptionOptions
+from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
+from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat, json_inner
 from db.kept import Kept, kept_images
 from db.models import Tag
 from producer.references import file_path, file_uri

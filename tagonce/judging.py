@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import SettingsError, SourceError, ThresholdError
-from db.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
+from db.judging.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
+from db.judging.tag_index import TagIndex
+from db.judging.truth import Truth, describe
 from db.models import Model, Tag
 from db.policies import unknown_name
 from db.scores import to_probability, to_score
-from db.tag_index import TagIndex
-from db.truth import Truth, describe
 from tagonce import ui
 
 TRUTH_HELP = (

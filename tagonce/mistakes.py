@@ -9,7 +9,7 @@ from itertools import islice
 from rich.table import Table
 from rich.text import Text
 
-from db.mistakes import Mistake
+from db.judging.mistakes import Mistake
 from tagonce import ui
 
 SHOWN = 100

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from db.calibration import By, Calibration, Goal
-from db.evaluation import Evaluation
+from db.judging.calibration import By, Calibration, Goal
+from db.judging.evaluation import Evaluation
+from db.judging.truth import Truth
 from db.models import Model
 from db.policies import to_threshold
 from db.profiles import Profile
-from db.truth import Truth
 from tagonce import parameters, settings, ui
 from tagonce.judging import (
     TruthSource,
@@ -67,10 +67,10 @@ def command(
     Example: tagonce calibrate captions/ --save mine --by f-beta --min-precision 0.1 --holdout 0.2
     """
     from db import models, profiles
-    from db.calibration import calibrate, grid
-    from db.evaluation import evaluate
+    from db.judging.calibration import calibrate, grid
+    from db.judging.evaluation import evaluate
+    from db.judging.truth import read_truth
     from db.policies import resolve
-    from db.truth import read_truth
     from tagonce import curves
     from tagonce.policy_options import policy_of
     from tagonce.wiring import stored, stored_model

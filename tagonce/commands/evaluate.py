@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from db.evaluation import METRICS, Confusion, Counts
+from db.judging.evaluation import METRICS, Confusion, Counts
 from db.models import Tag
 from db.scores import to_probability, to_score
 from tagonce import parameters, settings, ui
@@ -78,9 +78,10 @@ def command(
 
     Example: tagonce evaluate captions/ --threshold 0.2 --threshold 0.35
     """
-    from db import calibration, models
-    from db.evaluation import evaluate
-    from db.truth import read_truth
+    from db import models
+    from db.judging import calibration
+    from db.judging.evaluation import evaluate
+    from db.judging.truth import read_truth
     from tagonce import curves
     from tagonce.policy_options import resolve_policy
     from tagonce.wiring import stored, stored_model
@@ -159,7 +160,7 @@ def _of_tags(
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    from db.export import whole_file
+    from db.export.images import whole_file
 
     with whole_file(path) as file:
         writer = csv.DictWriter(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from db.caption_options import Rating, Sort, Underscores, read_replacements, replacement
 from db.errors import SettingsError
+from db.export.options import Rating, Sort, Underscores, read_replacements, replacement
 from tagonce import parameters, settings, ui
 from tagonce.export_options import SIDECARS, Existing, Format, with_options
 

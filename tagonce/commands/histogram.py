@@ -7,7 +7,7 @@ import typer
 from rich.bar import Bar
 from rich.table import Table
 
-from db.histograms import Histogram
+from db.judging.histograms import Histogram
 from db.scores import to_probability
 from tagonce import parameters, settings, ui
 from tagonce.judging import find_tag
@@ -30,7 +30,7 @@ def command(
     Example: tagonce histogram long_hair
     """
     from db import models
-    from db.histograms import histogram
+    from db.judging.histograms import histogram
     from tagonce import curves
     from tagonce.wiring import stored, stored_model
 

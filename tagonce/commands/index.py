@@ -26,9 +26,9 @@ def command(
 
     Example: tagonce index --threshold 0.2
     """
-    from db import search_index
     from db.errors import SettingsError
     from db.scores import to_probability
+    from db.search import index as search_index
     from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from db.models import Tag
-from db.search import Hit
+from db.search.hits import Hit
 from producer.references import path_or_uri
 from tagonce import parameters, settings, ui
 
@@ -128,12 +128,12 @@ def command(
     With --truth: tags that people gave and the model puts near 0, and the reverse, the widest differences first.
     """
     from db import models
-    from db import search as searches
     from db.errors import SettingsError
-    from db.mistakes import find_mistakes
-    from db.query import And, Node, Under, named_model, parse
+    from db.judging.mistakes import find_mistakes
+    from db.judging.truth import describe, read_truth
     from db.scores import to_score
-    from db.truth import describe, read_truth
+    from db.search import hits as searches
+    from db.search.query import And, Node, Under, named_model, parse
     from tagonce import mistakes
     from tagonce.judging import find_tag
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from db.caption_options import CaptionOptions, Rating, Sort, Underscores
 from db.errors import SettingsError
+from db.export.options import CaptionOptions, Rating, Sort, Underscores
 from db.models import Tag
 from producer.references import file_path
 from tagonce.cli import app

@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from db import images, models, results
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export import Tagged, extent, tagged_images, whole_file
+from db.export.images import Tagged, extent, tagged_images, whole_file
 from db.images import Reference
 from db.kept import IMAGES_AT_ONCE
 from db.models import Model
@@ -155,7 +155,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export import whole_file
+from db.export.images import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import insert, select
 
-from db import export_parquet, images, models, profiles, results
-from db.caption_options import CaptionOptions, Rating, Sort, Underscores
+from db import images, models, profiles, results
 from db.database import Database, open_database
 from db.errors import SettingsError
+from db.export import parquet as export_parquet
+from db.export.options import CaptionOptions, Rating, Sort, Underscores
 from db.models import Model, Tag
 from db.policies import Policy
 from db.results import Prediction

@@ -20,20 +20,20 @@ from sklearn.metrics import (
 )
 
 from db import images, models, profiles, results
-from db.calibration import By, Goal, calibrate, grid
 from db.database import Database, open_database
 from db.errors import SourceError, ThresholdError
-from db.evaluation import Confusion, evaluate, micro
-from db.histograms import histogram
 from db.images import Reference
+from db.judging.calibration import By, Goal, calibrate, grid
+from db.judging.evaluation import Confusion, evaluate, micro
+from db.judging.histograms import histogram
+from db.judging.mistakes import find_mistakes
+from db.judging.truth import Found, Truth, describe, read_truth
 from db.kept import kept_images
-from db.mistakes import find_mistakes
 from db.models import Model
 from db.policies import NEVER, Policy, resolve
 from db.results import Prediction
 from db.schema import images as images_table
 from db.scores import SCALE, Scores
-from db.truth import Found, Truth, describe, read_truth
 from producer.references import file_uri
 from tests.fixtures.command import Outcome
 from tests.services.conftest import TAGS, make_model

@@ -15,19 +15,20 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from typer.testing import CliRunner, Result
 
-from db import models, results, search_index
+from db import models, results
 from db.database import Database, open_database
 from db.errors import SettingsError, ThresholdError
 from db.images import Reference, register
 from db.kept import kept_images
 from db.models import Model, Tag
 from db.policies import NEVER, Cut, Policy, resolve
-from db.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.results import Prediction
 from db.schema import images, predictions
 from db.scores import SCALE, Scores
-from db.search import Hit, condition, count, search, shown
-from db.search_leaves import FEW
+from db.search import index as search_index
+from db.search.hits import Hit, condition, count, search, shown
+from db.search.leaves import FEW
+from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.caption_options import CaptionOptions, Rating, Sort, Underscores, read_replacements, replacement
-from db.captions import Captioner, score_text, shuffle_hash
 from db.errors import SettingsError
-from db.export_text import json_inner, json_text
+from db.export.captions import Captioner, score_text, shuffle_hash
+from db.export.options import CaptionOptions, Rating, Sort, Underscores, read_replacements, replacement
+from db.export.text import json_inner, json_text
 from db.kept import Kept
 from db.models import Tag
 from db.policies import NEVER, Cut

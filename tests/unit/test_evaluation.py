@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import fbeta_score, multilabel_confusion_matrix, precision_recall_fscore_support
 
-from db.calibration import By, Calibration, Goal, best, calibrate, grid
 from db.errors import SettingsError, ThresholdError
-from db.evaluation import METRICS, Confusion, Counts, macro, micro
-from db.histograms import Histogram
+from db.judging.calibration import By, Calibration, Goal, best, calibrate, grid
+from db.judging.evaluation import METRICS, Confusion, Counts, macro, micro
+from db.judging.histograms import Histogram
+from db.judging.truth import Found, Truth
 from db.models import Tag
 from db.policies import NEVER, Cut
 from db.scores import SCALE
-from db.truth import Found, Truth
 from tagonce import curves
 from tagonce.judging import parse_range
 

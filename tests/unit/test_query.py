@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from db.errors import SettingsError, ThresholdError
 from db.models import Model, Tag
 from db.policies import NEVER, Cut
-from db.query import (
+from db.search.query import (
     MAX_DEPTH,
     MAX_TERMS,
     And,

@@ -9,12 +9,12 @@ from sqlalchemy import ColumnElement, Connection
 
 from db import models
 from db.errors import ThresholdError
-from db.evaluation import labelled_images
+from db.judging.evaluation import labelled_images
+from db.judging.truth import Truth
 from db.kept import Int64Array, Kept
 from db.models import Model
 from db.schema import Int16Array
 from db.scores import to_probability
-from db.truth import Truth
 
 BELOW = 500
 """A tag that people gave and that is less probable than 0.05 is suspect."""

@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null,
 from db.database import expect_all_rows
 from db.models import Model
 from db.policies import NEVER
-from db.query_tree import And, Node, Not, Or, Reaches, Under
 from db.schema import Int16Array, images, predictions
 from db.scores import to_probability
-from db.search_index import indexed_score
-from db.search_leaves import LEAVES, Leaf, ScoreOf, can_use_index
+from db.search.index import indexed_score
+from db.search.leaves import LEAVES, Leaf, ScoreOf, can_use_index
+from db.search.tree import And, Node, Not, Or, Reaches, Under
 from db.thresholds import Packed, begins_with, unpack
 
 IMAGES_AT_ONCE = 1_000

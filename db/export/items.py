@@ -8,8 +8,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from db.caption_options import CaptionOptions, Rating, plain_name, styled
 from db.errors import SettingsError
+from db.export.options import CaptionOptions, Rating, plain_name, styled
 from db.models import Tag
 from db.policies import unknown_name
 

@@ -1,4 +1,4 @@
-"""What a caption is to look like, as a person says it. `db.captions` says in which order it is done."""
+"""What a caption is to look like, as a person says it. `db.export.captions` says in which order it is done."""
 
 import csv
 from collections.abc import Iterable

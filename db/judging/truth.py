@@ -15,13 +15,13 @@ from sqlalchemy import Connection, select
 
 from db import models
 from db.errors import SourceError
-from db.image_index import ImageIndex
+from db.judging.image_index import ImageIndex
+from db.judging.tag_index import TagIndex
+from db.judging.truth_files import SIDECAR, Entry, read_entries, read_sidecar
 from db.kept import Int64Array, Kept
 from db.models import Model
 from db.schema import Int16Array, images, predictions
-from db.tag_index import TagIndex
 from db.thresholds import begins_with
-from db.truth_files import SIDECAR, Entry, read_entries, read_sidecar
 
 BESIDE = "beside"
 """Read the sidecars next to the local images of the database."""
@@ -116,7 +116,7 @@ class Truth:
 
 
 def read_truth(connection: Connection, model: Model, source: str) -> Truth:
-    """The tags that people gave, from a file or folder (`db.truth_files`), or from the sidecars `beside` the images.
+    """The tags that people gave, in a file or folder (`db.judging.truth_files`), or in sidecars `beside` the images.
 
     What is said of an image in several places counts together. Memory: about 100 bytes for an image while reading, 16
     once read, and 2 for each of its tags.

@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db import kept
-from db.caption_items import NAMESPACES, RATING, Int64Array, make_items, one_line
-from db.caption_options import CaptionOptions, Rating, Sort
+from db.export.items import NAMESPACES, RATING, Int64Array, make_items, one_line
+from db.export.options import CaptionOptions, Rating, Sort
 from db.kept import Kept
 from db.models import Tag
 from db.policies import Cut

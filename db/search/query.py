@@ -1,4 +1,4 @@
-r"""The query language: booru syntax over stored probabilities. Read into a tree of plain data; `db.search` asks SQL.
+r"""The query language: booru syntax over stored probabilities, read into a tree of plain data (`db.search.tree`).
 
     cat -dog                both: cat, and not dog
     cat ~ dog bird          cat or dog, and bird: `~` binds closer than the space does
@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from db.models import Model, Tag
 from db.policies import Cut
-from db.query_terms import Leaves, QueryError, Word, keyed, sign_of, words
-from db.query_tree import And, Node, Not, Or, Reaches, Under
+from db.search.terms import Leaves, QueryError, Word, keyed, sign_of, words
+from db.search.tree import And, Node, Not, Or, Reaches, Under
 from db.vocabulary import Vocabulary
 
 __all__ = ["And", "Node", "Not", "Or", "QueryError", "Reaches", "Under", "named_model", "parse", "quoted"]

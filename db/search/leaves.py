@@ -7,7 +7,7 @@
     of their own         thresholds by tag id
     up to few, indexed   the index finds images, the above checks them   the index finds the images
 
-Whether the index is asked is up to `db.search`, which sees the whole query.
+Whether the index is asked is up to `db.search.hits`, which sees the whole query.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,9 +36,9 @@ from sqlalchemy.types import UserDefinedType
 
 from db.models import Model
 from db.policies import NEVER
-from db.query_tree import Reaches
 from db.schema import Int16Array, SmallintArray, predictions, tag_scores
-from db.search_index import indexed_slice
+from db.search.index import indexed_slice
+from db.search.tree import Reaches
 from db.thresholds import start_of_slice
 
 FEW = 50

@@ -1,4 +1,4 @@
-"""The words of a query, and what a single one of them asks. The rules stand at the head of `db.query`."""
+"""The words of a query, and what a single one of them asks. The rules stand at the head of `db.search.query`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from db.errors import SettingsError, ThresholdError
 from db.models import Model
 from db.policies import NEVER, Cut, unknown_name
-from db.query_tree import Node, Not, Reaches, Under
 from db.scores import SCALE, to_probability, to_score
+from db.search.tree import Node, Not, Reaches, Under
 from db.vocabulary import WILDCARD, Vocabulary
 
 Word = re.Match[str]

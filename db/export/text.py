@@ -12,8 +12,8 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 
 import numpy as np
 
-from db.caption_items import unique_names
-from db.captions import Captioner, ObjectArray, Written, interleaved
+from db.export.captions import Captioner, ObjectArray, Written, interleaved
+from db.export.items import unique_names
 from db.kept import Kept
 from db.models import Tag
 from db.scores import SCALE

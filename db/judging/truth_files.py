@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from db.errors import SourceError
-from db.image_index import Reference, by_md5, by_path, by_sha256
+from db.judging.image_index import Reference, by_md5, by_path, by_sha256
 
 REFERENCES = ("uri", "path", "image_path", "image", "file_name", "sha256", "md5")
 TAGS = ("tags", "caption", "text", "tag_string")

@@ -1,4 +1,4 @@
-"""A query as plain data: what `db.query` reads and `db.search` asks."""
+"""A query as plain data: what `db.search.query` reads and `db.search.hits` asks."""
 
 from dataclasses import dataclass
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection
 
 from db import kept, models
+from db.judging.truth import Truth
 from db.kept import Int64Array, Kept, kept_images
 from db.models import Model
 from db.policies import Cut, Policy, resolve
 from db.schema import Int16Array, predictions
 from db.scores import SCALE
-from db.truth import Truth
 
 FloatArray = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]

@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from db.evaluation import Confusion, Counts, FloatArray
+from db.judging.evaluation import Confusion, Counts, FloatArray
 from db.models import Tag
 from db.policies import NEVER, Policy
 from db.scores import SCALE

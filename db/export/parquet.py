@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from db.caption_items import Int64Array
-from db.captions import Captioner, Written
 from db.errors import SettingsError
+from db.export.captions import Captioner, Written
+from db.export.items import Int64Array
 from db.kept import IMAGES_AT_ONCE, Kept
 from db.scores import SCALE
 

@@ -1,0 +1,1 @@
+"""Captions and tables from stored scores."""

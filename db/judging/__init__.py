@@ -1,0 +1,1 @@
+"""Stored scores compared with tags that people gave."""
