@@ -96,4 +96,8 @@ MCut = Annotated[
 Under = Annotated[
     str | None, typer.Option(help="Only images in this folder or under this s3:// prefix.", show_default=False)
 ]
+Query = Annotated[
+    str | None,
+    typer.Option("--query", "-q", help="Only images that this search finds, see `tagonce search`.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

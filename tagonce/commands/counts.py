@@ -19,6 +19,7 @@ def command(
     mcut: parameters.MCut = False,
     limit: Annotated[int, typer.Option(min=1, help="So many tags are shown, the most frequent ones.")] = 50,
     under: parameters.Under = None,
+    query: parameters.Query = None,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -26,8 +27,11 @@ def command(
     """How many images each tag would be given to, most frequent first. With --json all of them, a line a tag.
 
     Example: tagonce counts --threshold 0.35
+
+    With --query cat: which tags come together with cat, and how often.
     """
     from db.tag_counts import tag_counts
+    from tagonce import queries
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
     from tagonce.wiring import stored, stored_model
 
@@ -35,8 +39,10 @@ def command(
         threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
     )
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
-        resolved = resolve_policy(connection, stored_model(connection, model), policy, profile)
-        found = tag_counts(connection, resolved.model, resolved.cut, under=uri_prefix(under))
+        row = stored_model(connection, queries.model_named(query or "", model))
+        resolved = resolve_policy(connection, row, policy, profile)
+        where = queries.condition(connection, row, query, resolved.cut)
+        found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(under))
     if json:
         for one in found:
             ui.print_json_line(asdict(one))

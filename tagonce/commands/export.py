@@ -70,6 +70,7 @@ def command(
     top: parameters.Top = None,
     mcut: parameters.MCut = False,
     under: parameters.Under = None,
+    query: parameters.Query = None,
     exclude: Annotated[
         Texts,
         typer.Option(
@@ -205,6 +206,7 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
+    from tagonce import queries
     from tagonce.exports import Export, run
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
     from tagonce.wiring import stored, stored_model
@@ -237,7 +239,7 @@ def command(
     existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read() as connection:
-        row = stored_model(connection, model)
+        row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         summary = run(
             connection,
@@ -249,6 +251,8 @@ def command(
                 extension=extension,
                 existing=existing,
                 under=uri_prefix(under),
+                where=queries.condition(connection, row, query, resolved.cut),
+                query=query,
                 frequencies=frequencies,
             ),
         )

@@ -133,8 +133,8 @@ def command(
     from db.judging.truth import describe, read_truth
     from db.scores import to_score
     from db.search import hits as searches
-    from db.search.query import And, Node, Under, named_model, parse
-    from tagonce import mistakes
+    from db.search.query import And, Node, Under
+    from tagonce import mistakes, queries
     from tagonce.judging import find_tag
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
     from tagonce.wiring import stored, stored_model
@@ -142,16 +142,13 @@ def command(
     text = " ".join(query or ())
     if not text and truth is None:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
-    named = named_model(text)
-    if named and model:
-        raise SettingsError("The model is named twice, by --model and by model: in the query. Leave one away.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
-        row = stored_model(connection, named or model)
+        row = stored_model(connection, queries.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
         # An empty query is an error of its own; with --truth it means all images.
-        tree: Node = parse(text, row, tags, cut, prefix_of=uri_prefix) if text else And(())
+        tree: Node = queries.parsed(connection, row, text, cut) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(under))))
         if truth is not None:

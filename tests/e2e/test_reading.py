@@ -133,4 +133,7 @@ def test_models_lists_what_is_stored(tagonce: Callable[..., Outcome], stored: Pa
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {os.fspath(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """By name, without the records, which say when they were made."""
+    found = {os.fspath(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in found if name.endswith("export.json")} == {"tagonce-export.json", "all.jsonl.export.json"}
+    return {name: content for name, content in found.items() if not name.endswith("export.json")}

@@ -122,6 +122,26 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
 
 
+def test_a_query_says_of_which_images(run: Run) -> None:
+    """Of what is counted, and of what is exported; a bare tag asks for the threshold in force."""
+
+    def exported(*arguments: str) -> list[str]:
+        return [json.loads(line)["uri"] for line in run("export", "-f", "jsonl", *arguments).out.splitlines()]
+
+    counted = [json.loads(line) for line in run("counts", "--json", "--query", "cat").out.splitlines()]
+    assert {row["tag"]: row["images"] for row in counted} == {"safe": 1, "cat": 2, "saber_(fate)": 1}
+    assert exported("--query", "cat") == ["s3://b/0.jpg", "s3://b/2.jpg"]
+    assert exported("-q", "cat", "-t", "0.5") == ["s3://b/0.jpg"]
+    assert exported("-q", "cat ~ dog -category:character") == [
+        "s3://b/0.jpg",
+        "s3://b/1.jpg",
+    ]
+    assert exported("-q", "safe model:tiny", "--under", "s3://b/1") == ["s3://b/1.jpg"]
+    assert "named twice" in run("export", "-q", "cat model:tiny", "--model", "tiny", code=2).err
+    assert "no tag 'cta'" in run("counts", "-q", "cta", code=2).err
+    assert "has no predictions" in run("export", "-q", "cat dog", code=2).err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

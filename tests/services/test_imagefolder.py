@@ -1,0 +1,61 @@
+"""What `--format imagefolder` writes is what Hugging Face `datasets` loads: images with their captions."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from db import images, models, results
+from db.database import open_database
+from db.models import Tag
+from db.results import Prediction
+from db.scores import Scores
+from producer.sources import references
+from tests.fixtures.command import Outcome
+
+LOAD = """
+import json, sys
+from datasets import load_dataset
+rows = load_dataset("imagefolder", data_dir=sys.argv[1], split="train")
+json.dump([{**row, "image": row["image"].size} for row in rows], sys.stdout)
+"""
+
+
+def test_datasets_loads_an_imagefolder(
+    invoke: Callable[..., Outcome], make_photos: Callable[..., list[Path]], sqlite_url: str, tmp_path: Path
+) -> None:
+    """The first image keeps both tags, the second one, the third none; one lies in a folder of its own."""
+    folder = tmp_path / "photos"
+    make_photos(2)
+    make_photos(1, folder / "more", size=(30, 20))
+    database = open_database(sqlite_url)
+    with database.write() as connection:
+        tags = [Tag("big_cat"), Tag('"quoted", dog')]
+        model = models.register(
+            connection, name="m", weights_sha256="", spec={}, tag_list=tags, floor=100, default_threshold=3500
+        )
+        found = sorted(references(str(folder)), key=lambda one: one.uri)
+        for image_id, kept in zip(images.register(connection, found, model.id), (2, 1, 0), strict=True):
+            scores = Scores(np.arange(kept, dtype=np.int16), np.array([5000, 9000], np.int16)[:kept])
+            version = images.pending_among(connection, [image_id], model.id)[0].version
+            done = Prediction(image_id, version, 1, 48, 40, "jpeg", bytes(32), scores)
+            results.save(connection, model.id, [done], [])
+    database.close()
+    exported = invoke("export", "-f", "imagefolder", "--out", folder, "--database", sqlite_url)
+    assert exported.code == 0, exported.err
+    loaded = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD, folder],
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    rows = sorted(json.loads(loaded.stdout), key=lambda row: -len(row["tags"]))
+    assert [row["text"] for row in rows] == ['"quoted", dog, big cat', "big cat", ""]
+    assert [row["tags"] for row in rows] == [['"quoted", dog', "big_cat"], ["big_cat"], []]
+    assert [row["probabilities"] for row in rows] == [[0.9, 0.5], [0.5], []]
+    assert [row["image"] for row in rows] == [[48, 40], [48, 40], [30, 20]]
