@@ -94,8 +94,10 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
     option = f"--database {database}"
     ui.output.print("Go on with:")
     for line in (
+        f"{command} search 'animal:0.5 -dog:0.2' --sort cat {option}",
+        f"{command} thresholds diff 0.35 0.5 {option}",
         f"{command} export --threshold 0.35 --out {folder}/captions {option}",
-        f"{command} export --threshold 0.5 --format jsonl {option}",
+        f"{command} export --threshold 0.5 --format jsonl --query cat {option}",
         f"{command} status {option}",
         f"{command} predict {folder}/photos/chelsea.png --model demo",
         f"sqlite3 {folder}/tags.db 'select uri, probability from tag_probabilities where tag = \"cat\"'",  # noqa: S608

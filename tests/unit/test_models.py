@@ -348,7 +348,7 @@ class TestNetwork:
         plain.load_state_dict(load_file(spec.weights))
         with torch.inference_mode():
             expected = plain(noise).sigmoid()
-        torch.testing.assert_close(probabilities(spec, noise), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(probabilities(spec, noise), expected, atol=5e-6, rtol=0)
 
     def test_a_gated_head_multiplies_two_sigmoids_and_takes_no_third(
         self, jtp2_folder: Path, noise: torch.Tensor
@@ -362,7 +362,7 @@ class TestNetwork:
             outputs = plain(noise) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
         expected = outputs[:, :63].sigmoid() * outputs[:, 63:].sigmoid()
         found = probabilities(spec, noise)
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found, expected, atol=5e-6, rtol=0)  # sums in another order
         assert found.min() < 0.1
 
     def test_a_timm_checkpoint_gives_what_timm_makes_of_the_folder(self, timm_folder: Path) -> None:
@@ -371,7 +371,7 @@ class TestNetwork:
         plain = timm.create_model(f"local-dir:{timm_folder}", pretrained=True).eval()
         with torch.inference_mode():
             expected = plain(images).sigmoid()
-        torch.testing.assert_close(probabilities(spec, images), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(probabilities(spec, images), expected, atol=5e-6, rtol=0)
 
     def test_activation_none_leaves_the_outputs_alone(self, jtp1_folder: Path, noise: torch.Tensor) -> None:
         spec = read_folder(jtp1_folder)
