@@ -6,7 +6,7 @@ from dataclasses import asdict
 from heapq import nlargest
 from itertools import islice
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from db.judging.mistakes import Mistake
@@ -48,7 +48,7 @@ def _difference(mistake: Mistake) -> float:
 
 
 def _table(mistakes: Sequence[Mistake]) -> Table:
-    table = Table("image", "tag", "by people", "probability", box=None)
+    table = Table(Column("image", overflow="fold"), "tag", "by people", "probability", box=None)
     for one in mistakes:
         probability = "below the floor" if one.probability is None else f"{one.probability:.4f}"
         table.add_row(ui.name_of(one.uri), Text(one.tag), WORDS[one.kind], probability)

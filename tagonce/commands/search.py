@@ -229,7 +229,11 @@ def _print_path(hit: Hit, end: bytes) -> None:
 
 def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:
     table = Table(
-        "image", "size", *([Column(Text(sorted_by))] if sorted_by is not None else []), "tags asked for", box=None
+        Column("image", overflow="fold"),
+        "size",
+        *([Column(Text(sorted_by))] if sorted_by is not None else []),
+        "tags asked for",
+        box=None,
     )
     for hit in hits:
         size = "" if hit.width is None else f"{hit.width}x{hit.height}"
