@@ -13,7 +13,6 @@ to warm up and then timed. All stores have to give the same answers, or the run 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -315,14 +314,27 @@ STORES: dict[str, Callable[[Place], Any]] = {
 MADE: dict[str, Any] = {}
 
 
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(code)
+"""
+"""A process in between: a child starts with the peak memory of whoever starts it, and here are all those images."""
+
+
 def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
     """`tagonce export` in a process of its own."""
     command = [str(Path(sys.executable).with_name("tagonce")), "export", "--format", format_, "-t", threshold]
-    process = subprocess.Popen([*command, "--out", out, "--database", store.url], stderr=subprocess.DEVNULL)
-    _pid, status, usage = os.wait4(process.pid, 0)
-    if status:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, *command, "--out", out, "--database", store.url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
         raise SystemExit(f"The export of {out} failed.")
-    store.remarks[f"memory of the export to {format_}"] = f"{usage.ru_maxrss / 1024:,.0f} MB"
+    store.remarks[f"memory of the export to {format_}"] = f"{int(done.stdout):,} MB"
 
 
 def main() -> None:

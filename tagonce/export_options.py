@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from db.errors import SettingsError
-from db.export.options import CaptionOptions, Rating, Underscores, changed
+from db.export.options import CaptionOptions, Placement, Underscores, changed
 
 
 class Format(StrEnum):
@@ -42,9 +42,11 @@ class Existing(StrEnum):
 def defaults(format_: Format) -> CaptionOptions:
     """The options of a format when nobody says otherwise."""
     if format_ in TABLES:
-        return CaptionOptions(underscores=Underscores.KEEP, rating=Rating.THRESHOLD)
+        return CaptionOptions(underscores=Underscores.KEEP, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD)
     if format_ is Format.HYDRUS:
-        return CaptionOptions(separator="\n", category_prefix=True, rating=Rating.THRESHOLD)
+        return CaptionOptions(
+            separator="\n", category_prefix=True, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD
+        )
     return CaptionOptions()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection
 from db import models
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
-from db.export.images import Extent, extent
+from db.export.images import count_images, ends
 from db.export.items import NAMESPACES, unique_names
 from db.export.options import CaptionOptions
 from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
@@ -60,14 +61,15 @@ class Export:
     """File for the number of images of each tag; `-` is a table for the person who watches."""
 
 
-@dataclass(slots=True)
+@dataclass
 class _Run:
     """One export under way."""
 
     export: Export
     connection: Connection
     tags: list[Tag]
-    extent: Extent
+    total: int
+    """Images that there are to write."""
     bar: Progress
     captioner: Captioner = field(init=False)
     images: int = 0
@@ -87,16 +89,21 @@ class _Run:
         )
         self.frequencies = np.zeros(len(self.captioner.texts), dtype=np.int64)
 
+    @cached_property
+    def ends(self) -> tuple[str, str]:
+        """The first and the last uri. Asked for where names of files depend on it: it costs a walk over all images."""
+        return ends(self.connection, self.model, where=self.export.where, under=self.export.under)
+
     @property
     def folder(self) -> str:
-        return common_folder(self.extent.first, self.extent.last)
+        return common_folder(*self.ends)
 
     @property
     def model(self) -> models.Model:
         return self.export.resolved.model
 
     def batches(self) -> Iterator[tuple[Kept, Written]]:
-        task = self.bar.add_task("Exporting", total=self.extent.images)
+        task = self.bar.add_task("Exporting", total=self.total)
         found = kept_images(
             self.connection, self.model, self.captioner.reading, where=self.export.where, under=self.export.under
         )
@@ -138,12 +145,12 @@ def run(connection: Connection, export: Export) -> str:
     if export.format in PARQUETS:
         import_pyarrow()
     model = export.resolved.model
-    found = extent(connection, model, where=export.where, under=export.under)
-    if found is None:
+    total = count_images(connection, model, where=export.where, under=export.under)
+    if not total:
         chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
         raise SettingsError(f"{model.name} has no predictions{chosen} to export.")
     with ui.progress_bar() as bar:
-        job = _Run(export, connection, models.tag_names(connection, model.id), found, bar)
+        job = _Run(export, connection, models.tag_names(connection, model.id), total, bar)
         if export.format in SIDECARS:
             summary = _write_sidecars(job)
         elif export.format in PARQUETS:
@@ -160,7 +167,7 @@ def run(connection: Connection, export: Export) -> str:
 def _write_sidecars(job: _Run) -> str:
     export, captioner = job.export, job.captioner
     if export.out is None:
-        beside(job.extent.first, job.extent.last)
+        beside(*job.ends)
     look = export.existing is not Existing.OVERWRITE
     with destinations.small_files(export.out, look=look) as files:
         sidecars = Sidecars(
@@ -218,7 +225,7 @@ def _image_folder(job: _Run, out: str | None) -> str:
         return job.folder
     place = out if destinations.in_s3(out) else file_uri(str(Path(out).absolute()))
     folder = place[: place.rfind("/") + 1]
-    inside = all(uri.startswith(folder) for uri in (job.extent.first, job.extent.last))
+    inside = all(uri.startswith(folder) for uri in job.ends)
     return folder if inside else job.folder
 
 
@@ -229,7 +236,7 @@ def _write_parquet(job: _Run) -> str:
     metadata = {"tagonce": json.dumps(job.record(), ensure_ascii=False)}
     kind = LongParquet if job.export.format is Format.PARQUET else WideParquet
     limit = None if kind is LongParquet else images_in_a_file(len(job.captioner.texts))
-    several = limit is not None and job.extent.images > limit
+    several = limit is not None and job.total > limit
     names: list[str] = []
     # All files get their names when the last one is whole.
     with ExitStack() as wholes:

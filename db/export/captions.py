@@ -2,19 +2,21 @@
 
 What the options do, in this order:
 
- 1. Thresholds, top and MCut (`db.policies`) say which tags an image keeps. Ratings, where they are placed first or
-    last, are not asked: the most probable one that is stored is taken, ties by the model's list, and no other.
+ 1. Thresholds, top and MCut (`db.policies`) say which tags an image keeps. They are not asked about a category,
+    `rating` or `quality`, that is placed first or last: its most probable tag that is stored is taken, ties by the
+    model's list, and no other of that category.
  2. Replace: a tag with a rule for its name gets the new name. An empty one drops the tag.
  3. Expand: `name_(series)` of category character becomes `name`, a character, and `series`, a copyright, in this order.
     Each of them with a rule for its name gets the new name; that is not expanded again.
- 4. Drop: ratings, when they go nowhere; what the excludes match by its own name, by the name that replacing gave it or
-    by the name of the part; what says the same as a fixed text; what has no name.
+ 4. Drop: ratings and qualities, when they go nowhere; what the excludes match by its own name, by the name that
+    replacing gave it or by the name of the part; what says the same as a fixed text; what has no name.
  5. Write: the underscore rule, line ends as spaces, then `category:` before it, then escaping.
- 6. Duplicates, equal as written so far: a placed rating stays, else the most probable tag, ties by the model's list.
- 7. Max tags: so many of what is left, the most probable ones, ties by the model's list. A placed rating does not count.
- 8. Order: fixed texts, pinned tags as listed, the rating when it is first, the tags by category order, the rating when
-    it is last, fixed texts. Within each of these as `sort` says; what is equal there by falling score, ties by the
-    model's list.
+ 6. Duplicates, equal as written so far: a placed tag stays, else the most probable one, so too of two placed tags;
+    ties by the model's list.
+ 7. Max tags: so many of what is left, the most probable ones, ties by the model's list. Placed tags do not count.
+ 8. Order: fixed texts, pinned tags as listed, the rating and then the quality when they are first, the tags by category
+    order, the quality and then the rating when they are last, fixed texts. Within each of these as `sort` says; what is
+    equal there by falling score, ties by the model's list.
  9. The score, as `(tag:0.9123)`, cut down to four decimals, without zeros at the end. Fixed texts have none.
 10. The separator between them.
 
@@ -30,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db import kept
-from db.export.items import NAMESPACES, RATING, Int64Array, make_items, one_line
-from db.export.options import CaptionOptions, Rating, Sort
+from db.export.items import NAMESPACES, Int64Array, make_items, one_line
+from db.export.options import CaptionOptions, Sort
 from db.kept import Kept
 from db.models import Tag
 from db.policies import Cut
@@ -91,8 +93,10 @@ class Captioner:
         self._options = options
         self._cut = cut
         self._items = make_items(tags, options, namespaces)
-        self._ratings = np.array([tag.category == RATING for tag in tags], dtype=np.bool_)
-        self._places_rating = options.rating in {Rating.FIRST, Rating.LAST} and bool(self._ratings.any())
+        numbered: dict[str | None, int] = {category: number for number, category in enumerate(options.placed, start=1)}
+        # By tag id: 0, or which of the placed categories it is of.
+        self._placed = np.array([numbered.get(tag.category, 0) for tag in tags], dtype=np.int8)
+        self._places = bool(self._placed.any())
         counts = np.diff(self._items.starts)
         self._dropped = counts == 0
         self._expands = bool((counts > 1).any())
@@ -122,21 +126,21 @@ class Captioner:
 
     @property
     def reading(self) -> Cut:
-        """What to read from the database: all that the policy keeps, and ratings that it does not keep."""
+        """What to read from the database: all that the policy keeps, and all of the placed categories."""
         cut = self._cut
-        if not self._places_rating:
+        if not self._places:
             return cut
-        lowered = self._ratings if cut.mcut is None else True
+        lowered = self._placed > 0 if cut.mcut is None else True
         return Cut(np.where(lowered, cut.floor, cut.scores).astype(np.int16), cut.floor)
 
     def kept(self, batch: Kept) -> Kept:
         """What the policy keeps, before any option."""
-        return batch.only(kept.chosen(batch, self._cut)) if self._places_rating else batch
+        return batch.only(kept.chosen(batch, self._cut)) if self._places else batch
 
     def written(self, batch: Kept) -> Written:
         """Steps 1 to 8."""
-        if self._places_rating:
-            batch = batch.only(self._policy_and_best_rating(batch))
+        if self._places:
+            batch = batch.only(self._policy_and_placed(batch))
         if self._dropped.any():
             batch = batch.only(~self._dropped[batch.tag_ids])
         found = self._named(batch)
@@ -175,13 +179,14 @@ class Captioner:
         starts = found.offsets.tolist()
         return [[*self._prepend, *texts[s:e], *self._append] for s, e in pairwise(starts)]
 
-    def _policy_and_best_rating(self, batch: Kept) -> npt.NDArray[np.bool_]:
-        is_rating = self._ratings[batch.tag_ids]
-        mask = kept.chosen(batch, self._cut) & ~is_rating
-        # Scores fall within an image: its first rating is the most probable one.
-        places = np.flatnonzero(is_rating)
-        rows = batch.rows[places]
-        mask[places[_first_of_runs(rows)]] = True
+    def _policy_and_placed(self, batch: Kept) -> npt.NDArray[np.bool_]:
+        placed = self._placed[batch.tag_ids]
+        mask: npt.NDArray[np.bool_] = kept.chosen(batch, self._cut) & (placed == 0)
+        # Scores fall within an image: its first tag of a category is the most probable one.
+        places = np.flatnonzero(placed)
+        categories = len(self._options.placed) + 1
+        _, firsts = np.unique(batch.rows[places] * categories + placed[places], return_index=True)
+        mask[places[firsts]] = True
         return mask
 
     def _named(self, batch: Kept) -> Written:
@@ -200,7 +205,7 @@ class Captioner:
         places = np.flatnonzero(self._shared[found.items])
         items = found.items[places]
         text = found.rows[places] * (self._items.text_numbers.size + 1) + self._items.text_numbers[items]
-        # By image and text, a placed rating first; the sort is stable, so the others stay in falling order.
+        # By image and text, placed tags first; the sort is stable, so the others stay in falling order.
         order = np.lexsort((~self._items.placed[items], text))
         mask[places[order[~_first_of_runs(text[order])]]] = False
         return mask

@@ -2,15 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from db import models
 from db.errors import StopError
@@ -52,32 +52,35 @@ def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str 
             yield Tagged(uri, batch.widths[position], batch.heights[position], kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """What an export is going to write."""
-
-    images: int
-    first: str
-    """The lowest uri in bytewise order."""
-    last: str
-    """The highest one: what the two begin with, all between them begin with."""
-
-
-def extent(
+def count_images(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
-) -> Extent | None:
-    """How many images `kept_images` yields, and between which uris they lie; None when there are none."""
-    query = (
-        select(func.count(), func.min(images.c.uri), func.max(images.c.uri))
-        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == model.id)
-    )
-    if under:
-        query = query.where(begins_with(under))
-    if where is not None:
-        query = query.where(where)
-    count, first, last = connection.execute(query).one()
-    return Extent(count, first, last) if count else None
+) -> int:
+    """How many images `kept_images` yields."""
+    if where is None and not under:
+        # Without the table of images, which would be read from end to end.
+        query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model.id)
+    else:
+        query = _chosen(model, [func.count()], where, under)
+    return connection.scalar(query) or 0
+
+
+def ends(
+    connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
+) -> tuple[str, str]:
+    """The lowest and the highest uri in bytewise order: what the two begin with, all between them begin with."""
+    columns = [func.min(images.c.uri), func.max(images.c.uri)]
+    first, last = connection.execute(_chosen(model, columns, where, under)).one()
+    return first or "", last or ""
+
+
+def _chosen(
+    model: Model, columns: Sequence[ColumnElement[Any]], where: ColumnElement[bool] | None, under: str
+) -> Select[Any]:
+    source = predictions.join(images, images.c.id == predictions.c.image_id)
+    conditions = [predictions.c.model_id == model.id]
+    conditions += [begins_with(under)] if under else []
+    conditions += [where] if where is not None else []
+    return select(*columns).select_from(source).where(*conditions)
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from db.errors import SettingsError
-from db.export.options import CaptionOptions, Rating, plain_name, styled
+from db.export.options import CaptionOptions, Placement, plain_name, styled
 from db.models import Tag
 from db.policies import unknown_name
 
-RATING, CHARACTER, COPYRIGHT, GENERAL = "rating", "character", "copyright", "general"
+CHARACTER, COPYRIGHT, GENERAL = "character", "copyright", "general"
 NAMESPACES: Mapping[str, str] = {}
 """Prefixes of categories that are not called like the category."""
 
@@ -25,9 +25,9 @@ Int64Array = npt.NDArray[np.int64]
 
 class _Zone(IntEnum):
     PINNED = 0
-    RATING_FIRST = 1
+    FIRST = 1
     OTHERS = 2
-    RATING_LAST = 3
+    LAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Items:
     text_numbers: Int64Array
     """(items,) equal where the texts are equal; ascending as the texts are."""
     placed: npt.NDArray[np.bool_]
-    """(items,) ratings that have a place of their own."""
+    """(items,) those of a category that is placed first or last."""
 
 
 def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping[str, str] = NAMESPACES) -> Items:
@@ -59,13 +59,13 @@ def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping
     named = _named(tags, options)
     _check_categories(tags, options)
     texts, categories, counts, places = [], [], [], []
-    pinned = _Wanted(options.first)
-    for tag, parts in zip(tags, named, strict=True):
+    pinned, ends = _Wanted(options.first), _ends(options)
+    for parts in named:
         counts.append(len(parts))
         for name, category, known_as in parts:
             texts.append(_written(name, category, options, namespaces))
             categories.append(category)
-            places.append(_place(known_as, category, options, pinned, is_rating=tag.category == RATING))
+            places.append(ends.get(category) or _place(known_as, category, options, pinned))
     numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
     dense = {place: number for number, place in enumerate(sorted(set(places)))}
     return Items(
@@ -74,7 +74,7 @@ def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping
         np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
         np.array([dense[place] for place in places], dtype=np.int64),
         np.array([numbers[text] for text in texts], dtype=np.int64),
-        np.array([place[0] in {_Zone.RATING_FIRST, _Zone.RATING_LAST} for place in places], dtype=np.bool_),
+        np.array([place[0] in {_Zone.FIRST, _Zone.LAST} for place in places], dtype=np.bool_),
     )
 
 
@@ -99,6 +99,7 @@ def _named(tags: Sequence[Tag], options: CaptionOptions) -> Iterator[list[tuple[
     rules = {plain_name(old): new for old, new in options.replace}
     excluded = _Wanted(options.exclude)
     fixed = {plain_name(text) for text in (*options.prepend, *options.append)}
+    nowhere = [category for category, placement in options.placements.items() if placement is Placement.NONE]
     for tag in tags:
         renamed = rules.get(plain_name(tag.name), tag.name)
         parts = [(renamed, tag.category)]
@@ -106,7 +107,7 @@ def _named(tags: Sequence[Tag], options: CaptionOptions) -> Iterator[list[tuple[
             name, series = (rules.get(plain_name(part), part) for part in found.groups())
             parts = [(name, CHARACTER), (series, COPYRIGHT)]
         known = [(name, category, [plain_name(each) for each in (tag.name, renamed, name)]) for name, category in parts]
-        dropped = tag.category == RATING and options.rating is Rating.NONE
+        dropped = tag.category in nowhere
         yield [
             (name, category, names)
             for name, category, names in known
@@ -121,18 +122,20 @@ def _written(name: str, category: str | None, options: CaptionOptions, namespace
     return text.replace("(", r"\(").replace(")", r"\)") if options.escape else text
 
 
-def _place(
-    names: Sequence[str], category: str | None, options: CaptionOptions, pinned: "_Wanted", *, is_rating: bool
-) -> tuple[int, int, int]:
-    """Where a tag goes: (zone, place among the pinned, place among the categories)."""
-    if is_rating and options.rating is Rating.FIRST:
-        return _Zone.RATING_FIRST, 0, 0
-    if is_rating and options.rating is Rating.LAST:
-        return _Zone.RATING_LAST, 0, 0
+def _ends(options: CaptionOptions) -> dict[str | None, tuple[int, int]]:
+    """Where the placed categories go: (zone, place in it), the last zone the other way round than the first."""
+    return {
+        category: (_Zone.FIRST, number) if options.placements[category] is Placement.FIRST else (_Zone.LAST, -number)
+        for number, category in enumerate(options.placed)
+    }
+
+
+def _place(names: Sequence[str], category: str | None, options: CaptionOptions, pinned: "_Wanted") -> tuple[int, int]:
+    """Where a tag goes that is not placed: (zone, place in it)."""
     if (position := pinned.place(names)) is not None:
-        return _Zone.PINNED, position, 0
+        return _Zone.PINNED, position
     order = options.category_order
-    return _Zone.OTHERS, 0, order.index(category) if category in order else len(order)
+    return _Zone.OTHERS, order.index(category) if category in order else len(order)
 
 
 class _Wanted:

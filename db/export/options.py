@@ -25,14 +25,15 @@ class Underscores(StrEnum):
     """Spaces in names of more than three characters, as kohya's tagger does."""
 
 
-class Rating(StrEnum):
-    """Where the tags of the category `rating` go."""
+class Placement(StrEnum):
+    """Where the tags of a category go that says one thing of an image, in several grades: `rating`, `quality`."""
 
     FIRST = "first"
     """Only the most probable one that is stored, whatever its threshold, before the other tags."""
     LAST = "last"
     """The same, behind them."""
     NONE = "none"
+    """Nowhere: they are left out."""
     THRESHOLD = "threshold"
     """They are tags like all others."""
 
@@ -81,14 +82,25 @@ class CaptionOptions:
     """These categories first, in this order, then the others."""
     category_prefix: bool = False
     """`character:saber`; nothing for general tags and those without a category."""
-    rating: Rating = Rating.NONE
+    rating: Placement = Placement.NONE
+    quality: Placement = Placement.NONE
     max_tags: int | None = None
-    """So many of an image's tags, the most probable ones. Fixed texts and a placed rating do not count."""
+    """So many of an image's tags, the most probable ones. Fixed texts and tags placed first or last do not count."""
     sort: Sort = Sort.SCORE
     seed: int = 0
     """For the shuffle."""
     score_suffix: bool = False
     """`(tag:0.9123)`, the way prompts write weights."""
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """By category. Of two at the same end of a caption the earlier one here is nearer to that end."""
+        return {"rating": self.rating, "quality": self.quality}
+
+    @property
+    def placed(self) -> list[str]:
+        """The categories of which one tag goes first or last, in the order of `placements`."""
+        return [name for name, where in self.placements.items() if where in {Placement.FIRST, Placement.LAST}]
 
     def differences(self, other: "CaptionOptions") -> dict[str, Any]:
         """What is said otherwise than in `other`, as JSON values."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from db.errors import SettingsError
-from db.export.options import Rating, Sort, Underscores, read_replacements, replacement
+from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
 from tagonce import parameters, settings, ui
 from tagonce.export_options import SIDECARS, Existing, Format, with_options
 
@@ -107,10 +107,19 @@ def command(
         ),
     ] = False,
     rating: Annotated[
-        Rating | None,
+        Placement | None,
         typer.Option(
-            help="first, last: the most probable rating, in that place; none; threshold: like other tags. Default: "
-            "none in captions, threshold in tables and hydrus.",
+            help="first, last: the most probable rating, in that place, whatever its threshold; none; threshold: like "
+            "other tags. Default: none in captions, threshold in tables and hydrus.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
+    ] = None,
+    quality: Annotated[
+        Placement | None,
+        typer.Option(
+            help="The same for the category quality, for models that have it. With both first it comes behind the "
+            "rating, with both last before it.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -227,6 +236,7 @@ def command(
             "category_order": tuple(name.strip() for name in (category_order or "").split(",") if name.strip()),
             "category_prefix": category_prefix,
             "rating": rating,
+            "quality": quality,
             "max_tags": max_tags,
             "sort": sort,
             "seed": seed,

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from db.errors import SettingsError
-from db.export.options import CaptionOptions, Rating, Sort, Underscores
+from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.models import Tag
 from producer.references import file_path
 from tagonce.cli import app
@@ -105,8 +106,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, skimage_photos: Path) -> Tagg
 
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory: pytest.TempPathFactory, skimage_photos: Path, wd_folder: Path) -> Tagged:
-    """The same with a small random model that has ratings and a character, `solo`."""
-    return tag(tmp_path_factory.mktemp("rated"), skimage_photos, wd_folder, "0.3")
+    """The same with a small random model that has ratings, qualities and a character, `solo`."""
+    folder = tmp_path_factory.mktemp("rated")
+    model = shutil.copytree(wd_folder, folder / "tiny-graded")
+    listed = (model / "selected_tags.csv").read_text(encoding="utf-8")
+    listed = re.sub(r",(hi_res|absurd_res|sketch|comic),0,", r",\1,quality,", listed)
+    (model / "selected_tags.csv").write_text(listed, encoding="utf-8")
+    return tag(folder, skimage_photos, model, "0.3")
 
 
 OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
@@ -158,13 +164,13 @@ OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
 
 RATED_OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
     ([], {}),
-    (["--rating", "first"], {"rating": Rating.FIRST}),
-    (["--rating", "last"], {"rating": Rating.LAST}),
-    (["--rating", "none"], {"rating": Rating.NONE}),
-    (["--rating", "threshold"], {"rating": Rating.THRESHOLD}),
+    (["--rating", "first"], {"rating": Placement.FIRST}),
+    (["--rating", "last"], {"rating": Placement.LAST}),
+    (["--rating", "none"], {"rating": Placement.NONE}),
+    (["--rating", "threshold"], {"rating": Placement.THRESHOLD}),
     (
         ["--rating", "first", "--max-tags", "2", "--sort", "shuffle", "--first", "horn"],
-        {"rating": Rating.FIRST, "max_tags": 2, "sort": Sort.SHUFFLE, "first": ("horn",)},
+        {"rating": Placement.FIRST, "max_tags": 2, "sort": Sort.SHUFFLE, "first": ("horn",)},
     ),
     (
         ["--expand-characters", "--replace", "solo=hero_(the_epic)", "--replace", "horn=hero"],
@@ -180,7 +186,16 @@ RATED_OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
         },
     ),
     (["--category-order", "character,rating", "--rating", "threshold"],
-     {"category_order": ("character", "rating"), "rating": Rating.THRESHOLD}),
+     {"category_order": ("character", "rating"), "rating": Placement.THRESHOLD}),
+    (["--quality", "first"], {"quality": Placement.FIRST}),
+    (["--quality", "last"], {"quality": Placement.LAST}),
+    (["--quality", "none"], {"quality": Placement.NONE}),
+    (["--quality", "threshold"], {"quality": Placement.THRESHOLD}),
+    (["--rating", "first", "--quality", "first", "--max-tags", "2"],
+     {"rating": Placement.FIRST, "quality": Placement.FIRST, "max_tags": 2}),
+    (["--rating", "last", "--quality", "last", "--score-suffix"],
+     {"rating": Placement.LAST, "quality": Placement.LAST, "score_suffix": True}),
+    (["--rating", "last", "--quality", "first"], {"rating": Placement.LAST, "quality": Placement.FIRST}),
     (["--escape", "--replace", "solo=x_(y)"], {"escape": True, "replace": (("solo", "x_(y)"),)}),
 ]  # fmt: skip
 
@@ -202,7 +217,7 @@ def test_an_option_with_the_demo_model(
 
 
 @pytest.mark.parametrize(("arguments", "options"), RATED_OPTIONS)
-def test_an_option_with_ratings_and_characters(
+def test_an_option_with_ratings_qualities_and_characters(
     rated: Tagged, tmp_path: Path, arguments: list[str], options: dict[str, Any]
 ) -> None:
     as_written(rated, tmp_path, arguments, CaptionOptions(**options))
@@ -216,8 +231,13 @@ def test_no_option_of_these_tests_is_without_effect(name: str, request: pytest.F
         captions = list(tagged.captions(CaptionOptions(**options)))
         for option, value in options.items():
             without = {other: value for other, value in options.items() if other != option}
-            changes = value is not Rating.NONE  # the default
+            changes = value is not Placement.NONE  # the default
             assert (list(tagged.captions(CaptionOptions(**without))) != captions) == changes, (option, options)
+
+
+def test_a_model_without_ratings_and_qualities_has_none_to_place(demo: Tagged) -> None:
+    placed = demo.export("--rating", "first", "--quality", "last", "--format", "jsonl")
+    assert placed == demo.lines(CaptionOptions())
 
 
 def test_aliases_come_from_a_file_and_the_command_line_wins(demo: Tagged, tmp_path: Path) -> None:
@@ -240,9 +260,9 @@ def test_thresholds_by_category_and_tag(demo: Tagged) -> None:
 
 @pytest.mark.parametrize("name", ["demo", "rated"])
 def test_a_table_of_tags(name: str, request: pytest.FixtureRequest) -> None:
-    """CSV with the model's own names; ratings are tags like others there."""
+    """CSV with the model's own names; ratings and qualities are tags like others there."""
     tagged: Tagged = request.getfixturevalue(name)
-    options = CaptionOptions(underscores=Underscores.KEEP, rating=Rating.THRESHOLD)
+    options = CaptionOptions(underscores=Underscores.KEEP, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD)
     expected = io.StringIO()
     writer = csv.writer(expected, lineterminator="\n")
     writer.writerow(["uri", "tag", "category", "probability"])
@@ -262,10 +282,12 @@ def test_kohyas_metadata(demo: Tagged) -> None:
 
 def test_hydrus_sidecars(rated: Tagged, tmp_path: Path) -> None:
     rated.export("--format", "hydrus", "--out", str(tmp_path))
-    options = CaptionOptions(separator="\n", category_prefix=True, rating=Rating.THRESHOLD)
+    options = CaptionOptions(
+        separator="\n", category_prefix=True, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD
+    )
     written = {path.name: path.read_bytes().decode() for path in tmp_path.glob("*.txt")}
     assert written == {f"{Path(uri).name}.txt": caption + "\n" for uri, caption in rated.captions(options)}
-    assert any("rating:general\n" in text for text in written.values())
+    assert any("rating:general\n" in text and "quality:" in text for text in written.values())
 
 
 def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from db import images, models, profiles, results
 from db.database import Database, open_database
 from db.errors import SettingsError
 from db.export import parquet as export_parquet
-from db.export.options import CaptionOptions, Rating, Sort, Underscores
+from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.models import Model, Tag
 from db.policies import Policy
 from db.results import Prediction
@@ -149,7 +149,8 @@ IN_CAPTIONS: dict[str, Any] = {
     "append": ("end",),
     "escape": True,
     "score_suffix": True,
-    "rating": Rating.LAST,
+    "rating": Placement.LAST,
+    "quality": Placement.LAST,
 }
 
 
@@ -191,7 +192,7 @@ def test_imagefolder_metadata_has_the_same_keys_in_every_line(store: Store, tmp_
     assert lines == [*(json.dumps(row, ensure_ascii=False) for row in expected), ""]
 
 
-@pytest.mark.parametrize("given", [{}, EVERYTHING | {"rating": Rating.FIRST, "underscores": Underscores.SPACES}])
+@pytest.mark.parametrize("given", [{}, EVERYTHING | {"rating": Placement.FIRST, "underscores": Underscores.SPACES}])
 def test_long_csv_is_what_csv_writes(store: Store, tmp_path: Path, given: dict[str, Any]) -> None:
     store.export(Format.CSV, tmp_path / "a.csv", **given)
     named = [Tag(name, tag.category) for name, tag in zip(NAMES, TAGS, strict=True)]
@@ -323,7 +324,7 @@ def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: S
 # ── Parquet ──
 
 
-@pytest.mark.parametrize("given", [{}, EVERYTHING | {"rating": Rating.FIRST}])
+@pytest.mark.parametrize("given", [{}, EVERYTHING | {"rating": Placement.FIRST, "quality": Placement.FIRST}])
 def test_long_parquet_has_a_row_a_tag(store: Store, tmp_path: Path, given: dict[str, Any]) -> None:
     store.export(Format.PARQUET, tmp_path / "long.parquet", **given)
     table = pq.read_table(tmp_path / "long.parquet")
@@ -382,7 +383,7 @@ def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: 
         tmp_path / "w.parquet",
         replace=(("grey_hair", "gray_hair"), ("long_hair", "uri"), ("a_b", "")),
         exclude=("explicit*",),
-        rating=Rating.NONE,
+        rating=Placement.NONE,
     )
     columns = pq.read_table(tmp_path / "w.parquet").to_pydict()
     grey, gray = (next(n for n, tag in enumerate(TAGS) if tag.name == name) for name in ("grey_hair", "gray_hair"))
@@ -407,16 +408,17 @@ def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monk
 @pytest.mark.parametrize(
     "policy", [Policy(SCORE, top=2), Policy(mcut=True), Policy(SCORE, {"rating": 9000}, mcut=True)]
 )
-def test_a_placed_rating_takes_nothing_from_other_policies(store: Store, tmp_path: Path, policy: Policy) -> None:
-    """The best stored rating comes first, and the other tags are those that the policy keeps without it."""
-    store.export(Format.CSV, tmp_path / "with.csv", policy, rating=Rating.FIRST)
-    store.export(Format.CSV, tmp_path / "without.csv", policy, rating=Rating.NONE)
+def test_what_is_placed_takes_nothing_from_other_policies(store: Store, tmp_path: Path, policy: Policy) -> None:
+    """The best stored rating and quality come first, and the others are those that the policy keeps without them."""
+    store.export(Format.CSV, tmp_path / "with.csv", policy, rating=Placement.FIRST, quality=Placement.FIRST)
+    store.export(Format.CSV, tmp_path / "without.csv", policy, rating=Placement.NONE, quality=Placement.NONE)
     found = rows_by_uri(tmp_path / "with.csv")
     others = rows_by_uri(tmp_path / "without.csv")
     assert sum(map(len, others.values())) > IMAGES
     for uri, scores in zip(store.uris, store.scores, strict=True):
-        ratings = sorted((-score, tag) for tag, score in scores.items() if TAGS[tag].category == "rating")
-        first = [TAGS[tag].name for _, tag in ratings[:1]]
+        ranked = sorted(scores, key=lambda tag: (-scores[tag], tag))
+        placed = [[tag for tag in ranked if TAGS[tag].category == category] for category in ("rating", "quality")]
+        first = [NAMES[tags[0]] for tags in placed if tags]
         expected = [name for name in others.get(uri, []) if name not in first]
         assert found.get(uri, []) == first + expected
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.errors import SettingsError
 from db.export.captions import Captioner, score_text, shuffle_hash
-from db.export.options import CaptionOptions, Rating, Sort, Underscores, read_replacements, replacement
+from db.export.options import CaptionOptions, Placement, Sort, Underscores, read_replacements, replacement
 from db.export.text import json_inner, json_text
 from db.kept import Kept
 from db.models import Tag
@@ -30,9 +30,10 @@ TAGS = [
     Tag("été", "artist"), Tag("", "general"), Tag(" ", "general"), Tag("general", "general"), Tag("line\nend", "meta"),
     Tag("grey_hair", "general"), Tag("gray_hair", "general"), Tag("🐈_cat", "general"), Tag("*", "general"),
     Tag("solo", "general"), Tag("solo", "meta"), Tag("=_=", "general"), Tag("explicit", "meta"),
+    Tag("best_quality", "quality"), Tag("bad_quality", "quality"), Tag("general", "quality"),
 ]  # fmt: skip
 NAMES = sorted({tag.name for tag in TAGS if tag.name.strip()})
-CATEGORIES = ["rating", "general", "copyright", "character", "artist", "meta"]
+CATEGORIES = ["rating", "quality", "general", "copyright", "character", "artist", "meta"]
 
 
 def batch_of(rows: Sequence[dict[int, int]], uris: Sequence[str] | None = None) -> Kept:
@@ -78,6 +79,9 @@ def caption(names: dict[str, float], tags: Sequence[Tag] = TAGS, **options: Any)
 HAIR = {"long_hair": 0.9, "1girl": 0.95, "^_^": 0.6, "a_b": 0.7}
 PEOPLE = {"saber_(fate)": 0.9, "1girl": 0.8, "fate": 0.7, "été": 0.6}
 RATED = {"general": 0.4, "sensitive": 0.3, "1girl": 0.8, "solo": 0.7}
+GRADED = RATED | {"bad_quality": 0.1, "best_quality": 0.2}
+BOTH_FIRST = {"rating": Placement.FIRST, "quality": Placement.FIRST}
+BOTH_LAST = {"rating": Placement.LAST, "quality": Placement.LAST}
 
 
 @pytest.mark.parametrize(
@@ -112,14 +116,33 @@ RATED = {"general": 0.4, "sensitive": 0.3, "1girl": 0.8, "solo": 0.7}
         ({"odd_(x))": 0.9, "(fate)": 0.8}, {"expand_characters": True}, "odd (x)), (fate)"),
         ({"x_(y)": 0.9}, {"expand_characters": True}, "x (y)"),
         (RATED, {}, "1girl, solo"),
-        (RATED, {"rating": Rating.FIRST}, "general, 1girl, solo"),
-        (RATED, {"rating": Rating.LAST, "category_prefix": True}, "1girl, solo, rating:general"),
-        (RATED, {"rating": Rating.THRESHOLD}, "1girl, solo"),
-        (RATED | {"sensitive": 0.9}, {"rating": Rating.THRESHOLD}, "sensitive, 1girl, solo"),
-        (RATED | {"sensitive": 0.9}, {"rating": Rating.LAST}, "1girl, solo, sensitive"),
-        (RATED, {"rating": Rating.FIRST, "exclude": ("general",)}, "1girl, solo"),
-        (RATED, {"rating": Rating.FIRST, "first": ("solo",), "max_tags": 1}, "general, 1girl"),
-        (RATED, {"rating": Rating.FIRST, "first": ("solo",)}, "solo, general, 1girl"),
+        (RATED, {"rating": Placement.FIRST}, "general, 1girl, solo"),
+        (RATED, {"rating": Placement.LAST, "category_prefix": True}, "1girl, solo, rating:general"),
+        (RATED, {"rating": Placement.THRESHOLD}, "1girl, solo"),
+        (RATED | {"sensitive": 0.9}, {"rating": Placement.THRESHOLD}, "sensitive, 1girl, solo"),
+        (RATED | {"sensitive": 0.9}, {"rating": Placement.LAST}, "1girl, solo, sensitive"),
+        (RATED, {"rating": Placement.FIRST, "exclude": ("general",)}, "1girl, solo"),
+        (RATED, {"rating": Placement.FIRST, "first": ("solo",), "max_tags": 1}, "general, 1girl"),
+        (RATED, {"rating": Placement.FIRST, "first": ("solo",)}, "solo, general, 1girl"),
+        (GRADED | {"best_quality": 0.9}, {}, "1girl, solo"),
+        (GRADED, {"quality": Placement.FIRST}, "best quality, 1girl, solo"),
+        (GRADED, {"quality": Placement.LAST}, "1girl, solo, best quality"),
+        (GRADED | {"bad_quality": 0.2}, {"quality": Placement.LAST}, "1girl, solo, best quality"),
+        (GRADED | {"bad_quality": 0.9}, {"quality": Placement.THRESHOLD}, "bad quality, 1girl, solo"),
+        (GRADED, BOTH_FIRST, "general, best quality, 1girl, solo"),
+        (GRADED, BOTH_LAST | {"category_prefix": True}, "1girl, solo, quality:best quality, rating:general"),
+        (GRADED, {"rating": Placement.LAST, "quality": Placement.FIRST}, "best quality, 1girl, solo, general"),
+        (GRADED, BOTH_FIRST | {"first": ("solo",)}, "solo, general, best quality, 1girl"),
+        (GRADED, BOTH_FIRST | {"first": ("best_quality",), "max_tags": 1}, "general, best quality, 1girl"),
+        (GRADED, BOTH_LAST | {"exclude": ("best_quality",)}, "1girl, solo, general"),
+        (GRADED, BOTH_FIRST | {"replace": (("best_quality", "general"),)}, "general, 1girl, solo"),
+        (
+            GRADED | {"best_quality": 0.5},
+            BOTH_LAST | {"replace": (("general", "best_quality"),), "score_suffix": True},
+            "(1girl:0.8), (solo:0.7), (best quality:0.5)",
+        ),
+        (RATED, BOTH_FIRST, "general, 1girl, solo"),
+        (HAIR, BOTH_LAST, "1girl, long hair, a b, ^_^"),
     ],
 )
 def test_a_caption_by_hand(tags: dict[str, float], options: dict[str, Any], expected: str) -> None:
@@ -213,7 +236,8 @@ options_strategy = st.builds(
     append=st.lists(st.sampled_from(["end", "1girl"]), max_size=2).map(tuple),
     category_order=st.lists(st.sampled_from(CATEGORIES), max_size=3, unique=True).map(tuple),
     category_prefix=st.booleans(),
-    rating=st.sampled_from(Rating),
+    rating=st.sampled_from(Placement),
+    quality=st.sampled_from(Placement),
     max_tags=st.one_of(st.none(), st.integers(1, 8)),
     sort=st.sampled_from(Sort),
     seed=st.integers(-3, 2**70),
@@ -247,11 +271,65 @@ def test_any_options_give_what_the_plain_loop_gives(
     assert [f'"{text}"' for text in texts] == [json_text(straight_caption(*each)) for each in straight]
 
 
-@given(rows=st.lists(row_strategy, max_size=3), thresholds=thresholds_strategy, rating=st.sampled_from(Rating))
-def test_what_the_policy_keeps_is_there_whatever_is_read_for_the_rating(
-    rows: list[dict[int, int]], thresholds: list[int], rating: Rating
+often_placed = st.sampled_from([Placement.FIRST, Placement.LAST, *Placement])
+
+
+@given(
+    tags=st.lists(
+        st.builds(Tag, st.sampled_from("abcd"), st.sampled_from(["rating", "quality", "general"])),
+        min_size=3,
+        max_size=8,
+    ),
+    rows=st.lists(st.lists(st.sampled_from([0, 100, 3500, 3501]), min_size=8, max_size=8), min_size=1, max_size=4),
+    threshold=st.sampled_from([100, 3501, NEVER]),
+    options=st.builds(
+        CaptionOptions,
+        rating=often_placed,
+        quality=often_placed,
+        exclude=st.lists(st.sampled_from("abcd"), max_size=1).map(tuple),
+        first=st.lists(st.sampled_from("abcd"), max_size=2).map(tuple),
+        max_tags=st.one_of(st.none(), st.integers(1, 3)),
+        sort=st.sampled_from(Sort),
+        category_prefix=st.booleans(),
+        score_suffix=st.booleans(),
+    ),
+)
+def test_rating_and_quality_of_any_model_go_where_the_plain_loop_puts_them(
+    tags: list[Tag], rows: list[list[int]], threshold: int, options: CaptionOptions
 ) -> None:
-    captioner = Captioner(CaptionOptions(rating=rating), TAGS, cut_at(thresholds))
+    """In any order in the model's list, with ties, with equal names, and where a model lacks one or both of them."""
+    stored = [{tag_id: score for tag_id, score in enumerate(row[: len(tags)]) if score} for row in rows]
+    captioner = Captioner(options, tags, cut_at(threshold, tags))
+    batch = read(stored, captioner.reading)
+    thresholds = [threshold] * len(tags)
+    expected = [
+        straight_caption(uri, row, tags, thresholds, options) for uri, row in zip(batch.uris, stored, strict=True)
+    ]
+    assert captioner.captions(captioner.written(batch)) == expected
+
+
+@pytest.mark.parametrize("options", [BOTH_FIRST, {"rating": Placement.FIRST}, {"quality": Placement.LAST}, {}])
+def test_what_is_read_beside_the_policy_is_the_placed_categories(options: dict[str, Placement]) -> None:
+    """Where nothing is placed the cut itself is read, so that the database applies a single threshold."""
+    cut = cut_at(5000)
+    reading = Captioner(CaptionOptions(**options), TAGS, cut).reading
+    placed = [tag.category in options for tag in TAGS]
+    assert reading.scores.tolist() == [FLOOR if one else 5000 for one in placed]
+    assert (reading is cut) == (not options)
+    unplaced = [Tag(tag.name, "general") for tag in TAGS]
+    assert Captioner(CaptionOptions(**options), unplaced, cut).reading is cut
+
+
+@given(
+    rows=st.lists(row_strategy, max_size=3),
+    thresholds=thresholds_strategy,
+    rating=st.sampled_from(Placement),
+    quality=st.sampled_from(Placement),
+)
+def test_what_the_policy_keeps_is_there_whatever_is_read_for_the_placed_categories(
+    rows: list[dict[int, int]], thresholds: list[int], rating: Placement, quality: Placement
+) -> None:
+    captioner = Captioner(CaptionOptions(rating=rating, quality=quality), TAGS, cut_at(thresholds))
     kept = captioner.kept(read(rows, captioner.reading))
     expected = read(rows, cut_at(thresholds))
     assert kept.offsets.tolist() == expected.offsets.tolist()
