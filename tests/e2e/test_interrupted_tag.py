@@ -11,10 +11,10 @@ from producer.references import file_uri
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
 
-PHOTOS = 240
+PHOTOS = 160
 STEP = 12
 ORIGINALS = 4
-SETTINGS = {"TAGONCE_CHUNK_SIZE": "4", "TAGONCE_BATCH_SIZE": "1", "TAGONCE_CONCURRENCY": "1", "TAGONCE_LOADERS": "1"}
+SETTINGS = {"TAGONCE_CHUNK_SIZE": "4", "TAGONCE_CONCURRENCY": "1", "TAGONCE_LOADERS": "1"}
 """Little at a time, so that half-way is a place."""
 
 
