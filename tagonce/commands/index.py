@@ -22,7 +22,7 @@ def command(
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Make searches faster, for 100 to 400 bytes an image. Optional, one a model; it stays up to date by itself.
+    """Make searches faster, for 70 to 400 bytes an image. Optional, one a model; it stays up to date by itself.
 
     Example: tagonce index --threshold 0.2
     """
