@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, select, update
 
+from db import bulk
+from db.among import among
 from db.errors import Reason
-from db.schema import failures, images, packed_predictions, predictions, tag_scores
+from db.schema import failures, images, predictions, tag_scores
 from db.scores import Scores
 from db.upsert import insert_into
 
@@ -48,11 +49,11 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     if done:
         _save_facts(connection, done)
         _save_scores(connection, model_id, done)
-        connection.execute(delete(failures).where(*_of(failures, model_id, done)))
+        connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
     if failed := _not_predicted(connection, model_id, failed):
         _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
         # What is left is of an older version of the file and says nothing about the one that failed.
-        connection.execute(delete(predictions).where(*_of(predictions, model_id, failed)))
+        connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, failed)))
 
 
 def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> dict[int, str]:
@@ -61,71 +62,68 @@ def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> di
     Workers that have the same images write one after the other, in the order of ids and so without a deadlock. Else one
     could insert a prediction and another, which does not see it yet, a failure. SQLite has one writer anyway.
     """
-    query = select(images.c.id, images.c.version).where(images.c.id.in_([one.image_id for one in results]))
+    ids = [one.image_id for one in results]
+    query = select(images.c.id, images.c.version).where(among(connection, images.c.id, ids))
     if connection.dialect.name == "postgresql":
         query = query.order_by(images.c.id).with_for_update(key_share=True)
     return {row.id: row.version for row in connection.execute(query)}
 
 
-def _of(table: Table, model_id: int, results: Sequence[Prediction | Failure]) -> tuple[ColumnElement[bool], ...]:
-    return table.c.model_id == model_id, table.c.image_id.in_([one.image_id for one in results])
+def _of(
+    connection: Connection, table: Table, model_id: int, results: Sequence[Prediction | Failure]
+) -> tuple[ColumnElement[bool], ...]:
+    ids = [one.image_id for one in results]
+    return table.c.model_id == model_id, among(connection, table.c.image_id, ids)
 
 
 def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failure]) -> list[Failure]:
     """Without those that another worker, which had the same chunk, predicted meanwhile."""
     if not failed:
         return []
-    present = select(predictions.c.image_id, predictions.c.image_version).where(*_of(predictions, model_id, failed))
+    present = select(predictions.c.image_id, predictions.c.image_version).where(
+        *_of(connection, predictions, model_id, failed)
+    )
     versions = {row.image_id: row.image_version for row in connection.execute(present)}
     return [one for one in failed if versions.get(one.image_id) != one.image_version]
 
 
 def _save_facts(connection: Connection, done: Sequence[Prediction]) -> None:
+    """What was found out about the files. Of a file that another model read before, all of it is known."""
+    facts = [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done]
+    if connection.dialect.name == "postgresql":
+        bulk.update_facts(connection, facts)
+        return
+    names = ("bytes", "width", "height", "format", "sha256")
     connection.execute(
         update(images)
-        .where(images.c.id == bindparam("row_id"))
-        .values({name: bindparam(f"new_{name}") for name in ("bytes", "width", "height", "format", "sha256")}),
-        [
-            {
-                "row_id": one.image_id,
-                "new_bytes": one.file_bytes,
-                "new_width": one.width,
-                "new_height": one.height,
-                "new_format": one.format,
-                "new_sha256": one.sha256,
-            }
-            for one in done
-        ],
+        .where(images.c.id == bindparam("row_id"), images.c.sha256.is_distinct_from(bindparam("new_sha256")))
+        .values({name: bindparam(f"new_{name}") for name in names}),
+        [dict(zip(("row_id", *(f"new_{name}" for name in names)), one, strict=True)) for one in facts],
     )
 
 
 def _save_scores(connection: Connection, model_id: int, done: Sequence[Prediction]) -> None:
+    # On SQLite a trigger takes the scores along, so a second run leaves no tag of the first behind.
+    connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
     now = datetime.now(UTC)
-    rows: list[dict[str, Any]] = [
-        {
-            "model_id": model_id,
-            "image_id": one.image_id,
-            "image_version": one.image_version,
-            "predicted_at": now,
-        }
-        for one in done
-    ]
     if connection.dialect.name == "postgresql":
-        for row, one in zip(rows, done, strict=True):
-            row |= {"tag_ids": one.scores.tag_ids, "scores": one.scores.scores}
-        statement = insert_into(connection, packed_predictions)
-        replaced = ("image_version", "predicted_at", "tag_ids", "scores")
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["model_id", "image_id"],
-                set_={name: statement.excluded[name] for name in replaced},
-            ),
-            rows,
+        bulk.copy_predictions(
+            connection,
+            ((model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done),
         )
         return
-    # Deleting the prediction takes its scores along (a trigger), so a second run leaves no tag of the first behind.
-    connection.execute(delete(predictions).where(*_of(predictions, model_id, done)))
-    connection.execute(insert(predictions), rows)
+    connection.execute(
+        insert(predictions),
+        [
+            {
+                "model_id": model_id,
+                "image_id": one.image_id,
+                "image_version": one.image_version,
+                "predicted_at": now,
+            }
+            for one in done
+        ],
+    )
     scores = [
         {"model_id": model_id, "image_id": one.image_id, "tag_id": tag_id, "score": score}
         for one in done

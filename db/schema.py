@@ -20,8 +20,10 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Identity,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -82,6 +84,7 @@ images = Table(
     Column("format", String(16)),
     Column("sha256", LargeBinary(32)),
     Column("added_at", UtcDateTime, nullable=False),
+    Index("ix_images_sha256", "sha256", postgresql_using="hash"),
 )
 
 models = Table(
@@ -148,6 +151,21 @@ deliveries = Table(
     Column("deliveries", Integer, nullable=False),
 )
 """Chunks that a worker holds, or held when it died. Empty when nothing runs."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("device", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("duplicates", Integer, nullable=False),
+    Column("active_seconds", Double, nullable=False),
+    *(Column(f"{stage}_seconds", Double, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
+    *(Column(f"{stage}_images", Integer, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
+)
+"""What each worker did in its last minute of work, as `db.workers` says. A row a process, written with its results."""
 
 tag_scores = Table(
     "tag_scores",

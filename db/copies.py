@@ -1,0 +1,77 @@
+"""The same bytes under another reference: what a model said about them once, it would say again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, and_, func, literal, select, union_all
+
+from db.among import among
+from db.schema import Int16Array, images, predictions
+from db.scores import Scores
+from db.thresholds import Packed, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored about some bytes."""
+
+    width: int
+    height: int
+    format: str
+    scores: Scores
+
+
+def known(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Mapping[bytes, Known]:
+    """Those of these files, by the SHA-256 of their bytes, that the model has predicted under any reference."""
+    if not hashes:
+        return {}
+    one_of = _one_image_of_each(connection, model_id, hashes)
+    if not one_of:
+        return {}
+    query = (
+        select(images.c.sha256, images.c.width, images.c.height, images.c.format, Packed(0).label("packed"))
+        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+        .where(predictions.c.model_id == model_id, among(connection, predictions.c.image_id, one_of))
+    )
+    rows = connection.execute(query).all()
+    counts, tag_ids, scores = unpack(connection.dialect.name, [row.packed for row in rows])
+    ends = np.cumsum(counts)[:-1]
+    pairs = zip(np.split(tag_ids, ends), np.split(scores, ends), strict=True)
+    return {
+        row.sha256: Known(row.width, row.height, row.format, _ascending(*pair))
+        for row, pair in zip(rows, pairs, strict=True)
+    }
+
+
+def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> list[int]:
+    wanted = _rows(connection, hashes)
+    # One look into the index a hash: a placeholder picture may be there a million times.
+    predicted = and_(
+        predictions.c.model_id == model_id,
+        predictions.c.image_id == images.c.id,
+        predictions.c.image_version == images.c.version,
+    )
+    one = (
+        select(images.c.id)
+        .join(predictions, predicted)
+        .where(images.c.sha256 == wanted.c.sha256)
+        .limit(1)
+        .correlate(wanted)
+        .scalar_subquery()
+    )
+    return [found for found in connection.scalars(select(one).select_from(wanted)) if found is not None]
+
+
+def _rows(connection: Connection, hashes: Sequence[bytes]) -> FromClause:
+    """A relation with a column `sha256`."""
+    if connection.dialect.name == "postgresql":
+        rows = func.unnest(literal(list(hashes), ARRAY(LargeBinary))).table_valued("sha256", name="wanted")
+        # With its column named in SQL, or `wanted.sha256` is the function sha256() of `wanted`.
+        return rows.render_derived()
+    return union_all(*(select(literal(one, LargeBinary).label("sha256")) for one in hashes)).subquery("wanted")
+
+
+def _ascending(tag_ids: Int16Array, scores: Int16Array) -> Scores:
+    order = np.lexsort((tag_ids, scores))
+    return Scores(tag_ids[order], scores[order])

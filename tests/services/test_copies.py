@@ -1,0 +1,98 @@
+"""The same bytes under another reference are found by their hash, on both databases."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from db import results
+from db.copies import known
+from db.database import Database
+from db.errors import TransientError
+from db.models import Model
+from db.results import Prediction
+from db.scores import NO_SCORES, Scores
+
+Register = Callable[..., list[int]]
+
+SCORES = Scores(np.array([7, 2, 3, 0], np.int16), np.array([100, 250, 250, 9_999], np.int16))
+
+
+def save(database: Database, model: Model, image_id: int, content: bytes, scores: Scores, version: str = "1") -> None:
+    with database.write() as connection:
+        done = Prediction(image_id, version, 10, 640, 480, "webp", content, scores)
+        results.save(connection, model.id, [done], [])
+
+
+def test_scores_and_facts_come_back_as_they_were_stored(database: Database, model: Model, registered: Register) -> None:
+    first, second, third = registered(3)
+    save(database, model, first, b"a" * 32, SCORES)
+    save(database, model, second, b"a" * 32, SCORES)
+    save(database, model, third, b"b" * 32, NO_SCORES)
+    with database.read() as connection:
+        found = known(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])
+    assert set(found) == {b"a" * 32, b"b" * 32}
+    one = found[b"a" * 32]
+    assert (one.width, one.height, one.format) == (640, 480, "webp")
+    assert (one.scores.tag_ids.tolist(), one.scores.scores.tolist()) == ([7, 2, 3, 0], [100, 250, 250, 9_999])
+    assert len(found[b"b" * 32].scores) == 0
+
+
+def test_another_model_and_an_older_file_say_nothing(
+    database: Database, model: Model, other_model: Model, registered: Register
+) -> None:
+    first, second = registered(2)
+    save(database, model, first, b"a" * 32, SCORES)
+    save(database, model, second, b"b" * 32, SCORES)
+    registered(2, version="2")
+    save(database, model, first, b"c" * 32, SCORES, version="2")
+    with database.read() as connection:
+        assert known(connection, other_model.id, [b"c" * 32]) == {}
+        assert set(known(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])) == {b"c" * 32}
+        assert known(connection, model.id, []) == {}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_index_is_used(database: Database, model: Model, registered: Register) -> None:
+    registered(500)
+    with database.write() as connection:
+        connection.execute(text("update images set sha256 = sha256(uri::bytea)"))
+        connection.execute(text("analyze images"))
+        plan = connection.scalars(text("explain select id from images where sha256 = sha256('x')")).all()
+    assert "ix_images_sha256" in "\n".join(plan)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_connection_lost_while_rows_are_copied_will_pass(
+    database: Database, model: Model, registered: Register
+) -> None:
+    """Nothing of the chunk is there, and the next one is written over a new connection."""
+    (one,) = registered(1)
+    done = Prediction(one, "1", 10, 640, 480, "webp", b"a" * 32, SCORES)
+
+    class Cut(Scores):
+        """The server ends the connection when the row is about to be sent."""
+
+        def __getattribute__(self, name: str) -> object:
+            if name == "tag_ids":
+                with database.write() as other:
+                    other.execute(
+                        text(
+                            "select pg_terminate_backend(pid) from pg_stat_activity "
+                            "where datname = current_database() and pid <> pg_backend_pid()"
+                        )
+                    )
+            return super().__getattribute__(name)
+
+    with pytest.raises(TransientError, match="does not answer"), database.write() as connection:
+        results.save(
+            connection,
+            model.id,
+            [Prediction(one, "1", 10, 640, 480, "webp", b"a" * 32, Cut(SCORES.tag_ids, SCORES.scores))],
+            [],
+        )
+    with database.write() as connection:
+        assert connection.scalar(text("select count(*) from predictions")) == 0
+        results.save(connection, model.id, [done], [])
+        assert connection.scalar(text("select count(*) from predictions")) == 1
