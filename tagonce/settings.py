@@ -31,7 +31,10 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
     concurrency: int = Field(3, ge=1, le=64, description="chunks in work at once in a worker")
-    loaders: int = Field(8, ge=1, le=256, description="threads that fetch and decode in a worker")
+    fetchers: int = Field(32, ge=1, le=256, description="threads that fetch in a worker")
+    decoders: int | None = Field(
+        None, ge=1, le=256, description="threads that decode in a worker; default: as many as cores"
+    )
     max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
     max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
     lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")

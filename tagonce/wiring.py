@@ -14,7 +14,7 @@ from db.scores import to_score
 from tagonce.settings import Settings
 from workers.models.registry import find_model, stored_name
 from workers.models.spec import ModelSpec
-from workers.options import Options
+from workers.options import Options, cores
 
 GPU_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 8
@@ -58,7 +58,7 @@ def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec
 
 def worker_options(settings: Settings) -> Options:
     """What a worker is told. The default batch size needs to know the device, so this imports torch."""
-    from workers.infer import pick_device
+    from workers.device import pick_device
 
     on_gpu = pick_device(settings.device).type == "cuda"
     return Options(
@@ -66,7 +66,8 @@ def worker_options(settings: Settings) -> Options:
         device=settings.device,
         precision=settings.precision,
         concurrency=settings.concurrency,
-        loaders=settings.loaders,
+        fetchers=settings.fetchers,
+        decoders=settings.decoders or cores(),
         max_pixels=settings.max_pixels,
         max_bytes=settings.max_bytes,
         grace_seconds=settings.grace_seconds,

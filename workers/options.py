@@ -1,6 +1,12 @@
 """What a worker is told at start."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +19,16 @@ class Options:
     """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ... `auto` takes the first GPU there is."""
     precision: str = "auto"
     """`auto`, `fp32`, `fp16` or `bf16`. `auto`: bf16 or fp16 on a CUDA GPU, whichever it has, fp32 elsewhere."""
+    compile: bool = False
+    """Let torch compile the network at the first forward: minutes once, seconds from what it keeps in its cache."""
+    torch_threads: int | None = None
+    """Threads that compute one forward on a CPU. None: one a core."""
     concurrency: int = 3
     """Chunks in work at once: one is fetched and decoded while another is on the device and a third is written."""
-    loaders: int = 8
-    """Threads that fetch and decode, shared by the chunks in work."""
+    fetchers: int = 32
+    """Threads that fetch, shared by the chunks in work. They wait for others, so many cost little."""
+    decoders: int = field(default_factory=cores)
+    """Threads that decode, shared by the chunks in work: one a core."""
     max_pixels: int = 178_956_970
     """Larger images are refused by their header. The default is where Pillow takes an image for an attack."""
     max_bytes: int = 256 * 1024 * 1024

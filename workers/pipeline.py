@@ -1,42 +1,30 @@
 """The image path, from ids of rows to stored scores: fetch - decode - infer - write."""
 
-import hashlib
+import os
+import socket
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from db import images
+from db import workers as worker_rows
+from db.copies import Known
 from db.database import Database
-from db.errors import ImageError
-from db.images import Image
 from db.models import Model
 from db.results import Failure, Prediction, save
 from db.scores import Scores
-from workers.decode import Decoded, Decoder
-from workers.fetch import Fetcher
+from db.workers import Stage, Worker
 from workers.infer import Inferencer
+from workers.load import Broken, Loaded, Loader
+from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
-
-AHEAD = 3
-"""Batches of a chunk that are loaded or being loaded: what bounds the memory of decoded images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An image that was fetched and decoded and waits for the device."""
-
-    image: Image
-    decoded: Decoded
-    sha256: bytes
-    size: int
-    """Bytes of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ class Report:
 
 
 class Pipeline:
-    """One shared model, its loaders, and the database. Threads run chunks through it side by side.
+    """One shared model, its loader, and the database. Threads run chunks through it side by side.
 
     Args:
         model: the row that `spec` was registered as.
@@ -66,11 +54,12 @@ class Pipeline:
     def __init__(self, database: Database, model: Model, spec: ModelSpec, options: Options) -> None:
         self.database = database
         self.model = model
+        self.metrics = Metrics()
         self.inferencer = Inferencer(spec, options, floor=model.floor)
-        self._batch_size = options.batch_size
-        self._fetcher = Fetcher(max_bytes=options.max_bytes, connections=options.loaders)
-        self._decoder = Decoder(spec, max_pixels=options.max_pixels)
-        self._loaders = ThreadPoolExecutor(options.loaders, thread_name_prefix="loader")
+        self.worker = Worker(
+            f"{socket.gethostname()}:{os.getpid()}", " ".join(self.inferencer.where), datetime.now(UTC)
+        )
+        self._loader = Loader(database, model.id, spec, options, self.metrics)
 
     def run(self, image_ids: Sequence[int], *, should_stop: Callable[[], bool] = lambda: False) -> Report:
         """Tag the images of one chunk that are still pending, and write the results: one transaction for a chunk
@@ -82,15 +71,17 @@ class Pipeline:
             TransientError: the database does not answer. What was written stays; the chunk can be run again.
         """
         begun = time.perf_counter()
-        with self.database.read() as connection:
-            pending = images.pending_among(connection, image_ids, self.model.id)
-        results = _Results(self.database, self.model.id)
-        for loaded, broken in self._load(pending):
-            scores = self.inferencer.scores([one.decoded for one in loaded])
-            results.add([_prediction(one, kept) for one, kept in zip(loaded, scores, strict=True)], broken)
-            if should_stop():
-                break
-        results.write()
+        with self.metrics.active():
+            with self.database.read() as connection:
+                pending = images.pending_among(connection, image_ids, self.model.id)
+            results = _Results(self)
+            with closing(self._loader.batches(pending)) as batches:
+                for batch in batches:
+                    results.add(batch, self._infer(batch))
+                    if should_stop():
+                        break
+            results.write()
+        self.metrics.count_skipped(len(image_ids) - len(pending))
         return Report(
             images=len(image_ids),
             done=results.done,
@@ -99,76 +90,76 @@ class Pipeline:
             seconds=time.perf_counter() - begun,
         )
 
-    def _load(self, pending: Sequence[Image]) -> Iterator[tuple[list[Loaded], list[Failure]]]:
-        """Batches in which every image is either loaded or a failure. The next ones load meanwhile, and no more."""
-        waiting = deque[tuple[Image, Future[Loaded]]]()
-        images_left = iter(pending)
-
-        def submit(number: int) -> None:
-            waiting.extend(
-                (image, self._loaders.submit(self._load_one, image)) for image in islice(images_left, number)
-            )
-
-        submit(AHEAD * self._batch_size)
-        try:
-            while waiting:
-                loaded: list[Loaded] = []
-                broken: list[Failure] = []
-                for _ in range(min(self._batch_size, len(waiting))):
-                    _sort_in(*waiting.popleft(), loaded, broken)
-                submit(self._batch_size)
-                yield loaded, broken
-        finally:
-            for _image, future in waiting:
-                future.cancel()
-
-    def _load_one(self, image: Image) -> Loaded:
-        data = self._fetcher.fetch(image.uri)
-        return Loaded(image, self._decoder.decode(data), hashlib.sha256(data).digest(), len(data))
+    def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores]:
+        """Scores of those that have pixels, in order."""
+        pixels = [one.pixels for one in batch if isinstance(one, Loaded) and one.pixels]
+        if not pixels:
+            return iter(())
+        inferred = self.inferencer.scores(pixels)
+        self.metrics.add(Stage.WAIT, inferred.wait_seconds, len(pixels))
+        self.metrics.add(Stage.INFER, inferred.device_seconds, len(pixels))
+        return iter(inferred.scores)
 
 
 class _Results:
     """Results of one chunk on their way to the database."""
 
-    def __init__(self, database: Database, model_id: int) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.done = 0
         self.failed = 0
-        self._database = database
-        self._model_id = model_id
+        self._pipeline = pipeline
+        self._by_content: dict[bytes, Known | Failure] = {}
+        """What copies in the same chunk get."""
         self._predictions: list[Prediction] = []
         self._failures: list[Failure] = []
+        self._duplicates = 0
         self._written_at = time.monotonic()
 
-    def add(self, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
-        self._predictions += predictions
-        self._failures += failures
+    def add(self, batch: Sequence[Loaded | Broken], scores: Iterator[Scores]) -> None:
+        """A batch, and the scores of those that were inferred."""
+        for one in batch:
+            if isinstance(one, Broken):
+                self._failures.append(one.failure)
+                if one.sha256:
+                    self._by_content[one.sha256] = one.failure
+                continue
+            if one.pixels:
+                self._by_content[one.sha256] = Known(
+                    one.pixels.width, one.pixels.height, one.pixels.format, next(scores)
+                )
+            else:
+                self._duplicates += 1
+                if isinstance(one.content, Known):
+                    self._by_content[one.sha256] = one.content
+            self._add(one, self._by_content[one.sha256])
         if time.monotonic() - self._written_at > WRITE_SECONDS:
             self.write()
 
+    def _add(self, one: Loaded, found: Known | Failure) -> None:
+        if isinstance(found, Failure):
+            self._failures.append(replace(found, image_id=one.image.id, image_version=one.image.version))
+            return
+        self._predictions.append(
+            Prediction(
+                image_id=one.image.id,
+                image_version=one.image.version,
+                file_bytes=one.size,
+                width=found.width,
+                height=found.height,
+                format=found.format,
+                sha256=one.sha256,
+                scores=found.scores,
+            )
+        )
+
     def write(self) -> None:
-        with self._database.write() as connection:
-            save(connection, self._model_id, self._predictions, self._failures)
+        """Everything added since the last time, in one transaction."""
+        pipeline, finished = self._pipeline, len(self._predictions) + len(self._failures)
+        pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
+        with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
+            save(connection, pipeline.model.id, self._predictions, self._failures)
+            worker_rows.save(connection, pipeline.model.id, pipeline.worker, pipeline.metrics.recent())
         self.done += len(self._predictions)
         self.failed += len(self._failures)
-        self._predictions, self._failures = [], []
+        self._predictions, self._failures, self._duplicates = [], [], 0
         self._written_at = time.monotonic()
-
-
-def _sort_in(image: Image, future: "Future[Loaded]", loaded: list[Loaded], broken: list[Failure]) -> None:
-    try:
-        loaded.append(future.result())
-    except ImageError as error:
-        broken.append(Failure(image.id, image.version, error.reason, error.detail))
-
-
-def _prediction(one: Loaded, scores: Scores) -> Prediction:
-    return Prediction(
-        image_id=one.image.id,
-        image_version=one.image.version,
-        file_bytes=one.size,
-        width=one.decoded.width,
-        height=one.decoded.height,
-        format=one.decoded.format,
-        sha256=one.sha256,
-        scores=scores,
-    )

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +10,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from db import counts
+from db import counts, workers
 from db.counts import Progress
 from db.errors import BrokerError
 from db.models import Model
+from db.workers import Stage, Work, Worker, together
 from tagonce import parameters, settings, ui
+
+LOOK_BACK = timedelta(minutes=2)
+"""Workers that wrote nothing for longer are not shown: they have no work, or are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,22 @@ class Queue:
     workers: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that is shown."""
+
+    model: Model
+    progress: Progress
+    workers: list[tuple[Worker, Work]]
+    queue: Queue | str | None
+    """None without a broker in the settings, a sentence when it does not answer."""
+
+    @property
+    def work(self) -> Work | None:
+        """Of all workers together."""
+        return together([work for _, work in self.workers]) if self.workers else None
+
+
 def command(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds.")] = False,
     interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
@@ -34,7 +54,9 @@ def command(
     broker: parameters.BrokerUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Done, pending, failed by reason, images/s, time left; with a broker also the queue and the workers.
+    """Done, pending, failed by reason, images/s, time left, and where the time of the workers goes.
+
+    With a broker also the queue.
 
     Example: tagonce status --watch
     """
@@ -43,24 +65,28 @@ def command(
     config = settings.load(database_url=database, broker_url=broker)
     with stored(config) as opened:
 
-        def look() -> tuple[Model, Progress, Queue | str | None]:
+        def look() -> Look:
             with opened.read() as connection:
                 row = stored_model(connection, model)
-                return row, counts.progress(connection, row.id), _queue(config, row)
+                return Look(
+                    row,
+                    counts.progress(connection, row.id),
+                    workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK),
+                    _queue(config, row),
+                )
 
         if json:
-            ui.print_json(_as_json(*look()))
+            ui.print_json(_as_json(look()))
         elif watch:
-            with Live(_table(*look()), console=ui.output, refresh_per_second=4) as live:
+            with Live(_table(look()), console=ui.output, refresh_per_second=4) as live:
                 while True:
                     time.sleep(interval)
-                    live.update(_table(*look()))
+                    live.update(_table(look()))
         else:
-            ui.output.print(_table(*look()))
+            ui.output.print(_table(look()))
 
 
 def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
-    """None without a broker in the settings, a sentence when it does not answer."""
     if config.broker_url is None:
         return None
     from producer import broker
@@ -73,10 +99,11 @@ def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
         return str(error)
 
 
-def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table:
+def _table(look: Look) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    progress, queue = look.progress, look.queue
     rows: list[tuple[str, str]] = [
-        ("model", escape(model.label)),
+        ("model", escape(look.model.label)),
         ("images", f"{progress.images:,}"),
         ("done", f"{progress.done:,}"),
         ("pending", f"{progress.pending:,}"),
@@ -86,6 +113,17 @@ def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table
     ]
     if progress.pending and progress.seconds_left is not None:
         rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
+    if look.work:
+        rows += [
+            ("an image takes", _split(look.work)),
+            ("device busy", _busy(look.work)),
+            *(
+                (f"  {escape(worker.name)}", f"{_busy(work)}  [dim]{escape(worker.device)}[/]")
+                for worker, work in look.workers
+            ),
+        ]
+        if look.work.duplicates:
+            rows.append(("duplicates", f"{look.work.duplicates:,} in the last minute: same bytes, no inference"))
     if isinstance(queue, Queue):
         rows.append(("queue", f"{queue.waiting:,} chunks waiting, {queue.in_flight:,} in work"))
         rows.append(("workers", escape(", ".join(queue.workers)) or "none answers"))
@@ -96,15 +134,37 @@ def _table(model: Model, progress: Progress, queue: Queue | str | None) -> Table
     return table
 
 
-def _as_json(model: Model, progress: Progress, queue: Queue | str | None) -> dict[str, Any]:
+def _split(work: Work) -> str:
+    """Milliseconds by stage, those of a thread: several fetch and decode at once."""
+    times = ((stage, work.seconds_an_image(stage)) for stage in Stage)
+    return ", ".join(f"{stage} {1000 * seconds:,.1f} ms" for stage, seconds in times if seconds is not None)
+
+
+def _busy(work: Work) -> str:
+    return "-" if work.device_busy is None else f"{work.device_busy:.0%} of the time with work"
+
+
+def _as_json(look: Look) -> dict[str, Any]:
+    progress, queue = look.progress, look.queue
     return {
-        "model": {"id": model.id, "name": model.name},
+        "model": {"id": look.model.id, "name": look.model.name},
         "images": progress.images,
         "done": progress.done,
         "pending": progress.pending,
         "failed": {str(reason): count for reason, count in progress.failed.items()},
         "images_per_second": round(progress.rate, 2),
         "seconds_left": progress.seconds_left,
+        "devices": [
+            {
+                "worker": worker.name,
+                "device": worker.device,
+                "busy": work.device_busy,
+                "seconds_an_image": {str(stage): work.seconds_an_image(stage) for stage in Stage},
+                "images": {str(stage): work.images[stage] for stage in Stage},
+                "duplicates": work.duplicates,
+            }
+            for worker, work in look.workers
+        ],
         "queue": {"waiting": queue.waiting, "in_flight": queue.in_flight} if isinstance(queue, Queue) else None,
         "workers": queue.workers if isinstance(queue, Queue) else None,
     }

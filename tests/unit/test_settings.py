@@ -29,12 +29,12 @@ def test_without_any_setting_there_are_defaults() -> None:
 def test_an_option_wins_over_the_environment_and_that_over_env(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = "TAGONCE_CHUNK_SIZE=1\nTAGONCE_LOADERS=1\nTAGONCE_MODEL=demo\n"
+    env = "TAGONCE_CHUNK_SIZE=1\nTAGONCE_FETCHERS=1\nTAGONCE_MODEL=demo\n"
     (empty_folder / ".env").write_text(env)
     monkeypatch.setenv("TAGONCE_CHUNK_SIZE", "2")
-    monkeypatch.setenv("TAGONCE_LOADERS", "2")
+    monkeypatch.setenv("TAGONCE_FETCHERS", "2")
     config = load(chunk_size=3)
-    assert (config.chunk_size, config.loaders, config.model) == (3, 2, "demo")
+    assert (config.chunk_size, config.fetchers, config.model) == (3, 2, "demo")
 
 
 def test_an_option_that_was_not_given_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_an_env_file_may_hold_what_is_not_ours(empty_folder: Path) -> None:
 
 def test_all_that_is_wrong_is_named_at_once_as_the_person_wrote_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Environment and options alike, each with its name and what it has to be."""
-    wrong = {"CHUNK_SIZE": "0", "FLOOR": "1.5", "PRECISION": "fp8", "LOADERS": "many", "LEASE_SECONDS": "2"}
+    wrong = {"CHUNK_SIZE": "0", "FLOOR": "1.5", "PRECISION": "fp8", "FETCHERS": "many", "LEASE_SECONDS": "2"}
     for name, value in wrong.items():
         monkeypatch.setenv(f"TAGONCE_{name}", value)
     with pytest.raises(SettingsError) as caught:

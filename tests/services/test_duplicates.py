@@ -1,0 +1,128 @@
+"""Identical bytes under another reference get the stored result: nothing is decoded or inferred again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from db import counts, images
+from db.database import Database
+from db.errors import Reason
+from db.models import Model
+from db.schema import failures, predictions, tag_scores
+from db.schema import images as image_table
+from db.workers import Stage, seen_since
+from producer.sources import references
+from tagonce import settings, wiring
+from workers.options import Options
+from workers.pipeline import Pipeline, Report
+
+
+@dataclass
+class Collection:
+    """A folder, and a pipeline with a tiny model to tag it with."""
+
+    folder: Path
+    database: Database
+    model: Model
+    pipeline: Pipeline
+    batches: list[int] = field(default_factory=list)
+    """Images of each forward."""
+
+    def tag(self) -> Report:
+        """Everything in the folder, as one chunk."""
+        with self.database.write() as connection:
+            ids = images.register(connection, list(references(str(self.folder))), self.model.id)
+        return self.pipeline.run(ids)
+
+    def scores(self, name: str) -> list[tuple[int, int]]:
+        with self.database.read() as connection:
+            query = (
+                select(tag_scores.c.tag_id, tag_scores.c.score)
+                .join(image_table, image_table.c.id == tag_scores.c.image_id)
+                .where(image_table.c.uri.endswith(f"/{name}"))
+            )
+            return sorted(tuple(row) for row in connection.execute(query))
+
+
+@pytest.fixture
+def collection(
+    database: Database, make_photos: Callable[..., list[Path]], jtp1_folder: Path, tmp_path: Path
+) -> Collection:
+    make_photos(10)
+    spec, model = wiring.find_and_register(database, settings.load(model=str(jtp1_folder)))
+    pipeline = Pipeline(database, model, spec, Options(batch_size=4, device="cpu"))
+    made = Collection(tmp_path / "photos", database, model, pipeline)
+    infer = pipeline.inferencer.scores
+
+    def counted(pixels: list) -> object:
+        made.batches.append(len(pixels))
+        return infer(pixels)
+
+    pipeline.inferencer.scores = counted  # type: ignore[method-assign]
+    return made
+
+
+def test_copies_of_what_is_stored_are_not_inferred(collection: Collection) -> None:
+    first = collection.tag()
+    assert (first.done, collection.batches) == (10, [4, 4, 2])
+    for number in range(10):
+        shutil.copy(collection.folder / f"{number:05}.jpg", collection.folder / f"copy-{number}.jpg")
+    second = collection.tag()
+    assert (second.images, second.done, second.failed) == (10, 10, 0)
+    assert collection.batches == [4, 4, 2]
+    for number in range(10):
+        assert collection.scores(f"copy-{number}.jpg") == collection.scores(f"{number:05}.jpg") != []
+    with collection.database.read() as connection:
+        sizes = connection.execute(select(image_table.c.width, image_table.c.height, image_table.c.format)).all()
+        assert set(sizes) == {(48, 40, "jpeg")}
+
+
+def test_copies_in_one_chunk_are_inferred_once_and_batches_are_full(collection: Collection) -> None:
+    """Whatever the order: with copies and broken files between them, images still fill the batches."""
+    for number in range(0, 10, 2):
+        for copy in "abc":
+            shutil.copy(collection.folder / f"{number:05}.jpg", collection.folder / f"{number:05}-{copy}.jpg")
+    done = collection.tag()
+    assert (done.done, done.failed) == (25, 0)
+    assert collection.batches == [4, 4, 2]
+    for number in range(0, 10, 2):
+        for copy in "abc":
+            assert collection.scores(f"{number:05}-{copy}.jpg") == collection.scores(f"{number:05}.jpg") != []
+    with collection.database.read() as connection:
+        ((worker, work),) = seen_since(connection, collection.model.id, collection.pipeline.worker.started_at)
+        assert worker == collection.pipeline.worker
+        assert counts.progress(connection, collection.model.id).done == 25
+    assert work.duplicates == 15
+    assert (work.images[Stage.FETCH], work.images[Stage.DECODE], work.images[Stage.INFER]) == (25, 10, 10)
+    assert 0 < work.device_busy <= 1
+
+
+def test_a_copy_of_a_broken_file_fails_like_it(collection: Collection) -> None:
+    broken = collection.folder / "00003.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    shutil.copy(broken, collection.folder / "copy.jpg")
+    (collection.folder / "gone.jpg").symlink_to(collection.folder / "nowhere.jpg")
+    done = collection.tag()
+    assert (done.done, done.failed) == (9, 2)
+    with collection.database.read() as connection:
+        rows = connection.execute(select(failures.c.reason, failures.c.detail)).all()
+        assert len(rows) == 2
+        assert len(set(rows)) == 1
+        assert rows[0].reason == Reason.CORRUPT
+        assert len(set(connection.scalars(select(predictions.c.image_id)))) == 9
+
+
+def test_a_file_that_became_another_is_inferred_again(collection: Collection) -> None:
+    """Its old bytes, which another file still has, say nothing about it."""
+    collection.tag()
+    one, other = collection.folder / "00001.jpg", collection.folder / "00002.jpg"
+    before = collection.scores("00002.jpg")
+    other.write_bytes(one.read_bytes())
+    again = collection.tag()
+    assert again.done == 1
+    assert collection.batches == [4, 4, 2]
+    assert collection.scores("00002.jpg") == collection.scores("00001.jpg") != before

@@ -1,0 +1,64 @@
+"""The rows that workers keep about themselves, and `tagonce status` that reads them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import update
+
+from db import workers
+from db.database import Database
+from db.models import Model
+from db.schema import workers as table
+from db.workers import Stage, Work, Worker
+from tests.fixtures.command import Outcome
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ONE = Worker("gpu-1:17", "NVIDIA H100 bfloat16", STARTED)
+WORK = Work(
+    seconds={Stage.FETCH: 8.0, Stage.DECODE: 16.0, Stage.WAIT: 0.5, Stage.INFER: 45.0, Stage.WRITE: 2.0},
+    images=dict.fromkeys(Stage, 1_000),
+    duplicates=24,
+    active_seconds=50.0,
+)
+
+
+def seen(database: Database, model: Model) -> list[tuple[Worker, Work]]:
+    with database.read() as connection:
+        return workers.seen_since(connection, model.id, datetime.now(UTC) - timedelta(minutes=1))
+
+
+def test_a_worker_has_one_row_and_the_last_word_stands(database: Database, model: Model, other_model: Model) -> None:
+    with database.write() as connection:
+        workers.save(connection, model.id, ONE, replace(WORK, duplicates=0))
+        workers.save(connection, model.id, ONE, WORK)
+        workers.save(connection, model.id, replace(ONE, name="gpu-0:3"), WORK)
+    assert seen(database, model) == [(replace(ONE, name="gpu-0:3"), WORK), (ONE, WORK)]
+    assert seen(database, other_model) == []
+
+
+def test_who_ended_long_ago_is_forgotten(database: Database, model: Model) -> None:
+    with database.write() as connection:
+        workers.save(connection, model.id, ONE, WORK)
+        workers.save(connection, model.id, replace(ONE, name="gpu-0:3"), WORK)
+        ago = datetime.now(UTC) - workers.FORGOTTEN_AFTER - timedelta(seconds=1)
+        connection.execute(update(table).where(table.c.name == ONE.name).values(seen_at=ago))
+        workers.forget_old(connection)
+        connection.execute(update(table).values(seen_at=datetime.now(UTC)))
+    assert [worker.name for worker, _ in seen(database, model)] == ["gpu-0:3"]
+
+
+def test_status_shows_the_split_and_who_is_busy(
+    invoke: Callable[..., Outcome], database: Database, database_url: str, model: Model
+) -> None:
+    with database.write() as connection:
+        workers.save(connection, model.id, ONE, WORK)
+        workers.save(connection, model.id, replace(ONE, name="gpu-0:3"), replace(WORK, active_seconds=150.0))
+    shown = " ".join(invoke("status", "--database", database_url).out.split())
+    assert "an image takes fetch 8.0 ms, decode 16.0 ms, wait 0.5 ms, infer 45.0 ms, write 2.0 ms" in shown
+    assert "device busy 45% of the time with work" in shown
+    assert "gpu-0:3 30% of the time with work NVIDIA H100 bfloat16 gpu-1:17 90%" in shown
+    assert "duplicates 48 in the last minute" in shown
+    told = invoke("status", "--json", "--database", database_url).json["devices"]
+    assert [(one["worker"], one["busy"]) for one in told] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
+    assert told[0]["seconds_an_image"]["decode"] == 0.016

@@ -1,0 +1,141 @@
+"""What a worker counts, and how Prometheus reads it."""
+
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from db.errors import BrokerError, Reason, SettingsError
+from db.workers import Stage, together
+from producer.broker import Depth
+from workers import metrics as metrics_module
+from workers.exporter import serve
+from workers.metrics import Metrics
+
+
+def test_stages_are_added_up_from_all_threads() -> None:
+    metrics = Metrics()
+
+    def work() -> None:
+        for _ in range(1_000):
+            metrics.add(Stage.DECODE, 0.5, 2)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    totals = metrics.totals()
+    assert (totals.seconds[Stage.DECODE], totals.images[Stage.DECODE]) == (2_000, 8_000)
+    assert totals.seconds[Stage.FETCH] == 0
+
+
+def test_a_stage_that_fails_took_its_time_too() -> None:
+    metrics = Metrics()
+    with pytest.raises(ValueError, match="x"), metrics.timed(Stage.FETCH):
+        raise ValueError("x")
+    assert metrics.totals().images[Stage.FETCH] == 1
+
+
+def test_chunks_side_by_side_are_active_once() -> None:
+    metrics = Metrics()
+    begun = time.monotonic()
+    with metrics.active(), metrics.active():
+        time.sleep(0.05)
+        assert 0.04 < metrics.totals().active_seconds <= time.monotonic() - begun
+    active = metrics.totals().active_seconds
+    time.sleep(0.05)
+    assert metrics.totals().active_seconds == active <= time.monotonic() - begun
+
+
+def test_recent_forgets_what_is_older_than_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr(metrics_module.time, "monotonic", lambda: clock[0])
+    metrics = Metrics()
+    seen = []
+    for _minute in range(4):
+        metrics.add(Stage.INFER, 1.0, 10)
+        clock[0] += 40
+        seen.append(metrics.recent().images[Stage.INFER])
+    assert seen == [10, 20, 20, 20]
+    clock[0] += 10_000
+    metrics.add(Stage.INFER, 1.0, 10)
+    assert metrics.recent().images[Stage.INFER] == 10, "after a rest, what came after it"
+
+
+def test_work_says_what_an_image_takes() -> None:
+    metrics = Metrics()
+    metrics.add(Stage.INFER, 2.0, 8)
+    work = metrics.recent()
+    assert work.seconds_an_image(Stage.INFER) == 0.25
+    assert work.seconds_an_image(Stage.WRITE) is None
+    assert work.device_busy is None
+    both = together([work, work])
+    assert (both.seconds[Stage.INFER], both.images[Stage.INFER]) == (4.0, 16)
+
+
+@pytest.fixture
+def depths() -> list[Depth]:
+    """What Redis says; nothing when it is away."""
+    return [Depth(waiting=7, in_flight=3)]
+
+
+@pytest.fixture
+def port(depths: list[Depth]) -> Iterator[int]:
+    """Of an endpoint with something to tell."""
+    metrics = Metrics()
+    metrics.add(Stage.FETCH, 1.5, 3)
+    metrics.count_results({Reason.CORRUPT: 2}, duplicates=4)
+    metrics.count_skipped(5)
+
+    def depth() -> Depth:
+        if not depths:
+            raise BrokerError("away")
+        return depths[0]
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    stop = serve(metrics, host="127.0.0.1", port=number, about={"model": 'a "b"\n', "device": "cpu"}, depth=depth)
+    yield number
+    stop()
+
+
+def scraped(port: int) -> dict[tuple[str, str], float]:
+    """By name and the values of the labels, as Prometheus' own parser reads it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_all_of_it(port: int) -> None:
+    found = scraped(port)
+    assert found["tagonce_stage_seconds_total", "fetch"] == 1.5
+    assert found["tagonce_stage_images_total", "fetch"] == 3
+    assert found["tagonce_failures_total", "corrupt"] == 2
+    assert found["tagonce_duplicates_total", ""] == 4
+    assert found["tagonce_skipped_total", ""] == 5
+    assert found["tagonce_queue_chunks", "waiting"] == 7
+    assert found["tagonce_queue_chunks", "in_flight"] == 3
+    assert found["tagonce_worker_info", 'cpu,a "b"\n'] == 1
+    assert ("tagonce_active_seconds_total", "") in found
+
+
+def test_without_redis_the_rest_is_still_told(port: int, depths: list[Depth]) -> None:
+    depths.clear()
+    found = scraped(port)
+    assert found["tagonce_stage_images_total", "fetch"] == 3
+    assert not [name for name, _ in found if name.startswith("tagonce_queue")]
+
+
+def test_a_port_that_is_taken_is_an_error_with_its_number(port: int) -> None:
+    with pytest.raises(SettingsError, match=f"127.0.0.1:{port}: Address already in use.*TAGONCE_METRICS_PORT"):
+        serve(Metrics(), host="127.0.0.1", port=port, about={}, depth=lambda: Depth(0, 0))
