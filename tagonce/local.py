@@ -4,8 +4,7 @@ The database is the ledger here as everywhere: whatever is interrupted, the next
 """
 
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 from array import array
@@ -20,13 +19,13 @@ from celery import Celery
 from db import counts, images
 from db.batches import batched
 from db.database import Database
-from db.errors import EXIT_FAILED, EXIT_USAGE, StopError
+from db.errors import StopError
 from db.images import Reference
 from db.models import Model
 from producer import broker, chunks
 from producer.enqueue import Enqueued, enqueue
-from tagonce.embedded import die_with_parent
 from tagonce.settings import Settings
+from tagonce.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 
 CHUNK_SIZE = 64
 """Smaller than between machines: nothing is gained by large messages here, and there should be a few in work."""
@@ -38,41 +37,18 @@ QUIET_POLLS = 8
 MAX_RESENDS = 2
 MAX_DEATHS = 40
 """Enough to find, by splitting, a few images that kill the worker."""
-STOPPED_BY_US = (EXIT_FAILED, EXIT_USAGE)
-"""Exit codes of a worker that said why: a restart would say it again."""
 
 
 class LocalWorker:
     """`tagonce worker` as a child process that is started again when it dies."""
 
     def __init__(self, settings: Settings, broker_url: str) -> None:
-        environment = {f"TAGONCE_{name.upper()}": str(value) for name, value in settings if value is not None}
-        self._environment = (
-            os.environ
-            | environment
-            | {
-                "TAGONCE_BROKER_URL": broker_url,
-                "TAGONCE_GRACE_SECONDS": str(GRACE_SECONDS),
-            }
-        )
         handle, name = tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
         self.deaths = 0
-        self._start()
-
-    def _start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                # -P: the current folder may hold a db.py of its own.
-                [sys.executable, "-P", "-m", "tagonce", "worker"],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to answer
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - no other threads run here
-            )
+        told = settings.model_copy(update={"broker_url": broker_url, "grace_seconds": GRACE_SECONDS})
+        self._process = WorkerProcess(told, self.log)
 
     def look_after(self) -> bool:
         """Start it again when it died; True when that happened.
@@ -80,23 +56,19 @@ class LocalWorker:
         Raises:
             StopError: it ended with an error of ours, or dies again and again.
         """
-        code = self._process.poll()
+        code = self._process.exit_code
         if code is None:
             return False
         self.deaths += 1
         if code in STOPPED_BY_US or self.deaths > MAX_DEATHS:
             raise StopError(f"The worker ended with exit code {code}:\n{self._last_words()}")
-        self._start()
+        self._process.start()
         return True
 
     def stop(self) -> None:
         """Let it write what it has, then end it."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=GRACE_SECONDS + 60)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self._process.kill()
-            self._process.wait()
+        self._process.signal(signal.SIGTERM)
+        self._process.wait(GRACE_SECONDS + STOP_SECONDS)
         self.log.unlink(missing_ok=True)
 
     def _last_words(self) -> str:

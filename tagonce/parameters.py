@@ -31,10 +31,22 @@ Floor = Annotated[
     float | None,
     typer.Option(help="TAGONCE_FLOOR. Lower probabilities are not stored.", show_default=False),
 ]
-BatchSize = Annotated[int | None, typer.Option(help="TAGONCE_BATCH_SIZE. Images in one forward.", show_default=False)]
+BatchSize = Annotated[
+    str | None, typer.Option(help="TAGONCE_BATCH_SIZE. Images in one forward, or auto.", show_default=False)
+]
 ChunkSize = Annotated[int | None, typer.Option(help="TAGONCE_CHUNK_SIZE. Images in one message.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="TAGONCE_DEVICE. auto, cpu, cuda, cuda:1, mps.", show_default=False)]
 Precision = Annotated[str | None, typer.Option(help="TAGONCE_PRECISION. auto, fp32, fp16, bf16.", show_default=False)]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="TAGONCE_COMPILE. Compile the network with torch.", show_default=False),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|DEVICE,...", help="One process for each: all CUDA GPUs, or a list of devices.", show_default=False
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(

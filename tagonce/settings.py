@@ -1,7 +1,7 @@
 """Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,13 +23,17 @@ class Settings(BaseSettings):
     )
     model: str = Field("jtp-2", description="a name from `tagonce models`, `hf-hub:owner/name`, or a folder")
     floor: float = Field(0.01, description="probabilities below are not stored; 0 stores all")
-    batch_size: int | None = Field(
-        None, ge=1, le=4096, description="images in one forward; default 64 on a GPU, 8 else"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="images in one forward; `auto` tries once which is best; default 64 on a GPU, 8 else"
     )
     chunk_size: int = Field(256, ge=1, le=4096, description="images in one message")
     max_queue: int = Field(20_000, ge=1, description="chunks on the queue above which the producer waits")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
+    compile: bool = Field(False, description="let torch compile the network, which takes minutes once")
+    torch_threads: int | None = Field(
+        None, ge=1, le=1024, description="threads that compute a forward on the CPU; default: as many as cores"
+    )
     concurrency: int = Field(3, ge=1, le=64, description="chunks in work at once in a worker")
     fetchers: int = Field(32, ge=1, le=256, description="threads that fetch in a worker")
     decoders: int | None = Field(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 
 from sqlalchemy import Connection
@@ -56,15 +57,18 @@ def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec
     return spec, register_model(database, spec, settings)
 
 
-def worker_options(settings: Settings) -> Options:
-    """What a worker is told. The default batch size needs to know the device, so this imports torch."""
+def worker_options(settings: Settings, spec: ModelSpec) -> Options:
+    """What a worker is told. The batch size depends on the device, so this imports torch, and may measure."""
     from workers.device import pick_device
 
     on_gpu = pick_device(settings.device).type == "cuda"
-    return Options(
-        batch_size=settings.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
+    given = settings.batch_size
+    options = Options(
+        batch_size=given if isinstance(given, int) else GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE,
         device=settings.device,
         precision=settings.precision,
+        compile=settings.compile,
+        torch_threads=settings.torch_threads,
         concurrency=settings.concurrency,
         fetchers=settings.fetchers,
         decoders=settings.decoders or cores(),
@@ -72,6 +76,11 @@ def worker_options(settings: Settings) -> Options:
         max_bytes=settings.max_bytes,
         grace_seconds=settings.grace_seconds,
     )
+    if given == "auto":
+        from workers.tuning import best_batch_size
+
+        return replace(options, batch_size=best_batch_size(spec, options))
+    return options
 
 
 def need_worker_extra() -> None:

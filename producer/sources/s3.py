@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -9,6 +10,7 @@ from botocore.exceptions import ClientError
 from db.errors import SourceError
 from producer.references import Reference, split_s3
 from producer.sources.extensions import KNOWN, is_image
+from producer.sources.listing import REQUESTS, objects
 from producer.storage import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
 
 if TYPE_CHECKING:
@@ -21,24 +23,24 @@ def under_prefix(uri: str) -> Iterator[Reference]:
     """Every image whose key starts with the prefix; and the object, of any extension, with just that key.
 
     The prefix is taken literally, as S3 does: `s3://bucket/cat` finds `cats/1.png`; a folder ends with `/`.
+    They come in no order, since several requests list side by side.
     Raises SourceError when the storage says no or does not answer, or when there is no image.
     """
     bucket, prefix = split_s3(uri)
     check_endpoint(bucket)
-    client = s3_client()
+    client = s3_client(max_pool_connections=REQUESTS)
     found = other = 0
-    with s3_errors(bucket):
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                key = item["Key"]
-                if key.endswith("/") or not (key == prefix or is_image(key)):
-                    other += 1
-                elif "\0" in key:
-                    logger.warning("passed over %r in %r: no database can hold its name", key, bucket)
-                    other += 1
-                else:
-                    found += 1
-                    yield Reference(f"s3://{bucket}/{key}", item.get("ETag", "").strip('"'), item["Size"])
+    with s3_errors(bucket), closing(objects(client, bucket, prefix)) as items:
+        for item in items:
+            key = item["Key"]
+            if key.endswith("/") or not (key == prefix or is_image(key)):
+                other += 1
+            elif "\0" in key:
+                logger.warning("passed over %r in %r: no database can hold its name", key, bucket)
+                other += 1
+            else:
+                found += 1
+                yield Reference(f"s3://{bucket}/{key}", item.get("ETag", "").strip('"'), item["Size"])
     if not found:
         raise SourceError(f"no image files in {uri!r} ({other} other objects; known extensions: {KNOWN})")
 

@@ -34,7 +34,8 @@ def command(
 
     if threshold is not None:
         to_score(threshold)
-    config = settings.load(model=model, device=device, precision=precision)
+    # One image at a time: there is nothing to measure or to compile for.
+    config = settings.load(model=model, device=device, precision=precision, batch_size=1, compile=False)
     found = [reference.uri for image in images for reference in references(image)]
     need_worker_extra()
 
@@ -43,7 +44,8 @@ def command(
     from workers.infer import Inferencer
     from workers.models.registry import find_model
 
-    spec, options = find_model(config.model), worker_options(config)
+    spec = find_model(config.model)
+    options = worker_options(config, spec)
     fetcher = Fetcher(max_bytes=options.max_bytes, connections=1)
     decoder = Decoder(spec, max_pixels=options.max_pixels)
     inferencer = Inferencer(spec, options, floor=0)

@@ -24,6 +24,7 @@ def command(
     batch_size: parameters.BatchSize = None,
     device: parameters.Device = None,
     precision: parameters.Precision = None,
+    compile: parameters.Compile = None,  # noqa: A002 - the name of the option
 ) -> None:
     """Tag images on this machine: no server needed. Run it again to go on where it stopped, or after adding images.
 
@@ -36,6 +37,7 @@ def command(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     _run(config, sources, column)

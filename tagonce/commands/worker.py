@@ -1,4 +1,4 @@
-"""`tagonce worker`: one process, one model, one device."""
+"""`tagonce worker`: one process, one model, one device; with --devices one process for each."""
 
 import logging
 import sys
@@ -11,13 +11,15 @@ def command(
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
     device: parameters.Device = None,
+    devices: parameters.Devices = None,
     precision: parameters.Precision = None,
     batch_size: parameters.BatchSize = None,
+    compile: parameters.Compile = None,  # noqa: A002 - the name of the option
     floor: parameters.Floor = None,
 ) -> None:
-    """Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU; start as many as there are.
+    """Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU.
 
-    Example: tagonce worker --model jtp-2 --device cuda:0 --broker redis://queue:6379/0
+    Example: tagonce worker --model jtp-2 --devices all --broker redis://queue:6379/0
     """
     config = settings.load(
         model=model,
@@ -26,22 +28,40 @@ def command(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        compile=compile,
         floor=floor,
     )
-    sys.exit(run(config))
+    _log_to_stderr(config)
+    sys.exit(run(config) if devices is None else run_on(devices, config))
 
 
-def run(config: settings.Settings) -> int:
-    """Load the model, then work. Returns the exit code."""
-    from tagonce import wiring
+def run_on(devices: str, config: settings.Settings) -> int:
+    """A process for each device. Returns the exit code."""
+    from tagonce.devices import Supervisor, named_devices, shares
+    from tagonce.wiring import need_worker_extra
+    from workers.options import cores
 
+    need_worker_extra()
+    config.need_broker()
+    return Supervisor(shares(config, named_devices(devices), cores())).run()
+
+
+def _log_to_stderr(config: settings.Settings) -> None:
     logging.basicConfig(
         level=config.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
     quiet = logging.WARNING if config.log_level == "INFO" else config.log_level
     for library in ("alembic", "celery"):
         logging.getLogger(library).setLevel(quiet)
+
+
+def run(config: settings.Settings) -> int:
+    """Load the model, then work. Returns the exit code."""
+    from tagonce import wiring
+    from workers.memory import keep_freed_memory
+
     wiring.need_worker_extra()
+    keep_freed_memory()
     broker_url = config.need_broker()
 
     from producer import broker
@@ -53,7 +73,7 @@ def run(config: settings.Settings) -> int:
         spec, model = wiring.find_and_register(database, config)
         app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-worker")
         broker.check(app)
-        options = wiring.worker_options(config)
+        options = wiring.worker_options(config, spec)
         # Loaded before the first chunk is taken: a model that does not load must not hold one.
         pipeline = Pipeline(database, model, spec, options)
         pipeline.inferencer.warm_up()

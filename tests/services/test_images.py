@@ -121,12 +121,37 @@ def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
     assert found == [images.Image(ids[0], "s3://b/0000", "1"), images.Image(ids[2], "s3://b/0002", "1")]
 
 
-def test_a_full_batch_and_more_than_one_batch(database: Database, model: Model, registered: Register) -> None:
-    assert len(registered(2_500)) == images.LOOKUP_SIZE // 2
+def test_more_than_either_database_takes_parameters(database: Database, model: Model) -> None:
+    """32,766 on SQLite, 65,535 on PostgreSQL. Some are known and done, some are of unknown size."""
+    uris = [f"s3://c/{number}" for number in range(70_000)]
+    random.Random(0).shuffle(uris)
+    found = [Reference(uri, "1", None if number % 3 else number * 2**20) for number, uri in enumerate(uris)]
     with database.write() as connection:
-        full = references([f"s3://c/{number}" for number in range(images.LOOKUP_SIZE)])
-        assert len(set(images.register(connection, full, model.id))) == images.LOOKUP_SIZE
-        assert images.count_pending(connection, model.id) == count(connection) == 7_500
+        done = images.register(connection, found[1_000:2_000], model.id)
+        results.save(connection, model.id, [prediction(one) for one in done], [])
+        ids = images.register(connection, found, model.id)
+        assert len(set(ids)) == images.count_pending(connection, model.id) == 69_000
+        rows = {row.id: row for row in connection.execute(select(table))}
+        assert len(rows) == 70_000
+        assert [(rows[one].uri, rows[one].bytes) for one in ids] == [
+            (one.uri, one.bytes) for one in found[:1_000] + found[2_000:]
+        ]
+
+
+def test_sizes_may_all_be_unknown(database: Database, model: Model) -> None:
+    """As of a list whose files are all missing."""
+    with database.write() as connection:
+        (one,) = images.register(connection, [Reference("file:///gone.jpg", "", None)], model.id)
+        assert images.pending_among(connection, [one], model.id) == [images.Image(one, "file:///gone.jpg", "")]
+
+
+def test_a_version_that_comes_back_is_done_as_it_was(database: Database, model: Model, registered: Register) -> None:
+    """The prediction of the version before the last is still there, and right again."""
+    (image_id,) = registered(1)
+    with database.write() as connection:
+        results.save(connection, model.id, [prediction(image_id)], [])
+    assert registered(1, version="2") == [image_id]
+    assert registered(1, version="1") == []
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +22,14 @@ from kombu.transport.redis import Channel
 
 from db import images, results
 from db.database import Database
-from db.errors import BrokerError, Reason, SettingsError
+from db.errors import BrokerError, Reason, SettingsError, SourceError
 from db.images import Reference
 from db.models import Model
 from db.results import Failure
 from producer import broker, chunks
 from producer.broker import TASK_NAME, Depth, create_app, depth
-from producer.chunks import MAX_IMAGES, Chunk, sending
-from producer.enqueue import enqueue, enqueue_pending
+from producer.chunks import LOOK_EVERY, MAX_IMAGES, Chunk, sending
+from producer.enqueue import READ_SIZE, enqueue, enqueue_pending
 from tests.fixtures.servers import RedisServer
 from workers.worker import Stop, add_task
 
@@ -224,6 +225,44 @@ def test_what_is_pending_is_sent_in_chunks_once_its_rows_are_there(
     with database.read() as connection:
         pending = images.pending_after(connection, model.id, 0, 5_000)
     assert sorted(number for chunk in queued(client) for number in chunk) == pending
+
+
+def test_what_a_slow_source_gave_is_sent_before_it_gives_more(
+    app: Celery, client: "redis.Redis", database: Database, model: Model
+) -> None:
+    """The database waits for no full batch: a list of objects, each looked up, gives some hundreds a second."""
+    sent_by_then: list[int] = []
+
+    def pending() -> int:
+        with database.read() as connection:
+            return images.count_pending(connection, model.id)
+
+    def source() -> Iterator[Reference]:
+        for number in range(4 * READ_SIZE):
+            if number == 3 * READ_SIZE:
+                sent_by_then.append(sum(map(len, queued(client))))
+            while number >= READ_SIZE and number % READ_SIZE == 0 and not pending():
+                time.sleep(0.05)
+            yield Reference(f"s3://b/{number:05}", "1", 1)
+
+    with sending(app, model.id, max_waiting=MANY) as sender:
+        enqueue(database, sender, source(), model_id=model.id, chunk_size=READ_SIZE // LOOK_EVERY)
+    assert sent_by_then[0] >= READ_SIZE
+    assert sum(map(len, queued(client))) == 4 * READ_SIZE
+
+
+def test_a_source_that_fails_has_what_it_gave_registered(app: Celery, database: Database, model: Model) -> None:
+    """The error comes out, no thread is left, and a second run finds some of the work done."""
+
+    def source() -> Iterator[Reference]:
+        yield from (Reference(f"s3://b/{number:05}", "1", 1) for number in range(2 * READ_SIZE))
+        raise SourceError("gone")
+
+    with pytest.raises(SourceError, match="gone"), sending(app, model.id, max_waiting=MANY) as sender:
+        enqueue(database, sender, source(), model_id=model.id, chunk_size=100)
+    with database.read() as connection:
+        assert images.count_pending(connection, model.id) >= READ_SIZE
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("register")]
 
 
 def test_a_queue_that_was_lost_is_rebuilt_from_the_database(

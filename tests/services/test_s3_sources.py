@@ -52,14 +52,34 @@ WEIRD_KEYS = [
 ]  # fmt: skip
 
 
-def test_2300_objects_over_three_pages_equal_their_manifest(bucket: str, tmp_path: Path) -> None:
-    """Listing and manifest give the same references: the same object never counts as changed."""
-    objects = put(bucket, *(f"photos/{number % 9}/{number}.jpg" for number in range(2300)))
-    listed = found(f"s3://{bucket}/photos/")
-    assert len(listed) == 2300
-    assert set(listed) == objects
-    some = [each.uri for each in listed[::10]]
-    assert found(manifest_of(tmp_path, *some)) == listed[::10]
+def test_2300_objects_equal_their_manifest_whatever_an_answer_holds(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In nested folders, beside folders, in folders that begin alike: each object once, by many requests at a time.
+
+    Listing and manifest give the same references: the same object never counts as changed.
+    """
+    names = [f"{number % 3}/{number % 50:02}/{number}.jpg" for number in range(2_100)]
+    names += [f"{number}.png" for number in range(100)] + [f"0-{number}/{number}.png" for number in range(100)]
+    objects = put(bucket, *(f"photos/{name}" for name in names))
+    put(bucket, "photos.jpg", "photographs/1.jpg", "photos/0/readme.md")
+    for page in ("50", "1000"):
+        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", page)
+        listed = found(f"s3://{bucket}/photos/")
+        assert len(listed) == 2_300
+        assert set(listed) == objects
+    some = listed[::10]
+    assert found(manifest_of(tmp_path, *(each.uri for each in some))) == some
+
+
+def test_a_listing_may_be_left_half_way(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the generator ends its threads."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    objects = put(bucket, *(f"{number:03}.jpg" for number in range(500)))
+    got = references(f"s3://{bucket}")
+    assert {next(got) for _ in range(50)} <= objects
+    del got
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("list")]
 
 
 def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
@@ -177,6 +197,48 @@ def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(SourceError, match=rf"denies access to bucket '{bucket}' .* need s3:ListBucket"):
             found(f"s3://{bucket}")
         assert found(manifest_of(tmp_path, uri)) == [Reference(uri, "", None)]
+
+
+def test_a_refusal_in_the_middle_ends_a_listing(bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of many requests is denied: what came before is given, then the same sentence, and no thread is left."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    put(bucket, *(f"{number:03}.jpg" for number in range(500)))
+    got = []
+    with refusing_after(20, s3_endpoint) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with pytest.raises(SourceError, match=rf"denies access to bucket '{bucket}' .* need s3:ListBucket"):
+            got.extend(references(f"s3://{bucket}"))
+    assert 0 < len(set(got)) == len(got) < 500
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("list")]
+
+
+@contextmanager
+def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
+    """A server in front of another, which passes on so many GETs and denies all others."""
+    left = threading.Semaphore(answers)
+
+    class Front(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            connection = http.client.HTTPConnection(endpoint.removeprefix("http://"))
+            connection.request("GET", self.path)
+            answer = connection.getresponse()
+            body, allowed = answer.read(), left.acquire(blocking=False)
+            connection.close()
+            self.send_response(answer.status if allowed else 403)
+            self.end_headers()
+            self.wfile.write(body if allowed else b"<Error><Code>AccessDenied</Code></Error>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_an_endpoint_where_nobody_listens(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

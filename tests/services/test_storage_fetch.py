@@ -15,7 +15,7 @@ import stamina
 from db.errors import ImageError, Reason, SettingsError
 from producer import storage
 from producer.references import file_uri
-from workers import fetch
+from workers import fetch, objects
 from workers.fetch import Fetcher
 
 LIMIT = 1_000
@@ -203,7 +203,7 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(fetch, "s3_client", partial(storage.s3_client, max_attempts=0))
+        monkeypatch.setattr(objects, "s3_client", partial(storage.s3_client, max_attempts=0))
         yield told
         server.shutdown()
 

@@ -1,5 +1,7 @@
 """What leaves the device: scores, and nothing that only looks like them."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,19 @@ import torch
 
 from db.errors import ModelError, SettingsError
 from workers.decode import Decoded
-from workers.infer import Inferencer, pick_device
+from workers.device import pick_device
+from workers.infer import Inferencer
+from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
+from workers.models.spec import ModelSpec
 from workers.options import Options
 
+SMALL_DIFFERENCE = 1e-3
+"""Of a probability, by what else is in the batch."""
 
-def noise(number: int, size: int) -> list[Decoded]:
-    random = np.random.default_rng(0)
+
+def noise(number: int, size: int, *, seed: int = 0) -> list[Decoded]:
+    random = np.random.default_rng(seed)
     return [Decoded(random.integers(0, 256, (size, size, 3), np.uint8), size, size, "png") for _ in range(number)]
 
 
@@ -43,7 +51,7 @@ def test_out_of_memory_halves_the_batch_and_loses_no_image(
         return network(pixels)
 
     monkeypatch.setattr(inferencer, "_network", small)
-    kept = inferencer.scores(images)
+    kept = inferencer.scores(images).scores
     assert sizes == [4, 2, 2, 2, 1]
     for one, row in zip(kept, expected, strict=True):
         by_tag = dict(zip(one.tag_ids.tolist(), one.scores.tolist(), strict=True))
@@ -57,6 +65,75 @@ def test_a_device_without_memory_for_one_image_is_said(inferencer: Inferencer, m
     monkeypatch.setattr(inferencer, "_network", full)
     with pytest.raises(ModelError, match="too little memory for a single image"):
         inferencer.scores(noise(1, 98))
+
+
+def test_threads_that_share_it_get_each_their_own_scores(inferencer: Inferencer) -> None:
+    """And an account of the time: the device was busy for all, and waited for by those that came second."""
+    batches = [noise(6, 98, seed=seed) for seed in range(4)]
+    expected = [inferencer.scores(batch).scores for batch in batches]
+    found = {}
+
+    def infer(position: int) -> None:
+        found[position] = inferencer.scores(batches[position])
+
+    threads = [threading.Thread(target=infer, args=(position,)) for position in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for position, scores in enumerate(expected):
+        assert found[position].device_seconds > 0
+        assert found[position].wait_seconds >= 0
+        for one, other in zip(found[position].scores, scores, strict=True):
+            np.testing.assert_array_equal(one.tag_ids, other.tag_ids)
+            np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_a_full_batch_is_computed_where_one_shape_is_wanted(
+    inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the rest of a short batch is filled, computed, and not given."""
+    images, network, sizes = noise(5, 98), inferencer._network, []
+    expected = inferencer.probabilities(images)
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return network(pixels)
+
+    monkeypatch.setattr(inferencer, "_network", counted)
+    monkeypatch.setattr(inferencer, "_one_shape", True)
+    inferencer.warm_up()
+    assert len(inferencer.scores(images).scores) == len(images)
+    torch.testing.assert_close(inferencer.probabilities(images), expected, atol=1e-6, rtol=0)
+    assert sizes == [4] * 5
+
+
+@pytest.fixture(params=["vit", "demo"])
+def one_by_one(request: pytest.FixtureRequest) -> Callable[[int, bool], Inferencer]:
+    """Makes an inferencer of this model, by batch size and whether short batches are filled."""
+    spec: ModelSpec = demo_spec() if request.param == "demo" else read_folder(request.getfixturevalue("jtp2_folder"))
+
+    def make(batch_size: int, filled: bool) -> Inferencer:
+        made = Inferencer(spec, Options(batch_size=batch_size, device="cpu"), floor=0)
+        made._one_shape = filled
+        return made
+
+    return make
+
+
+def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(
+    one_by_one: Callable[[int, bool], Inferencer],
+) -> None:
+    """Alone, among others, at another place, and in a batch that is filled."""
+    alone = one_by_one(1, False)
+    size = alone._preprocess.blank().pixels.shape[0]
+    images = noise(6, size)
+    expected = alone.probabilities(images)
+    for batch_size, filled in ((6, False), (4, False), (4, True), (16, True)):
+        together = one_by_one(batch_size, filled)
+        for turned in (0, 2, 5):
+            found = together.probabilities([*images[turned:], *images[:turned]]).roll(turned, dims=0)
+            torch.testing.assert_close(found, expected, atol=SMALL_DIFFERENCE, rtol=0)
 
 
 def test_bf16_gives_probabilities_near_those_of_fp32(inferencer: Inferencer, jtp1_folder: Path) -> None:

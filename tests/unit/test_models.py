@@ -446,9 +446,9 @@ def look_at(pixels: np.ndarray) -> dict[str, float]:
     spec = demo_spec()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    preprocess = Preprocess(spec)
-    batch = preprocess.collate([Decoder(spec, 10_000_000).decode(file.getvalue())])
-    found = probabilities(spec, preprocess.normalise(batch, CPU))[0].tolist()
+    preprocess = Preprocess(spec, CPU)
+    batch = preprocess.collate([Decoder(spec, 10_000_000).decode(file.getvalue())], 1)
+    found = probabilities(spec, preprocess.normalise(batch))[0].tolist()
     return {tag.name: probability for tag, probability in zip(spec.tags, found, strict=True)}
 
 

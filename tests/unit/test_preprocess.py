@@ -19,7 +19,8 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
 from db.errors import ImageError, Reason
-from workers.decode import Decoder, fitted_size
+from workers.decode import Decoded, Decoder
+from workers.geometry import fitted_size
 from workers.models.spec import ModelSpec
 from workers.preprocess import Batch, Preprocess
 
@@ -30,6 +31,12 @@ WHITE = (1.0, 1.0, 1.0)
 BARE = ModelSpec(name="m", family="timm", architecture="none", tags=(), weights=Path("none"), size=384)
 JTP = dataclasses.replace(BARE, resize="fit", filter="lanczos", background=GREY, fill_when="after")
 WD = dataclasses.replace(BARE, size=448, resize="square-pad", background=WHITE, fill=WHITE, channel_order="BGR")
+NORMALISATIONS = [
+    *((0.5, 0.5), (0.0, 1.0)),
+    *((0.485, 0.229), (0.456, 0.224), (0.406, 0.225)),  # ImageNet
+    *((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711)),  # CLIP
+]
+"""Mean and standard deviation, as tagger families have them."""
 RNG = np.random.default_rng(7)
 
 
@@ -54,12 +61,12 @@ def encoded(image: Image.Image, kind: str = "png", **options: object) -> bytes:
 
 
 def ours(spec: ModelSpec, *files: bytes) -> torch.Tensor:
-    preprocess = Preprocess(spec)
+    preprocess = Preprocess(spec, CPU)
     decoder = Decoder(spec, MAX_PIXELS)
-    return preprocess.normalise(preprocess.collate([decoder.decode(file) for file in files]), CPU)
+    return preprocess.normalise(preprocess.collate([decoder.decode(file) for file in files], len(files)))
 
 
-def jtp_reference(data: bytes, *, size: int = 384) -> torch.Tensor:
+def jtp_reference(data: bytes, filter_: str = "lanczos", *, size: int = 384) -> torch.Tensor:
     """RGBA, fit with growth, tensor, composite on 0.5, normalise, centre crop that pads."""
     image = Image.open(io.BytesIO(data)).convert("RGBA")
     width, height = image.size
@@ -67,14 +74,14 @@ def jtp_reference(data: bytes, *, size: int = 384) -> torch.Tensor:
     if scale != 1.0:
         # The reference has no max(1, ...) and raises where a side rounds to 0.
         new = [max(1, min(round(side * scale), size)) for side in (height, width)]
-        image = tv.resize(image, new, InterpolationMode.LANCZOS, antialias=True)
+        image = tv.resize(image, new, InterpolationMode[filter_.upper()], antialias=True)
     tensor = tv.to_tensor(image)
     rgb, alpha = tensor[:3], tensor[3:]
     composed = rgb * alpha + 0.5 * (1 - alpha)
     return tv.center_crop(tv.normalize(composed, [0.5] * 3, [0.5] * 3), [size, size])
 
 
-def wd_reference(data: bytes, *, size: int = 448) -> torch.Tensor:
+def wd_reference(data: bytes, filter_: str = "bicubic", *, size: int = 448) -> torch.Tensor:
     """White under transparency, a white square, bicubic, normalise, RGB to BGR."""
     image = Image.open(io.BytesIO(data))
     if image.mode not in ("RGB", "RGBA"):
@@ -85,7 +92,7 @@ def wd_reference(data: bytes, *, size: int = 448) -> torch.Tensor:
     longest = max(image.size)
     square = Image.new("RGB", (longest, longest), (255, 255, 255))
     square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
-    tensor = tv.to_tensor(square.resize((size, size), Image.Resampling.BICUBIC))
+    tensor = tv.to_tensor(square.resize((size, size), Image.Resampling[filter_.upper()]))
     return tv.normalize(tensor, [0.5] * 3, [0.5] * 3)[[2, 1, 0]]
 
 
@@ -234,26 +241,102 @@ class TestTimm:
             close(ours(spec, data)[0], expected)
 
 
+class TestNearest:
+    """The filter that is left to Pillow."""
+
+    def test_fit(self) -> None:
+        for case in ("rgb", "rgba", "rgba, opaque", "smaller"):
+            data = CASES[case]()
+            close(ours(dataclasses.replace(JTP, filter="nearest"), data)[0], jtp_reference(data, "nearest"))
+
+    def test_square(self) -> None:
+        for case in ("rgb", "rgba", "rgba, opaque", "smaller"):
+            data = CASES[case]()
+            close(ours(dataclasses.replace(WD, filter="nearest"), data)[0], wd_reference(data, "nearest"))
+
+
+class TestDctScaling:
+    """JPEGs are decoded at a fraction of their size, where a model asks for it."""
+
+    SCALED = dataclasses.replace(JTP, dct_scaling=True)
+
+    def decoded(self, data: bytes) -> tuple[Decoded, Decoded]:
+        """As the reference does, and scaled."""
+        return Decoder(JTP, MAX_PIXELS).decode(data), Decoder(self.SCALED, MAX_PIXELS).decode(data)
+
+    @pytest.mark.parametrize("size", [(1601, 1203), (900, 1537), (4000, 2999), (3073, 40)])
+    def test_it_is_close_and_not_the_same(self, size: tuple[int, int]) -> None:
+        """The size of the result and what is known of the original do not change."""
+        image = Image.radial_gradient("L").convert("RGB").resize(size)
+        plain, scaled = self.decoded(encoded(image, "jpeg", quality=90))
+        assert (scaled.width, scaled.height, scaled.format) == (*size, "jpeg")
+        assert scaled.pixels.shape == plain.pixels.shape
+        difference = np.abs(scaled.pixels.astype(int) - plain.pixels)
+        assert 0 < difference.max() < 32
+        assert difference.mean() < 2
+
+    @pytest.mark.parametrize(
+        ("image", "kind"),
+        [
+            (noise("RGB", 1535, 1200), "jpeg"),  # a half would be less than twice 384
+            (noise("RGB", 100, 80), "jpeg"),
+            (noise("RGB", 1600, 1200), "png"),
+        ],
+    )
+    def test_what_cannot_be_scaled_is_the_same(self, image: Image.Image, kind: str) -> None:
+        plain, scaled = self.decoded(encoded(image, kind))
+        assert plain.pixels.tobytes() == scaled.pixels.tobytes()
+
+    @pytest.mark.parametrize("spec", [WD, dataclasses.replace(BARE, crop_pct=0.875)])
+    def test_every_family_gets_pixels_of_its_size(self, spec: ModelSpec) -> None:
+        decoder = Decoder(dataclasses.replace(spec, dct_scaling=True), MAX_PIXELS)
+        data = encoded(noise("RGB", 3001, 2003), "jpeg")
+        assert decoder.decode(data).pixels.shape == (spec.size, spec.size, 3)
+
+    def test_scores_of_it_are_those_of_another_model(self) -> None:
+        """And without it the model is the one that it always was."""
+        assert self.SCALED.identity() == {**JTP.identity(), "dct_scaling": True}
+
+
 class TestBatches:
     def test_pixels_stay_eight_bit_and_have_alpha_only_where_somebody_needs_it(self) -> None:
-        decoder, preprocess = Decoder(JTP, MAX_PIXELS), Preprocess(JTP)
+        decoder, preprocess = Decoder(JTP, MAX_PIXELS), Preprocess(JTP, CPU)
         plain = decoder.decode(encoded(noise("RGB", 384, 384)))
         opaque = decoder.decode(encoded(with_alpha(384, 384, 255)))
         clear = decoder.decode(encoded(with_alpha(384, 384, 9)))
-        assert preprocess.collate([plain, opaque]).pixels.shape == (2, 384, 384, 3)
-        batch = preprocess.collate([plain, clear])
+        assert preprocess.collate([plain, opaque], 2).pixels.shape == (2, 384, 384, 3)
+        batch = preprocess.collate([plain, clear], 2)
         assert (batch.pixels.shape, batch.pixels.dtype) == ((2, 384, 384, 4), torch.uint8)
 
     def test_boxes_are_there_only_when_something_is_padded(self) -> None:
-        decoder, preprocess = Decoder(JTP, MAX_PIXELS), Preprocess(JTP)
+        decoder, preprocess = Decoder(JTP, MAX_PIXELS), Preprocess(JTP, CPU)
         full = decoder.decode(encoded(noise("RGB", 384, 384)))
         half = decoder.decode(encoded(noise("RGB", 384, 192)))
-        assert preprocess.collate([full]).boxes is None
-        assert preprocess.collate([full, half]).boxes is not None
+        assert preprocess.collate([full], 1).boxes is None
+        assert preprocess.collate([full, half], 2).boxes is not None
 
-    def test_the_result_is_fp32_in_channel_first_shape(self) -> None:
-        found = Preprocess(JTP).normalise(Batch(torch.zeros((2, 384, 384, 3), dtype=torch.uint8), None), CPU)
+    def test_the_result_is_fp32_in_channel_first_shape_and_channel_last_memory(self) -> None:
+        """As convolutions like it: nothing is moved before the first of them."""
+        found = Preprocess(JTP, CPU).normalise(Batch(torch.zeros((2, 384, 384, 3), dtype=torch.uint8), None))
         assert (found.shape, found.dtype) == ((2, 3, 384, 384), torch.float32)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+    def test_canvases_without_an_image_hold_the_fill(self) -> None:
+        """The memory that they lie in was somebody else's before."""
+        preprocess = Preprocess(dataclasses.replace(JTP, fill=(0.25, 0.5, 0.75)), CPU)
+        full = Decoder(JTP, MAX_PIXELS).decode(encoded(noise("RGB", 384, 384)))
+        found = preprocess.normalise(preprocess.collate([full], 3))
+        assert found.shape[0] == 3
+        close(found[:1], preprocess.normalise(preprocess.collate([full], 1)))
+        close(found[1:], torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1).expand(2, 3, 384, 384))
+
+    @pytest.mark.parametrize(("mean", "std"), NORMALISATIONS)
+    def test_every_value_of_a_pixel_gives_the_bits_of_the_reference(self, mean: float, std: float) -> None:
+        values = torch.arange(256, dtype=torch.uint8)
+        spec = dataclasses.replace(BARE, size=16, mean=(mean,) * 3, std=(std,) * 3)
+        pixels = values.view(1, 16, 16, 1).expand(1, 16, 16, 3).contiguous()
+        found = Preprocess(spec, CPU).normalise(Batch(pixels, None))[0, 0]
+        assert torch.equal(found, tv.normalize(values.view(1, 16, 16).float().div(255), [mean], [std])[0])
 
     def test_threads_can_share_a_decoder(self) -> None:
         decoder, data = Decoder(JTP, MAX_PIXELS), encoded(noise("RGB", 500, 300))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.errors import ThresholdError
 from db.scores import SCALE, Scores, to_probability, to_score
-from workers.infer import keep
+from workers.infer import cut, quantised
 
 THRESHOLDS = np.arange(SCALE + 1) / SCALE
 """Every threshold there is, as the float64 that Python reads its decimal as."""
@@ -72,6 +72,11 @@ def expected_scores(row: np.ndarray, floor: int) -> list[tuple[int, int]]:
 def pairs(scores: Scores) -> list[tuple[int, int]]:
     assert scores.tag_ids.dtype == scores.scores.dtype == np.int16
     return list(zip(scores.scores.tolist(), scores.tag_ids.tolist(), strict=True))
+
+
+def keep(probabilities: torch.Tensor, floor: int) -> list[Scores]:
+    """What a worker does between the network and the database."""
+    return cut(quantised(probabilities).numpy(), floor)
 
 
 @given(

@@ -79,6 +79,8 @@ class ModelSpec:
     """timm: share of the resized image that the centre crop keeps."""
     crop_mode: CropMode = "center"
     """timm: how the crop is made."""
+    dct_scaling: bool = False
+    """Decode large JPEGs at a fraction of their size: faster, and not what the reference does."""
     default_threshold: float = 0.35
     """Where its authors cut; only a default of queries, never applied to what is stored."""
 
@@ -124,6 +126,8 @@ class ModelSpec:
         }
         if self.groups:
             facts["groups_sha256"] = _sha256_json(self.groups)
+        if self.dct_scaling:  # only then, so that models which were registered before there was a choice stay the same
+            facts["dct_scaling"] = True
         # A round trip turns tuples into lists, so that it equals what a database gives back.
         plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True))
         return plain

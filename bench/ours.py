@@ -1,0 +1,100 @@
+"""tagonce from end to end, as commands: a folder into SQLite, and S3 through Redis into PostgreSQL."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import services
+from runs import Run, Setup, from_database, times
+
+from producer import broker
+
+TAGONCE = str(Path(sys.executable).with_name("tagonce"))
+READY = "batches of"
+"""What a worker writes to its log when it has its model."""
+CHUNK = "64"
+"""Images in a message, as `tagonce tag` has it: 500 images would be two of the usual ones, and never a steady state."""
+
+
+def on_sqlite(setup: Setup, folder: Path) -> Run:
+    """`tagonce tag`."""
+    url = f"sqlite:///{folder}/tags.db"
+    arguments = ["tag", str(setup.photos), "--model", setup.model, "--database", url, *setup.options]
+    begun = time.time()
+    # The worker's log is a temporary file of the command's.
+    with running(arguments, folder, TMPDIR=str(folder)) as command:
+        wait_until(
+            command, folder, lambda: any(READY in log.read_text() for log in folder.glob("tagonce-worker-*.log"))
+        )
+        begun_work = time.time()
+        command.wait()
+    number, _first, last = times(url)
+    return Run(complete(setup, number, folder) / (last - begun_work), last - begun, from_database(setup, url))
+
+
+def on_servers(setup: Setup, folder: Path) -> Run:
+    """`tagonce worker`, and `tagonce enqueue` once it waits for work."""
+    with (
+        services.postgresql() as postgresql,
+        services.redis() as redis,
+        services.s3(setup.photos.parent) as s3,
+    ):
+        where = {
+            "TAGONCE_MODEL": setup.model,
+            "TAGONCE_DATABASE_URL": postgresql.url,
+            "TAGONCE_BROKER_URL": redis.url,
+        }
+        begun = time.time()
+        with running(["worker", *setup.options], folder, **where, **s3) as worker:
+            wait_until(worker, folder, lambda: READY in log_of(folder))
+            wait_until(worker, folder, lambda: broker.workers(broker.create_app(redis.url, 1)) != [])
+            source = f"s3://{setup.photos.name}/"
+            with running(["enqueue", source, "--chunk-size", CHUNK], folder, **where, **s3) as producer:
+                producer.wait()
+            wait_until(worker, folder, lambda: times(postgresql.url)[0] == len(setup.names), every=0.5)
+            worker.terminate()
+            worker.wait()
+        number, first, last = times(postgresql.url)
+        return Run(complete(setup, number, folder) / (last - first), last - begun, from_database(setup, postgresql.url))
+
+
+@contextmanager
+def running(arguments: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command of ours, its words in a file, with no settings but these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TAGONCE_", "AWS_"))}
+    with (folder / "words").open("ab") as words:
+        process = subprocess.Popen(
+            [TAGONCE, *arguments], cwd=folder, env=inherited | environment, stdout=words, stderr=words
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def wait_until(
+    process: subprocess.Popen[bytes], folder: Path, condition: Callable[[], bool], every: float = 0.02
+) -> None:
+    """Look so often, in seconds, as long as the process lives."""
+    while not condition():
+        if process.poll() is not None:
+            raise SystemExit(f"tagonce ended too early:\n{log_of(folder)}")
+        time.sleep(every)
+
+
+def log_of(folder: Path) -> str:
+    """What the commands in this folder have said."""
+    return (folder / "words").read_text(errors="replace")
+
+
+def complete(setup: Setup, number: int, folder: Path) -> int:
+    """The number, which has to be that of all images."""
+    if number != len(setup.names):
+        raise SystemExit(f"{number} of {len(setup.names)} images have a prediction:\n{log_of(folder)}")
+    return number

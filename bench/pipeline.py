@@ -1,0 +1,227 @@
+"""The image path from a file to a stored row, beside what a user would have instead: same images, model and machine.
+
+    python bench/pipeline.py [--models demo,so400m] [--rows a,b,c,d,e,f] [--images 500] [--device cuda]
+
+    a  the model alone, over tensors in memory: the limit
+    b  a straight script: PIL, the reference's transforms, the model, a CSV, in one process
+    c  the same with torch's DataLoader, a worker process a core
+    d  Ray Data's batch inference, where ray is installed
+    e  `tagonce tag` on a folder: SQLite, the embedded broker
+    f  `tagonce worker` and `tagonce enqueue`: PostgreSQL, Redis, the images in S3 (`static_s3.py`)
+
+images/s count from the moment the model is loaded to the last row written: a to d say themselves when that is
+(`straight.py`), of e it is when the worker logs what it works with. f counts from the first registered image, for its
+worker waits until then. So they hold neither the start of Python, Ray, Redis and PostgreSQL nor loading the model, and
+of f not the first page of the bucket's listing. "Whole" is all of that, from the start of the command (of f, of the
+worker) to its end, of e and f to the last row.
+
+A round goes through all rows; shown is the median of the rounds. With demo on a CPU, a to d are tried with one thread
+of torch and with one a core, and the faster is shown.
+
+Each row has to find what a finds, in fp32 to 1e-3 and so the same tags above 0.01 but for those within 1e-3 of it, or
+the run ends. (e and f store probabilities rounded down to ten-thousandths.)
+
+demo is EfficientNet-Lite0 at 224. so400m has the shape of JTP-1, SO400M at 384 with 9,083 tags, and random weights;
+`--depth` leaves out blocks. `--device` adds what the device does (`device.py`), `--memory 20000` what a worker's memory
+does over so many images of all sizes (`memory.py`). Photographs and weights are made once, in `--folder`. Needs
+`pip install --group bench`.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import device
+import memory
+import numpy as np
+import ours
+import photos
+import random_model
+import torch
+from rich.console import Console
+from rich.table import Table
+from runs import Found, Run, Setup, from_csv, from_parquet
+from straight import CORES, FLOOR
+
+from workers.device import pick_device, pick_dtype
+from workers.models.registry import find_model
+
+CLOSE = 1e-3
+STRAIGHT = Path(__file__).with_name("straight.py")
+
+
+@dataclass
+class Row:
+    """One way to do it, and all its runs."""
+
+    title: str
+    run: Callable[[Setup, Path, int], Run]
+    """Given a folder of its own, and how many threads torch may have."""
+    threads: tuple[int, ...]
+    """To try."""
+    runs: dict[int, list[Run]] = field(default_factory=dict)
+    """By threads."""
+
+    def rate(self, threads: int) -> float:
+        """Images/s."""
+        return statistics.median(run.images_per_second for run in self.runs[threads])
+
+    @property
+    def best(self) -> int:
+        """The number of threads with which it is fastest."""
+        return max(self.runs, key=self.rate)
+
+
+def main() -> None:
+    """Print a table a model, then what was asked for besides."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", default="demo", help="demo, so400m, both with a comma, or '' for none")
+    parser.add_argument("--rows", default="a,b,c,d,e,f")
+    parser.add_argument("--images", type=int, help="default: 500; so400m 24, on a GPU 2,000")
+    parser.add_argument("--batch-size", type=int, help="default: 8, so400m 4; on a GPU 64")
+    parser.add_argument("--rounds", type=int, help="default: 3; so400m 1")
+    parser.add_argument("--device", help="cpu or cuda; says also what the device does")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"))
+    parser.add_argument("--depth", type=int, default=random_model.DEPTH, help="blocks of so400m")
+    parser.add_argument("--memory", type=int, default=0, metavar="IMAGES", help="watch the memory of a worker")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/tagonce-bench"), help="photographs and weights")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for model in filter(None, options.models.split(",")):
+        setup = set_up(model, options)
+        rows = rows_of(setup, options.rows.split(","))
+        for number in range(options.rounds or (1 if model == "so400m" else 3)):
+            one_round(setup, rows, number, options.folder)
+        show(setup, rows)
+        if options.device and {"a", "e"} <= rows.keys():
+            device.show(setup, *(rows[name].rate(rows[name].best) for name in "ae"))
+    if options.memory:
+        memory.watch(photos.all_sizes(options.folder, options.memory), options.memory)
+
+
+def set_up(model: str, options: argparse.Namespace) -> Setup:
+    """Make what the runs need."""
+    large = model == "so400m"
+    name = str(random_model.so400m(options.folder, options.depth)) if large else model
+    on = options.device or "cpu"
+    on_gpu = pick_device(on).type == "cuda"
+    images = options.images or ((2_000 if on_gpu else 24) if large else 500)
+    return Setup(
+        model=name,
+        tags=len(find_model(name).tags),
+        photos=photos.one_megapixel(options.folder, images),
+        batch_size=options.batch_size or (64 if on_gpu else 4 if large else 8),
+        device=on,
+        precision=options.precision,
+    )
+
+
+def rows_of(setup: Setup, names: list[str]) -> dict[str, Row]:
+    """Those with these names."""
+    tried = (CORES,) if setup.device != "cpu" or "so400m" in setup.model else (1, CORES)
+    rows = {
+        "a": Row("model alone, tensors in memory", alone, tried),
+        "b": Row("script: PIL, torchvision, model, CSV", to_csv("script"), tried),
+        "c": Row("script with DataLoader", to_csv("loader"), tried),
+        "d": Row("Ray Data", ray_data, tried if find_spec("ray") else ()),
+        "e": Row("tagonce tag: folder, SQLite", lambda setup, folder, _threads: ours.on_sqlite(setup, folder), (0,)),
+        "f": Row("tagonce: S3, Redis, PostgreSQL", lambda setup, folder, _: ours.on_servers(setup, folder), (0,)),
+    }
+    return {name: rows[name] for name in names}
+
+
+def one_round(setup: Setup, rows: dict[str, Row], number: int, folder: Path) -> None:
+    """Run every row once, with every number of threads."""
+    for row in rows.values():
+        for threads in row.threads:
+            with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as own:
+                run = row.run(setup, Path(own), threads)
+            row.runs.setdefault(threads, []).append(run)
+            told = f"round {number + 1}: {row.title}: {run.images_per_second:.2f} images/s"
+            print(told, f"with {threads} threads" if threads else "", file=sys.stderr, flush=True)
+
+
+def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[float, float]:
+    """Images/s, and whole seconds, of a way in `straight.py`."""
+    arguments = [way, setup.model, setup.photos, out, *setup.options, "--threads", str(threads)]
+    begun = time.perf_counter()
+    with (folder / "words").open("w") as words:
+        done = subprocess.run(
+            [sys.executable, STRAIGHT, *arguments], stdout=subprocess.PIPE, stderr=words, text=True, check=False
+        )
+    whole = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(f"{way} failed:\n{(folder / 'words').read_text()[-2_000:]}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    return told["images"] / told["seconds"], whole
+
+
+def alone(setup: Setup, folder: Path, threads: int) -> Run:
+    """Row a."""
+    out = folder / "all.npy"
+    return Run(*straight("loop", setup, folder, threads, out), np.load(out))
+
+
+def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
+    """Rows b and c."""
+
+    def run(setup: Setup, folder: Path, threads: int) -> Run:
+        out = folder / "tags.csv"
+        return Run(*straight(way, setup, folder, threads, out), from_csv(setup, out))
+
+    return run
+
+
+def ray_data(setup: Setup, folder: Path, threads: int) -> Run:
+    """Row d."""
+    out = folder / "tags"
+    return Run(*straight("ray", setup, folder, threads, out), from_parquet(setup, out))
+
+
+def show(setup: Setup, rows: dict[str, Row]) -> None:
+    """Print the table, and end where probabilities differ."""
+    title = f"{Path(setup.model).name}, {len(setup.names):,} JPEGs of 1 megapixel, batches of {setup.batch_size}"
+    table = Table("", title=title, title_justify="left")
+    for column in ("images/s", "of the limit", "whole", "threads", "largest difference", "other tags"):
+        table.add_column(column, justify="right")
+    limit = rows.get("a")
+    wrong = []
+    for name, row in rows.items():
+        if not row.runs:
+            table.add_row(f"{name}  {row.title}", "not installed")
+            continue
+        runs, rate = row.runs[row.best], row.rate(row.best)
+        whole = statistics.median(run.whole_seconds for run in runs)
+        share, agreement = "", []
+        if limit:
+            share = f"{rate / limit.rate(limit.best):.2f}"
+        if limit and row is not limit:
+            difference, others = compared(limit.runs[limit.best][0].found, runs[0].found)
+            agreement = [f"{difference:.5f}", str(others)]
+            if difference > CLOSE or others:
+                wrong.append(row.title)
+        threads = str(row.best) if row.best else "its own"
+        table.add_row(f"{name}  {row.title}", f"{rate:,.2f}", share, f"{whole:,.1f} s", threads, *agreement)
+    Console(width=140).print(table)
+    if wrong and pick_dtype(setup.precision, pick_device(setup.device)) == torch.float32:
+        raise SystemExit(f"Not what the model alone finds: {', '.join(wrong)}")
+
+
+def compared(exact: Found, found: Found) -> tuple[float, int]:
+    """The largest difference where a tag was kept; tags kept or not kept that lie far enough from the floor."""
+    kept = ~np.isnan(found)
+    difference = np.abs(found - exact)[kept].max(initial=0.0)
+    others = (kept != (exact >= FLOOR)) & (np.abs(exact - FLOOR) > CLOSE)
+    return float(difference), int(others.sum())
+
+
+if __name__ == "__main__":
+    main()

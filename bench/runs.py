@@ -1,0 +1,100 @@
+"""One run over a folder of photographs: what it is to do, what came of it, and how its results are read."""
+
+import csv
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import func, select
+
+from db.database import open_database
+from db.schema import images, predictions, tag_scores
+from db.scores import SCALE
+
+Found = npt.NDArray[np.float32]
+"""Probabilities [images in order of their names, tags]; NaN where a tag was not kept."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all that are compared have in common."""
+
+    model: str
+    """As `tagonce --model` takes it."""
+    tags: int
+    photos: Path
+    batch_size: int
+    device: str
+    precision: str
+
+    @property
+    def names(self) -> dict[str, int]:
+        """Of the photographs, with their positions."""
+        return {name: number for number, name in enumerate(sorted(path.name for path in self.photos.iterdir()))}
+
+    @property
+    def options(self) -> list[str]:
+        """For a command line."""
+        return ["--batch-size", str(self.batch_size), "--device", self.device, "--precision", self.precision]
+
+    def nothing(self) -> Found:
+        """To be filled."""
+        return np.full((len(self.names), self.tags), np.nan, np.float32)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of it."""
+
+    images_per_second: float
+    whole_seconds: float
+    """From starting the first command to the last row."""
+    found: Found
+
+
+def from_csv(setup: Setup, file: Path) -> Found:
+    """Of rows (name, position of the tag, its name, probability)."""
+    found, numbers = setup.nothing(), setup.names
+    with file.open(newline="", encoding="utf-8") as opened:
+        for name, tag, _tag_name, probability in csv.reader(opened):
+            found[numbers[name], int(tag)] = float(probability)
+    return found
+
+
+def from_parquet(setup: Setup, folder: Path) -> Found:
+    """Of rows (image, tags, probabilities)."""
+    from pyarrow import parquet
+
+    found, numbers = setup.nothing(), setup.names
+    for row in parquet.read_table(folder).to_pylist():
+        found[numbers[row["image"]], row["tags"]] = row["probabilities"]
+    return found
+
+
+def from_database(setup: Setup, url: str) -> Found:
+    """Of the one model in it."""
+    found, numbers = setup.nothing(), setup.names
+    scores = select(images.c.uri, tag_scores.c.tag_id, tag_scores.c.score)
+    database = open_database(url, create=False)
+    with database.read() as connection:
+        for uri, tag, score in connection.execute(scores.join(images, images.c.id == tag_scores.c.image_id)):
+            found[numbers[uri.rpartition("/")[2]], tag] = score / SCALE
+    database.close()
+    return found
+
+
+def times(url: str) -> tuple[int, float, float]:
+    """How many images have a prediction; when the first image was registered and the last one predicted."""
+    database = open_database(url, create=False)
+    with database.read() as connection:
+        number = connection.scalar(select(func.count()).select_from(predictions)) or 0
+        moments: tuple[Any, ...] = (
+            connection.scalar(select(func.min(images.c.added_at))),
+            connection.scalar(select(func.max(predictions.c.predicted_at))),
+        )
+    database.close()
+    first, last = (moment.timestamp() if isinstance(moment, datetime) else 0.0 for moment in moments)
+    return number, first, last

@@ -1,0 +1,67 @@
+"""`tagonce worker --devices`: a process for each device, and one that looks after them."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.ledger import Ledger
+from tests.fixtures.command import Outcome, Process, wait_until
+
+PHOTOS = 32
+
+
+def children(parent: Process) -> list[psutil.Process]:
+    """In the order that they were started in."""
+    return sorted(psutil.Process(parent.popen.pid).children(), key=lambda child: child.create_time())
+
+
+def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
+    tagonce: Callable[..., Outcome],
+    start_tagonce: Callable[..., Process],
+    make_photos: Callable[..., list[Path]],
+    jtp2_folder: Path,
+    redis_url: str,
+    sqlite_url: str,
+) -> None:
+    settings = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": sqlite_url}
+    rows = Ledger(sqlite_url)
+    parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
+    wait_until(lambda: parent.words().count("batches of") == 2 or parent.popen.poll() is not None)
+    pair = children(parent)
+
+    for asleep in pair:
+        before = rows.count()
+        asleep.suspend()  # so that the other one has to work
+        make_photos(before + PHOTOS)
+        sent = tagonce("enqueue", "photos", "--model", jtp2_folder.name, "--chunk-size", "4", **settings)
+        assert sent.code == 0, sent.err
+        wait_until(lambda: rows.count() > before)  # noqa: B023 - it is awaited here
+        asleep.resume()
+        wait_until(lambda: rows.count() == before + PHOTOS)  # noqa: B023 - it is awaited here
+
+    killed, other = pair
+    killed.kill()
+    parent.wait_for("the worker on cpu ended with exit code -9 and is started again")
+    wait_until(lambda: parent.words().count("batches of") == 3 or parent.popen.poll() is not None)
+
+    ours = children(parent)
+    assert len(ours) == 2
+    assert other in ours
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0, parent.words()
+    assert psutil.wait_procs(ours, timeout=0)[1] == []
+
+
+def test_one_that_cannot_work_ends_all_with_its_sentence(
+    start_tagonce: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
+) -> None:
+    parent = start_tagonce(
+        *("worker", "--devices", "cpu,cuda:7", "--model", jtp2_folder),
+        TAGONCE_BROKER_URL=redis_url,
+        TAGONCE_DATABASE_URL=sqlite_url,
+    )
+    assert parent.wait() == 2, parent.words()
+    assert "error: The device 'cuda:7' (TAGONCE_DEVICE, --device) cannot be used here" in parent.words()
+    assert "Traceback" not in parent.words()

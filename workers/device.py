@@ -1,0 +1,127 @@
+"""Where the network runs: which device, in which precision, how tensors get there, and how long it is busy."""
+
+import time
+from typing import Protocol
+
+import torch
+
+from db.errors import SettingsError
+
+_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_BF16_CAPABILITY = (8, 0)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        SettingsError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise SettingsError(
+            f"The device {name!r} (TAGONCE_DEVICE, --device) cannot be used here: {first_line}"
+        ) from error
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of weights and activations. Probabilities are float32 whatever it is."""
+    if precision != "auto":
+        return _PRECISIONS[precision]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else torch.float16
+
+
+def device_name(device: torch.device) -> str:
+    """For people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+class Uploads:
+    """Copies to a device, which goes on computing meanwhile."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+
+    @property
+    def pinned(self) -> bool:
+        """Whether what is to be copied should lie in pinned memory: from there a copy needs no processor."""
+        return self._stream is not None
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device. What this thread launches from now on waits for it; the thread does not."""
+        if self._stream is None:
+            return tensor.to(self._device)
+        computing = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            there = tensor.to(self._device, non_blocking=True)
+        computing.wait_stream(self._stream)
+        there.record_stream(computing)  # or its memory could be given away while it is still read
+        return there
+
+
+def download(tensor: torch.Tensor) -> torch.Tensor:
+    """On the host; from a CUDA device into pinned memory, and complete only when the span it belongs to is over."""
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
+
+
+class Span(Protocol):
+    """A piece of work on a device, from its creation to `end`."""
+
+    def end(self) -> None:
+        """Nothing more belongs to it."""
+
+    def wait(self) -> float:
+        """Until the device has done it; seconds that the device was busy with it."""
+
+
+def begin_span(device: torch.device) -> Span:
+    """What is launched on the device from now on, by this thread, belongs to the span."""
+    return _CudaSpan(device) if device.type == "cuda" else _HostSpan()
+
+
+class _CudaSpan:
+    """Two marks in the stream of the device, which reaches them long after they were set."""
+
+    def __init__(self, device: torch.device) -> None:
+        # A stream belongs to a device, and the current device to a thread: so it is asked for by name.
+        self._stream = torch.cuda.current_stream(device)
+        # Blocking: a thread that waits sleeps, where it would otherwise take a core from the decoders.
+        self._begun, self._ended = (
+            torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]  # torch's stubs
+            for _ in range(2)
+        )
+        self._begun.record(self._stream)
+
+    def end(self) -> None:
+        self._ended.record(self._stream)
+
+    def wait(self) -> float:
+        self._ended.synchronize()
+        milliseconds: float = self._begun.elapsed_time(self._ended)
+        return milliseconds / 1000
+
+
+class _HostSpan:
+    """The CPU has done it when the call returns."""
+
+    def __init__(self) -> None:
+        self._begun = self._ended = time.perf_counter()
+
+    def end(self) -> None:
+        self._ended = time.perf_counter()
+
+    def wait(self) -> float:
+        return self._ended - self._begun
