@@ -1,7 +1,7 @@
 """Register references and put what is pending on the queue. Rows first, committed; messages after."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from db import images
@@ -68,8 +68,9 @@ def _side_by_side(
     """
     before: list[Reference] = []
     batch: list[Reference] = []
+    registering: Future[list[int]] = Future()
+    registering.set_result([])  # nothing came before the first batch
     with ThreadPoolExecutor(1, thread_name_prefix="register") as pool:
-        registering = pool.submit(register, before)
         for some in batched(references, READ_SIZE):
             batch += some
             if registering.done() or len(batch) >= REGISTER_SIZE:

@@ -37,7 +37,7 @@ def named_devices(devices: str) -> list[str]:
 
 
 def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
-    """Settings of each process. What the settings leave open of threads is shared evenly."""
+    """Settings of each process. Threads are shared evenly where they leave that open; ports follow each other."""
     share = max(1, cores // len(devices))
     return [
         config.model_copy(
@@ -45,9 +45,10 @@ def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
                 "device": device,
                 "decoders": config.decoders or share,
                 "torch_threads": config.torch_threads or share,
+                "metrics_port": config.metrics_port and config.metrics_port + number,
             }
         )
-        for device in devices
+        for number, device in enumerate(devices)
     ]
 
 

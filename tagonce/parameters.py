@@ -41,6 +41,9 @@ Compile = Annotated[
     bool | None,
     typer.Option("--compile/--no-compile", help="TAGONCE_COMPILE. Compile the network with torch.", show_default=False),
 ]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="TAGONCE_METRICS_PORT. Serve metrics for Prometheus here.", show_default=False)
+]
 Devices = Annotated[
     str | None,
     typer.Option(

@@ -39,6 +39,13 @@ class Settings(BaseSettings):
     decoders: int | None = Field(
         None, ge=1, le=256, description="threads that decode in a worker; default: as many as cores"
     )
+    dct_scaling: bool = Field(
+        False, description="decode large JPEGs at a part of their size: faster, other scores, so a model of its own"
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port for Prometheus in a worker; with --devices the first of as many"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that Prometheus reaches; 0.0.0.0 is every one")
     max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
     max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
     lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")

@@ -53,8 +53,13 @@ def register_model(database: Database, spec: ModelSpec, settings: Settings) -> M
 
 def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec, Model]:
     """The model of the settings, found (and downloaded, when it has to be) and registered."""
-    spec = find_model(settings.model)
+    spec = find_spec_of(settings)
     return spec, register_model(database, spec, settings)
+
+
+def find_spec_of(settings: Settings) -> ModelSpec:
+    """The model of the settings, with what they change about it."""
+    return replace(find_model(settings.model), dct_scaling=settings.dct_scaling)
 
 
 def worker_options(settings: Settings, spec: ModelSpec) -> Options:
@@ -89,9 +94,8 @@ def need_worker_extra() -> None:
     Raises:
         SettingsError: torch or one of its companions is missing.
     """
-    missing = [
-        name for name in ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina") if not find_spec(name)
-    ]
+    needed = ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "numba", "prometheus_client")
+    missing = [name for name in needed if not find_spec(name)]
     if missing:
         raise SettingsError(
             f"Running a model needs {', '.join(missing)}, not installed here: pip install 'tagonce[worker]'"

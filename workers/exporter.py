@@ -11,7 +11,8 @@ tagonce_worker_info{model,device,precision}
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -24,10 +25,11 @@ from workers.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-def serve(
+@contextmanager
+def serving(
     metrics: Metrics, *, host: str, port: int, about: Mapping[str, str], depth: Callable[[], Depth]
-) -> Callable[[], None]:
-    """Answer scrapes from a thread of its own; returns what ends it.
+) -> Iterator[None]:
+    """Answer scrapes inside of the block, from a thread.
 
     Args:
         about: labels of `tagonce_worker_info`.
@@ -47,12 +49,12 @@ def serve(
         ) from error
     log.info("metrics on http://%s:%d/metrics", host, server.server_port)
 
-    def stop() -> None:
+    try:
+        yield
+    finally:
         server.shutdown()
         server.server_close()
         thread.join()
-
-    return stop
 
 
 class _Collector(Collector):

@@ -30,7 +30,7 @@ def command(
     Example: tagonce predict cat.jpg --threshold 0.2
     """
     from producer.sources import references
-    from tagonce.wiring import need_worker_extra, worker_options
+    from tagonce.wiring import find_spec_of, need_worker_extra, worker_options
 
     if threshold is not None:
         to_score(threshold)
@@ -42,9 +42,8 @@ def command(
     from workers.decode import Decoder
     from workers.fetch import Fetcher
     from workers.infer import Inferencer
-    from workers.models.registry import find_model
 
-    spec = find_model(config.model)
+    spec = find_spec_of(config)
     options = worker_options(config, spec)
     fetcher = Fetcher(max_bytes=options.max_bytes, connections=1)
     decoder = Decoder(spec, max_pixels=options.max_pixels)

@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from contextlib import ExitStack
 
+from db.workers import forget_old
 from tagonce import parameters, settings
 
 
@@ -16,6 +18,7 @@ def command(
     batch_size: parameters.BatchSize = None,
     compile: parameters.Compile = None,  # noqa: A002 - the name of the option
     floor: parameters.Floor = None,
+    metrics_port: parameters.MetricsPort = None,
 ) -> None:
     """Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU.
 
@@ -30,6 +33,7 @@ def command(
         batch_size=batch_size,
         compile=compile,
         floor=floor,
+        metrics_port=metrics_port,
     )
     _log_to_stderr(config)
     sys.exit(run(config) if devices is None else run_on(devices, config))
@@ -70,6 +74,8 @@ def run(config: settings.Settings) -> int:
 
     log = logging.getLogger("tagonce")
     with wiring.stored(config, create=True) as database:
+        with database.write() as connection:
+            forget_old(connection)
         spec, model = wiring.find_and_register(database, config)
         app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-worker")
         broker.check(app)
@@ -77,5 +83,20 @@ def run(config: settings.Settings) -> int:
         # Loaded before the first chunk is taken: a model that does not load must not hold one.
         pipeline = Pipeline(database, model, spec, options)
         pipeline.inferencer.warm_up()
-        log.info("%s on %s (%s), batches of %d", model.label, *pipeline.inferencer.where, options.batch_size)
-        return run_worker(app, pipeline, options)
+        device, precision = pipeline.inferencer.where
+        log.info("%s on %s (%s), batches of %d", model.label, device, precision, options.batch_size)
+        with ExitStack() as stack:
+            if config.metrics_port:
+                from workers.exporter import serving
+
+                about = {"model": spec.name, "device": device, "precision": precision}
+                stack.enter_context(
+                    serving(
+                        pipeline.metrics,
+                        host=config.metrics_host,
+                        port=config.metrics_port,
+                        about=about,
+                        depth=lambda: broker.depth(app, model.id),
+                    )
+                )
+            return run_worker(app, pipeline, options)

@@ -13,7 +13,7 @@ from db.errors import BrokerError, Reason, SettingsError
 from db.workers import Stage, together
 from producer.broker import Depth
 from workers import metrics as metrics_module
-from workers.exporter import serve
+from workers.exporter import serving
 from workers.metrics import Metrics
 
 
@@ -100,9 +100,9 @@ def port(depths: list[Depth]) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
-    stop = serve(metrics, host="127.0.0.1", port=number, about={"model": 'a "b"\n', "device": "cpu"}, depth=depth)
-    yield number
-    stop()
+    about = {"model": 'a "b"\n', "device": "cpu"}
+    with serving(metrics, host="127.0.0.1", port=number, about=about, depth=depth):
+        yield number
 
 
 def scraped(port: int) -> dict[tuple[str, str], float]:
@@ -137,5 +137,6 @@ def test_without_redis_the_rest_is_still_told(port: int, depths: list[Depth]) ->
 
 
 def test_a_port_that_is_taken_is_an_error_with_its_number(port: int) -> None:
-    with pytest.raises(SettingsError, match=f"127.0.0.1:{port}: Address already in use.*TAGONCE_METRICS_PORT"):
-        serve(Metrics(), host="127.0.0.1", port=port, about={}, depth=lambda: Depth(0, 0))
+    second = serving(Metrics(), host="127.0.0.1", port=port, about={}, depth=lambda: Depth(0, 0))
+    with pytest.raises(SettingsError, match=f"127.0.0.1:{port}: Address already in use.*TAGONCE_METRICS_PORT"), second:
+        pytest.fail("it serves")

@@ -1,0 +1,77 @@
+"""A worker that is scraped while it has work, and what `tagonce status` makes of the same."""
+
+import socket
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tagonce import settings, wiring
+from tests.e2e.forked import Workers
+from tests.e2e.ledger import Ledger
+from tests.fixtures.command import Outcome, wait_until
+
+
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    """By name and the values of the labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_stages_failures_copies_and_the_queue_are_told(
+    workers: Workers,
+    invoke: Callable[..., Outcome],
+    make_photos: Callable[..., list[Path]],
+    jtp2_folder: Path,
+    redis_url: str,
+    postgres_url: str,
+) -> None:
+    photos = make_photos(20)
+    photos[3].write_bytes(photos[3].read_bytes()[:100])
+    photos[5].write_bytes(photos[4].read_bytes())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": postgres_url}
+    worker = workers.start("--model", jtp2_folder, "--metrics-port", port, **environment)
+    worker.wait_until_ready()
+    before = scraped(port)
+    assert before["tagonce_queue_chunks", "waiting"] == 0
+    assert before["tagonce_worker_info", "cpu", jtp2_folder.name, "float32"] == 1
+
+    options = ("--broker", redis_url, "--database", postgres_url)
+    sent = invoke("enqueue", str(photos[0].parent), "--model", jtp2_folder.name, *options)
+    assert sent.code == 0, sent.err
+    rows = Ledger(postgres_url)
+    wait_until(lambda: rows.count() == 20)
+    wait_until(lambda: scraped(port)["tagonce_queue_chunks", "in_flight"] == 0)
+    after = scraped(port)
+    assert after["tagonce_stage_images_total", "fetch"] == 20
+    assert after["tagonce_stage_images_total", "decode"] == 19
+    assert after["tagonce_stage_images_total", "infer"] == 18
+    assert after["tagonce_stage_images_total", "write"] == 20
+    assert after["tagonce_failures_total", "corrupt"] == 1
+    assert after["tagonce_duplicates_total",] == 1
+    assert 0 < after["tagonce_stage_seconds_total", "infer"] <= after["tagonce_active_seconds_total",]
+
+    told = invoke("status", "--json", *options).json["devices"]
+    assert [one["device"] for one in told] == ["cpu float32"]
+    assert (told[0]["images"]["infer"], told[0]["duplicates"]) == (18, 1)
+
+
+def test_scaled_decoding_is_a_model_of_its_own(jtp2_folder: Path, sqlite_url: str) -> None:
+    """Its scores differ a little: they never stand beside those of whole decoding under one id."""
+    ids = []
+    for scaled in (False, True, False):
+        config = settings.load(database_url=sqlite_url, model=str(jtp2_folder), dct_scaling=scaled)
+        with wiring.stored(config, create=True) as database:
+            spec, model = wiring.find_and_register(database, config)
+        assert spec.dct_scaling == scaled
+        ids.append(model.id)
+    assert ids == [1, 2, 1]
