@@ -143,6 +143,8 @@ def measure(
             process.join()
     with redis.Redis(unix_socket_path=gpu.redis.removeprefix("redis+socket://")) as client:
         client.flushall()  # ours alone; the chunks left are of images that no other step will need
+    if not any(islice(chunks, 1)):
+        raise SystemExit(f"{number} workers ran out of images, so what they reached means nothing.")
     if not writes:
         raise SystemExit(f"{number} workers wrote nothing within {seconds:g} s; try a larger --seconds.")
     done = sum(write.images for write in writes)

@@ -6,17 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import partial
 from pathlib import Path
 
 import pytest
 import stamina
+from botocore.awsrequest import AWSPreparedRequest
 
 from db.errors import ImageError, Reason, SettingsError
 from producer import storage
 from producer.references import file_uri
 from workers import fetch, objects
 from workers.fetch import Fetcher
+from workers.stores import Stores
 
 LIMIT = 1_000
 NOBODY = 65_534
@@ -162,6 +165,24 @@ def test_a_worker_without_credentials_stops(fetcher: Fetcher, bucket: str, monke
 # ── storage that fails ──
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A request."""
+
+    path: str
+    headers: Message
+
+    @property
+    def agent(self) -> str:
+        """Whose it is: `Boto3` or `object_store`."""
+        return self.headers["User-Agent"].partition("/")[0]
+
+    @property
+    def credential(self) -> str:
+        """Access key, day and region of the signature."""
+        return self.headers["Authorization"].partition("Credential=")[2].partition(",")[0]
+
+
 @dataclass
 class Storage:
     """A server that answers with what it was told, then with the object, and counts."""
@@ -170,10 +191,18 @@ class Storage:
     """Status and S3's code, one a request, first to last. Status 0: half of the object, then silence."""
     repeat: bool = False
     """The first answer for ever."""
-    requests: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    region: str = ""
+    """Where the bucket is: who signs for another is sent there."""
 
-    def next(self) -> tuple[int, str]:
-        self.requests += 1
+    @property
+    def requests(self) -> int:
+        return len(self.seen)
+
+    def next(self, seen: Seen) -> tuple[int, str]:
+        self.seen.append(seen)
+        if self.region not in seen.headers["Authorization"]:
+            return 301, "PermanentRedirect"
         if not self.answers:
             return 200, ""
         return self.answers[0] if self.repeat else self.answers.pop(0)
@@ -189,10 +218,11 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, code = told.next()
+            status, code = told.next(Seen(self.path, self.headers))
             body = CONTENT if status in (0, 200) else f"<Error><Code>{code}</Code></Error>".encode()
             self.send_response(status or 200)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("x-amz-bucket-region", told.region)
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if status == 0 else body)
             self.close_connection = True
@@ -248,3 +278,171 @@ def test_credentials_that_are_refused_are_no_fault_of_the_image(
     failing.answers, failing.repeat = [(status, code)], True
     with pytest.raises(SettingsError, match=code):
         fetcher.fetch("s3://b/a.jpg")
+
+
+# ── by obstore, once boto3 has shown the way ──
+
+
+@pytest.fixture
+def knowing(fetcher: Fetcher, failing: Storage) -> Fetcher:
+    """A fetcher that knows the way to bucket `b`, by which obstore has read."""
+    fetcher.fetch("s3://b/first.jpg")
+    fetcher.fetch("s3://b/second.jpg")
+    assert [seen.agent for seen in failing.seen] == ["Boto3", "object_store"]
+    failing.seen.clear()
+    return fetcher
+
+
+NAMED = [
+    "a b/%41?#+日本🐈.jpg",
+    "%2e%2e/%2F",
+    "a\\b",
+    "...",
+    "~a.",
+    " a ",
+    "é",
+    "e\u0301",
+    "<>|\"'`^[]{}&=;:@!$,()*",
+    "b",
+]
+"""Keys that obstore can ask for."""
+NOT_NAMED = ["//double//slash", "/a", "a/", "./a", "a/./b", "dots/../up", "..", "a\nb", "a\x7fb", "\x00"]
+"""Keys that it would change, or refuses."""
+
+
+@pytest.mark.parametrize("key", NAMED + NOT_NAMED)
+def test_any_key_is_asked_for_as_boto3_does(knowing: Fetcher, failing: Storage, key: str) -> None:
+    assert knowing.fetch(f"s3://b/{key}") == CONTENT
+    assert Fetcher(max_bytes=LIMIT, connections=1).fetch(f"s3://b/{key}") == CONTENT
+    ours, theirs = failing.seen
+    assert ours.path == theirs.path
+    assert (ours.agent, theirs.agent) == ("object_store" if key in NAMED else "Boto3", "Boto3")
+
+
+@pytest.mark.parametrize("key", ["a b/%41?#+日本🐈.jpg", "//double//slash", "dots/../up", "b.jpg"])
+def test_a_real_storage_knows_the_key(fetcher: Fetcher, bucket: str, key: str) -> None:
+    client = storage.s3_client()
+    for name in ("first.jpg", "second.jpg", key):
+        client.put_object(Bucket=bucket, Key=name, Body=name.encode())
+        assert fetcher.fetch(f"s3://{bucket}/{name}") == name.encode()
+    client.close()
+    error = refused(fetcher, f"s3://{bucket}/gone.jpg")
+    assert (error.reason, error.detail) == (Reason.MISSING, "no such object (NoSuchKey)")
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (0, "")])
+def test_what_obstore_does_not_get_boto3_gets(knowing: Fetcher, failing: Storage, status: int, code: str) -> None:
+    failing.answers = [(status, code)]
+    assert knowing.fetch("s3://b/a.jpg") == CONTENT
+    assert knowing.fetch("s3://b/a.jpg") == CONTENT
+    assert [seen.agent for seen in failing.seen] == ["object_store", "Boto3", "object_store"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (403, "AccessDenied", Reason.DENIED),
+        (404, "NoSuchKey", Reason.MISSING),
+        (404, "NoSuchBucket", Reason.MISSING),
+    ],
+)
+def test_boto3_says_what_a_refusal_means(
+    knowing: Fetcher, failing: Storage, status: int, code: str, reason: Reason
+) -> None:
+    failing.answers, failing.repeat = [(status, code)], True
+    error = refused(knowing, "s3://b/a.jpg")
+    assert error.reason is reason
+    assert code in error.detail
+    assert [seen.agent for seen in failing.seen] == ["object_store", "Boto3"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId")])
+def test_credentials_that_are_refused_later_stop_the_worker(
+    knowing: Fetcher, failing: Storage, status: int, code: str
+) -> None:
+    failing.answers, failing.repeat = [(status, code)], True
+    with pytest.raises(SettingsError, match=code):
+        knowing.fetch("s3://b/a.jpg")
+
+
+def test_a_storage_that_fails_later_is_given_up(knowing: Fetcher, failing: Storage) -> None:
+    """obstore does not retry on top of boto3 and of us."""
+    failing.answers, failing.repeat = [(500, "InternalError")], True
+    assert refused(knowing, "s3://b/a.jpg").reason is Reason.TIMEOUT
+    assert failing.requests == 2 * fetch.ATTEMPTS
+
+
+def test_obstore_reads_nothing_above_the_limit(failing: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetcher = Fetcher(max_bytes=len(CONTENT), connections=1)
+    fetcher.fetch("s3://b/a.jpg")
+    monkeypatch.setitem(globals(), "CONTENT", bytes(len(CONTENT) + 1))
+    assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TOO_LARGE
+    assert [seen.agent for seen in failing.seen] == ["Boto3", "object_store"]
+
+
+def test_where_obstore_never_works_boto3_reads_all(
+    fetcher: Fetcher, failing: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else each object would wait for its failure first. Other buckets are none of its business."""
+    fetcher.fetch("s3://b/a.jpg")
+    failing.answers = [(400, "NotForMe")]
+    for uri in ("s3://b/a.jpg", "s3://b/a.jpg", "s3://c/a.jpg", "s3://c/a.jpg"):
+        assert fetcher.fetch(uri) == CONTENT
+    agents = [seen.agent for seen in failing.seen]
+    assert agents == ["Boto3", "object_store", "Boto3", "Boto3", "Boto3", "object_store"]
+    assert "'b' is read by boto3 alone" in caplog.text
+
+
+def test_obstore_is_who_boto3_is(
+    fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A profile, with a session's token; and a bucket in another region, to which boto3 is sent."""
+    (tmp_path / "credentials").write_text(
+        "[work]\naws_access_key_id = theirs\naws_secret_access_key = s\naws_session_token = token\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    failing.region = "eu-central-1"
+    for _ in range(2):
+        assert fetcher.fetch("s3://b/a.jpg") == CONTENT
+    *_, theirs, ours = failing.seen
+    assert (theirs.agent, ours.agent) == ("Boto3", "object_store")
+    assert ours.credential == theirs.credential
+    assert ours.credential.startswith("theirs/")
+    assert ours.credential.endswith("/eu-central-1/s3/aws4_request")
+    assert ours.headers["X-Amz-Security-Token"] == theirs.headers["X-Amz-Security-Token"] == "token"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://b.s3.eu-west-1.amazonaws.com/a/b%20c", "https://b.s3.eu-west-1.amazonaws.com"),
+        ("https://s3.eu-west-1.amazonaws.com/a.b/a/b%20c", "https://s3.eu-west-1.amazonaws.com/a.b"),
+        ("http://minio:9000/a/b%20c/a/b%20c", "http://minio:9000/a/b%20c"),
+        ("https://b.s3.eu-west-1.amazonaws.com/other", None),
+    ],
+)
+@pytest.mark.usefixtures("s3_settings")
+def test_a_store_is_where_the_request_went(url: str, place: str | None) -> None:
+    stores = Stores(storage.s3_client().meta.config)
+    signed = "AWS4-HMAC-SHA256 Credential=key/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    store = stores.like(AWSPreparedRequest("GET", url, {"Authorization": signed}, None, False), "b", "a/b c")
+    assert (store and store.config["aws_endpoint_url_s3"]) == place
+    assert store is None or store.config["region"] == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "AWS key:signature",
+        "AWS4-HMAC-SHA256 Credential=key/20260101/eu-west-1/s3express/aws4_request, SignedHeaders=host, Signature=0",
+        "AWS4-ECDSA-P256-SHA256 Credential=key/20260101/s3/aws4_request, SignedHeaders=host, Signature=0",
+    ],
+)
+@pytest.mark.usefixtures("s3_settings")
+def test_what_obstore_cannot_sign_is_left_to_boto3(signed: str) -> None:
+    stores = Stores(storage.s3_client().meta.config)
+    request = AWSPreparedRequest("GET", "https://s3.amazonaws.com/b/a", {"Authorization": signed}, None, False)
+    assert stores.like(request, "b", "a") is None

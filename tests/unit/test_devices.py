@@ -44,6 +44,15 @@ def test_processes_share_the_cores() -> None:
     assert devices.shares(settings.load(), ["cpu"] * 4, 2)[0].decoders == 1
 
 
+def test_each_process_has_a_port_of_its_own_for_metrics() -> None:
+    ports = {port: devices.shares(settings.load(metrics_port=port), ["cpu"] * 3, 2) for port in (None, 0, 9000)}
+    assert {given: [one.metrics_port for one in shared] for given, shared in ports.items()} == {
+        None: [None, None, None],
+        0: [0, 0, 0],
+        9000: [9000, 9001, 9002],
+    }
+
+
 def test_what_no_process_could_do_without_is_asked_for_before_any_starts(invoke: Callable[..., Outcome]) -> None:
     asked = invoke("worker", "--devices", "cpu,cpu")
     assert asked.code == 2
