@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, and_, func, literal, select, union_all
+from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, func, literal, select, union_all
 
 from db.among import among
 from db.schema import Int16Array, images, predictions
@@ -46,16 +46,18 @@ def known(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Map
 
 def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> list[int]:
     wanted = _rows(connection, hashes)
-    # One look into the index a hash: a placeholder picture may be there a million times.
-    predicted = and_(
-        predictions.c.model_id == model_id,
-        predictions.c.image_id == images.c.id,
-        predictions.c.image_version == images.c.version,
+    # One look into the index a hash, since a placeholder picture may be there a million times. The prediction by its
+    # key, as a subquery with one value, which no planner turns round: before the first `analyze`, PostgreSQL compared
+    # each hash with all predictions of the model.
+    version = (
+        select(predictions.c.image_version)
+        .where(predictions.c.model_id == model_id, predictions.c.image_id == images.c.id)
+        .correlate(images)
+        .scalar_subquery()
     )
     one = (
         select(images.c.id)
-        .join(predictions, predicted)
-        .where(images.c.sha256 == wanted.c.sha256)
+        .where(images.c.sha256 == wanted.c.sha256, images.c.version == version)
         .limit(1)
         .correlate(wanted)
         .scalar_subquery()

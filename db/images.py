@@ -89,9 +89,20 @@ def _pending_ids(rows: Sequence[Row], still_open: Iterable[Open]) -> dict[str, i
 
 def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:
     """Those of the given images that have neither a prediction nor a failure for this model and their version."""
-    query = _pending(model_id, images.c.id, images.c.uri, images.c.version).where(among(connection, images.c.id, ids))
-    rows = connection.execute(query.order_by(images.c.id))
-    return [Image(row.id, row.uri, row.version) for row in rows]
+    # Result by result by its key: before the first `analyze`, PostgreSQL would join the few with all there are.
+    results = [
+        select(table.c.image_version)
+        .where(table.c.model_id == model_id, table.c.image_id == images.c.id)
+        .correlate(images)
+        .scalar_subquery()
+        for table in (predictions, failures)
+    ]
+    query = (
+        select(images.c.id, images.c.uri, images.c.version)
+        .where(among(connection, images.c.id, ids), *(images.c.version.is_distinct_from(one) for one in results))
+        .order_by(images.c.id)
+    )
+    return [Image(row.id, row.uri, row.version) for row in connection.execute(query)]
 
 
 def pending_after(connection: Connection, model_id: int, after: int, limit: int) -> list[int]:

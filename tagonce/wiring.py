@@ -94,7 +94,7 @@ def need_worker_extra() -> None:
     Raises:
         SettingsError: torch or one of its companions is missing.
     """
-    needed = ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "numba", "prometheus_client")
+    needed = ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "numba", "obstore", "prometheus_client")
     missing = [name for name in needed if not find_spec(name)]
     if missing:
         raise SettingsError(
