@@ -20,6 +20,8 @@ from db.errors import BrokerError
 
 START_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec, with other threads in the parent, nothing may be that takes a lock."""
 _CONFIGURATION = (
     *("--port", "0"),
     *("--unixsocketperm", "700"),
@@ -46,7 +48,7 @@ def broker() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
             # A group of its own: Ctrl-C in the terminal is for us, and we still need the queue to stop in good order.
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no other threads run here yet
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
         )
         try:
             _wait_until_ready(server, socket)
@@ -78,7 +80,7 @@ def server_binary() -> str:
 def die_with_parent() -> None:
     """For `preexec_fn`: SIGTERM for the child when the thread that made it is gone, even by kill -9. Linux only."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_ready(server: "subprocess.Popen[bytes]", socket: Path) -> None:

@@ -40,7 +40,7 @@ class WorkerProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is ours to answer
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - no other threads run here
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
             )
         finally:
             if output:
