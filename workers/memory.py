@@ -14,9 +14,9 @@ def keep_freed_memory() -> None:
     """Tensors of one forward live in the memory of the last. To be called before torch is imported.
 
     By default glibc gives a large block back to the system when it is freed, and the next forward has to have each
-    page of it mapped and zeroed again: a third of the processor time of the demo model (docs/performance.md). So: blocks come
-    from one heap, which is never cut, and in huge pages where the system lends them. The process stays as large as its
-    largest moment.
+    page of it mapped and zeroed again: a third of the processor time of the demo model (docs/performance.md). So:
+    blocks come from one heap, which is never cut, and in huge pages where the system lends them. The process stays as
+    large as its largest moment.
     """
     if sys.platform != "linux":
         return

@@ -2,10 +2,12 @@
 
 import http.server
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,11 @@ from pathlib import Path
 import pytest
 import stamina
 from botocore.awsrequest import AWSPreparedRequest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from db.errors import ImageError, Reason, SettingsError
 from producer import storage
@@ -192,6 +199,7 @@ class Storage:
     repeat: bool = False
     """The first answer for ever."""
     seen: list[Seen] = field(default_factory=list)
+    server: http.server.HTTPServer | None = None
     region: str = ""
     """Where the bucket is: who signs for another is sent there."""
 
@@ -231,6 +239,7 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        told.server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(objects, "s3_client", partial(storage.s3_client, max_attempts=0))
@@ -447,3 +456,41 @@ def test_what_obstore_cannot_sign_is_left_to_boto3(signed: str) -> None:
     stores = Stores(storage.s3_client().meta.config)
     request = AWSPreparedRequest("GET", "https://s3.amazonaws.com/b/a", {"Authorization": signed}, None, False)
     assert stores.like(request, "b", "a") is None
+
+
+def test_over_tls_both_trust_the_same_authority(
+    fetcher: Fetcher, failing: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that only AWS_CA_BUNDLE knows."""
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    assert failing.server
+    failing.server.socket = context.wrap_socket(failing.server.socket, server_side=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://localhost:{failing.server.server_port}")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    for _ in range(3):
+        assert fetcher.fetch("s3://b/a.jpg") == CONTENT
+    assert [seen.agent for seen in failing.seen] == ["Boto3", "object_store", "object_store"]
+
+
+def self_signed(folder: Path) -> Path:
+    """Key and certificate of `localhost`, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return file

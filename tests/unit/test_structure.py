@@ -21,7 +21,10 @@ from db.results import Failure, Prediction
 from db.scores import Scores
 
 OURS = ("db", "producer", "workers", "tagonce")
-HEAVY = ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "huggingface_hub")
+HEAVY = (
+    *("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "huggingface_hub"),
+    *("numba", "obstore", "prometheus_client"),
+)
 """What only the extra `worker` installs."""
 
 IMPORT_ALL = """
