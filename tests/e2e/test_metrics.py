@@ -1,27 +1,14 @@
 """A worker that is scraped while it has work, and what `tagonce status` makes of the same."""
 
 import socket
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from tagonce import settings, wiring
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
-
-
-def scraped(port: int) -> dict[tuple[str, ...], float]:
-    """By name and the values of the labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+from tests.fixtures.scrape import scraped
 
 
 def test_stages_failures_copies_and_the_queue_are_told(
