@@ -14,7 +14,7 @@ from tests.fixtures.command import Outcome, Process, wait_until
 PHOTOS = 160
 STEP = 12
 ORIGINALS = 4
-SETTINGS = {"TAGONCE_CHUNK_SIZE": "4", "TAGONCE_CONCURRENCY": "1", "TAGONCE_FETCHERS": "1"}
+SETTINGS = {"TAGONCE_CHUNK_SIZE": "4", "TAGONCE_CONCURRENCY": "1", "TAGONCE_DECODERS": "1"}
 """Little at a time, so that half-way is a place."""
 
 

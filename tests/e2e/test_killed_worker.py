@@ -34,7 +34,7 @@ def settings(redis_url: str, postgres_url: str, jtp2_folder: Path) -> dict[str, 
         "TAGONCE_BATCH_SIZE": "1",
         "TAGONCE_FLOOR": "0",
         "TAGONCE_LEASE_SECONDS": "3",
-        "TAGONCE_FETCHERS": "1",
+        "TAGONCE_DECODERS": "1",
         "TAGONCE_CONCURRENCY": "2",
     }
 

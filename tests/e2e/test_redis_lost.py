@@ -31,7 +31,7 @@ def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
         "TAGONCE_DATABASE_URL": postgres_url,
         "TAGONCE_CHUNK_SIZE": str(CHUNK_SIZE),
         "TAGONCE_LEASE_SECONDS": "3",
-        "TAGONCE_FETCHERS": "1",
+        "TAGONCE_DECODERS": "1",
     }
     rows = Ledger(postgres_url)
     worker = workers.start("--model", timm_folder, decode_seconds=0.1, **settings)
