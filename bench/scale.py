@@ -53,7 +53,7 @@ SPARE_SECONDS = 8.0
 """Of images, for warming and ending."""
 START_SECONDS = 180.0
 AT_ONCE = 10_000
-KEEPS_UP = 0.95
+KEEPS_UP = 0.9
 CORES = len(os.sched_getaffinity(0))
 _, FILE_BYTES, *_ = synthetic.FACTS
 
