@@ -11,7 +11,7 @@ from producer.references import file_path, split_s3
 from workers.objects import Objects
 
 ATTEMPTS = 3
-"""On top of botocore's own retries, which end where the body of the answer begins."""
+"""On top of boto3's own retries (`workers.objects`), which end where the body of the answer begins."""
 
 _NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 
