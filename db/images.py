@@ -42,6 +42,8 @@ class Image:
     id: int
     uri: str
     version: str
+    bytes: int | None
+    """As the source said, or as it was when the file was last read."""
 
 
 def stored_version(version: str) -> str:
@@ -98,11 +100,11 @@ def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> 
         for table in (predictions, failures)
     ]
     query = (
-        select(images.c.id, images.c.uri, images.c.version)
+        select(images.c.id, images.c.uri, images.c.version, images.c.bytes)
         .where(among(connection, images.c.id, ids), *(images.c.version.is_distinct_from(one) for one in results))
         .order_by(images.c.id)
     )
-    return [Image(row.id, row.uri, row.version) for row in connection.execute(query)]
+    return [Image(row.id, row.uri, row.version, row.bytes) for row in connection.execute(query)]
 
 
 def pending_after(connection: Connection, model_id: int, after: int, limit: int) -> list[int]:

@@ -6,6 +6,7 @@ Redis holds, under the prefix `tagonce:`
     unacked             hash of messages that workers hold; `unacked_index` sorts them by the time they were taken
 """
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
-from kombu.utils.url import maybe_sanitize_url
-from redis.exceptions import RedisError
+from kombu.transport import TRANSPORT_ALIASES
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from db.errors import BrokerError, SettingsError
-from producer import transport
 
 TASK_NAME = "tagonce.tag"
+QUEUE_PREFIX = "tag."
 
 LEASE_SECONDS = 120
 """Default of how long a message may go without being acknowledged or renewed before another worker gets it. Workers
@@ -31,7 +32,7 @@ SUPPORTED = ("redis://", "rediss://", "redis+socket://")
 
 def queue_name(model_id: int) -> str:
     """A queue a model: a worker never meets a chunk that its model is not meant for."""
-    return f"tag.{model_id}"
+    return f"{QUEUE_PREFIX}{model_id}"
 
 
 def create_app(
@@ -43,14 +44,15 @@ def create_app(
         SettingsError: the URL is not one of Redis.
     """
     if not broker_url.startswith(SUPPORTED):
+        # Without the value: what is not written as a URL may hold its password anywhere.
         raise SettingsError(
             f"TAGONCE_BROKER_URL has to be a Redis URL ({', '.join(SUPPORTED)}...), "
-            f"not {maybe_sanitize_url(broker_url)!r}."
+            "for example redis://:password@localhost:6379/0."
         )
     if broker_url.startswith("rediss://") and "ssl_cert_reqs=" not in broker_url:
         # kombu's default is to accept any certificate, with nothing but a line in the log.
         broker_url += ("&" if "?" in broker_url else "?") + "ssl_cert_reqs=required"
-    transport.register()
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "producer.transport:Transport"))
     app = Celery("tagonce", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -169,7 +171,36 @@ def errors_mapped(app: Celery) -> Iterator[None]:
         yield
     except (OperationalError, KombuError, RedisError, ConnectionError, TimeoutError) as error:
         where = Connection(app.conf.broker_url).as_uri()
-        raise BrokerError(
-            f"Redis at {where} does not answer: {str(error).rstrip('.')}. Is it running, and is TAGONCE_BROKER_URL "
-            "(or --broker) right?"
-        ) from error
+        raise BrokerError(f"Redis at {where} {_what_is_wrong(error)}") from error
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """And what to do about it. kombu and redis-py wrap what happened, at times in their most general class."""
+    words = str(error).rstrip(".")
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)  # type: ignore[arg-type] # of exceptions no other kind occurs
+
+    def met(kind: type[Exception]) -> bool:
+        return any(isinstance(cause, kind) for cause in causes)
+
+    if met(AuthenticationError):
+        return (
+            f"does not let us in: {words}. Check user and password in TAGONCE_BROKER_URL (or --broker): "
+            "redis://user:password@host:6379/0, or redis://:password@host:6379/0 without a user."
+        )
+    if met(NoPermissionError):
+        return (
+            f"does not allow that to the user of TAGONCE_BROKER_URL: {words}. docs/security.md has the rights needed."
+        )
+    if met(ssl.SSLCertVerificationError):
+        return (
+            f"has a certificate that is not accepted: {words}. Name the file of the authority that signed it, "
+            "?ssl_ca_certs=/path/ca.pem at the end of TAGONCE_BROKER_URL, and write the host as the certificate does."
+        )
+    if met(FileNotFoundError):
+        return f"cannot be asked: {words}. Is a file that TAGONCE_BROKER_URL (or --broker) names not there?"
+    return (
+        f"does not answer: {words}. Is it running, does it speak TLS (rediss://) or not (redis://), and is "
+        "TAGONCE_BROKER_URL (or --broker) right?"
+    )

@@ -84,6 +84,23 @@ def check_endpoint(bucket: str) -> None:
             client.close()
 
 
+def answers(bucket: str) -> bool:
+    """Whether the storage of a bucket is at work: asked for the bucket itself, with hardly any patience.
+
+    A refusal is an answer; an error of the server is none.
+    """
+    client = s3_client(max_attempts=PROBE_ATTEMPTS)
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        return http_status(error) < SERVER_ERROR
+    except BotoCoreError:
+        return False
+    finally:
+        client.close()
+    return True
+
+
 def http_status(error: ClientError) -> int:
     """HTTP status of a refusal. A HEAD has no body, so this is all there is to tell one from another."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

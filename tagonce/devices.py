@@ -76,8 +76,11 @@ class Supervisor:
         self._children = [_Child(config.device, WorkerProcess(config)) for config in configs]
 
     def run(self) -> int:
-        """Until a signal ends them all, or one says that it cannot work. The exit code of the first that failed."""
-        while not self._signals:
+        """Until a signal ends them all, or one says that it cannot work, or all had nothing more to do.
+
+        Returns the exit code of the first that failed.
+        """
+        while not self._signals and any(child.worker.exit_code != 0 for child in self._children):
             for child in self._children:
                 self._look_after(child)
             time.sleep(POLL_SECONDS)
@@ -93,7 +96,7 @@ class Supervisor:
 
     def _look_after(self, child: _Child) -> None:
         code = child.worker.exit_code
-        if code is None:
+        if code in (None, 0):  # at work, or done: nothing came for as long as it was told to wait
             return
         if code in STOPPED_BY_US:
             self._signals.append(signal.SIGTERM)  # it has said why; the others would say it again

@@ -3,6 +3,7 @@
 The database is the ledger here as everywhere: whatever is interrupted, the next run finds what is pending and sends it.
 """
 
+import math
 import os
 import signal
 import tempfile
@@ -47,7 +48,13 @@ class LocalWorker:
         os.close(handle)
         self.log = Path(name)
         self.deaths = 0
-        told = settings.model_copy(update={"broker_url": broker_url, "grace_seconds": GRACE_SECONDS})
+        told = settings.model_copy(
+            update={
+                "broker_url": broker_url,
+                "grace_seconds": GRACE_SECONDS,
+                "max_idle": math.inf,  # it ends when we say so
+            }
+        )
         self._process = WorkerProcess(told, self.log)
 
     def look_after(self) -> bool:

@@ -44,6 +44,9 @@ Compile = Annotated[
 MetricsPort = Annotated[
     int | None, typer.Option(help="TAGONCE_METRICS_PORT. Serve metrics for Prometheus here.", show_default=False)
 ]
+MaxIdle = Annotated[
+    float | None, typer.Option(help="TAGONCE_MAX_IDLE. End after so many seconds without work.", show_default=False)
+]
 Devices = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from db.errors import SettingsError, ThresholdError
 from db.scores import to_score
@@ -48,9 +48,22 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="address that Prometheus reaches; 0.0.0.0 is every one")
     max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
     max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
+    max_pixels_in_flight: int | None = Field(
+        None, ge=1, description="pixels of all images that are decoded at once; default: twice TAGONCE_MAX_PIXELS"
+    )
+    roots: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None, description="folders and `s3://bucket/prefix`, with commas between: workers read nothing else"
+    )
     lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")
     grace_seconds: float = Field(20.0, ge=0, description="after SIGTERM a chunk may go on for this long")
+    stall_seconds: float = Field(
+        600.0, ge=0, description="a worker in which nothing moves for so long ends itself; 0: never"
+    )
+    max_idle: float | None = Field(
+        None, gt=0, description="a worker that had nothing to do for so many seconds ends; default: never"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the worker")
+    log_format: Literal["text", "json"] = Field("text", description="of the worker: text or json")
 
     @field_validator("floor")
     @classmethod
@@ -61,10 +74,22 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(root for part in value.split(",") if (root := part.strip()))
+        return value
+
     @property
     def floor_score(self) -> int:
         """Ten-thousandths."""
         return to_score(self.floor)
+
+    def as_environment(self) -> dict[str, str]:
+        """Variables that give another process the same settings."""
+        values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in self}
+        return {_variable(name): str(value) for name, value in values.items() if value is not None}
 
     def need_broker(self) -> str:
         """The broker's URL, where one has to be given.
@@ -102,4 +127,8 @@ def database_file(url: str) -> Path | None:
 
 
 def _name(location: tuple[int | str, ...]) -> str:
-    return f"TAGONCE_{str(location[0]).upper()}" if location else "settings"
+    return _variable(str(location[0])) if location else "settings"
+
+
+def _variable(name: str) -> str:
+    return f"TAGONCE_{name.upper()}"

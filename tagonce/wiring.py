@@ -79,7 +79,11 @@ def worker_options(settings: Settings, spec: ModelSpec) -> Options:
         decoders=settings.decoders or cores(),
         max_pixels=settings.max_pixels,
         max_bytes=settings.max_bytes,
+        max_pixels_in_flight=settings.max_pixels_in_flight or 2 * settings.max_pixels,
+        roots=settings.roots or (),
         grace_seconds=settings.grace_seconds,
+        stall_seconds=settings.stall_seconds,
+        max_idle_seconds=settings.max_idle,
     )
     if given == "auto":
         from workers.tuning import best_batch_size
@@ -94,7 +98,18 @@ def need_worker_extra() -> None:
     Raises:
         SettingsError: torch or one of its companions is missing.
     """
-    needed = ("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "numba", "obstore", "prometheus_client")
+    needed = (
+        "torch",
+        "torchvision",
+        "timm",
+        "PIL",
+        "safetensors",
+        "stamina",
+        "numba",
+        "obstore",
+        "prometheus_client",
+        "structlog",
+    )
     missing = [name for name in needed if not find_spec(name)]
     if missing:
         raise SettingsError(

@@ -24,7 +24,7 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Settings, log: Path | None = None) -> None:
-        told = {f"TAGONCE_{name.upper()}": str(value) for name, value in settings if value is not None}
+        told = settings.as_environment()
         self._environment = os.environ | told
         self._log = log
         self.start()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from db.errors import ImageError, Reason
+from workers.budget import Budget
 from workers.geometry import target_of
 from workers.models.spec import ModelSpec
 from workers.resize import Resizer
@@ -49,11 +50,13 @@ class Decoder:
     Args:
         spec: the model.
         max_pixels: larger images are refused by their header, before anything is decoded.
+        pixels_in_flight: of all images that are decoded at once. None: twice the above.
     """
 
-    def __init__(self, spec: ModelSpec, max_pixels: int) -> None:
+    def __init__(self, spec: ModelSpec, max_pixels: int, *, pixels_in_flight: int | None = None) -> None:
         self._spec = spec
         self._max_pixels = max_pixels
+        self._in_flight = Budget(pixels_in_flight or 2 * max_pixels)
         self._formats = _prepare_pillow(max_pixels)
         self._resizer = Resizer(spec)
 
@@ -69,17 +72,20 @@ class Decoder:
         # Opening reads the header alone; the width of an icon, for one, may change when it is loaded.
         width, height, name = image.width, image.height, (image.format or "unknown").lower()
         reduced = self._spec.dct_scaling and _reduce(image, self._spec)
-        self._load(image, name)
-        original = (width, height) if reduced else image.size
-        self._refuse_elongated(*original)
+        with self._in_flight.taken(image.width * image.height):
+            self._load(image, name)
+            original = (width, height) if reduced else image.size
+            self._refuse_elongated(*original)
+            return Decoded(self._resized(image, name, original), width, height, name)
+
+    def _resized(self, image: Image.Image, name: str, original: tuple[int, int]) -> npt.NDArray[np.uint8]:
         try:
-            pixels = self._resizer.pixels(image, original)
+            return self._resizer.pixels(image, original)
         except MemoryError as error:
             raise self._too_large("not enough memory to resize it") from error
         except (OSError, ValueError) as error:
             detail = f"{name} of mode {image.mode} cannot be converted: {_one_line(error)}"
             raise ImageError(Reason.UNSUPPORTED, detail) from error
-        return Decoded(pixels, width, height, name)
 
     def _open(self, data: bytes) -> Image.Image:
         try:

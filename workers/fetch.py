@@ -3,17 +3,22 @@
 import errno
 import os
 import stat
+import time
 
 import stamina
 
 from db.errors import ImageError, Reason, TransientError
 from producer.references import file_path, split_s3
 from workers.objects import Objects
+from workers.roots import Roots
 
 ATTEMPTS = 3
 """On top of boto3's own retries (`workers.objects`), which end where the body of the answer begins."""
 
-_NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
+_FILE, _S3 = "file://", "s3://"
+_NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_NO_FILE = {errno.EISDIR, errno.ENXIO}
+"""A folder; a socket."""
 
 
 class Fetcher:
@@ -22,10 +27,12 @@ class Fetcher:
     Args:
         max_bytes: larger files are refused before they are read.
         connections: open connections to S3; as many as there are threads.
+        roots: what lies outside is refused.
     """
 
-    def __init__(self, *, max_bytes: int, connections: int) -> None:
+    def __init__(self, *, max_bytes: int, connections: int, roots: Roots | None = None) -> None:
         self._max_bytes = max_bytes
+        self._roots = roots or Roots([])
         self._objects = Objects(connections=connections, check_size=self._check_size)
 
     def fetch(self, uri: str) -> bytes:
@@ -33,31 +40,39 @@ class Fetcher:
 
         Raises:
             ImageError: `missing`, `denied`, `too_large`, `unsupported`, or `timeout` when storage kept failing.
+            TransientError: storage keeps failing for everything, which is no fault of the image either.
             SettingsError: S3 cannot be asked at all, which is no fault of the image.
         """
+        begun = time.monotonic()
         try:
             for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
                 with attempt:
                     return self._read(uri)
         except TransientError as error:
+            if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=begun):
+                raise
             raise ImageError(Reason.TIMEOUT, str(error)) from error
         raise AssertionError("unreachable: a retry context ends with a result or an error")
 
     def _read(self, uri: str) -> bytes:
-        if uri.startswith("file://"):
+        if uri.startswith(_FILE):
             return self._read_file(file_path(uri))
-        if uri.startswith("s3://"):
+        if uri.startswith(_S3):
+            self._roots.check_object(uri)
             return self._objects.read(*split_s3(uri))
         raise ImageError(Reason.UNSUPPORTED, f"tagonce reads file:// and s3:// references, not {uri[:40]!r}")
 
     def _read_file(self, path: str) -> bytes:
         try:
-            status = os.stat(path)  # noqa: PTH116 - bytes that are no UTF-8 pass through here unharmed
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device could wait for ever
-                raise ImageError(Reason.UNSUPPORTED, "not a regular file")
-            self._check_size(status.st_size)
-            with open(path, "rb") as file:  # noqa: PTH123
-                return file.read()
+            self._roots.check_path(path)
+            # What is open is looked at, so that it is the same file that is read.
+            with open(path, "rb", opener=_open) as file:
+                self._roots.check_opened(file.fileno())
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise _not_regular()
+                self._check_size(status.st_size)
+                data = file.read(status.st_size + 1)
         except ValueError as error:  # a NUL in the name
             raise ImageError(Reason.MISSING, "no such file") from error
         except PermissionError as error:
@@ -65,10 +80,24 @@ class Fetcher:
         except OSError as error:
             if error.errno in _NO_SUCH_NAME:
                 raise ImageError(Reason.MISSING, "no such file") from error
+            if error.errno in _NO_FILE:
+                raise _not_regular() from error
             raise TransientError(f"reading failed: {error.strerror or error}") from error
+        if len(data) > status.st_size:
+            raise TransientError("the file is being written")
+        return data
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise ImageError(
                 Reason.TOO_LARGE, f"the file has {size:,} bytes, the limit is {self._max_bytes:,} (TAGONCE_MAX_BYTES)"
             )
+
+
+def _open(path: str, flags: int) -> int:
+    """Without waiting: who opens a pipe waits for somebody to write to it, for ever maybe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _not_regular() -> ImageError:
+    return ImageError(Reason.UNSUPPORTED, "not a regular file")

@@ -1,15 +1,14 @@
 """Load: from rows of images to pixels that wait for the device, a bounded way ahead of it."""
 
+import contextvars
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 from db import copies
-from db.batches import batched
 from db.copies import Known
 from db.database import Database
 from db.errors import ImageError
@@ -21,9 +20,15 @@ from workers.fetch import Fetcher
 from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
+from workers.roots import Roots
 
 AHEAD = 3
-"""Batches of a chunk that are being fetched, and as many that are being decoded: what bounds the memory of both."""
+"""Batches of a chunk that are being fetched, and as many that are being decoded."""
+BYTES_AHEAD = 64 * 1024 * 1024
+"""Of the files of a chunk that are being fetched, that wait to be recognised, and that are being decoded, each: no more
+are begun when it is that much, so that the memory of all three is bounded for large files, too."""
+BYTES_UNKNOWN = 4 * 1024 * 1024
+"""Taken for the size of a file that the source did not tell."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,8 +83,8 @@ class Loader:
         self._model_id = model_id
         self._metrics = metrics
         self._batch_size = options.batch_size
-        self._fetcher = Fetcher(max_bytes=options.max_bytes, connections=options.fetchers)
-        self._decoder = Decoder(spec, max_pixels=options.max_pixels)
+        self._fetcher = Fetcher(max_bytes=options.max_bytes, connections=options.fetchers, roots=Roots(options.roots))
+        self._decoder = Decoder(spec, options.max_pixels, pixels_in_flight=options.max_pixels_in_flight)
         self._fetchers = ThreadPoolExecutor(options.fetchers, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(options.decoders, thread_name_prefix="decode")
 
@@ -89,10 +94,10 @@ class Loader:
         The next ones are fetched and decoded meanwhile, and no more of them than `AHEAD` says.
         """
         ahead = AHEAD * self._batch_size
-        fetched = _in_order(self._fetchers, self._fetch, pending, ahead)
+        fetched = _in_order(self._fetchers, self._fetch, pending, ahead, _expected_bytes)
         batch: list[Loaded | Broken] = []
         to_infer = 0
-        for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead):
+        for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead, _held_bytes):
             batch.append(one)
             to_infer += isinstance(one, Loaded) and one.pixels is not None
             if to_infer == self._batch_size:
@@ -112,7 +117,7 @@ class Loader:
     def _recognised(self, fetched: Iterator[Fetched | Broken]) -> Iterator[Fetched | Loaded | Broken]:
         """Bytes that were seen before, in this chunk or ever, are not decoded again."""
         seen: set[bytes] = set()
-        for group in batched(fetched, self._batch_size):
+        for group in _groups(fetched, self._batch_size):
             new = {one.sha256 for one in group if isinstance(one, Fetched)} - seen
             with self._database.read() as connection:
                 known = copies.known(connection, self._model_id, list(new))
@@ -141,20 +146,52 @@ def _failure(image: Image, error: ImageError) -> Failure:
     return Failure(image.id, image.version, error.reason, error.detail)
 
 
-def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`map` with at most so many calls begun and not yet taken. What has not begun is cancelled at the end."""
-    waiting = deque[Future[R]]()
+def _expected_bytes(image: Image) -> int:
+    return BYTES_UNKNOWN if image.bytes is None else image.bytes
+
+
+def _held_bytes(one: Fetched | Loaded | Broken) -> int:
+    return len(one.data) if isinstance(one, Fetched) else 0
+
+
+def _groups(fetched: Iterator[Fetched | Broken], size: int) -> Iterator[list[Fetched | Broken]]:
+    group: list[Fetched | Broken] = []
+    held = 0
+    for one in fetched:
+        group.append(one)
+        held += _held_bytes(one)
+        if len(group) == size or held >= BYTES_AHEAD:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int, weight: Callable[[T], int]
+) -> Iterator[R]:
+    """`map` with at most so many calls begun and not yet taken, and none begun while they weigh `BYTES_AHEAD`. What has
+    not begun is cancelled at the end.
+    """
+    waiting = deque[tuple[Future[R], int]]()
+    held = 0
     left = iter(items)
-
-    def submit(number: int) -> None:
-        waiting.extend(pool.submit(function, item) for item in islice(left, number))
-
     try:
-        submit(ahead)
-        while waiting:
-            result = waiting.popleft().result()
-            submit(1)
-            yield result
+        while True:
+            while len(waiting) < ahead and held < BYTES_AHEAD:
+                try:
+                    item = next(left)
+                except StopIteration:
+                    break
+                # A context of its own for each: what is bound to a chunk is in what its threads log.
+                future = pool.submit(contextvars.copy_context().run, function, item)
+                waiting.append((future, weight(item)))
+                held += waiting[-1][1]
+            if not waiting:
+                return
+            future, weighs = waiting.popleft()
+            yield future.result()
+            held -= weighs
     finally:
-        for future in waiting:
+        for future, _ in waiting:
             future.cancel()

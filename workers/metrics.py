@@ -83,6 +83,11 @@ class Metrics:
                 if not self._chunks:
                     self._totals.active_seconds += time.monotonic() - self._active_since
 
+    def steps(self) -> int:
+        """Grows with every step of an image."""
+        with self._lock:
+            return sum(self._totals.images.values()) + self._totals.skipped
+
     def totals(self) -> Totals:
         """As they are now."""
         with self._lock:

@@ -9,7 +9,9 @@ what counts. A failure takes one request more for that, and means what boto3 say
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,13 +30,16 @@ from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, http_status, s3_client
+from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, answers, http_status, s3_client
 from workers.stores import Stores, can_name
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+
+AWAY_FOR_SECONDS = 5.0
+"""A bucket that did not answer is not asked again before."""
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +61,11 @@ class Objects:
         """None where boto3 reads all."""
         self._proven: set[str] = set()
         """Buckets of which obstore has read an object."""
+        self._answered_at: dict[str, float] = {}
+        """When a bucket last delivered an object, by the monotonic clock."""
+        self._away_at: dict[str, float] = {}
+        """When a bucket was last asked whether it answers, and did not."""
+        self._asking = threading.Lock()
 
     def read(self, bucket: str, key: str) -> bytes:
         """The whole object.
@@ -65,6 +75,25 @@ class Objects:
             TransientError: S3 was busy or away, longer than boto3 retries.
             SettingsError: S3 cannot be asked at all, which is no fault of the object.
         """
+        data = self._read(bucket, key)
+        self._answered_at[bucket] = time.monotonic()
+        return data
+
+    def is_away(self, bucket: str, *, since: float) -> bool:
+        """Whether a bucket fails for everything and not for one object: it delivered nothing since then (monotonic
+        clock), and does not say a sensible word when it is asked about itself.
+        """
+        if self._answered_at.get(bucket, -math.inf) >= since:
+            return False
+        with self._asking:  # one thread asks for all of those that have failed
+            if time.monotonic() - self._away_at.get(bucket, -math.inf) < AWAY_FOR_SECONDS:
+                return True
+            if answers(bucket):
+                return False
+            self._away_at[bucket] = time.monotonic()
+        return True
+
+    def _read(self, bucket: str, key: str) -> bytes:
         store = self._by_bucket.get(bucket)
         if not store or not can_name(key):
             return self._ask(bucket, key)

@@ -31,7 +31,15 @@ class Options:
     """Threads that decode, shared by the chunks in work: one a core."""
     max_pixels: int = 178_956_970
     """Larger images are refused by their header. The default is where Pillow takes an image for an attack."""
+    max_pixels_in_flight: int = 2 * 178_956_970
+    """Of all images that are decoded at once. One that has more is decoded alone."""
     max_bytes: int = 256 * 1024 * 1024
     """Larger files are refused before they are read."""
     grace_seconds: float = 20.0
     """After SIGTERM: how long a chunk may go on before it is handed back to the queue."""
+    roots: tuple[str, ...] = ()
+    """Folders and `s3://bucket/prefix`: what lies outside of all of them is not read. Empty: everything is."""
+    stall_seconds: float = 600.0
+    """A process that gets no image a step further for so long ends. 0: never."""
+    max_idle_seconds: float | None = None
+    """The worker ends when it had nothing to do for so long. None: never."""

@@ -1,30 +1,33 @@
 """The worker process: Celery's own worker with our task and our way of stopping."""
 
-import logging
 import math
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
+import structlog
 from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.worker import state
 
 from db import deliveries, images, results
 from db.batches import batched
-from db.database import Database
-from db.errors import Reason, StopError, TransientError
+from db.errors import BrokerError, Reason, StopError, TransientError
 from db.results import Failure
-from producer.broker import TASK_NAME
+from producer.broker import TASK_NAME, depth
 from producer.chunks import Chunk, sending
 from workers.lease import Leases
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
 from workers.suspects import Gate
+from workers.watchdog import Watchdog
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_DELIVERIES = 3
 """A chunk that comes a fourth time has killed, or lost, three workers: it is split, down to the image that does it."""
@@ -33,7 +36,7 @@ SPLIT = 8
 """Pieces. Each level costs as many dead workers as there are deliveries: from 256 images to one in three levels."""
 
 RETRY_SECONDS = 3.0
-"""Between two tries while the database is away. The chunk goes back to the queue meanwhile."""
+"""Between two tries while the database, or the storage, is away."""
 
 
 class Stop(threading.Event):
@@ -59,7 +62,14 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
 
     signals.worker_shutting_down.connect(stop_soon, weak=False)
     signals.setup_logging.connect(lambda **_kwargs: None, weak=False)  # logging is the caller's
-    add_task(app, pipeline, stop)
+    watchdog = Watchdog(
+        progress=pipeline.metrics.steps,
+        waiting=lambda: depth(app, pipeline.model.id).waiting,
+        stall_seconds=options.stall_seconds,
+        max_idle_seconds=options.max_idle_seconds,
+        stop=lambda: _end_celery(os.EX_OK),
+    )
+    add_task(app, pipeline, stop, watchdog)
     worker = app.Worker(
         hostname=f"tagonce-{os.getpid()}@{socket.gethostname()}",
         concurrency=options.concurrency,
@@ -67,82 +77,122 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
         without_mingle=True,
         quiet=True,
     )
+    watchdog.start()
     worker.start()
     if stop.error:
         raise stop.error
     return int(worker.exitcode or 0)
 
 
-def add_task(app: Celery, pipeline: Pipeline, stop: Stop) -> None:
+def add_task(app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) -> None:
     """The one task, bound to the one model of this process."""
     leases = Leases(app)
-    gate = Gate()
+    tagger = _Tagger(app, pipeline, stop, watchdog)
 
     @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]
     def tag(self: object, **kwargs: object) -> None:
         """Tag one chunk. Acknowledged when this returns; `Reject` gives it back to the queue."""
         request = self.request  # type: ignore[attr-defined]
-        chunk = Chunk.from_message(kwargs)
-        if chunk is None or chunk.model_id != pipeline.model.id:
-            log.error("dropped a message that is no chunk for model %d: %.200r", pipeline.model.id, kwargs)
+        with (
+            structlog.contextvars.bound_contextvars(task=request.id, model=pipeline.model.label),
+            watchdog.working(),
+            leases.held(request.properties["delivery_tag"]),
+        ):
+            chunk = Chunk.from_message(kwargs)
+            if chunk is None or chunk.model_id != pipeline.model.id:
+                log.error("dropped a message that is no chunk for this model", message=f"{kwargs!r:.200}")
+                return
+            tagger.tag(chunk, request.id)
+
+
+class _Tagger:
+    """Takes deliveries of chunks. Threads share it."""
+
+    def __init__(self, app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) -> None:
+        self._app = app
+        self._pipeline = pipeline
+        self._database = pipeline.database
+        self._stop = stop
+        self._watchdog = watchdog
+        self._gate = Gate()
+
+    def tag(self, chunk: Chunk, chunk_id: str) -> None:
+        """One delivery, from the count of it to the results.
+
+        Raises:
+            Reject: the chunk is for another worker, or for later.
+        """
+        try:
+            # Counting a delivery comes after the gate: a chunk that only waited when another one killed the worker is
+            # innocent.
+            suspect = self._patiently(lambda: self._deliveries_so_far(chunk_id)) > 0
+            with self._gate.alone() if suspect else self._gate.side_by_side():
+                self._deliver(chunk, chunk_id)
+        except Reject:
+            raise
+        except Exception as error:
+            # This process is alive: whatever it was, the chunk is not to blame for a death.
+            with suppress(TransientError):
+                self._forget(chunk_id)
+            if not isinstance(error, TransientError | BrokerError):
+                _end_this_worker(error, self._stop)
+            raise Reject(error, requeue=True) from error
+
+    def _deliver(self, chunk: Chunk, chunk_id: str) -> None:
+        delivery = self._patiently(lambda: self._count(chunk_id))
+        if delivery > MAX_DELIVERIES:
+            self._patiently(lambda: self._give_up(chunk, chunk_id))
             return
-        with leases.held(request.properties["delivery_tag"]):
+        report = self._patiently(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
+        self._patiently(lambda: self._forget(chunk_id))
+        _log_report(report)
+        if report.left:
+            raise Reject("handed back at shutdown", requeue=True)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Again and again while what is needed for it is away. The chunk stays here meanwhile, and its delivery counted
+        once: given back, it would be taken again at once, by a worker that has no database either.
+
+        Raises:
+            TransientError, BrokerError: it was away until this worker had to stop.
+        """
+        while True:
             try:
-                with _admitted(gate, pipeline.database, request.id):
-                    _deliver(app, pipeline, chunk, request.id, stop)
-            except Reject:
-                raise
-            except Exception as error:
-                # This process is alive: whatever it was, the chunk is not to blame for a death.
-                _forget_if_possible(pipeline.database, request.id)
-                if isinstance(error, TransientError):
-                    log.warning("chunk given back: %s", error)
-                    stop.wait(RETRY_SECONDS)
-                else:
-                    _end_this_worker(error, stop)
-                raise Reject(error, requeue=True) from error
+                return attempt()
+            except (TransientError, BrokerError) as error:
+                log.warning("waiting, and trying again", error=str(error))
+                self._watchdog.note_progress()
+                if self._stop.wait(RETRY_SECONDS):
+                    raise
 
+    def _deliveries_so_far(self, chunk_id: str) -> int:
+        with self._database.read() as connection:
+            return deliveries.so_far(connection, chunk_id)
 
-@contextmanager
-def _admitted(gate: Gate, database: Database, chunk_id: str) -> Iterator[None]:
-    """Counting a delivery comes after this: a chunk that only waited when another one killed the worker is innocent."""
-    with database.read() as connection:
-        suspect = deliveries.so_far(connection, chunk_id) > 0
-    with gate.alone() if suspect else gate.side_by_side():
-        yield
+    def _count(self, chunk_id: str) -> int:
+        with self._database.write() as connection:
+            return deliveries.count(connection, chunk_id)
 
+    def _forget(self, chunk_id: str) -> None:
+        with self._database.write() as connection:
+            deliveries.forget(connection, chunk_id)
 
-def _deliver(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str, stop: Stop) -> None:
-    database = pipeline.database
-    with database.write() as connection:
-        delivery = deliveries.count(connection, chunk_id)
-    if delivery > MAX_DELIVERIES:
-        _give_up(app, pipeline, chunk, chunk_id)
-        return
-    report = pipeline.run(chunk.image_ids, should_stop=stop.is_set)
-    with database.write() as connection:
-        deliveries.forget(connection, chunk_id)
-    _log_report(report)
-    if report.left:
-        raise Reject("handed back at shutdown", requeue=True)
-
-
-def _give_up(app: Celery, pipeline: Pipeline, chunk: Chunk, chunk_id: str) -> None:
-    """Split a chunk that keeps killing workers; record the image when there is only one left."""
-    ids, database = chunk.image_ids, pipeline.database
-    if len(ids) > 1:
-        log.warning("a chunk of %d images came back %d times: it is split", len(ids), MAX_DELIVERIES)
-        with sending(app, chunk.model_id, max_waiting=2**31) as sender:
-            for piece in batched(ids, math.ceil(len(ids) / SPLIT)):
-                sender.send(piece)
-    with database.write() as connection:
-        if len(ids) == 1:
-            detail = f"{MAX_DELIVERIES} workers died, or were killed, while they had this image alone"
-            for image in images.pending_among(connection, ids, chunk.model_id):
-                log.error("%s is recorded as crashed", image.uri)
-                failure = Failure(image.id, image.version, Reason.CRASHED, detail)
-                results.save(connection, chunk.model_id, [], [failure])
-        deliveries.forget(connection, chunk_id)
+    def _give_up(self, chunk: Chunk, chunk_id: str) -> None:
+        """Split a chunk that keeps killing workers; record the image when there is only one left."""
+        ids = chunk.image_ids
+        if len(ids) > 1:
+            log.warning("a chunk that came back again and again is split", images=len(ids), deliveries=MAX_DELIVERIES)
+            with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
+                for piece in batched(ids, math.ceil(len(ids) / SPLIT)):
+                    sender.send(piece)
+        with self._database.write() as connection:
+            if len(ids) == 1:
+                detail = f"{MAX_DELIVERIES} workers died, or were killed, while they had this image alone"
+                for image in images.pending_among(connection, ids, chunk.model_id):
+                    log.error("an image is recorded as crashed", uri=image.uri)
+                    failure = Failure(image.id, image.version, Reason.CRASHED, detail)
+                    results.save(connection, chunk.model_id, [], [failure])
+            deliveries.forget(connection, chunk_id)
 
 
 def _end_this_worker(error: Exception, stop: Stop) -> None:
@@ -151,23 +201,22 @@ def _end_this_worker(error: Exception, stop: Stop) -> None:
         stop.error = error
     else:
         log.error("chunk given back, and this worker ends", exc_info=error)
-    state.should_stop = os.EX_SOFTWARE
+    _end_celery(os.EX_SOFTWARE)
 
 
-def _forget_if_possible(database: Database, chunk_id: str) -> None:
-    with suppress(TransientError), database.write() as connection:
-        deliveries.forget(connection, chunk_id)
+def _end_celery(exit_code: int) -> None:
+    """As SIGTERM does, with another exit code: nothing new is taken, and what is in work goes on."""
+    state.should_stop = exit_code
 
 
 def _log_report(report: Report) -> None:
-    worked = report.done + report.failed
     log.info(
-        "chunk of %d in %.1f s (%.1f images/s): %d done, %d failed, %d skipped, %d left",
-        report.images,
-        report.seconds,
-        worked / report.seconds,
-        report.done,
-        report.failed,
-        report.skipped,
-        report.left,
+        "chunk done",
+        images=report.images,
+        done=report.done,
+        failed=report.failed,
+        skipped=report.skipped,
+        left=report.left,
+        seconds=round(report.seconds, 2),
+        images_per_second=round((report.done + report.failed) / report.seconds, 1),
     )

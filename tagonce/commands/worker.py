@@ -19,6 +19,7 @@ def command(
     compile: parameters.Compile = None,  # noqa: A002 - the name of the option
     floor: parameters.Floor = None,
     metrics_port: parameters.MetricsPort = None,
+    max_idle: parameters.MaxIdle = None,
 ) -> None:
     """Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU.
 
@@ -34,29 +35,25 @@ def command(
         compile=compile,
         floor=floor,
         metrics_port=metrics_port,
+        max_idle=max_idle,
     )
-    _log_to_stderr(config)
+    from tagonce.wiring import need_worker_extra
+
+    need_worker_extra()
+
+    from tagonce import logs
+
+    logs.to_stderr(level=config.log_level, as_json=config.log_format == "json")
     sys.exit(run(config) if devices is None else run_on(devices, config))
 
 
 def run_on(devices: str, config: settings.Settings) -> int:
     """A process for each device. Returns the exit code."""
     from tagonce.devices import Supervisor, named_devices, shares
-    from tagonce.wiring import need_worker_extra
     from workers.options import cores
 
-    need_worker_extra()
     config.need_broker()
     return Supervisor(shares(config, named_devices(devices), cores())).run()
-
-
-def _log_to_stderr(config: settings.Settings) -> None:
-    logging.basicConfig(
-        level=config.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
-    quiet = logging.WARNING if config.log_level == "INFO" else config.log_level
-    for library in ("alembic", "celery"):
-        logging.getLogger(library).setLevel(quiet)
 
 
 def run(config: settings.Settings) -> int:
@@ -64,7 +61,6 @@ def run(config: settings.Settings) -> int:
     from tagonce import wiring
     from workers.memory import keep_freed_memory
 
-    wiring.need_worker_extra()
     keep_freed_memory()
     broker_url = config.need_broker()
 

@@ -118,7 +118,7 @@ def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
     ids = registered(3)
     with database.read() as connection:
         found = images.pending_among(connection, [ids[2], ids[0], ids[2], 10**6], model.id)
-    assert found == [images.Image(ids[0], "s3://b/0000", "1"), images.Image(ids[2], "s3://b/0002", "1")]
+    assert found == [images.Image(ids[0], "s3://b/0000", "1", 10), images.Image(ids[2], "s3://b/0002", "1", 10)]
 
 
 def test_more_than_either_database_takes_parameters(database: Database, model: Model) -> None:
@@ -142,7 +142,7 @@ def test_sizes_may_all_be_unknown(database: Database, model: Model) -> None:
     """As of a list whose files are all missing."""
     with database.write() as connection:
         (one,) = images.register(connection, [Reference("file:///gone.jpg", "", None)], model.id)
-        assert images.pending_among(connection, [one], model.id) == [images.Image(one, "file:///gone.jpg", "")]
+        assert images.pending_among(connection, [one], model.id) == [images.Image(one, "file:///gone.jpg", "", None)]
 
 
 def test_a_version_that_comes_back_is_done_as_it_was(database: Database, model: Model, registered: Register) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -360,7 +361,7 @@ def test_the_lease_is_what_was_asked_for() -> None:
 
 def test_the_task_is_acknowledged_late(app: Celery) -> None:
     """Celery settles this when the task is made, so the application's option is not the last word."""
-    add_task(app, cast("Any", None), Stop())
+    add_task(app, cast("Any", SimpleNamespace(database=None)), Stop(), cast("Any", None))
     task = app.tasks[TASK_NAME]
     assert (task.acks_late, task.ignore_result, task.reject_on_worker_lost) == (True, True, False)
 

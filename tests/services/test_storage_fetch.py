@@ -3,7 +3,9 @@
 import http.server
 import os
 import ssl
+import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from db.errors import ImageError, Reason, SettingsError
+from db.errors import ImageError, Reason, SettingsError, TransientError
 from producer import storage
 from producer.references import file_uri
 from workers import fetch, objects
@@ -67,11 +69,12 @@ def test_a_link_is_followed_and_an_empty_file_is_a_file(fetcher: Fetcher, tmp_pa
     assert fetcher.fetch(file_uri(str(tmp_path / "link"))) == b""
 
 
-@pytest.mark.parametrize("name", ["gone.jpg", "file/inside.jpg", "dangling", "nul\0.jpg", "x" * 300])
+@pytest.mark.parametrize("name", ["gone.jpg", "file/inside.jpg", "dangling", "circle", "nul\0.jpg", "x" * 300])
 def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, name: str) -> None:
     """A part of the path is a file, a link goes nowhere, or no file can have that name at all."""
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "circle").symlink_to("circle")
     error = refused(fetcher, file_uri(f"{tmp_path}/{name}"))
     assert (error.reason, error.detail) == (Reason.MISSING, "no such file")
 
@@ -97,22 +100,13 @@ def test_a_file_that_may_not_be_read_is_denied(fetcher: Fetcher, tmp_path: Path)
     assert error.reason is Reason.DENIED
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_what_is_no_regular_file_is_not_opened(fetcher: Fetcher, tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, partial(os.mknod, mode=stat.S_IFSOCK)])
+def test_what_is_no_regular_file_is_not_read(fetcher: Fetcher, tmp_path: Path, make: Callable[[Path], None]) -> None:
     """Reading a pipe that nobody writes to would wait for ever."""
     path = tmp_path / "x.jpg"
     make(path)
     error = refused(fetcher, file_uri(str(path)))
     assert (error.reason, error.detail) == (Reason.UNSUPPORTED, "not a regular file")
-
-
-def test_links_in_a_circle_are_an_error_of_the_storage(fetcher: Fetcher, tmp_path: Path) -> None:
-    """As any other error of the file system: tried again, then recorded."""
-    (tmp_path / "a").symlink_to("b")
-    (tmp_path / "b").symlink_to("a")
-    error = refused(fetcher, file_uri(str(tmp_path / "a")))
-    assert error.reason is Reason.TIMEOUT
-    assert "symbolic links" in error.detail
 
 
 def test_a_file_above_the_limit_is_too_large(fetcher: Fetcher, tmp_path: Path) -> None:
@@ -200,6 +194,8 @@ class Storage:
     """The first answer for ever."""
     seen: list[Seen] = field(default_factory=list)
     server: http.server.HTTPServer | None = None
+    alive: bool = True
+    """It answers when it is asked for the bucket."""
     region: str = ""
     """Where the bucket is: who signs for another is sent there."""
 
@@ -235,6 +231,10 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
             self.wfile.write(body[: len(body) // 2] if status == 0 else body)
             self.close_connection = True
 
+        def do_HEAD(self) -> None:
+            self.send_response(200 if told.alive else 503)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -255,10 +255,29 @@ def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failin
 
 
 @pytest.mark.parametrize("status", [500, 0])
-def test_a_storage_that_keeps_failing_is_given_up(fetcher: Fetcher, failing: Storage, status: int) -> None:
+def test_an_object_that_keeps_failing_is_given_up(fetcher: Fetcher, failing: Storage, status: int) -> None:
     failing.answers, failing.repeat = [(status, "InternalError")], True
     assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == fetch.ATTEMPTS
+
+
+def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage) -> None:
+    """What fails is asked about; while it is away, one thread asks for all."""
+    failing.answers, failing.repeat, failing.alive = [(503, "SlowDown")], True, False
+    for name in ("a", "b"):
+        with pytest.raises(TransientError, match="S3 answered SlowDown"):
+            fetcher.fetch(f"s3://b/{name}.jpg")
+
+
+def test_a_bucket_that_delivered_meanwhile_is_not_away(
+    fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it answers for itself: there are storages that do not."""
+    failing.alive = False
+    begun = time.monotonic()
+    fetcher.fetch("s3://b/a.jpg")
+    assert not fetcher._objects.is_away("b", since=begun)
+    assert fetcher._objects.is_away("b", since=time.monotonic())
 
 
 @pytest.mark.parametrize(

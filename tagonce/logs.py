@@ -1,0 +1,47 @@
+"""Logs of a worker: a line an event, as text for people or JSON for programs, on standard error."""
+
+import logging
+import sys
+
+import structlog
+from structlog.types import Processor
+
+
+def to_stderr(*, level: str, as_json: bool) -> None:
+    """Everything that is logged, by us and by the libraries, in one form. What is bound to a chunk is in its lines."""
+    facts: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Plain tracebacks: the others print the values of variables, and among those are passwords.
+    shown: list[Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+            )
+        ]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *facts,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=facts, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown]
+        )
+    )
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for library in ("alembic", "celery"):
+        logging.getLogger(library).setLevel(logging.WARNING if level == "INFO" else level)

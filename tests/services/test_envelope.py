@@ -1,0 +1,64 @@
+"""What comes off the queue is compared with what a producer sends, before Celery does what it says."""
+
+import json
+
+import pytest
+from celery import Celery
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer.broker import create_app
+from producer.envelope import why_refused
+from tests.fixtures.messages import Message, a_message, with_header, wrong
+
+
+@pytest.fixture(scope="module")
+def message() -> Message:
+    """As Celery makes it; no server is needed for that, but one is what it was made for."""
+    from tagonce.embedded import broker as embedded
+
+    with embedded() as url:
+        app: Celery = create_app(url, 1)
+        taken = a_message(app, 1)
+        app.close()
+    return taken
+
+
+def test_what_a_producer_sends_is_taken(message: Message) -> None:
+    assert why_refused(message) is None
+
+
+def test_what_came_back_is_taken(message: Message) -> None:
+    """A lease ran out, and kombu has marked it."""
+    again = with_header(message, redelivered=True)
+    again["properties"]["delivery_info"]["redelivered"] = True
+    assert why_refused(again) is None
+
+
+def test_everything_else_is_refused_and_the_log_says_why(message: Message) -> None:
+    reasons = {name: why_refused(one) for name, one in wrong(message).items()}
+    assert None not in reasons.values()
+    assert reasons["pickle"] == "content-type: Input should be 'application/json'"
+    assert reasons["an id that no column takes"].startswith("headers.id: ")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_message_with_anything_in_any_place_is_taken_or_refused(message: Message, data: st.DataObject) -> None:
+    """And never an error, which would end the worker."""
+    changed = json.loads(json.dumps(message))
+    place = changed
+    while True:
+        name = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[name], dict) or not place[name] or data.draw(st.booleans()):
+            break
+        place = place[name]
+    place[name] = data.draw(JSON)
+    why_refused(changed)

@@ -1,0 +1,70 @@
+"""Where a worker may read: the folders and prefixes of TAGONCE_ROOTS, whatever the database lists."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from db.errors import ImageError, Reason, SettingsError
+from producer.references import file_path
+
+_S3 = "s3://"
+_UP_OR_HERE = {".", ".."}
+_OPENED = "/proc/self/fd/{}"
+"""Linux: a link to what a descriptor has open, by its real path."""
+
+
+class Roots:
+    """Says no to what lies outside.
+
+    Args:
+        roots: absolute folders, `file:///folder` and `s3://bucket` or `s3://bucket/prefix`. None means no limit.
+
+    Raises:
+        SettingsError: one is neither.
+    """
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self._limited = bool(roots)
+        self._prefixes = [_with_slash(root) for root in roots if root.startswith(_S3)]
+        self._folders = [_with_slash(os.path.realpath(_folder(root))) for root in roots if not root.startswith(_S3)]
+
+    def check_object(self, uri: str) -> None:
+        """Raises ImageError (`denied`) for an object outside."""
+        if not self._limited:
+            return
+        # Servers behind a proxy that tidies up paths take `..` for what it is in a path, and it leads to other buckets.
+        climbs = not _UP_OR_HERE.isdisjoint(uri.removeprefix(_S3).split("/"))
+        if climbs or not any(uri.startswith(prefix) for prefix in self._prefixes):
+            raise _outside()
+
+    def check_path(self, path: str) -> None:
+        """Raises ImageError (`denied`) for a file that is outside once links are followed. Opens nothing."""
+        if self._limited and not self._holds(os.path.realpath(path)):
+            raise _outside()
+
+    def check_opened(self, descriptor: int) -> None:
+        """The same for a file that was opened: between a check of its path and that, a link may have changed."""
+        if self._limited and sys.platform == "linux" and not self._holds(os.path.realpath(_OPENED.format(descriptor))):
+            raise _outside()
+
+    def _holds(self, path: str) -> bool:
+        return any(path.startswith(folder) for folder in self._folders)
+
+
+def _outside() -> ImageError:
+    return ImageError(Reason.DENIED, "it lies outside of TAGONCE_ROOTS, where this worker reads nothing")
+
+
+def _folder(root: str) -> str:
+    path = file_path(root) if root.startswith("file://") else root
+    if not Path(path).is_absolute():
+        raise SettingsError(
+            f"TAGONCE_ROOTS holds {root!r}. It takes absolute folders and s3://bucket/prefix, with commas between; a "
+            "folder with a comma in its name is written as file:///folder%2Cname."
+        )
+    return path
+
+
+def _with_slash(root: str) -> str:
+    return root if root.endswith("/") else root + "/"
