@@ -19,6 +19,7 @@ from tagonce.commands import (
     export,
     histogram,
     index,
+    migrate,
     models,
     predict,
     retry,
@@ -28,7 +29,7 @@ from tagonce.commands import (
     thresholds,
     worker,
 )
-from tagonce.ui import errors
+from tagonce.ui import errors, printable
 
 EXIT_INTERRUPTED = 130
 
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for module in (
-    *(tag, predict, enqueue, worker, status, retry, models),
+    *(tag, predict, enqueue, worker, status, retry, models, migrate),
     *(export, search, index, counts, histogram, evaluate, calibrate),
 ):
     # A query may begin with a minus, as an option does.
@@ -79,5 +80,6 @@ def main() -> None:
 
 def _stop(error: TagonceError, code: int) -> None:
     errors.print("[bold red]error:[/]", end=" ")
-    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    lines = [printable(line) for line in str(error).splitlines()]
+    errors.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import StopError
+from db.export.text import no_formula
 from tagonce import destinations, ui
 
 SHOWN = 40
@@ -43,7 +44,7 @@ def write_frequencies(out: str, counts: Iterable[tuple[str, str | None, int]]) -
         with destinations.whole_text(out) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["tag", "category", "images"])
-            writer.writerows((text, category, images) for (text, category), images in rows)
+            writer.writerows((no_formula(text), category, images) for (text, category), images in rows)
         return
     table = Table("tag", "category", "images", box=None)
     for (text, category), images in rows[:SHOWN]:

@@ -21,7 +21,10 @@ def to_stderr(*, level: str, as_json: bool) -> None:
         if as_json
         else [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
+                pad_event_to=0,
+                repr_native_str=True,  # a name may hold what a terminal obeys, or looks like another line
             )
         ]
     )

@@ -66,8 +66,15 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
 
 
 def name_of(uri: str) -> Text:
-    """An image for a table. Bytes of a file's name that are no text show as question marks."""
-    return Text(path_or_uri(uri).encode(errors="replace").decode())
+    """An image for a table."""
+    return Text(printable(path_or_uri(uri)))
+
+
+def printable(text: str) -> str:
+    """For a terminal: bytes of a name that are no text, and control characters, which would command the terminal, show
+    as question marks.
+    """
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def print_json(value: Any) -> None:

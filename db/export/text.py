@@ -18,6 +18,7 @@ from db.kept import Kept
 from db.models import Tag
 from db.scores import SCALE
 
+_FORMULA = re.compile(r"\s*[=+\-@].*[(|!]", re.DOTALL)
 _QUOTED = re.compile(r'[,"\r\n]')
 
 
@@ -35,8 +36,18 @@ def json_inner(text: str) -> str:
     return json_text(text)[1:-1]
 
 
+def no_formula(text: str) -> str:
+    """With an apostrophe in front, where a spreadsheet would take a text of a table for a formula and run it.
+
+    A formula that does anything calls a function, a command or another sheet. Faces such as `=_=` and `@_@`, which are
+    tags, do not, and stay as they are.
+    """
+    return "'" + text if _FORMULA.match(text) else text
+
+
 def csv_text(text: str) -> str:
     """A field, in quotes only where it has to be (RFC 4180)."""
+    text = no_formula(text)
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 

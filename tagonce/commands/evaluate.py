@@ -161,13 +161,14 @@ def _of_tags(
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     from db.export.images import whole_file
+    from db.export.text import no_formula
 
     with whole_file(path) as file:
         writer = csv.DictWriter(
             file, ["tag", "category", "threshold", "support", *_NUMBERS, *METRICS], lineterminator="\n"
         )
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | {"tag": no_formula(row["tag"])} for row in rows)
 
 
 def _tag_table(rows: Sequence[dict[str, Any]]) -> Table:

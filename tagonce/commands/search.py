@@ -223,8 +223,10 @@ def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
 
 
 def _print_path(hit: Hit, end: bytes) -> None:
-    # In bytes: names of files need not be text.
-    sys.stdout.buffer.write(os.fsencode(path_or_uri(hit.uri)) + end)
+    name = path_or_uri(hit.uri)
+    # In bytes: names of files need not be text. A terminal gets what it can show, a program gets what there is.
+    shown = ui.printable(name).encode() if sys.stdout.isatty() else os.fsencode(name)
+    sys.stdout.buffer.write(shown + end)
 
 
 def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from producer import broker
+from producer.references import file_uri
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
@@ -60,20 +62,27 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     workers: Workers,
     make_photos: Callable[..., list[Path]],
     settings: dict[str, str],
+    tmp_path: Path,
 ) -> None:
-    """Neither JSON nor a message, or a message for more than to tag: none of it is run, and none ends the worker."""
+    """Neither JSON nor a message, or a message for more than to tag: none of it is run, and none ends the worker.
+    Of what the database lists, it reads what lies below TAGONCE_ROOTS.
+    """
     photos = make_photos(PHOTOS)
+    outside = tmp_path / "elsewhere" / "a.jpg"
+    outside.parent.mkdir()
+    shutil.copy(photos[0], outside)
     rows = Ledger(settings["TAGONCE_DATABASE_URL"])
-    worker = workers.start("--max-idle", "3", **settings)
+    worker = workers.start("--max-idle", "3", TAGONCE_ROOTS=f"s3://b/p,{photos[0].parent}", **settings)
     worker.wait_until_ready()
     app, other = (broker.create_app(settings["TAGONCE_BROKER_URL"], model_id) for model_id in (1, 2))
     junk = junk_like(a_message(other, 2))
     with broker._redis(app) as (client, _channel):
         client.lpush(broker.queue_name(1), *junk)
         wait_until(lambda: broker.depth(app, 1).waiting == 0)
-    assert tagonce("enqueue", "photos", **settings).code == 0
+    assert tagonce("enqueue", "photos", "elsewhere", **settings).code == 0
     assert worker.wait() == 0, worker.words()
-    assert rows.count() == len(photos)
+    assert len(rows.predicted()) == len(photos)
+    assert rows.failed() == {file_uri(str(outside)): "denied"}
     assert worker.words().count("dropped") == len(junk)
     assert broker.depth(app, 1).empty
     app.close()
