@@ -21,8 +21,19 @@ SQLITE_BUSY_TIMEOUT_MS = 60_000
 
 _BEGIN = "tagonce_sqlite_begin"
 _CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
+_PATIENCE = {
+    "connect_timeout": 10,
+    # A host that is gone without a word: asked after half a minute of silence, given up after a minute. By default it
+    # is after two hours, and a worker that waits for its answer would be stuck as long.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""libpq's, in seconds; the last one in milliseconds, and for what was sent and not acknowledged."""
 _DISK_FULL = "53100"
-"""PostgreSQL's code."""
+_NOT_ALLOWED = "42501"
+"""PostgreSQL's codes."""
 
 
 class Database:
@@ -46,7 +57,9 @@ class Database:
     @property
     def label(self) -> str:
         """The URL without its password, for messages."""
-        return self.engine.url.render_as_string(hide_password=True)
+        url = self.engine.url
+        secret = {name: "***" for name in url.query if "password" in name}  # libpq takes one there, too
+        return url.update_query_dict(secret).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -75,6 +88,11 @@ class Database:
         except DBAPIError as error:
             if _will_pass(error):
                 raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
+            if getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
+                raise DatabaseError(
+                    f"The user of the database {self.label} may not do that: {_first_line(error)}. Which role may do "
+                    "what is in docs/security.md."
+                ) from error
             # The general class itself, and not one of those below it: a file that is no database.
             if isinstance(error, OperationalError) or type(error) is DatabaseFault:
                 raise DatabaseError(
@@ -114,7 +132,7 @@ def open_database(url: str, *, create: bool = True) -> Database:
                 migrate.check(connection)
     except TransientError as error:
         database.close()
-        raise DatabaseError(f"{error} Is it running, and is TAGONCE_DATABASE_URL (or --database) right?") from error
+        raise DatabaseError(f"{error} {_what_to_do(str(error.__cause__))}") from error
     except BaseException:
         database.close()
         raise
@@ -136,7 +154,7 @@ def expect_all_rows(connection: Connection) -> None:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: of a port that is no number
         raise SettingsError(
             "TAGONCE_DATABASE_URL (or --database) is not a database URL. Examples: sqlite:///tags.db, "
             "postgresql://user:password@host/tagonce"
@@ -154,8 +172,7 @@ def _parse(url: str) -> URL:
 def _engine(url: URL) -> Engine:
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.get_backend_name() == "postgresql":
-        # One worker writes from a few threads at a time; libpq gives up on a silent host after this many seconds.
-        options["connect_args"] = {"connect_timeout": 10, "application_name": "tagonce"}
+        options["connect_args"] = {"application_name": "tagonce", **_PATIENCE}
     try:
         engine = create_engine(url, **options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
@@ -198,6 +215,21 @@ def _will_pass(error: DBAPIError) -> bool:
         return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     full = getattr(error.orig, "sqlstate", None) == _DISK_FULL
     return (isinstance(error, OperationalError) and not full) or error.connection_invalidated
+
+
+def _what_to_do(words: str) -> str:
+    """By libpq's words: it tells nothing else apart when a connection fails."""
+    if "certificate" in words:
+        return (
+            "Name the file of the authority that signed the server's certificate, sslrootcert=/path/ca.pem in "
+            "TAGONCE_DATABASE_URL, and write the host as the certificate does."
+        )
+    if "authentication failed" in words or "no password supplied" in words:
+        return (
+            "Check user and password in TAGONCE_DATABASE_URL (or --database). In a URL, characters such as @ : / # % "
+            "of a password are written as %40 and so on."
+        )
+    return "Is it running, and is TAGONCE_DATABASE_URL (or --database) right?"
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -59,7 +59,10 @@ class Fetcher:
             return self._read_file(file_path(uri))
         if uri.startswith(_S3):
             self._roots.check_object(uri)
-            return self._objects.read(*split_s3(uri))
+            bucket, key = split_s3(uri)
+            if ":" in bucket:  # boto3 takes an ARN, which may lead to other regions and accounts
+                raise ImageError(Reason.MISSING, "no bucket can have this name")
+            return self._objects.read(bucket, key)
         raise ImageError(Reason.UNSUPPORTED, f"tagonce reads file:// and s3:// references, not {uri[:40]!r}")
 
     def _read_file(self, path: str) -> bytes:

@@ -15,6 +15,9 @@ def command(
     pending: Annotated[
         bool, typer.Option("--pending", help="Send all that is registered and not done: after Redis lost its data.")
     ] = False,
+    if_idle: Annotated[
+        bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
+    ] = False,
     column: parameters.Column = None,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
@@ -28,8 +31,10 @@ def command(
     """
     if bool(sources) == pending:
         raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
+    if if_idle and not pending:
+        raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column)
+    counts = send(config, sources or [], column=column, if_idle=if_idle)
     if json:
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
@@ -39,8 +44,14 @@ def command(
         )
 
 
-def send(config: settings.Settings, sources: list[str], *, column: str | None = None) -> Enqueued:
-    """Put the sources on the queue of the settings; without any, all that is pending in the database."""
+def send(
+    config: settings.Settings, sources: list[str], *, column: str | None = None, if_idle: bool = False
+) -> Enqueued:
+    """Put the sources on the queue of the settings; without any, all that is pending in the database.
+
+    Args:
+        if_idle: send nothing while there is something on the queue, or workers are at it.
+    """
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
@@ -56,6 +67,8 @@ def send(config: settings.Settings, sources: list[str], *, column: str | None = 
             broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer"
         )
         broker.check(app)
+        if if_idle and not broker.depth(app, model.id).empty:
+            return Enqueued()
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 

@@ -44,10 +44,11 @@ def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
     assert sent.json == {"seen": PHOTOS, "sent": PHOTOS}
     app = broker.create_app(redis_server.url, 1)
     assert broker.depth(app, 1).waiting == PHOTOS / CHUNK_SIZE
+    reconcile = ("enqueue", "--pending", "--if-idle", "--model", timm_folder.name, "--json")
+    assert tagonce(*reconcile, **settings).json == {"seen": 0, "sent": 0}  # all of it is on the queue
     with redis_server.client as client:
         client.flushall()
-    again = tagonce("enqueue", "--pending", "--model", timm_folder.name, "--json", **settings)
-    assert again.json == {"seen": PHOTOS, "sent": PHOTOS}
+    assert tagonce(*reconcile, **settings).json == {"seen": PHOTOS, "sent": PHOTOS}
     assert broker.depth(app, 1).waiting == PHOTOS / CHUNK_SIZE
 
     worker = workers.start("--model", timm_folder, decode_seconds=0.1, **settings)

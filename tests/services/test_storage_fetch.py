@@ -142,7 +142,16 @@ def test_an_object_or_a_bucket_that_is_not_there_is_missing(fetcher: Fetcher, bu
     assert (error.reason, error.detail) == (Reason.MISSING, "no such object (NoSuchBucket)")
 
 
-@pytest.mark.parametrize("uri", ["s3://images/", "s3://images", "s3://no bucket/a.jpg", "s3:///a.jpg"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://images/",
+        "s3://images",
+        "s3://no bucket/a.jpg",
+        "s3:///a.jpg",
+        "s3://arn:aws:s3:us-east-1:123456789012:accesspoint:theirs/a.jpg",
+    ],
+)
 @pytest.mark.usefixtures("s3_settings")
 def test_a_name_that_no_object_can_have_is_missing(fetcher: Fetcher, uri: str) -> None:
     assert refused(fetcher, uri).reason is Reason.MISSING
