@@ -59,6 +59,8 @@ class _Child:
     started_at: float = field(default_factory=time.monotonic)
     told: bool = False
     """Its death is in the log."""
+    restarted: bool = False
+    """So the settings are right: one before it worked with them."""
 
 
 class Supervisor:
@@ -77,6 +79,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal ends them all, or one says that it cannot work, or all had nothing more to do.
+
+        One that was started again and cannot work has met an outage, and is started again until that is over.
 
         Returns the exit code of the first that failed.
         """
@@ -98,7 +102,7 @@ class Supervisor:
         code = child.worker.exit_code
         if code in (None, 0):  # at work, or done: nothing came for as long as it was told to wait
             return
-        if code in STOPPED_BY_US:
+        if code in STOPPED_BY_US and not child.restarted:
             self._signals.append(signal.SIGTERM)  # it has said why; the others would say it again
             return
         if not child.told:
@@ -106,7 +110,7 @@ class Supervisor:
             child.told = True
         if time.monotonic() >= child.started_at + RESTART_SECONDS:
             child.worker.start()
-            child.started_at, child.told = time.monotonic(), False
+            child.started_at, child.told, child.restarted = time.monotonic(), False, True
 
     def _pass_on(self) -> None:
         while self._signals:

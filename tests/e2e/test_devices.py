@@ -8,6 +8,7 @@ import psutil
 
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
+from tests.fixtures.servers import RedisServer
 
 PHOTOS = 32
 
@@ -22,10 +23,11 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     start_tagonce: Callable[..., Process],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
-    redis_url: str,
+    redis_server: RedisServer,
     sqlite_url: str,
 ) -> None:
-    settings = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": sqlite_url}
+    """A dead one that cannot start, since Redis is away at that moment, is started until it can."""
+    settings = {"TAGONCE_BROKER_URL": redis_server.url, "TAGONCE_DATABASE_URL": sqlite_url}
     rows = Ledger(sqlite_url)
     parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
     wait_until(lambda: parent.words().count("batches of") == 2 or parent.popen.poll() is not None)
@@ -42,8 +44,11 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
         wait_until(lambda: rows.count() == before + PHOTOS)  # noqa: B023 - it is awaited here
 
     killed, other = pair
+    redis_server.kill()
     killed.kill()
     parent.wait_for("the worker on cpu ended with exit code -9 and is started again")
+    parent.wait_for("the worker on cpu ended with exit code 1 and is started again")
+    redis_server.start()
     wait_until(lambda: parent.words().count("batches of") == 3 or parent.popen.poll() is not None)
 
     ours = children(parent)
