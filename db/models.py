@@ -67,9 +67,9 @@ def register(
     """
     if len(tag_list) > MAX_TAGS:
         raise ModelError(f"{name} has {len(tag_list)} tags; tagonce stores models with up to {MAX_TAGS} for now.")
-    fingerprint = _fingerprint(name, weights_sha256, spec, tag_list, floor)
-    if found := connection.execute(select(models).where(models.c.fingerprint == fingerprint)).first():
-        return _model(found)
+    fingerprint = fingerprint_of(name, weights_sha256, spec, tag_list, floor)
+    if found := with_fingerprint(connection, fingerprint):
+        return found
     values = {
         "name": name,
         "fingerprint": fingerprint,
@@ -88,6 +88,12 @@ def register(
         ]
         connection.execute(insert(tags), rows)
     return model
+
+
+def with_fingerprint(connection: Connection, fingerprint: str) -> Model | None:
+    """The model of which all is the same."""
+    row = connection.execute(select(models).where(models.c.fingerprint == fingerprint)).first()
+    return None if row is None else _model(row)
 
 
 def find(connection: Connection, name: str) -> Model:
@@ -123,6 +129,12 @@ def every(connection: Connection) -> list[Model]:
     return [_model(row) for row in connection.execute(select(models).order_by(models.c.id))]
 
 
+def title(connection: Connection, model: Model) -> str:
+    """Its name; where another model has the same, all that tells them apart."""
+    shared = connection.scalar(select(func.count()).select_from(models).where(models.c.name == model.name)) or 0
+    return model.label if shared > 1 else model.name
+
+
 def tag_names(connection: Connection, model_id: int) -> list[Tag]:
     """The model's tags, by output position."""
     rows = connection.execute(
@@ -143,7 +155,12 @@ def _model(row: Row[Any]) -> Model:
     )
 
 
-def _fingerprint(name: str, weights_sha256: str, spec: Mapping[str, Any], tag_list: Sequence[Tag], floor: int) -> str:
+def fingerprint_of(name: str, weights_sha256: str, spec: Mapping[str, Any], tag_list: Sequence[Tag], floor: int) -> str:
+    """What tells models apart. It is stored: a change to it makes every model another one, and tags everything again.
+
+    Categories are in it by the spec of a worker (`tags_sha256`): a policy may hold thresholds by category, and a saved
+    one was worked out with those of its model.
+    """
     whole = {
         "name": name,
         "weights": weights_sha256,

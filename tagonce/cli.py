@@ -14,6 +14,7 @@ from db.errors import EXIT_FAILED, EXIT_USAGE, SettingsError, TagonceError, Thre
 from tagonce.commands import (
     calibrate,
     counts,
+    doctor,
     enqueue,
     evaluate,
     export,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for module in (
-    *(tag, predict, enqueue, worker, status, retry, models, migrate),
+    *(tag, predict, enqueue, worker, status, doctor, retry, models, migrate),
     *(export, search, index, counts, histogram, evaluate, calibrate),
 ):
     # A query may begin with a minus, as an option does.

@@ -148,7 +148,7 @@ def run(connection: Connection, export: Export) -> str:
     total = count_images(connection, model, where=export.where, under=export.under)
     if not total:
         chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
-        raise SettingsError(f"{model.name} has no predictions{chosen} to export.")
+        raise SettingsError(f"{models.title(connection, model)} has no predictions{chosen} to export.")
     with ui.progress_bar() as bar:
         job = _Run(export, connection, models.tag_names(connection, model.id), total, bar)
         if export.format in SIDECARS:

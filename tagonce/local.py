@@ -27,6 +27,7 @@ from producer import broker, chunks
 from producer.enqueue import Enqueued, enqueue
 from tagonce.settings import Settings
 from tagonce.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
+from workers.models.spec import ModelSpec
 
 CHUNK_SIZE = 64
 """Smaller than between machines: nothing is gained by large messages here, and there should be a few in work."""
@@ -108,14 +109,22 @@ class LocalRun:
     """One `tagonce tag`: register, send, watch, and send again what got lost.
 
     Args:
+        spec, model: what is run, and the row that it was registered as.
         show: called several times a second with how far it is.
     """
 
     def __init__(
-        self, database: Database, model: Model, app: Celery, worker: LocalWorker, show: Callable[[Progress], None]
+        self,
+        database: Database,
+        spec: ModelSpec,
+        model: Model,
+        app: Celery,
+        worker: LocalWorker,
+        show: Callable[[Progress], None],
     ) -> None:
         self.progress = Progress()
         self._database = database
+        self._spec = spec
         self._model_id = model.id
         self._app = app
         self._worker = worker
@@ -126,7 +135,7 @@ class LocalRun:
         """Returns when every image has a prediction or a failure.
 
         Raises:
-            StopError: the worker cannot run.
+            StopError: the worker cannot run, or the weights were replaced and it had to be started again.
         """
         sent = array("q")  # eight bytes an image, to find what is left at the end
 
@@ -194,6 +203,7 @@ class LocalRun:
         if begun < self._look_again_at:
             return
         if self._worker.look_after():
+            self._spec.check_weights()  # with others the new worker is of another model, and nobody works for this one
             broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
         self.recount()
         self._show(self.progress)

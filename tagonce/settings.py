@@ -17,9 +17,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TAGONCE_", env_file=".env", extra="ignore", frozen=True)
 
-    database_url: str = Field(DEFAULT_DATABASE, description="PostgreSQL or SQLite")
+    # Both may hold a password: repr=False keeps them out of whatever prints the settings.
+    database_url: str = Field(DEFAULT_DATABASE, repr=False, description="PostgreSQL or SQLite")
     broker_url: str | None = Field(
-        None, description="Redis, where producer and workers meet; `tagonce tag` has its own"
+        None, repr=False, description="Redis, where producer and workers meet; `tagonce tag` has its own"
     )
     model: str = Field("jtp-2", description="a name from `tagonce models`, `hf-hub:owner/name`, or a folder")
     floor: float = Field(0.01, description="probabilities below are not stored; 0 stores all")

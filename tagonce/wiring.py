@@ -51,6 +51,11 @@ def register_model(database: Database, spec: ModelSpec, settings: Settings) -> M
         )
 
 
+def fingerprint(spec: ModelSpec, settings: Settings) -> str:
+    """What `register_model` would know the model by. Reads the weights as well."""
+    return models.fingerprint_of(spec.name, spec.weights_sha256(), spec.identity(), spec.tags, settings.floor_score)
+
+
 def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec, Model]:
     """The model of the settings, found (and downloaded, when it has to be) and registered."""
     spec = find_spec_of(settings)

@@ -13,7 +13,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.worker import state
 
-from db import deliveries, images, results
+from db import deliveries, images, migrate, results
 from db.batches import batched
 from db.errors import BrokerError, Reason, StopError, TransientError
 from db.results import Failure
@@ -171,6 +171,7 @@ class _Tagger:
 
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
+            migrate.check(connection)  # a newer program may have brought it forward since we started
             return deliveries.count(connection, chunk_id)
 
     def _forget(self, chunk_id: str) -> None:

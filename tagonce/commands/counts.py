@@ -30,6 +30,7 @@ def command(
 
     With --query cat: which tags come together with cat, and how often.
     """
+    from db.models import title
     from db.tag_counts import tag_counts
     from tagonce import queries
     from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
@@ -43,6 +44,7 @@ def command(
         resolved = resolve_policy(connection, row, policy, profile)
         where = queries.condition(connection, row, query, resolved.cut)
         found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(under))
+        read_from = title(connection, row)
     if json:
         for one in found:
             ui.print_json_line(asdict(one))
@@ -54,7 +56,7 @@ def command(
         table.add_row(Text(one.tag), Text(one.category or ""), f"{one.images:,}", f"{one.mean_probability:.4f}")
     ui.output.print(table)
     ui.errors.print(
-        f"{resolved.model.name} at {resolved.label}: {len(found):,} tags, {sum(one.images for one in found):,} times"
+        f"{read_from} at {resolved.label}: {len(found):,} tags, {sum(one.images for one in found):,} times"
         + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
         markup=False,
     )

@@ -7,6 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
+from db.models import title
 from tagonce import parameters, settings, ui
 from tagonce.export_options import SIDECARS, Existing, Format, with_options
 
@@ -266,7 +267,8 @@ def command(
                 frequencies=frequencies,
             ),
         )
-    ui.errors.print(f"{row.name} at {resolved.label}: {summary}", markup=False)
+        name = title(connection, row)
+    ui.errors.print(f"{name} at {resolved.label}: {summary}", markup=False)
 
 
 def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:

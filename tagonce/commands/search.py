@@ -192,8 +192,9 @@ def command(
         else:
             number = _each(hits, lambda hit: _print_path(hit, b"\0" if null else b"\n"))
         more = _each(found, lambda _hit: None) > 0
+        name = models.title(connection, row)
     ui.errors.print(
-        f"{row.name}: " + (f"the first {number:,} images; there are more." if more else f"{number:,} images."),
+        f"{name}: " + (f"the first {number:,} images; there are more." if more else f"{number:,} images."),
         markup=False,
     )
 

@@ -58,11 +58,11 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
         worker = LocalWorker(config, broker_url)
         run = None
         try:
-            _spec, row = wiring.find_and_register(database, config)
+            spec, row = wiring.find_and_register(database, config)
             app = broker.create_app(broker_url, row.id, lease_seconds=config.lease_seconds)
             broker.check(app)
             with ui.progress_bar() as bar:
-                run = LocalRun(database, row, app, worker, _Display(bar).show)
+                run = LocalRun(database, spec, row, app, worker, _Display(bar).show)
                 run.tag(found, max_waiting=config.max_queue, chunk_size=min(config.chunk_size, CHUNK_SIZE))
         except KeyboardInterrupt:
             ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")

@@ -13,6 +13,13 @@ CHECKPOINT_FILES = (
 """What `read_folder` looks at. Of these a repository has some."""
 
 
+def are_cached(repo: str, files: Sequence[str], revision: str | None, cache_dir: Path | None) -> bool:
+    """Whether all of these files are here. Asks nobody."""
+    hub = _hub()
+    paths = [hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision) for file in files]
+    return all(isinstance(path, str) for path in paths)
+
+
 def fetch_files(repo: str, files: Sequence[str], cache_dir: Path | None) -> Path:
     """Named files of a repository; gives the folder that holds them.
 

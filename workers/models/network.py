@@ -115,6 +115,7 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
         weights = read_demo_weights(spec.weights) if spec.family == "demo" else load_file(spec.weights)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{spec.weights} cannot be read: {error}. Download it again.") from error
+    spec.check_weights()
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     problems = [
         ("missing", [name for name in expected if name not in weights]),

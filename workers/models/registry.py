@@ -6,7 +6,7 @@ from pathlib import Path
 from db.errors import ModelError
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
-from workers.models.hub import fetch_checkpoint, fetch_files
+from workers.models.hub import CHECKPOINT_FILES, are_cached, fetch_checkpoint, fetch_files
 from workers.models.spec import ModelSpec
 
 _HUB = "hf-hub:"
@@ -90,6 +90,17 @@ def find_model(name: str, *, cache_dir: Path | None = None) -> ModelSpec:
         f"There is no model {name!r}, and no folder of that name. Known models: "
         f"{', '.join(known.name for known in KNOWN_MODELS)}. Or give a folder, or {_HUB}OWNER/NAME."
     )
+
+
+def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
+    """Whether `find_model` would download nothing."""
+    for known in KNOWN_MODELS:
+        if name == known.name or name in known.aliases:
+            return known.repo is None or are_cached(known.repo, known.files, None, cache_dir)
+    if name.startswith(_HUB):
+        repo, _, revision = name.removeprefix(_HUB).partition("@")
+        return are_cached(repo, CHECKPOINT_FILES[:2], revision or None, cache_dir)
+    return True
 
 
 def stored_name(name: str) -> str:

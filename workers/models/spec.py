@@ -6,7 +6,9 @@ network read one description and know no family by name.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -133,9 +135,35 @@ class ModelSpec:
         return plain
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the weight file in hexadecimal. Reads the whole file: seconds for gigabytes."""
+        """SHA-256 of the weight file in hexadecimal. Reads the whole file, once: seconds for gigabytes."""
+        return self._hashed[0]
+
+    def check_weights(self) -> None:
+        """That they are still those that were hashed: their scores would go under a wrong name.
+
+        Raises:
+            ModelError: the file was replaced, written to or taken away meanwhile.
+        """
+        if "_hashed" not in vars(self):
+            return
+        try:
+            unchanged = _state(self.weights.stat()) == self._hashed[1]
+        except OSError:
+            unchanged = False
+        if not unchanged:
+            raise ModelError(f"{self.weights} changed while it was in use. Start again.")
+
+    @cached_property
+    def _hashed(self) -> tuple[str, tuple[int, ...]]:
         with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # Of what is open: under this name there may be another file by now.
+            return digest, _state(os.fstat(file.fileno()))
+
+
+def _state(file: os.stat_result) -> tuple[int, ...]:
+    """Changes when a file is replaced or written to."""
+    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns
 
 
 def _sha256_json(value: Any) -> str:

@@ -1,0 +1,113 @@
+"""The queue: Redis, how it is set up, what waits in it, and who works on it."""
+
+from collections.abc import Iterator
+
+from kombu.utils.url import parse_url
+
+from db import models
+from db.errors import BrokerError, DatabaseError
+from producer import broker, broker_facts
+from producer.broker_facts import Facts
+from tagonce import embedded
+from tagonce.doctor import clock
+from tagonce.doctor.finding import Finding, Status
+from tagonce.settings import Settings
+from tagonce.wiring import stored
+
+NAME = "broker"
+QUEUE = "queue"
+OLDEST = (6, 2)
+"""What redis-py and kombu of today are tested with."""
+SLOW_SECONDS = 0.1
+FULL = 0.8
+"""Part of maxmemory above which it is time to do something."""
+_OURS = (None, "", "localhost", "127.0.0.1", "::1")
+_LEAVES_NOTHING = "Without it a full Redis, or a restart, loses chunks; `tagonce enqueue --pending` sends them again."
+
+
+def look(config: Settings) -> Iterator[Finding]:
+    """Redis itself."""
+    if config.broker_url is None:
+        yield from _without_broker()
+        return
+    app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
+    facts = broker_facts.look(app)
+    milliseconds = 1000 * facts.seconds
+    words = f"{facts.server}, a round trip takes {milliseconds:,.1f} ms"
+    slow = facts.seconds > SLOW_SECONDS
+    yield Finding(NAME, Status.WARNING if slow else Status.OK, words, "Move it nearer to the workers." if slow else "")
+    yield from _how_it_is_set_up(facts)
+    parts = parse_url(config.broker_url)
+    if (
+        parts.get("hostname") not in _OURS
+        and not config.broker_url.startswith("redis+socket")
+        and not parts["password"]
+    ):
+        yield Finding(
+            NAME,
+            Status.WARNING,
+            "it lets anybody in who reaches it: TAGONCE_BROKER_URL has no password",
+            "Set requirepass, and write redis://:PASSWORD@host:6379/0.",
+        )
+    yield clock.finding(facts.ahead_seconds, "Redis", config.lease_seconds)
+
+
+def _without_broker() -> Iterator[Finding]:
+    try:
+        binary = embedded.server_binary()
+    except BrokerError as error:
+        yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds none to start", str(error))
+    else:
+        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {binary}"
+        yield Finding(NAME, Status.OK, words, "For several machines set TAGONCE_BROKER_URL.")
+
+
+def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
+    if facts.protocol < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")
+    if facts.policy != "noeviction":
+        yield Finding(
+            NAME,
+            Status.WARNING,
+            f"maxmemory-policy is {facts.policy}: when memory is full, it throws the queue away",
+            f"Set maxmemory-policy noeviction. {_LEAVES_NOTHING}",
+        )
+    if not facts.append_only:
+        yield Finding(
+            NAME,
+            Status.WARNING,
+            "appendonly is no: a restart empties the queue",
+            f"Set appendonly yes. {_LEAVES_NOTHING}",
+        )
+    used = facts.used_bytes / 1e6
+    if not facts.limit_bytes:
+        yield Finding(NAME, Status.OK, f"{used:,.0f} MB of memory in use, no limit set")
+    elif facts.used_bytes < FULL * facts.limit_bytes:
+        yield Finding(NAME, Status.OK, f"{used:,.0f} of {facts.limit_bytes / 1e6:,.0f} MB of memory in use")
+    else:
+        words = f"{used:,.0f} of {facts.limit_bytes / 1e6:,.0f} MB of memory in use"
+        yield Finding(NAME, Status.WARNING, words, "Raise maxmemory, or lower TAGONCE_MAX_QUEUE.")
+
+
+def look_at_queue(config: Settings) -> Iterator[Finding]:
+    """What waits for each model, and whether anybody is there to do it."""
+    if config.broker_url is None:
+        yield Finding(QUEUE, Status.SKIPPED, "no broker is set")
+        return
+    app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
+    alive = broker.workers(app)
+    words = f"{len(alive)} workers answer: {', '.join(alive)}" if alive else "no worker answers"
+    yield Finding(QUEUE, Status.OK, words)
+    try:
+        with stored(config) as database, database.read() as connection:
+            known = models.every(connection)
+    except DatabaseError:
+        known = []  # the check of the database says why
+    for model in known:
+        depth = broker.depth(app, model.id)
+        words = f"{model.label}: {depth.waiting:,} chunks wait"
+        if depth.waiting and not alive:
+            yield Finding(QUEUE, Status.WARNING, words, "Start a worker: tagonce worker")
+        else:
+            yield Finding(QUEUE, Status.OK, words)

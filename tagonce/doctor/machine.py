@@ -1,0 +1,99 @@
+"""What a worker needs of this machine: the model's files, and a device."""
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from db import models
+from db.errors import DatabaseError, SettingsError
+from db.models import Model
+from db.scores import to_probability
+from tagonce import wiring
+from tagonce.doctor.finding import Finding, Status
+from tagonce.settings import Settings
+from workers.models.registry import in_cache
+from workers.models.spec import ModelSpec
+
+MODEL = "model"
+DEVICE = "device"
+_DRIVER = Path("/sys/module/nvidia/version")
+
+
+def look_at_model(config: Settings) -> Iterator[Finding]:
+    """Whether its files are here, and whether the database knows them as they are."""
+    try:
+        wiring.need_worker_extra()
+    except SettingsError as error:
+        yield Finding(MODEL, Status.SKIPPED, f"no model is run on this machine. {error}")
+        return
+    # A look must not download gigabytes. Nothing has imported the hub's library in this process yet.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if not in_cache(config.model):
+        words = f"the files of {config.model} are not here yet"
+        yield Finding(MODEL, Status.WARNING, words, "The first worker, or `tagonce tag`, downloads them.")
+        return
+    spec = wiring.find_spec_of(config)
+    yield Finding(MODEL, Status.OK, f"{spec.name}: {spec.weights}")
+    try:
+        with wiring.stored(config) as database, database.read() as connection:
+            known = models.every(connection)
+    except DatabaseError:
+        return  # the check of the database says why
+    yield _registered(spec, config, known)
+
+
+def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Finding:
+    fingerprint = wiring.fingerprint(spec, config)
+    same = next((model for model in known if model.fingerprint == fingerprint), None)
+    if same:
+        return Finding(MODEL, Status.OK, f"registered as {same.label}: the same weights, preprocessing, tags and floor")
+    named = [model for model in known if model.name == spec.name]
+    if not named:
+        return Finding(MODEL, Status.OK, f"the database does not know {spec.name} yet: the first worker registers it")
+    return Finding(
+        MODEL,
+        Status.WARNING,
+        f"the database knows {named[-1].label}, and here {_difference(spec, config, named[-1])}",
+        "A worker registers this one as another model, which tags everything again. If that is not meant, put the "
+        "files or settings of before back.",
+    )
+
+
+def _difference(spec: ModelSpec, config: Settings, stored: Model) -> str:
+    differing = []
+    if stored.weights_sha256 != spec.weights_sha256():
+        differing.append(f"the weights are {spec.weights_sha256()[:8]}")
+    if stored.floor != config.floor_score:
+        differing.append(f"the floor is {to_probability(config.floor_score):g}")
+    if changed := sorted(key for key, value in spec.identity().items() if stored.spec.get(key) != value):
+        differing.append(f"{', '.join(changed)} differ")
+    return " and ".join(differing)
+
+
+def look_at_device(config: Settings) -> Iterator[Finding]:
+    """Which one a worker would take, and in which precision."""
+    if not find_spec("torch"):
+        yield Finding(DEVICE, Status.SKIPPED, "torch is not installed: no model is run on this machine")
+        return
+    import torch
+
+    from workers.device import device_name, pick_device, pick_dtype
+
+    device = pick_device(config.device)
+    precision = str(pick_dtype(config.precision, device)).removeprefix("torch.")
+    driver = _DRIVER.read_text().strip() if _DRIVER.exists() else ""
+    words = f"{device_name(device)}, {precision}, torch {torch.__version__}"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        count = torch.cuda.device_count()
+        words += f", CUDA {torch.version.cuda}, driver {driver}, {free / 1e9:,.1f} of {total / 1e9:,.1f} GB free"
+        advice = f"{count} GPUs: `tagonce worker --devices all` uses all of them." if count > 1 else ""
+        yield Finding(DEVICE, Status.OK, words, advice)
+    elif driver and config.device == "auto":
+        advice = "Install a torch with CUDA, or a driver that is new enough for it."
+        yield Finding(
+            DEVICE, Status.WARNING, f"{words}: a GPU's driver ({driver}) is here, and torch finds no GPU", advice
+        )
+    else:
+        yield Finding(DEVICE, Status.OK, words)

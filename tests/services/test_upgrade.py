@@ -1,0 +1,325 @@
+"""What older versions of this program stored is still there, and still right; what newer ones stored is left alone.
+
+The databases in tests/fixtures/databases were filled by those versions: its README says how.
+"""
+
+import json
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import inspect, select, text
+from sqlalchemy.exc import DBAPIError
+
+from db import images, migrate, models, schema
+from db.database import Database, open_database
+from db.errors import ModelError
+from db.images import stored_version
+from producer import broker
+from producer.sources import references
+from tagonce import settings, wiring
+from tagonce.local import LocalRun, LocalWorker
+from tests.fixtures import checkpoints
+from tests.fixtures.command import Outcome
+from tests.fixtures.databases import collection
+from tests.fixtures.databases.restored import HEAD, LEVELS, restore
+from tests.fixtures.photos import MAKER
+from tests.fixtures.servers import RedisServer
+from tests.services.test_schema import _revision, differences
+from workers.models.folder import read_folder
+
+LONG_VERSIONS = ("0001", "0002")
+"""Levels at which versions of images were kept whole."""
+WITH_PROFILES = LEVELS[1:]
+EVERY_COMMAND = (
+    ("worker", "--model", "tiny", "--broker", "redis://127.0.0.1:1/0"),
+    ("enqueue", "photos", "--model", "tiny", "--broker", "redis://127.0.0.1:1/0"),
+    ("tag", "photos", "--model", "tiny"),
+    ("migrate",),
+    ("status",),
+    ("retry",),
+    ("export",),
+    ("search", "cat"),
+    ("counts",),
+    ("thresholds", "list"),
+    ("index",),
+)
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def old(level: str, database_url: str, tmp_path: Path) -> str:
+    """The URL of a database of an older version."""
+    restore(level, database_url, tmp_path)
+    return database_url
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """The folder that the databases know, as it was when they were left."""
+    folder = collection.write_photos(tmp_path / "photos")
+    collection.change(folder)
+    collection.overwrite(folder)
+    collection.add(folder)
+    return folder
+
+
+def rows(url: str, *tables: str) -> dict[str, list[dict[str, Any]]]:
+    """All that stands in these tables, by plain SQL: older versions had other columns."""
+    database = Database(url)
+    with database.read() as connection:
+        found = {}
+        for table in tables:
+            result = connection.execute(text(f"select * from {table}"))  # noqa: S608
+            found[table] = sorted(
+                ({name: _plain(value) for name, value in row.items()} for row in result.mappings()), key=str
+            )
+    database.close()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, which can be compared."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def everything(url: str) -> dict[str, list[dict[str, Any]]]:
+    database = Database(url)
+    with database.read() as connection:
+        names = inspect(connection).get_table_names()
+    database.close()
+    return rows(url, *names)
+
+
+def test_all_that_an_older_version_stored_is_there_unchanged(old: str, level: str) -> None:
+    tables = ["images", "models", "tags", "predictions", "failures", "tag_scores", "tag_probabilities", "deliveries"]
+    tables += ["profiles", "profile_thresholds"] if level in WITH_PROFILES else []
+    before = rows(old, *tables)
+    assert [len(before[table]) for table in ("images", "models", "predictions", "failures")] == [8, 2, 10, 4]
+    for row in (*before["images"], *before["predictions"], *before["failures"]):
+        column = "version" if "version" in row else "image_version"
+        assert (len(row[column]) > 7) == (level in LONG_VERSIONS)
+        row[column] = stored_version(row[column])
+    opened = open_database(old)
+    with opened.read() as connection:
+        assert migrate.level(connection).present == HEAD
+        assert differences(connection) == []
+    opened.close()
+    after = rows(old, *tables)
+    assert after == {table: sorted(found, key=str) for table, found in before.items()}
+
+
+def test_reading_asks_for_the_upgrade_and_then_answers_as_before(
+    old: str, level: str, invoke: Callable[..., Outcome]
+) -> None:
+    """Thresholds, searches, exports and profiles; and each says which of two models of one name it read."""
+    database = ("--database", old)
+    scores = {
+        (row["model_id"], row["uri"], row["tag"]): round(10_000 * float(row["probability"]))
+        for row in rows(old, "tag_probabilities")["tag_probabilities"]
+    }
+    if level != HEAD:
+        refused = invoke("export", *database)
+        assert (refused.code, "older ones" in refused.err) == (1, True)
+    assert invoke("migrate", *database).code == 0
+
+    counted = invoke("counts", "--threshold", "0.5", "--model", "1", "--json", *database)
+    found = {one["tag"]: one["images"] for one in map(json.loads, counted.out.splitlines())}
+    kept = [tag for (model, _uri, tag), score in scores.items() if model == 1 and score >= 5000]
+    assert found == {tag: kept.count(tag) for tag in set(kept)}
+
+    searched = invoke("search", "water:0.42", "--model", "1", "--json", *database)
+    assert {json.loads(line)["uri"] for line in searched.out.splitlines()} == {
+        uri for (model, uri, tag), score in scores.items() if (model, tag) == (1, "water") and score >= 4200
+    }
+    exported = invoke("export", "--format", "jsonl", "--threshold", "0.9", *database)
+    assert "tiny (id 2, weights 93bc7f14, floor 0.3) at 0.9: " in exported.err
+    captions = {one["uri"]: set(one["caption"].split(", ")) for one in map(json.loads, exported.out.splitlines())}
+    assert len(captions) == 5
+    assert all(tags == {"dog", "bird", "tree"} for tags in captions.values())
+    if level in WITH_PROFILES:
+        assert invoke("export", "--profile", "mine", "--model", "1", "--format", "jsonl", *database).code == 0
+        of_another = invoke("export", "--profile", "mine", "--format", "jsonl", *database)
+        assert (of_another.code, "no profile 'mine'" in of_another.err) == (2, True)
+
+
+def test_only_what_is_new_is_tagged(
+    old: str, photos: Path, tmp_path: Path, redis_server: RedisServer, invoke: Callable[..., Outcome]
+) -> None:
+    """The model is known again by its files, and neither what it tagged nor what failed is sent another time."""
+    from workers.pipeline import Pipeline
+
+    config = settings.load(
+        database_url=old, model=str(collection.write_model(tmp_path / "tiny")), batch_size=4, decoders=1, device="cpu"
+    )
+    with wiring.stored(config, create=True) as database:
+        spec, model = wiring.find_and_register(database, config)
+        assert model.id == 1
+        before = rows(old, "predictions", "failures", "tag_scores")
+        send = ("enqueue", photos, "--model", "1", "--database", old, "--broker", redis_server.url, "--json")
+        assert invoke(*send).json == {"seen": 8, "sent": 2}
+        with database.read() as connection:
+            left = images.pending_after(connection, model.id, 0, 100)
+            uris = list(connection.scalars(select(schema.images.c.uri).where(schema.images.c.id.in_(left))))
+        assert {Path(uri).name for uri in uris} == {"overwritten.ppm", "waiting.ppm"}
+        report = Pipeline(database, model, spec, wiring.worker_options(config, spec)).run(left)
+        assert (report.done, report.failed) == (2, 0)
+    assert invoke(*send).json == {"seen": 8, "sent": 0}
+    after = rows(old, "predictions", "failures", "tag_scores")
+    assert after["failures"] == before["failures"]
+    for table in ("predictions", "tag_scores"):
+        others = [
+            row for row in before[table] if (row["model_id"], row["image_id"]) not in {(1, left[0]), (1, left[1])}
+        ]
+        assert len(others) < len(after[table])
+        assert all(row in after[table] for row in others)
+
+
+def test_two_processes_may_bring_a_database_forward_at_once(database_url: str, tmp_path: Path) -> None:
+    """Workers of the new version that start together."""
+    restore("0001", database_url, tmp_path)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(_revision, [database_url] * 2)) == [HEAD] * 2
+    assert len(rows(database_url, "predictions")["predictions"]) == 10
+
+
+def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str, tmp_path: Path) -> None:
+    """A table that is in the way of the last step, when the steps before it are done. Without it all goes well."""
+    restore("0001", database_url, tmp_path)
+    blocked = Database(database_url)
+    with blocked.write() as connection:
+        connection.execute(text("create table workers (mine integer)"))
+    blocked.close()
+    before = everything(database_url)
+    with pytest.raises(Exception, match="workers.*already exists") as caught:
+        open_database(database_url)
+    assert isinstance(caught.value, DBAPIError) or isinstance(caught.value.__cause__, DBAPIError)
+    assert everything(database_url) == before
+    assert before["alembic_version"] == [{"version_num": "0001"}]
+    with blocked.write() as connection:
+        connection.execute(text("drop table workers"))
+    blocked.close()
+    open_database(database_url).close()
+    assert rows(database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
+
+
+def test_every_command_refuses_a_newer_database_and_writes_nothing(
+    database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
+) -> None:
+    restore(HEAD, database_url, tmp_path)
+    collection.write_model(tmp_path / "tiny")
+    opened = Database(database_url)
+    with opened.write() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    opened.close()
+    before = everything(database_url)
+    for arguments in EVERY_COMMAND:
+        refused = invoke(*arguments, "--database", database_url)
+        assert refused.code == 1, (arguments, refused)
+        assert "newer tagonce (schema 9999; this one knows up to 0004). Upgrade this program." in refused.err
+        assert "Traceback" not in refused.err
+    assert everything(database_url) == before
+
+
+# ── models that changed ──
+
+
+@pytest.fixture
+def wd(tmp_path: Path) -> Path:
+    return checkpoints.write_wd(tmp_path / "tiny-wd")
+
+
+def _edit(folder: Path, change: Callable[[str], str]) -> None:
+    file = folder / "selected_tags.csv"
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _swap(content: str) -> str:
+    lines = content.splitlines()
+    lines[-1], lines[-2] = lines[-2], lines[-1]
+    return "\n".join(lines)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "weights": lambda folder: checkpoints.write_wd(folder, seed=5),
+    "preprocessing": lambda folder: checkpoints.write_wd(folder, crop_pct=0.9),
+    "order of tags": lambda folder: _edit(folder, _swap),
+    "a tag renamed": lambda folder: _edit(folder, lambda content: content.replace(",fox,", ",red_fox,")),
+    "a category": lambda folder: _edit(folder, lambda content: content.replace(",fox,0", ",fox,4")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_model_that_changed_is_another_model(wd: Path, sqlite_url: str, change: str) -> None:
+    """With a row, a queue and scores of its own. What it was before is found again when it is put back."""
+    config = settings.load(database_url=sqlite_url, model=str(wd))
+    kept = shutil.copytree(wd, wd.parent / "kept")
+    with wiring.stored(config, create=True) as database:
+        _spec, before = wiring.find_and_register(database, config)
+        CHANGES[change](wd)
+        _spec, after = wiring.find_and_register(database, config)
+        assert (before.name, after.name) == ("tiny-wd", "tiny-wd")
+        assert after.id != before.id
+        shutil.copytree(kept, wd, dirs_exist_ok=True)
+        assert wiring.find_and_register(database, config)[1] == before
+
+
+def test_another_floor_is_another_model_and_the_device_is_not(wd: Path, sqlite_url: str) -> None:
+    config = settings.load(database_url=sqlite_url, model=str(wd))
+    with wiring.stored(config, create=True) as database:
+        ids = [
+            wiring.find_and_register(database, config.model_copy(update=update))[1].id
+            for update in (
+                {},
+                {"floor": 0.05},
+                {"device": "cpu", "precision": "bf16", "batch_size": 3, "compile": True},
+            )
+        ]
+        with database.read() as connection:
+            assert [models.title(connection, model)[:9] for model in models.every(connection)] == ["tiny-wd ("] * 2
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_weights_that_are_replaced_while_a_worker_loads_them_are_refused(wd: Path) -> None:
+    """Or the scores of the new file would go under the hash of the old one. Later it does not matter."""
+    import torch
+
+    from workers.models.network import load_network
+
+    device = torch.device("cpu")
+    spec = read_folder(wd)
+    load_network(spec, device, torch.float32)
+    spec.weights_sha256()
+    load_network(spec, device, torch.float32)
+    new = checkpoints.write_wd(wd.parent / "new", seed=6)
+    (new / "model.safetensors").rename(spec.weights)
+    with pytest.raises(ModelError, match="changed while it was in use. Start again."):
+        load_network(spec, device, torch.float32)
+
+
+def test_a_worker_of_tag_is_not_started_again_with_other_weights(
+    wd: Path, sqlite_url: str, redis_server: RedisServer, make_photos: MAKER
+) -> None:
+    """It would be of another model, and the run would wait for ever for somebody to take its chunks."""
+    config = settings.load(database_url=sqlite_url, model=str(wd))
+    with wiring.stored(config, create=True) as database:
+        spec, model = wiring.find_and_register(database, config)
+        worker = LocalWorker(config, redis_server.url)
+        worker._process.signal(signal.SIGKILL)
+        checkpoints.write_wd(wd, seed=7)
+        app = broker.create_app(redis_server.url, model.id)
+        run = LocalRun(database, spec, model, app, worker, lambda _progress: None)
+        photos = references(str(make_photos(2)[0].parent))
+        with pytest.raises(ModelError, match="changed while it was in use"):
+            run.tag(photos, max_waiting=10, chunk_size=1)
+        worker.stop()
