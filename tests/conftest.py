@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.photos",
     "tests.fixtures.s3",
     "tests.fixtures.servers",
+    "tests.fixtures.tls",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The worker's metrics over HTTP, as Prometheus scrapes them.
+"""The worker's metrics over HTTP, as Prometheus scrapes them, and `/healthz` for probes.
 
 tagonce_stage_seconds_total{stage}    time in fetch, decode, wait (for the device), infer, write
 tagonce_stage_images_total{stage}     images that came through; of `write` the rate is images/s
@@ -8,13 +8,17 @@ tagonce_skipped_total                 delivered, and done before
 tagonce_active_seconds_total          time with a chunk in work; `infer` divided by it is the device's busy share
 tagonce_queue_chunks{state}           waiting, in_flight: asked of Redis at each scrape, absent when it is away
 tagonce_worker_info{model,device,precision}
+
+`/healthz` says that the model is loaded and that this process runs its threads, and asks nobody: while Redis is away a
+scrape waits for it, and a probe must not restart the workers for that.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -29,7 +33,7 @@ log = logging.getLogger(__name__)
 def serving(
     metrics: Metrics, *, host: str, port: int, about: Mapping[str, str], depth: Callable[[], Depth]
 ) -> Iterator[None]:
-    """Answer scrapes inside of the block, from a thread.
+    """Answer scrapes and probes inside of the block, from a thread. Begin it when the model is loaded.
 
     Args:
         about: labels of `tagonce_worker_info`.
@@ -47,6 +51,7 @@ def serving(
             f"Metrics cannot be served on {host}:{port}: {error.strerror}. Set TAGONCE_METRICS_PORT (--metrics-port) "
             "to a free port, and TAGONCE_METRICS_HOST to an address of this machine."
         ) from error
+    server.set_app(_with_health(make_wsgi_app(registry)))
     log.info("metrics on http://%s:%d/metrics", host, server.server_port)
 
     try:
@@ -55,6 +60,16 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _with_health(metrics: WSGIApplication) -> WSGIApplication:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/healthz":
+            return metrics(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ok\n"]
+
+    return answer
 
 
 class _Collector(Collector):

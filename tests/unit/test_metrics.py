@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -122,6 +123,13 @@ def test_without_redis_the_rest_is_still_told(port: int, depths: list[Depth]) ->
     found = scraped(port)
     assert found["tagonce_stage_images_total", "fetch"] == 3
     assert not [name for name, *_ in found if name.startswith("tagonce_queue")]
+
+
+def test_a_probe_is_answered_while_redis_is_away(port: int, depths: list[Depth]) -> None:
+    """And with nothing of the metrics, for which Redis is asked."""
+    depths.clear()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        assert (answer.status, answer.read()) == (200, b"ok\n")
 
 
 def test_a_port_that_is_taken_is_an_error_with_its_number(port: int) -> None:
