@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test chaos lint format clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo ## Tag real photographs with a real model, then re-threshold
 
 test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3), end to end
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10
+
+chaos: $(VENV)/.test ## Let everything fail for a minute and a half, ten times (CHAOS_SEEDS="1 2 3" for others)
+	$(BIN)/python -m pytest -m chaos -s tests/e2e
 
 lint: $(VENV)/.test ## Check style, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,193 @@
+"""Everything fails, by a seed: workers, Redis, PostgreSQL, S3. What the tests do with it is in test_chaos.py."""
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from celery import Celery
+
+from db.errors import BrokerError
+from producer import broker
+from tests.e2e.forked import READY, Worker
+from tests.e2e.ledger import Ledger
+from tests.fixtures.proxy import Proxy
+from tests.fixtures.servers import PostgresServer, RedisServer
+from tests.fixtures.unruly_s3 import UnrulyS3
+
+DISK_FULL = """
+create function no_room() returns trigger language plpgsql as
+$$ begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
+create trigger no_room before insert on predictions for each row execute function no_room();
+"""
+"""The error that PostgreSQL has when the disk is full, by its own means: to fill a disk takes more rights."""
+ROOM_AGAIN = "drop function if exists no_room cascade"
+
+TERM_SECONDS = 40.0
+"""After SIGTERM, in which a worker has to hand back its chunks and end."""
+
+
+class Crew:
+    """Some workers, started again whenever they end, as compose, Kubernetes or systemd do.
+
+    Args:
+        start: starts one.
+    """
+
+    def __init__(self, start: Callable[[], Worker], size: int) -> None:
+        self.ends: Counter[int] = Counter()
+        """Exit codes: negative for signals, 1 where the database was away at the start or its disk full."""
+        self._start = start
+        self.workers = [start() for _ in range(size)]
+
+    def tend(self) -> None:
+        """Start again what has ended."""
+        for place, worker in enumerate(self.workers):
+            if not worker.process.is_alive():
+                self.ends[worker.wait()] += 1
+                self.workers[place] = self._start()
+
+    def ready(self) -> list[Worker]:
+        """Those that run and have loaded their model."""
+        return [worker for worker in self.workers if worker.process.is_alive() and READY in worker.words()]
+
+    def dismiss(self) -> None:
+        """Ask all to go, and see that they do."""
+        for worker in self.workers:
+            if worker.process.is_alive():
+                worker.signal(signal.SIGTERM)
+        for worker in self.workers:
+            self.ends[worker.wait(TERM_SECONDS)] += 1
+        self.workers = []
+
+
+@dataclass
+class Storm:
+    """What can fail, and how."""
+
+    seed: int
+    crew: Crew
+    redis: RedisServer
+    postgres: PostgresServer
+    network: Proxy
+    """Between workers and PostgreSQL."""
+    s3: UnrulyS3
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._events: dict[str, tuple[int, Callable[[], None]]] = {
+            "worker killed": (5, self._kill),
+            "worker terminated": (2, self._terminate),
+            "redis restarted": (2, self._restart_redis),
+            "redis flushed": (1, self._flush),
+            "postgres restarted": (2, self._restart_postgres),
+            "postgres cut off": (3, self._cut),
+            "postgres frozen": (1, self._freeze),
+            "backend terminated": (2, self._terminate_backend),
+            "disk full": (1, self._fill_disk),
+            "s3 failing": (2, self._fail_s3),
+            "s3 away": (1, self._take_s3_away),
+        }
+
+    def blow(self, seconds: float) -> None:
+        """One failure after the other, each mended again. Every kind comes once before chance decides."""
+        until = time.monotonic() + seconds
+        first = self._random.sample(list(self._events), len(self._events))
+        weights = [weight for weight, _event in self._events.values()]
+        while time.monotonic() < until:
+            self.crew.tend()
+            name = first.pop() if first else self._random.choices(list(self._events), weights)[0]
+            self._events[name][1]()
+            self.counts[name] += 1
+            self._pause(0.2, 1.5)
+
+    def _pause(self, least: float, most: float) -> None:
+        time.sleep(self._random.uniform(least, most))
+
+    def _kill(self) -> None:
+        self._random.choice(self.crew.workers).process.kill()
+
+    def _terminate(self) -> None:
+        if ready := self.crew.ready():
+            worker = self._random.choice(ready)
+            worker.signal(signal.SIGTERM)
+            code = worker.wait(TERM_SECONDS)
+            assert code == 0, worker.words()
+
+    def _restart_redis(self) -> None:
+        self.redis.kill()
+        self._pause(0, 4)
+        self.redis.start()
+
+    def _flush(self) -> None:
+        with self.redis.client as client:
+            client.flushall()
+
+    def _restart_postgres(self) -> None:
+        self.postgres.stop(self._random.choice([signal.SIGINT, signal.SIGQUIT, signal.SIGKILL]))
+        self._pause(0, 4)
+        self.postgres.start()
+
+    def _cut(self) -> None:
+        for _ in range(5):
+            self.network.cut()
+            self._pause(0, 0.3)
+
+    def _freeze(self) -> None:
+        self.network.freeze()
+        self._pause(1, 4)
+        if self._random.random() < 0.5:
+            self.network.cut()
+        self.network.thaw()
+
+    def _terminate_backend(self) -> None:
+        for _ in range(5):
+            self.postgres.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where application_name = 'tagonce' order by random() limit 1"
+            )
+            self._pause(0, 0.3)
+
+    def _fill_disk(self) -> None:
+        self.postgres.execute(DISK_FULL)
+        self._pause(0.5, 2)
+        self.postgres.execute(ROOM_AGAIN)
+
+    def _fail_s3(self) -> None:
+        self.s3.share = 0.4
+        self._pause(1, 4)
+        self.s3.share = 0.0
+
+    def _take_s3_away(self) -> None:
+        self.s3.away = True
+        self._pause(1, 6)
+        self.s3.away = False
+
+
+def finish(
+    crew: Crew, rows: Ledger, app: Celery, images: int, reconcile: Callable[[], None], seconds: float
+) -> Counter[str]:
+    """Wait until each image has its result, and send again what was lost, as a cron job does; how often that was."""
+    counts: Counter[str] = Counter()
+    until = time.monotonic() + seconds
+    quiet = 0
+    while rows.count() < images or rows.deliveries():
+        assert time.monotonic() < until, "\n".join(worker.words()[-3_000:] for worker in crew.workers)
+        crew.tend()
+        quiet = quiet + 1 if _empty(app) else 0
+        if quiet > 3:
+            reconcile()
+            counts["messages sent again"] += 1
+            quiet = 0
+        time.sleep(0.5)
+    return counts
+
+
+def _empty(app: Celery) -> bool:
+    try:
+        return broker.depth(app, 1).empty
+    except BrokerError:
+        return False

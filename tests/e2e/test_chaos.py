@@ -1,0 +1,180 @@
+"""Nothing lost, nothing twice, nothing stuck: a run in which everything fails ends as one in which nothing did."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from producer import broker
+from producer.references import file_uri
+from producer.storage import s3_client
+from tests.e2e.forked import Workers
+from tests.e2e.ledger import Ledger
+from tests.e2e.reference import own_scores
+from tests.e2e.storm import Crew, Storm, finish
+from tests.fixtures.checkpoints import TAGS
+from tests.fixtures.command import Outcome
+from tests.fixtures.photos import small_photos
+from tests.fixtures.proxy import proxy
+from tests.fixtures.s3 import new_bucket, point_at
+from tests.fixtures.servers import PostgresServer, RedisServer
+from tests.fixtures.unruly_s3 import unruly_s3
+
+CHUNK_SIZE = 8
+CREW = 3
+FEW, MANY = 300, 3_000
+SHORT, LONG = 25.0, 75.0
+"""Seconds of the storm."""
+DECODE_SECONDS = 0.05
+"""More than it takes, so that the work outlasts the storm."""
+FINISH_SECONDS = 240.0
+BROKEN = 3
+ENDS = {0, 1, -signal.SIGKILL}
+"""Exit codes of workers: asked to go; database or Redis away at the start, or disk full; killed. A bug is 70."""
+SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3 4 5 6 7 8 9 10").split()]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images in a folder and in a bucket, half and half, and three files that are none."""
+
+    folder: Path
+    bucket: str
+    expected: dict[str, npt.NDArray[np.int16]]
+    """By uri the scores of an undisturbed run."""
+    broken: dict[str, str]
+    """By uri the reason."""
+
+    @property
+    def size(self) -> int:
+        return len(self.expected) + len(self.broken)
+
+
+@pytest.fixture(scope="module")
+def collection(
+    request: pytest.FixtureRequest, jtp2_folder: Path, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory
+) -> Collection:
+    """As many images as the test says."""
+    number = request.param
+    folder = tmp_path_factory.mktemp("chaos") / "photos"
+    paths = small_photos(number, folder)
+    for path in paths[:BROKEN]:
+        path.write_bytes(b"no image")
+    here, there = paths[: number // 2], paths[number // 2 :]
+    with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(8) as pool:
+        point_at(s3_endpoint, environment)
+        bucket = new_bucket()
+        client = s3_client(max_pool_connections=8)
+        list(pool.map(lambda path: client.put_object(Bucket=bucket, Key=path.name, Body=path.read_bytes()), there))
+        client.close()
+        uris = [file_uri(str(path)) for path in here] + [f"s3://{bucket}/{path.name}" for path in there]
+        expected = own_scores(jtp2_folder, uris[BROKEN:], chunk_size=CHUNK_SIZE, batch_size=1)
+    for path in there:
+        path.unlink()
+    return Collection(folder, bucket, expected, dict.fromkeys(uris[:BROKEN], "unsupported"))
+
+
+@dataclass(frozen=True)
+class Site:
+    """The parts that fail."""
+
+    redis: RedisServer
+    postgres: PostgresServer
+    workers: Workers
+    command: Callable[..., Outcome]
+    model: Path
+    endpoint: str
+
+
+@pytest.fixture
+def site(
+    redis_server: RedisServer,
+    postgres_server: PostgresServer,
+    workers: Workers,
+    tagonce: Callable[..., Outcome],
+    jtp2_folder: Path,
+    s3_endpoint: str,
+    s3_settings: None,
+) -> Site:
+    return Site(redis_server, postgres_server, workers, tagonce, jtp2_folder, s3_endpoint)
+
+
+def run(site: Site, collection: Collection, seed: int, storm_seconds: float) -> Counter[str]:
+    """Enqueue the collection, let the storm blow, let the rest be done, and look at what there is.
+
+    Returns what happened, and how often.
+    """
+    begun = time.monotonic()
+    with proxy(site.postgres.socket) as network, unruly_s3(site.endpoint, seed) as storage:
+        settings = {
+            "TAGONCE_BROKER_URL": site.redis.url,
+            "TAGONCE_DATABASE_URL": f"postgresql://postgres@127.0.0.1:{network.port}/postgres",
+            "TAGONCE_MODEL": str(site.model),
+            # One by one, so that the scores of an image do not depend on its neighbours, to the last bit.
+            "TAGONCE_BATCH_SIZE": "1",
+            "TAGONCE_FLOOR": "0",
+            "TAGONCE_LEASE_SECONDS": "3",
+            "TAGONCE_GRACE_SECONDS": "0.5",
+            "TAGONCE_CHUNK_SIZE": str(CHUNK_SIZE),
+            "TAGONCE_DECODERS": "1",
+            "TAGONCE_CONCURRENCY": "2",
+            "TAGONCE_FETCHERS": "4",
+        }
+        elsewhere = {"AWS_ENDPOINT_URL_S3": storage.url}
+
+        def enqueue(*what: str) -> None:
+            sent = site.command("enqueue", *what, "--model", site.model.name, **settings)
+            assert sent.code == 0, sent.err
+
+        crew = Crew(lambda: site.workers.start(decode_seconds=DECODE_SECONDS, **settings, **elsewhere), CREW)
+        crew.workers[0].wait_until_ready()  # which registers the model
+        enqueue(str(collection.folder), f"s3://{collection.bucket}/")
+        storm = Storm(seed, crew, site.redis, site.postgres, network, storage)
+        storm.blow(storm_seconds)
+
+        crew.dismiss()
+        crew = Crew(lambda: site.workers.start(**settings, **elsewhere), CREW)
+        rows, app = Ledger(site.postgres.url), broker.create_app(site.redis.url, 1)
+        storm.counts["done in the storm"] = rows.count()
+        storm.counts += finish(
+            crew, rows, app, collection.size, lambda: enqueue("--pending", "--if-idle"), FINISH_SECONDS
+        )
+        crew.dismiss()
+        assert broker.depth(app, 1).empty
+        app.close()
+    storm.counts.update({f"requests to s3: {fault}": number for fault, number in storage.faults.items()})
+    storm.counts.update({f"ended with code {code}": number for code, number in storm.crew.ends.items()})
+    storm.counts["seconds"] = round(time.monotonic() - begun)
+    told = ", ".join(f"{number} {name}" for name, number in sorted(storm.counts.items()))
+    print(f"seed {seed}: {told}")  # noqa: T201 - the table of `make chaos`
+
+    assert rows.failed() == collection.broken
+    assert rows.finished() == sorted([*collection.expected, *collection.broken])
+    stored = rows.scores(len(TAGS))
+    for uri, scores in collection.expected.items():
+        np.testing.assert_array_equal(stored[uri], scores, err_msg=uri)
+    assert set(storm.crew.ends) <= ENDS, storm.crew.ends
+    return storm.counts
+
+
+@pytest.mark.parametrize("collection", [FEW], indirect=True)
+def test_a_storm(site: Site, collection: Collection) -> None:
+    """A short one, with a failure of each kind."""
+    run(site, collection, seed=0, storm_seconds=SHORT)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("collection", [MANY], indirect=True)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_long_storm(site: Site, collection: Collection, seed: int) -> None:
+    """Thousands of images, for minutes: `make chaos`."""
+    run(site, collection, seed, storm_seconds=LONG)
