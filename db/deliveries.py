@@ -24,6 +24,11 @@ def so_far(connection: Connection, chunk_id: str) -> int:
     return connection.scalar(query) or 0
 
 
+def forget_all(connection: Connection) -> None:
+    """Nothing is queued or in work: what is counted belongs to chunks whose messages were lost."""
+    connection.execute(delete(deliveries))
+
+
 def forget(connection: Connection, chunk_id: str) -> None:
     """The chunk is done, was split, or was handed back by a worker that is alive."""
     connection.execute(delete(deliveries).where(deliveries.c.chunk_id == chunk_id))

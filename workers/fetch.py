@@ -15,6 +15,9 @@ from workers.roots import Roots
 ATTEMPTS = 3
 """On top of boto3's own retries (`workers.objects`), which end where the body of the answer begins."""
 
+RECENT_SECONDS = 10.0
+"""A storage that delivered another object so short a time ago is not away. One attempt may take minutes."""
+
 _FILE, _S3 = "file://", "s3://"
 _NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_FILE = {errno.EISDIR, errno.ENXIO}
@@ -43,13 +46,15 @@ class Fetcher:
             TransientError: storage keeps failing for everything, which is no fault of the image either.
             SettingsError: S3 cannot be asked at all, which is no fault of the image.
         """
-        begun = time.monotonic()
         try:
             for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
+                begun = time.monotonic()
                 with attempt:
                     return self._read(uri)
         except TransientError as error:
-            if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=begun):
+            # Not since the first attempt: others may have been delivered before the storage went away.
+            since = max(begun, time.monotonic() - RECENT_SECONDS)
+            if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=since):
                 raise
             raise ImageError(Reason.TIMEOUT, str(error)) from error
         raise AssertionError("unreachable: a retry context ends with a result or an error")

@@ -94,7 +94,7 @@ def add_task(app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) ->
         """Tag one chunk. Acknowledged when this returns; `Reject` gives it back to the queue."""
         request = self.request  # type: ignore[attr-defined]
         with (
-            structlog.contextvars.bound_contextvars(task=request.id, model=pipeline.model.label),
+            structlog.contextvars.bound_contextvars(task=request.id, model=pipeline.model.name),
             watchdog.working(),
             leases.held(request.properties["delivery_tag"]),
         ):

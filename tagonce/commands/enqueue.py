@@ -52,6 +52,7 @@ def send(
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
     """
+    from db import deliveries
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
@@ -67,8 +68,11 @@ def send(
             broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer"
         )
         broker.check(app)
-        if if_idle and not broker.depth(app, model.id).empty:
-            return Enqueued()
+        if if_idle:
+            if not broker.depth(app, model.id).empty:
+                return Enqueued()
+            with database.write() as connection:
+                deliveries.forget_all(connection)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 

@@ -74,6 +74,9 @@ class Storm:
     network: Proxy
     """Between workers and PostgreSQL."""
     s3: UnrulyS3
+    app: Celery
+    reconcile: Callable[[], None]
+    """Send again what was lost; called while nothing is queued or in work, as from cron."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -103,6 +106,9 @@ class Storm:
             self._events[name][1]()
             self.counts[name] += 1
             self._pause(0.2, 1.5)
+            if is_idle(self.app):
+                self.reconcile()
+                self.counts["times sent again"] += 1
 
     def _pause(self, least: float, most: float) -> None:
         time.sleep(self._random.uniform(least, most))
@@ -167,26 +173,25 @@ class Storm:
         self.s3.away = False
 
 
-def finish(
-    crew: Crew, rows: Ledger, app: Celery, images: int, reconcile: Callable[[], None], seconds: float
-) -> Counter[str]:
-    """Wait until each image has its result, and send again what was lost, as a cron job does; how often that was."""
-    counts: Counter[str] = Counter()
+def finish(crew: Crew, rows: Ledger, app: Celery, images: int, reconcile: Callable[[], None], seconds: float) -> int:
+    """Wait until each image has its result and nothing is counted as in work; how often something was sent again."""
+    sent_again = quiet = 0
     until = time.monotonic() + seconds
-    quiet = 0
     while rows.count() < images or rows.deliveries():
-        assert time.monotonic() < until, "\n".join(worker.words()[-3_000:] for worker in crew.workers)
+        words = "\n".join(worker.words()[-3_000:] for worker in crew.workers)
+        assert time.monotonic() < until, f"{rows.count()} done, {rows.deliveries()} counted, {words}"
         crew.tend()
-        quiet = quiet + 1 if _empty(app) else 0
+        quiet = quiet + 1 if is_idle(app) else 0
         if quiet > 3:
+            sent_again += rows.count() < images
             reconcile()
-            counts["messages sent again"] += 1
             quiet = 0
         time.sleep(0.5)
-    return counts
+    return sent_again
 
 
-def _empty(app: Celery) -> bool:
+def is_idle(app: Celery) -> bool:
+    """Nothing is queued or in work; False while Redis is away."""
     try:
         return broker.depth(app, 1).empty
     except BrokerError:

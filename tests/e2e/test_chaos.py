@@ -137,16 +137,19 @@ def run(site: Site, collection: Collection, seed: int, storm_seconds: float) -> 
         crew = Crew(lambda: site.workers.start(decode_seconds=DECODE_SECONDS, **settings, **elsewhere), CREW)
         crew.workers[0].wait_until_ready()  # which registers the model
         enqueue(str(collection.folder), f"s3://{collection.bucket}/")
-        storm = Storm(seed, crew, site.redis, site.postgres, network, storage)
+        app = broker.create_app(site.redis.url, 1)
+
+        def reconcile() -> None:
+            enqueue("--pending", "--if-idle")
+
+        storm = Storm(seed, crew, site.redis, site.postgres, network, storage, app, reconcile)
         storm.blow(storm_seconds)
 
         crew.dismiss()
         crew = Crew(lambda: site.workers.start(**settings, **elsewhere), CREW)
-        rows, app = Ledger(site.postgres.url), broker.create_app(site.redis.url, 1)
+        rows = Ledger(site.postgres.url)
         storm.counts["done in the storm"] = rows.count()
-        storm.counts += finish(
-            crew, rows, app, collection.size, lambda: enqueue("--pending", "--if-idle"), FINISH_SECONDS
-        )
+        storm.counts["times sent again"] += finish(crew, rows, app, collection.size, reconcile, FINISH_SECONDS)
         crew.dismiss()
         assert broker.depth(app, 1).empty
         app.close()

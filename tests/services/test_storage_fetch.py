@@ -278,6 +278,25 @@ def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage)
             fetcher.fetch(f"s3://b/{name}.jpg")
 
 
+def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
+    fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time it was the only one that failed; then the storage went away."""
+
+    def answer(seen: Seen) -> tuple[int, str]:
+        failing.seen.append(seen)
+        if seen.path.endswith("other.jpg"):
+            return 200, ""
+        if failing.alive:
+            fetcher.fetch("s3://b/other.jpg")
+            failing.alive = False
+        return 503, "SlowDown"
+
+    monkeypatch.setattr(failing, "next", answer)
+    with pytest.raises(TransientError, match="S3 answered SlowDown"):
+        fetcher.fetch("s3://b/a.jpg")
+
+
 def test_a_bucket_that_delivered_meanwhile_is_not_away(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
