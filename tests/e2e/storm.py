@@ -82,7 +82,7 @@ class Storm:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._events: dict[str, tuple[int, Callable[[], None]]] = {
-            "worker killed": (5, self._kill),
+            "worker killed": (8, self._kill),
             "worker terminated": (2, self._terminate),
             "redis restarted": (2, self._restart_redis),
             "redis flushed": (1, self._flush),
@@ -113,6 +113,14 @@ class Storm:
     def _pause(self, least: float, most: float) -> None:
         time.sleep(self._random.uniform(least, most))
 
+    def _wait(self, least: float, most: float) -> None:
+        """While something is away, a worker may be killed, too."""
+        self._pause(least / 2, most / 2)
+        if self._random.random() < 0.5:
+            self._kill()
+            self.counts["worker killed"] += 1
+        self._pause(least / 2, most / 2)
+
     def _kill(self) -> None:
         self._random.choice(self.crew.workers).process.kill()
 
@@ -125,7 +133,7 @@ class Storm:
 
     def _restart_redis(self) -> None:
         self.redis.kill()
-        self._pause(0, 4)
+        self._wait(0, 4)
         self.redis.start()
 
     def _flush(self) -> None:
@@ -134,7 +142,7 @@ class Storm:
 
     def _restart_postgres(self) -> None:
         self.postgres.stop(self._random.choice([signal.SIGINT, signal.SIGQUIT, signal.SIGKILL]))
-        self._pause(0, 4)
+        self._wait(0, 4)
         self.postgres.start()
 
     def _cut(self) -> None:
@@ -144,7 +152,7 @@ class Storm:
 
     def _freeze(self) -> None:
         self.network.freeze()
-        self._pause(1, 4)
+        self._wait(1, 4)
         if self._random.random() < 0.5:
             self.network.cut()
         self.network.thaw()
@@ -164,12 +172,12 @@ class Storm:
 
     def _fail_s3(self) -> None:
         self.s3.share = 0.4
-        self._pause(1, 4)
+        self._wait(1, 4)
         self.s3.share = 0.0
 
     def _take_s3_away(self) -> None:
         self.s3.away = True
-        self._pause(1, 6)
+        self._wait(1, 6)
         self.s3.away = False
 
 
