@@ -37,8 +37,10 @@ DECODE_SECONDS = 0.05
 """More than it takes, so that the work outlasts the storm."""
 FINISH_SECONDS = 240.0
 BROKEN = 3
-ENDS = {0, 1, -signal.SIGKILL}
-"""Exit codes of workers: asked to go; database or Redis away at the start, or disk full; killed. A bug is 70."""
+ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM}
+"""Exit codes of workers: asked to go; database or Redis away at the start, or disk full; killed; asked to go before the
+model was loaded. A bug is 70.
+"""
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3 4 5 6 7 8 9 10").split()]
 
 
