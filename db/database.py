@@ -33,6 +33,7 @@ _PATIENCE = {
 """libpq's, in seconds; the last one in milliseconds, and for what was sent and not acknowledged."""
 _DISK_FULL = "53100"
 _NOT_ALLOWED = "42501"
+_READ_ONLY = "25006"
 """PostgreSQL's codes."""
 
 
@@ -88,13 +89,14 @@ class Database:
         except DBAPIError as error:
             if _will_pass(error):
                 raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
-            if getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
+            sqlstate = getattr(error.orig, "sqlstate", None)
+            if sqlstate == _NOT_ALLOWED:
                 raise DatabaseError(
                     f"The user of the database {self.label} may not do that: {_first_line(error)}. Which role may do "
                     "what is in docs/security.md."
                 ) from error
             # The general class itself, and not one of those below it: a file that is no database.
-            if isinstance(error, OperationalError) or type(error) is DatabaseFault:
+            if isinstance(error, OperationalError) or type(error) is DatabaseFault or sqlstate == _READ_ONLY:
                 raise DatabaseError(
                     f"The database {self.label} cannot be used: {_first_line(error)}. {_CHECK}"
                 ) from error

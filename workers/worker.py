@@ -131,8 +131,9 @@ class _Tagger:
         except Reject:
             raise
         except Exception as error:
-            # This process is alive: whatever it was, the chunk is not to blame for a death.
-            with suppress(TransientError):
+            # This process is alive: whatever it was, the chunk is not to blame for a death. A database that is full or
+            # read-only refuses this too, and the chunk has to go back all the same.
+            with suppress(Exception):
                 self._forget(chunk_id)
             if not isinstance(error, TransientError | BrokerError):
                 _end_this_worker(error, self._stop)
