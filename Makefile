@@ -6,9 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # A second core halves the tests; each worker process of pytest starts servers of its own, so more is not better.
 JOBS   ?= 2
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format clean
+.PHONY: help demo test chaos fuzz lint format clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -19,8 +20,12 @@ demo: $(VENV)/.demo ## Tag real photographs with a real model, then re-threshold
 test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3), end to end
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10
 
-chaos: $(VENV)/.test ## Let everything fail for a minute and a half, ten times (CHAOS_SEEDS="1 2 3" for others)
+chaos: $(VENV)/.test ## Let everything fail, by ten seeds, in three quarters of an hour (CHAOS_SEEDS="1 2 3" for others)
 	$(BIN)/python -m pytest -m chaos -s tests/e2e
+
+fuzz: $(VENV)/.test ## Feed the decoder files that a fuzzer makes, for ten minutes (FUZZ_SECONDS=36000 for longer)
+	$(PIP) --group fuzz
+	PYTHONPATH=. $(BIN)/python fuzz/decode.py -max_total_time=$(FUZZ_SECONDS) -timeout=30 -max_len=20000 build/fuzz
 
 lint: $(VENV)/.test ## Check style, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 What comes after the resize is arithmetic on a whole batch and is in `workers.preprocess`.
 """
 
-import io
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -11,15 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from db.errors import ImageError, Reason
 from workers.budget import Budget
 from workers.geometry import target_of
 from workers.models.spec import ModelSpec
+from workers.rations import RationedFile, has_too_many_numbers, has_too_many_scans
 from workers.resize import Resizer
 
-_NOT_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-"""Left out of what Pillow opens: EPS starts Ghostscript on a stranger's file, the others it can name but not decode."""
+# fmt: off
+FORMATS = frozenset({
+    "AVIF", "BMP", "CUR", "DCX", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD",
+    "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+})
+# fmt: on
+"""What is opened, by Pillow's names. It has twenty more, for faxes, satellites, films and games; no collection holds
+them, each is a decoder to attack, and EPS would start Ghostscript on a stranger's file. MPO is a JPEG here."""
+
+_PIXELS_IN_PYTHON = 10_000_000
+"""Of what Pillow decodes by loops in Python, at up to a microsecond each, in which no other thread decodes."""
 
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
 """JPEG, PNG, GIF, WebP, AVIF. Pillow calls them unidentified when they break before their header ends."""
@@ -68,11 +79,16 @@ class Decoder:
         """
         if not data:
             raise ImageError(Reason.CORRUPT, "the file is empty")
-        image = self._open(data)
+        if has_too_many_numbers(data):
+            raise ImageError(Reason.CORRUPT, "a TIFF with more than a million numbers in a tag")
+        file = RationedFile(data)
+        image = self._open(file)
         # Opening reads the header alone; the width of an icon, for one, may change when it is loaded.
         width, height, name = image.width, image.height, (image.format or "unknown").lower()
         reduced = self._spec.dct_scaling and _reduce(image, self._spec)
-        with self._in_flight.taken(image.width * image.height):
+        self._refuse_slow(image, data)
+        with self._in_flight.taken(self._pixels(image)):
+            file.allow_pixels()
             self._load(image, name)
             original = (width, height) if reduced else image.size
             self._refuse_elongated(*original)
@@ -87,11 +103,11 @@ class Decoder:
             detail = f"{name} of mode {image.mode} cannot be converted: {_one_line(error)}"
             raise ImageError(Reason.UNSUPPORTED, detail) from error
 
-    def _open(self, data: bytes) -> Image.Image:
+    def _open(self, file: RationedFile) -> Image.Image:
         try:
-            image = Image.open(io.BytesIO(data), formats=self._formats)
+            image = Image.open(file, formats=self._formats)
         except UnidentifiedImageError as error:
-            if _SIGNATURE.match(data):
+            if _SIGNATURE.match(file.getbuffer()):
                 raise ImageError(Reason.CORRUPT, "it starts like an image, and its header is broken") from error
             raise ImageError(Reason.UNSUPPORTED, "not an image in a format that is read here") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -102,6 +118,24 @@ class Decoder:
         if image.width * image.height > self._max_pixels:
             raise self._too_large(f"it has {image.width} x {image.height}")
         return image
+
+    def _refuse_slow(self, image: Image.Image, data: bytes) -> None:
+        """What is small, within the limit of pixels, and would still take minutes."""
+        if image.format == "JPEG" and has_too_many_scans(data):
+            raise ImageError(Reason.CORRUPT, "a JPEG of more than 100 scans: it would be decoded for minutes")
+        in_python = any(tile.codec_name in Image.DECODERS for tile in getattr(image, "tile", ()))
+        if in_python and image.width * image.height > _PIXELS_IN_PYTHON:
+            detail = f"of its kind of {image.format} no more than {_PIXELS_IN_PYTHON:,} pixels are decoded"
+            raise ImageError(Reason.TOO_LARGE, f"{detail}: it has {image.width} x {image.height}")
+
+    def _pixels(self, image: Image.Image) -> int:
+        """What is decoded at once: the image, or a tile of a TIFF that is larger than it."""
+        tags = getattr(image, "tag_v2", {})
+        sides = [side for side in (tags.get(TILEWIDTH), tags.get(TILELENGTH)) if isinstance(side, int)]
+        tile = math.prod(sides) if sides else 0
+        if tile > self._max_pixels:
+            raise self._too_large(f"its tiles have {tile:,}")
+        return max(image.width * image.height, tile)
 
     def _load(self, image: Image.Image, name: str) -> None:
         try:
@@ -152,10 +186,10 @@ def _prepare_pillow(max_pixels: int) -> list[str]:
     Image.MAX_IMAGE_PIXELS = max_pixels
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-    return [name for name in Image.ID if name not in _NOT_OPENED]
+    return [name for name in Image.ID if name in FORMATS]
 
 
 def _one_line(error: Exception) -> str:
-    """The message for a text column: no line breaks, no NUL (PostgreSQL refuses it), not endless."""
-    text = " ".join(str(error).replace("\0", " ").split())
+    """The message for a text column and a terminal: no line breaks, no NUL (PostgreSQL refuses it), not endless."""
+    text = " ".join("".join(character if character.isprintable() else " " for character in str(error)).split())
     return (text or type(error).__name__)[:_LONGEST_DETAIL]

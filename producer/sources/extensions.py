@@ -10,9 +10,8 @@ IMAGE_EXTENSIONS = frozenset({
 # fmt: on
 """Extensions in lower case and without the dot.
 
-What Pillow opens, less what is no picture (pdf, ps, mpg, fli) or is science (fits, hdf, grib), plus heic and
-jxl, for which Pillow needs a plugin: without it they become failures of reason `unsupported`, and are not
-silently passed over.
+Those of `workers.decode.FORMATS`, and heic, jxl and blp, which are pictures but are not decoded: they become
+failures of reason `unsupported`, and are not silently passed over.
 """
 
 KNOWN = " ".join(sorted(IMAGE_EXTENSIONS))
