@@ -31,6 +31,9 @@ _PATIENCE = {
     "tcp_user_timeout": 60_000,
 }
 """libpq's, in seconds; the last one in milliseconds, and for what was sent and not acknowledged."""
+_SERVERS_PATIENCE = "set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3"
+"""The same the other way round. By default the server learns after two hours that a host is gone, and until then the
+locks of what that one was about to write stand in the way of those that have its chunks now."""
 _DISK_FULL = "53100"
 _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
@@ -208,6 +211,8 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
     from db import packed
 
     packed.register(connection)
+    connection.execute(_SERVERS_PATIENCE)
+    connection.commit()
 
 
 def _will_pass(error: DBAPIError) -> bool:

@@ -1,7 +1,8 @@
 """`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
 
 What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
-or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure.
+or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Files in
+a folder of omens make SQLite full, or a worker die in the midst of a write.
 """
 
 import multiprocessing
@@ -10,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
+DISK_FULL, DEATH_AT_COMMIT = "disk-full", "death-at-commit"
+"""Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
+second one kills whoever is about to commit and takes it."""
 READY = "batches of"
 """In the line that a worker logs when its model is loaded."""
 
@@ -68,19 +72,28 @@ class Workers:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
 
-    def start(self, *arguments: str | Path, decode_seconds: float = 0.0, **environment: str) -> Worker:
+    def start(
+        self, *arguments: str | Path, decode_seconds: float = 0.0, omens: Path | None = None, **environment: str
+    ) -> Worker:
         """Run `tagonce worker ...`."""
         log = self._folder / f"worker-{len(self.all)}.log"
         whole = dict(os.environ) | environment
         process = self._context.Process(
-            target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds), daemon=True
+            target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds, omens), daemon=True
         )
         process.start()
         self.all.append(Worker(process, log))
         return self.all[-1]
 
 
-def run(folder: Path, log: Path, arguments: list[str], environment: dict[str, str], decode_seconds: float) -> None:
+def run(
+    folder: Path,
+    log: Path,
+    arguments: list[str],
+    environment: dict[str, str],
+    decode_seconds: float,
+    omens: Path | None = None,
+) -> None:
     """What the process does. Exits with the command's own code."""
     os.chdir(folder)
     os.environ.clear()
@@ -100,5 +113,24 @@ def run(folder: Path, log: Path, arguments: list[str], environment: dict[str, st
         return decode(self, data)
 
     Decoder.decode = slow_or_deadly
+    if omens:
+        heed(omens)
     sys.argv = ["tagonce", "worker", *arguments]
     main()
+
+
+def heed(omens: Path) -> None:
+    """Before and after every transaction on any database."""
+    from sqlalchemy import Connection, Engine, event
+
+    @event.listens_for(Engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            pages = 1 if (omens / DISK_FULL).exists() else 2**32 - 2  # never less than there are
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    @event.listens_for(Engine, "commit")
+    def commit(_connection: Connection) -> None:
+        with suppress(FileNotFoundError):
+            (omens / DEATH_AT_COMMIT).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)

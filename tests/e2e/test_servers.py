@@ -84,7 +84,7 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
 
 
 def send_junk(redis_url: str) -> None:
-    """Messages of Celery that are no chunks of model 1: other fields, another model, ids that are text, another task."""
+    """Messages of Celery that are no chunks of model 1: other fields, another model, ids as text, another task."""
     app = broker.create_app(redis_url, 1)
     for kwargs in (
         {"path": "/etc/passwd"},

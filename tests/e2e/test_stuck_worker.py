@@ -72,7 +72,7 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     outside.parent.mkdir()
     shutil.copy(photos[0], outside)
     rows = Ledger(settings["TAGONCE_DATABASE_URL"])
-    worker = workers.start("--max-idle", "3", TAGONCE_ROOTS=f"s3://b/p,{photos[0].parent}", **settings)
+    worker = workers.start("--max-idle", "8", TAGONCE_ROOTS=f"s3://b/p,{photos[0].parent}", **settings)
     worker.wait_until_ready()
     app, other = (broker.create_app(settings["TAGONCE_BROKER_URL"], model_id) for model_id in (1, 2))
     junk = junk_like(a_message(other, 2))

@@ -230,3 +230,14 @@ def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not
         connection.exec_driver_sql("delete from images")
     opened.close()
     holder.close()
+
+
+def test_postgresql_asks_whether_its_client_is_still_there(postgres_url: str) -> None:
+    """Over TCP, and sooner than after its two hours; on every connection, whatever was rolled back on it."""
+    opened = Database(postgres_url)
+    query = text("select source from pg_settings where name like 'tcp_keepalives_%'")
+    for _ in range(2):
+        with opened.read() as connection:
+            assert connection.scalars(query).all() == ["session"] * 3
+            connection.rollback()
+    opened.close()
