@@ -25,7 +25,7 @@ def so_far(connection: Connection, chunk_id: str) -> int:
 
 
 def forget_all(connection: Connection) -> None:
-    """Nothing is queued or in work: what is counted belongs to chunks whose messages were lost."""
+    """Nothing is queued or in work, of no model: what is counted belongs to chunks whose messages were lost."""
     connection.execute(delete(deliveries))
 
 

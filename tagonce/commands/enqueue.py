@@ -52,7 +52,7 @@ def send(
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
     """
-    from db import deliveries
+    from db import deliveries, models
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
@@ -72,7 +72,8 @@ def send(
             if not broker.depth(app, model.id).empty:
                 return Enqueued()
             with database.write() as connection:
-                deliveries.forget_all(connection)
+                if all(broker.depth(app, one.id).empty for one in models.every(connection)):
+                    deliveries.forget_all(connection)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
