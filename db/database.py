@@ -4,6 +4,7 @@ Everything that differs between the two at the level of connections is in this f
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,13 +195,27 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's sqlite3 opens transactions by itself and only before some statements; SQLAlchemy's own advice is to
     # switch that off and say BEGIN ourselves.
     connection.isolation_level = None
+    _use_write_ahead_log(connection)
     for pragma in (
         f"busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",  # readers go on while one process writes
         "synchronous = NORMAL",  # in WAL mode: a crash loses nothing, a power cut at most the last commits
         "foreign_keys = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """So that readers go on while one process writes. SQLite does not wait for others here, whatever its timeout is."""
+    give_up = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -218,10 +233,14 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 def _will_pass(error: DBAPIError) -> bool:
     """Away or busy, as against full, read-only, without our tables, or no database at all."""
     if isinstance(error.orig, sqlite3.Error):
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest says which kind of busy
-        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return _is_busy(error.orig)
     full = getattr(error.orig, "sqlstate", None) == _DISK_FULL
     return (isinstance(error, OperationalError) and not full) or error.connection_invalidated
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says which kind of busy
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _what_to_do(words: str) -> str:

@@ -27,7 +27,7 @@ def test_stages_failures_copies_and_the_queue_are_told(
         port = free.getsockname()[1]
     environment = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": postgres_url}
     worker = workers.start("--model", jtp2_folder, "--metrics-port", port, **environment)
-    worker.wait_until_ready()
+    wait_until(lambda: "metrics on" in worker.words())  # a moment after it is ready
     before = scraped(port)
     assert before["tagonce_queue_chunks", "waiting"] == 0
     assert before["tagonce_worker_info", "cpu", jtp2_folder.name, "float32"] == 1
