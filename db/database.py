@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError as DatabaseFault
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
 
-SQLITE_BUSY_TIMEOUT_MS = 60_000
+BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
 
 _BEGIN = "tagonce_sqlite_begin"
@@ -105,6 +105,15 @@ class Database:
                     f"The database {self.label} cannot be used: {_first_line(error)}. {_CHECK}"
                 ) from error
             raise
+
+    def limit_waiting_for_locks(self) -> None:
+        """As long as on SQLite, from now on. Not for a migration, which has to wait.
+
+        Somebody who changes a table may hold it for hours, and a worker that waits without a word looks stuck.
+        """
+        if self.dialect == "postgresql":
+            event.listen(self.engine, "connect", _limit_waiting_for_locks)
+            self.engine.dispose()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -197,7 +206,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     _use_write_ahead_log(connection)
     for pragma in (
-        f"busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}",
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "synchronous = NORMAL",  # in WAL mode: a crash loses nothing, a power cut at most the last commits
         "foreign_keys = ON",
     ):
@@ -206,7 +215,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """So that readers go on while one process writes. SQLite does not wait for others here, whatever its timeout is."""
-    give_up = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -227,6 +236,11 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 
     packed.register(connection)
     connection.execute(_SERVERS_PATIENCE)
+    connection.commit()
+
+
+def _limit_waiting_for_locks(connection: Any, _record: object) -> None:
+    connection.execute(f"set lock_timeout = {BUSY_TIMEOUT_MS}")
     connection.commit()
 
 

@@ -19,7 +19,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Headers(BaseModel):
-    """Those that Celery acts on. The others are for people."""
+    """Those that say what is wanted. Of the others none is passed on."""
 
     task: str = Field(pattern=f"^{re.escape(TASK_NAME)}$")
     id: str = Field(pattern="^[0-9a-f-]{36}$")
@@ -72,6 +72,20 @@ class _Envelope(BaseModel):
         Field(strict=False),
         BeforeValidator(_opened),
     ]
+
+
+def plain_headers(message: Any) -> dict[str, Any]:
+    """Those of a message of ours. Celery acts on more of them than it documents, and on some by ending the worker."""
+    return {
+        "lang": "py",
+        "task": TASK_NAME,
+        "id": message["headers"]["id"],
+        "retries": 0,
+        "timelimit": [None, None],
+        "argsrepr": "()",
+        "kwargsrepr": "",
+        "origin": "",
+    }
 
 
 def why_refused(message: Any) -> str | None:

@@ -94,8 +94,10 @@ def answers(bucket: str) -> bool:
         client.head_bucket(Bucket=bucket)
     except ClientError as error:
         return http_status(error) < SERVER_ERROR
-    except BotoCoreError:
+    except (ConnectionError, HTTPClientError):
         return False
+    except BotoCoreError:  # of a name that cannot be asked for
+        return True
     finally:
         client.close()
     return True

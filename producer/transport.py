@@ -17,7 +17,7 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from producer.broker import QUEUE_PREFIX
-from producer.envelope import why_refused
+from producer.envelope import plain_headers, why_refused
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,10 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc] # kombu has no typ
 
     def _deliver(self, message: Any, queue: str) -> None:
         # Queues of other names are Celery's own: remote control and the answers to it.
-        refused = why_refused(message) if queue.startswith(QUEUE_PREFIX) else None
+        ours = queue.startswith(QUEUE_PREFIX)
+        refused = why_refused(message) if ours else None
         if refused or not isinstance(message, dict):
-            log.error("dropped a message that no producer of ours has sent: %s", refused or "it is no object")
+            # Quoted: the reason may hold what a stranger has written.
+            log.error("dropped a message that no producer of ours has sent: %.200r", refused or "it is no object")
             return
-        super()._deliver(message, queue)
+        super()._deliver(message | {"headers": plain_headers(message)} if ours else message, queue)

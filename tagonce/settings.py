@@ -79,7 +79,10 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(root for part in value.split(",") if (root := part.strip()))
+            roots = tuple(root for part in value.split(",") if (root := part.strip()))
+            if not roots:
+                raise ValueError("it is set and names no place. To let workers read everything, do not set it")
+            return roots
         return value
 
     @property

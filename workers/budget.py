@@ -1,6 +1,7 @@
 """A budget that threads share: of memory, in whatever unit it is counted."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,13 +13,21 @@ class Budget:
         self._limit = limit
         self._changed = threading.Condition()
         self._taken = 0
+        self._turns = deque[object]()
+        """First come, first served: else a large one would wait for as long as small ones come."""
 
     @contextmanager
     def taken(self, amount: int) -> Iterator[None]:
         """Waits until it is free; given back at the end of the block."""
+        turn = object()
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + amount <= self._limit)
+            self._turns.append(turn)
+            self._changed.wait_for(
+                lambda: self._turns[0] is turn and (not self._taken or self._taken + amount <= self._limit)
+            )
+            self._turns.popleft()
             self._taken += amount
+            self._changed.notify_all()  # there may be room for the next one, too
         try:
             yield
         finally:

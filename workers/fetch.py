@@ -12,6 +12,9 @@ from producer.references import file_path, split_s3
 from workers.objects import Objects
 from workers.roots import Roots
 
+# A line for each of thousands of retries tells nobody what to do; what fails in the end is recorded with its reason.
+stamina.instrumentation.set_on_retry_hooks([])
+
 ATTEMPTS = 3
 """On top of boto3's own retries (`workers.objects`), which end where the body of the answer begins."""
 

@@ -4,7 +4,7 @@ import contextvars
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +29,9 @@ BYTES_AHEAD = 64 * 1024 * 1024
 are begun when it is that much, so that the memory of all three is bounded for large files, too."""
 BYTES_UNKNOWN = 4 * 1024 * 1024
 """Taken for the size of a file that the source did not tell."""
+
+STOP_POLL_SECONDS = 0.5
+"""A storage that hangs holds a call for minutes; a worker that was told to stop does not wait for it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,16 +91,18 @@ class Loader:
         self._fetchers = ThreadPoolExecutor(options.fetchers, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(options.decoders, thread_name_prefix="decode")
 
-    def batches(self, pending: Sequence[Image]) -> Generator[list[Loaded | Broken]]:
+    def batches(
+        self, pending: Sequence[Image], should_stop: Callable[[], bool] = lambda: False
+    ) -> Generator[list[Loaded | Broken]]:
         """Every image, in order. A list holds as much to infer as a batch does, and what comes in between.
 
         The next ones are fetched and decoded meanwhile, and no more of them than `AHEAD` says.
         """
         ahead = AHEAD * self._batch_size
-        fetched = _in_order(self._fetchers, self._fetch, pending, ahead, _expected_bytes)
+        fetched = _in_order(self._fetchers, self._fetch, pending, ahead, _expected_bytes, should_stop)
         batch: list[Loaded | Broken] = []
         to_infer = 0
-        for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead, _held_bytes):
+        for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead, _held_bytes, should_stop):
             batch.append(one)
             to_infer += isinstance(one, Loaded) and one.pixels is not None
             if to_infer == self._batch_size:
@@ -168,10 +173,15 @@ def _groups(fetched: Iterator[Fetched | Broken], size: int) -> Iterator[list[Fet
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int, weight: Callable[[T], int]
+    pool: ThreadPoolExecutor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    ahead: int,
+    weight: Callable[[T], int],
+    should_stop: Callable[[], bool],
 ) -> Iterator[R]:
     """`map` with at most so many calls begun and not yet taken, and none begun while they weigh `BYTES_AHEAD`. What has
-    not begun is cancelled at the end.
+    not begun is cancelled at the end. It ends early where it is told to while it waits for a call.
     """
     waiting = deque[tuple[Future[R], int]]()
     held = 0
@@ -190,6 +200,9 @@ def _in_order(
             if not waiting:
                 return
             future, weighs = waiting.popleft()
+            while not future.done() and not wait([future], timeout=STOP_POLL_SECONDS).done:
+                if should_stop():
+                    return
             yield future.result()
             held -= weighs
     finally:

@@ -61,8 +61,8 @@ class Objects:
         """None where boto3 reads all."""
         self._proven: set[str] = set()
         """Buckets of which obstore has read an object."""
-        self._answered_at: dict[str, float] = {}
-        """When a bucket last delivered an object, by the monotonic clock."""
+        self._answered_at = -math.inf
+        """When the storage last delivered an object, of whatever bucket, by the monotonic clock."""
         self._away_at: dict[str, float] = {}
         """When a bucket was last asked whether it answers, and did not."""
         self._asking = threading.Lock()
@@ -76,14 +76,14 @@ class Objects:
             SettingsError: S3 cannot be asked at all, which is no fault of the object.
         """
         data = self._read(bucket, key)
-        self._answered_at[bucket] = time.monotonic()
+        self._answered_at = time.monotonic()
         return data
 
     def is_away(self, bucket: str, *, since: float) -> bool:
-        """Whether a bucket fails for everything and not for one object: it delivered nothing since then (monotonic
-        clock), and does not say a sensible word when it is asked about itself.
+        """Whether the storage fails for everything, and not for one object or bucket: it delivered nothing since then
+        (monotonic clock), and the bucket does not say a sensible word when it is asked about itself.
         """
-        if self._answered_at.get(bucket, -math.inf) >= since:
+        if self._answered_at >= since:
             return False
         with self._asking:  # one thread asks for all of those that have failed
             if time.monotonic() - self._away_at.get(bucket, -math.inf) < AWAY_FOR_SECONDS:

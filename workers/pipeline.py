@@ -5,7 +5,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ from db import images
 from db import workers as worker_rows
 from db.copies import Known
 from db.database import Database
+from db.errors import TransientError
 from db.models import Model
 from db.results import Failure, Prediction, save
 from db.scores import Scores
@@ -75,11 +76,16 @@ class Pipeline:
             with self.database.read() as connection:
                 pending = images.pending_among(connection, image_ids, self.model.id)
             results = _Results(self)
-            with closing(self._loader.batches(pending)) as batches:
-                for batch in batches:
-                    results.add(batch, self._infer(batch))
-                    if should_stop():
-                        break
+            try:
+                with closing(self._loader.batches(pending, should_stop)) as batches:
+                    for batch in batches:
+                        results.add(batch, self._infer(batch))
+                        if should_stop():
+                            break
+            except TransientError:
+                with suppress(TransientError):
+                    results.write()  # what was finished does not have to be done again
+                raise
             results.write()
         self.metrics.count_skipped(len(image_ids) - len(pending))
         return Report(

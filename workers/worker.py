@@ -12,6 +12,7 @@ import structlog
 from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.worker import state
+from celery.worker.control import Panel
 
 from db import deliveries, images, migrate, results
 from db.batches import batched
@@ -39,6 +40,11 @@ RETRY_SECONDS = 3.0
 """Between two tries while the database, or the storage, is away."""
 
 
+ANSWERED = {"ping", "stats", "active", "active_queues", "registered", "reserved", "revoked", "scheduled"}
+"""Of Celery's remote control: what the health check and Flower ask. The rest would let whoever writes to Redis have
+this worker take other queues, whose messages nobody has looked at."""
+
+
 class Stop(threading.Event):
     """Set when chunks in work are to be handed back."""
 
@@ -62,6 +68,8 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
 
     signals.worker_shutting_down.connect(stop_soon, weak=False)
     signals.setup_logging.connect(lambda **_kwargs: None, weak=False)  # logging is the caller's
+    for name in Panel.data.keys() - ANSWERED:
+        del Panel.data[name]
     watchdog = Watchdog(
         progress=pipeline.metrics.steps,
         waiting=lambda: depth(app, pipeline.model.id).waiting,
@@ -142,7 +150,7 @@ class _Tagger:
     def _deliver(self, chunk: Chunk, chunk_id: str) -> None:
         delivery = self._patiently(lambda: self._count(chunk_id))
         if delivery > MAX_DELIVERIES:
-            self._patiently(lambda: self._give_up(chunk, chunk_id))
+            self._give_up(chunk, chunk_id)
             return
         report = self._patiently(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
         self._patiently(lambda: self._forget(chunk_id))
@@ -184,17 +192,24 @@ class _Tagger:
         ids = chunk.image_ids
         if len(ids) > 1:
             log.warning("a chunk that came back again and again is split", images=len(ids), deliveries=MAX_DELIVERIES)
-            with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
-                for piece in batched(ids, math.ceil(len(ids) / SPLIT)):
-                    sender.send(piece)
+            self._patiently(lambda: self._send_pieces(chunk))
+        else:
+            self._patiently(lambda: self._record_as_crashed(chunk))
+        # On its own: tried again together with the sending, an outage would multiply the pieces.
+        self._patiently(lambda: self._forget(chunk_id))
+
+    def _send_pieces(self, chunk: Chunk) -> None:
+        with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
+            for piece in batched(chunk.image_ids, math.ceil(len(chunk.image_ids) / SPLIT)):
+                sender.send(piece)
+
+    def _record_as_crashed(self, chunk: Chunk) -> None:
+        detail = f"{MAX_DELIVERIES} workers died, or were killed, while they had this image alone"
         with self._database.write() as connection:
-            if len(ids) == 1:
-                detail = f"{MAX_DELIVERIES} workers died, or were killed, while they had this image alone"
-                for image in images.pending_among(connection, ids, chunk.model_id):
-                    log.error("an image is recorded as crashed", uri=image.uri)
-                    failure = Failure(image.id, image.version, Reason.CRASHED, detail)
-                    results.save(connection, chunk.model_id, [], [failure])
-            deliveries.forget(connection, chunk_id)
+            for image in images.pending_among(connection, chunk.image_ids, chunk.model_id):
+                log.error("an image is recorded as crashed", uri=image.uri)
+                failure = Failure(image.id, image.version, Reason.CRASHED, detail)
+                results.save(connection, chunk.model_id, [], [failure])
 
 
 def _end_this_worker(error: Exception, stop: Stop) -> None:

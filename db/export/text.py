@@ -18,7 +18,7 @@ from db.kept import Kept
 from db.models import Tag
 from db.scores import SCALE
 
-_FORMULA = re.compile(r"\s*[=+\-@].*[(|!]", re.DOTALL)
+_FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20].*[(|!#\\[\uff08]", re.DOTALL)
 _QUOTED = re.compile(r'[,"\r\n]')
 
 
@@ -40,7 +40,7 @@ def no_formula(text: str) -> str:
     """With an apostrophe in front, where a spreadsheet would take a text of a table for a formula and run it.
 
     A formula that does anything calls a function, a command or another sheet. Faces such as `=_=` and `@_@`, which are
-    tags, do not, and stay as they are.
+    tags, do not, and stay as they are. Some programs take the full-width signs of Japanese for the others.
     """
     return "'" + text if _FORMULA.match(text) else text
 

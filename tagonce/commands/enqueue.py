@@ -71,8 +71,10 @@ def send(
         if if_idle:
             if not broker.depth(app, model.id).empty:
                 return Enqueued()
-            with database.write() as connection:
-                if all(broker.depth(app, one.id).empty for one in models.every(connection)):
+            with database.read() as connection:
+                known = models.every(connection)
+            if all(broker.depth(app, one.id).empty for one in known):
+                with database.write() as connection:
                     deliveries.forget_all(connection)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)

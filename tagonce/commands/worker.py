@@ -1,6 +1,7 @@
 """`tagonce worker`: one process, one model, one device; with --devices one process for each."""
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 
@@ -44,7 +45,12 @@ def command(
     from tagonce import logs
 
     logs.to_stderr(level=config.log_level, as_json=config.log_format == "json")
-    sys.exit(run(config) if devices is None else run_on(devices, config))
+    if devices is not None:
+        sys.exit(run_on(devices, config))
+    code = run(config)
+    logging.shutdown()
+    # At once: Python would wait for threads that wait for a storage that hangs.
+    os._exit(code)
 
 
 def run_on(devices: str, config: settings.Settings) -> int:
@@ -73,6 +79,7 @@ def run(config: settings.Settings) -> int:
         with database.write() as connection:
             forget_old(connection)
         spec, model = wiring.find_and_register(database, config)
+        database.limit_waiting_for_locks()
         app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-worker")
         broker.check(app)
         options = wiring.worker_options(config, spec)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from db.database import SQLITE_BUSY_TIMEOUT_MS
+from db.database import BUSY_TIMEOUT_MS
 from producer import broker
 from producer.references import file_uri
 from tests.e2e.forked import DEATH_AT_COMMIT, DISK_FULL, Workers
@@ -223,7 +223,7 @@ def test_a_lock_that_outlasts_the_patience_of_sqlite(site: Site) -> None:
     """A backup, or a person in a shell, for longer than a writer waits: then the chunk waits."""
 
     def lock(storm: Storm) -> list[str]:
-        storm.lock(SQLITE_BUSY_TIMEOUT_MS / 1000 + 15)
+        storm.lock(BUSY_TIMEOUT_MS / 1000 + 15)
         assert all(worker.process.is_alive() for worker in storm.crew.workers)
         assert any("waiting, and trying again" in worker.words() for worker in storm.crew.workers)
         return ["lock"]

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +13,23 @@ import pytest
 
 from producer import broker
 from producer.references import file_uri
+from producer.storage import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
-from tests.fixtures.messages import a_message, junk_like
+from tests.fixtures.messages import a_message, junk_like, with_header
 
 PHOTOS = 20
 CHUNK_SIZE = 5
 FOR_EVER = 1_000.0
+ODD_HEADERS = [{"stamped_headers": 1}, {"chain": [{"task": "tagonce.tag", "args": [], "kwargs": {}, "options": {}}]}]
+COMMANDS = {
+    "shutdown": {},
+    "add_consumer": {"queue": "theirs"},
+    "pool_shrink": {"n": 2},
+    "cancel_consumer": {"queue": "tag.1"},
+}
+"""Of Celery's remote control: they would end a worker, or have it take nothing, or what nobody has looked at."""
 
 
 @pytest.fixture
@@ -76,9 +88,14 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     worker.wait_until_ready()
     app, other = (broker.create_app(settings["TAGONCE_BROKER_URL"], model_id) for model_id in (1, 2))
     junk = junk_like(a_message(other, 2))
+    # Celery ends a worker for the first of these, and sends a task for the second. Here they are messages like others,
+    # for another model.
+    junk += [json.dumps(with_header(a_message(other, 2), **odd)).encode() for odd in ODD_HEADERS]
     with broker._redis(app) as (client, _channel):
         client.lpush(broker.queue_name(1), *junk)
         wait_until(lambda: broker.depth(app, 1).waiting == 0)
+    for command, arguments in COMMANDS.items():
+        app.control.broadcast(command, arguments=arguments)
     assert tagonce("enqueue", "photos", "elsewhere", **settings).code == 0
     assert worker.wait() == 0, worker.words()
     assert len(rows.predicted()) == len(photos)
@@ -87,3 +104,28 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     assert broker.depth(app, 1).empty
     app.close()
     other.close()
+
+
+def test_a_worker_whose_storage_hangs_can_be_told_to_stop(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    settings: dict[str, str],
+    bucket: str,
+    make_photos: Callable[..., list[Path]],
+) -> None:
+    """It would else wait for its answer for minutes, be killed, and its chunk be blamed."""
+    client = s3_client()
+    for photo in make_photos(3):
+        client.put_object(Bucket=bucket, Key=photo.name, Body=photo.read_bytes())
+    client.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        worker = workers.start(TAGONCE_GRACE_SECONDS="0", AWS_ENDPOINT_URL_S3=endpoint, **settings)
+        worker.wait_until_ready()
+        assert tagonce("enqueue", f"s3://{bucket}/", **settings).code == 0
+        rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+        wait_until(lambda: rows.deliveries() == 1)
+        time.sleep(1)  # it asks
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0, worker.words()
+        assert rows.deliveries() == 0

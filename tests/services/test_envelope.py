@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.broker import create_app
-from producer.envelope import why_refused
+from producer.envelope import plain_headers, why_refused
 from tests.fixtures.messages import Message, a_message, with_header, wrong
 
 
@@ -40,6 +40,13 @@ def test_everything_else_is_refused_and_the_log_says_why(message: Message) -> No
     assert None not in reasons.values()
     assert reasons["pickle"] == "content-type: Input should be 'application/json'"
     assert reasons["an id that no column takes"].startswith("headers.id: ")
+
+
+def test_of_the_headers_none_of_somebody_elses_is_passed_on(message: Message) -> None:
+    odd = with_header(message, stamped_headers=1, chain=[{"task": "x"}], shadow=[], callbacks=5, reply_to="y")
+    assert why_refused(odd) is None
+    assert plain_headers(odd) == plain_headers(message)
+    assert plain_headers(odd)["id"] == message["headers"]["id"]
 
 
 JSON = st.recursive(

@@ -232,6 +232,19 @@ def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not
     holder.close()
 
 
+def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of somebody who changes a table: it looks as busy as SQLite does, and is worth waiting for."""
+    monkeypatch.setattr("db.database.BUSY_TIMEOUT_MS", 100)
+    holder, opened = open_database(postgres_url), Database(postgres_url)
+    opened.limit_waiting_for_locks()
+    with holder.write() as held:
+        held.execute(text("lock table predictions in share row exclusive mode"))
+        with pytest.raises(TransientError, match="lock timeout"), opened.write() as connection:
+            connection.execute(text("delete from predictions"))
+    opened.close()
+    holder.close()
+
+
 def test_postgresql_asks_whether_its_client_is_still_there(postgres_url: str) -> None:
     """Over TCP, and sooner than after its two hours; on every connection, whatever was rolled back on it."""
     opened = Database(postgres_url)

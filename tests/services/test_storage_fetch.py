@@ -264,10 +264,21 @@ def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failin
 
 
 @pytest.mark.parametrize("status", [500, 0])
-def test_an_object_that_keeps_failing_is_given_up(fetcher: Fetcher, failing: Storage, status: int) -> None:
+def test_an_object_that_keeps_failing_is_given_up(
+    fetcher: Fetcher, failing: Storage, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a word for each try: it would stand among what `predict --json` prints."""
     failing.answers, failing.repeat = [(status, "InternalError")], True
     assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == fetch.ATTEMPTS
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("s3_settings")
+def test_a_bucket_that_cannot_be_asked_for_is_no_outage(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One such row would hold its chunk for ever. It is the name of another kind of bucket, less its zone."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    assert refused(fetcher, "s3://photos--x-s3/a.jpg").reason is Reason.TIMEOUT
 
 
 def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage) -> None:

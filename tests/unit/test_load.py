@@ -54,6 +54,24 @@ def test_no_more_than_the_budget_is_taken_at_once(pool: ThreadPoolExecutor) -> N
     assert calls.most == 3
 
 
+def test_a_large_one_gets_its_turn(pool: ThreadPoolExecutor) -> None:
+    """However many small ones come after it."""
+    budget, order = Budget(100), list[int]()
+
+    def take(amount: int) -> None:
+        with budget.taken(amount):
+            order.append(amount)
+
+    with budget.taken(60):
+        futures = [pool.submit(take, 100)]
+        wait_until(lambda: len(budget._turns) == 1, every=0.01)
+        futures += [pool.submit(take, 1) for _ in range(3)]
+        wait_until(lambda: len(budget._turns) == 4, every=0.01)
+    for future in futures:
+        future.result()
+    assert order[0] == 100
+
+
 @pytest.mark.parametrize(
     ("size", "at_once"),
     [(1, THREADS), (load.BYTES_AHEAD // 4, 4), (load.BYTES_AHEAD // 3, 4), (10 * load.BYTES_AHEAD, 1)],
@@ -62,7 +80,7 @@ def test_large_files_are_begun_one_after_the_other(pool: ThreadPoolExecutor, siz
     """None is begun while those on their way are as large as may be; so it is one more, and at least one."""
     calls = Counted()
     with ThreadPoolExecutor(1) as reader:
-        results = reader.submit(list, load._in_order(pool, calls, range(20), 100, lambda _item: size))
+        results = reader.submit(list, load._in_order(pool, calls, range(20), 100, lambda _item: size, lambda: False))
         wait_until(lambda: calls.inside == at_once, every=0.01)
         calls.go.set()
         assert results.result() == list(range(20))

@@ -21,6 +21,9 @@ from tagonce import ui
         "@SUM(1+1)*cmd|' /c calc'!A0",
         "+1+SUM(1)",
         "\t=A(1)",
+        "='file:///etc/passwd'#$passwd.A1",
+        "=[book.xlsx]Sheet1$A1",
+        "\uff1dHYPERLINK(1)",
     ],
 )
 def test_a_formula_is_text_in_a_table(text: str) -> None:

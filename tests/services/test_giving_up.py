@@ -1,0 +1,45 @@
+"""A chunk that came back too often is split, whatever else fails meanwhile."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from db import deliveries
+from db.database import Database
+from db.errors import TransientError
+from db.models import Model
+from producer.broker import create_app, depth
+from producer.chunks import Chunk
+from workers import worker
+from workers.worker import MAX_DELIVERIES, SPLIT, Stop
+
+IDS = list(range(1, 41))
+OUTAGES = 5
+
+
+def test_its_pieces_are_sent_once(
+    database: Database, model: Model, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away between the sending and the end of it, several times."""
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0)
+    outages = iter(range(OUTAGES))
+    forget = deliveries.forget
+
+    def forget_or_fail(*arguments: Any) -> None:
+        if next(outages, None) is not None:
+            raise TransientError("away")
+        forget(*arguments)
+
+    monkeypatch.setattr(deliveries, "forget", forget_or_fail)
+    app = create_app(redis_url, model.id)
+    pipeline, watchdog = SimpleNamespace(database=database), SimpleNamespace(note_progress=lambda: None)
+    tagger = worker._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))
+    with database.write() as connection:
+        for _ in range(MAX_DELIVERIES):
+            deliveries.count(connection, "x")
+    tagger.tag(Chunk(model_id=model.id, image_ids=IDS), "x")
+    assert depth(app, model.id).waiting == SPLIT
+    with database.read() as connection:
+        assert deliveries.so_far(connection, "x") == 0
+    app.close()
