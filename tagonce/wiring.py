@@ -84,7 +84,7 @@ def worker_options(settings: Settings, spec: ModelSpec) -> Options:
         decoders=settings.decoders or cores(),
         max_pixels=settings.max_pixels,
         max_bytes=settings.max_bytes,
-        max_pixels_in_flight=settings.max_pixels_in_flight or 2 * settings.max_pixels,
+        max_pixels_in_flight=settings.max_pixels_in_flight,
         roots=settings.roots or (),
         grace_seconds=settings.grace_seconds,
         stall_seconds=settings.stall_seconds,

@@ -31,8 +31,8 @@ class Options:
     """Threads that decode, shared by the chunks in work: one a core."""
     max_pixels: int = 178_956_970
     """Larger images are refused by their header. The default is where Pillow takes an image for an attack."""
-    max_pixels_in_flight: int = 2 * 178_956_970
-    """Of all images that are decoded at once. One that has more is decoded alone."""
+    max_pixels_in_flight: int | None = None
+    """Of all images that are decoded at once. One that has more is decoded alone. None: twice `max_pixels`."""
     max_bytes: int = 256 * 1024 * 1024
     """Larger files are refused before they are read."""
     grace_seconds: float = 20.0

@@ -10,6 +10,7 @@ from db.errors import DatabaseError, ImageError, SettingsError, SourceError
 from producer import sample
 from producer.references import file_path, path_or_uri, split_s3
 from producer.sources import references
+from tagonce import ui
 from tagonce.doctor.finding import Check, Finding, Status
 from tagonce.settings import Settings
 from tagonce.wiring import stored
@@ -90,7 +91,7 @@ def _listing(uri: str) -> Iterator[Finding]:
 
 
 def _reading(uri: str, config: Settings) -> Finding:
-    name = path_or_uri(uri).encode(errors="replace").decode()
+    name = ui.printable(path_or_uri(uri))
     try:
         roots = Roots(config.roots or ())
         roots.check_object(uri) if uri.startswith(_S3) else roots.check_path(file_path(uri))
