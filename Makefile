@@ -17,7 +17,8 @@ help: ## Show what there is to make
 demo: $(VENV)/.demo ## Tag real photographs with a real model, then re-threshold them
 	@$(BIN)/python -m tagonce.demo demo-out
 
-test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3), end to end
+test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3, Chromium), end to end
+	$(BIN)/python tests/browser.py
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10
 
 chaos: $(VENV)/.test ## Let everything fail, by ten seeds, in three quarters of an hour (CHAOS_SEEDS="1 2 3" for others)

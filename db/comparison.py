@@ -1,12 +1,13 @@
 """What changes between two policies, before anything is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from db.kept import chosen, kept_images
+from db.kept import Kept, chosen, kept_images
 from db.models import Model
 from db.policies import Cut
 
@@ -42,10 +43,15 @@ def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, un
     Args:
         under: only images whose uri begins with this.
     """
+    return compare_batches(kept_images(connection, model, _either(first, second), under=under), first, second)
+
+
+def compare_batches(batches: Iterable[Kept], first: Cut, second: Cut) -> Comparison:
+    """The same of images that are here, with all that either keeps."""
     tags = first.scores.size
     counts = np.zeros((3, tags), dtype=np.int64)
     images = changed = 0
-    for batch in kept_images(connection, model, _either(first, second), under=under):
+    for batch in batches:
         one, other = chosen(batch, first), chosen(batch, second)
         masks = (one & other, other & ~one, one & ~other)
         counts += [np.bincount(batch.tag_ids[mask], minlength=tags) for mask in masks]

@@ -46,6 +46,12 @@ def progress(connection: Connection, model_id: int) -> Progress:
     )
 
 
+def predicted(connection: Connection, model_id: int) -> int:
+    """Images that have a prediction of the model, be it of an older file."""
+    query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model_id)
+    return connection.scalar(query) or 0
+
+
 def failures_by_reason(connection: Connection, model_id: int, *, since: datetime | None = None) -> dict[Reason, int]:
     """Most frequent first."""
     count = func.count().label("n")

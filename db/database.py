@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ locks of what that one was about to write stand in the way of those that have it
 _DISK_FULL = "53100"
 _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
+_CANCELLED = "57014"
 """PostgreSQL's codes."""
 
 
@@ -91,9 +93,14 @@ class Database:
             ):
                 yield connection
         except DBAPIError as error:
+            sqlstate = getattr(error.orig, "sqlstate", None)
+            if sqlstate == _CANCELLED:
+                raise TransientError(
+                    f"The database was stopped before it had an answer: {_first_line(error)}. Searches by tag are fast "
+                    "after `tagonce index`."
+                ) from error
             if _will_pass(error):
                 raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
-            sqlstate = getattr(error.orig, "sqlstate", None)
             if sqlstate == _NOT_ALLOWED:
                 raise DatabaseError(
                     f"The user of the database {self.label} may not do that: {_first_line(error)}. Which role may do "
@@ -114,6 +121,17 @@ class Database:
         if self.dialect == "postgresql":
             event.listen(self.engine, "connect", _limit_waiting_for_locks)
             self.engine.dispose()
+
+    def limit_statements(self, seconds: int) -> None:
+        """From now on no statement takes longer, for who waits for a page. SQLite knows no such limit."""
+        if self.dialect == "postgresql":
+            event.listen(self.engine, "connect", partial(_limit_statements, seconds=seconds))
+            self.engine.dispose()
+
+    def without_time_limit(self, connection: Connection) -> None:
+        """In this transaction a statement may take as long as it does."""
+        if self.dialect == "postgresql":
+            connection.execute(text("set local statement_timeout = 0"))
 
     def close(self) -> None:
         self.engine.dispose()
@@ -241,6 +259,11 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 
 def _limit_waiting_for_locks(connection: Any, _record: object) -> None:
     connection.execute(f"set lock_timeout = {BUSY_TIMEOUT_MS}")
+    connection.commit()
+
+
+def _limit_statements(connection: Any, _record: object, *, seconds: int) -> None:
+    connection.execute(f"set statement_timeout = '{seconds}s'")
     connection.commit()
 
 

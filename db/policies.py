@@ -155,7 +155,7 @@ def resolve(model: Model, tags: Sequence[Tag], *layers: Policy) -> Cut:
     own = model.floor if mcut else max(model.default_threshold, model.floor)
     scores = np.array([_score(tag, layers, own) for tag in tags], dtype=np.int16)
     top = next((layer.top for layer in layers if layer.top is not None), None)
-    return Cut(scores, model.floor, top, _category_numbers(tags) if mcut else None)
+    return Cut(scores, model.floor, top, category_numbers(tags) if mcut else None)
 
 
 def without_unknown_tags(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:
@@ -209,6 +209,6 @@ def _score(tag: Tag, layers: Sequence[Policy], own: int) -> int:
     return own
 
 
-def _category_numbers(tags: Sequence[Tag]) -> Int16Array:
+def category_numbers(tags: Sequence[Tag]) -> Int16Array:
     numbers: dict[str | None, int] = {}
     return np.array([numbers.setdefault(tag.category, len(numbers)) for tag in tags], dtype=np.int16)

@@ -1,8 +1,8 @@
 """The tables and views, as queries see them. `db/migrations` makes them; a test holds the two together.
 
     images ──────────┬── predictions ── tag_scores        scores of the tags at or above the model's floor
-    (one per uri)    └── failures                         (model, image) is in one of the two, or it is pending
-    models ── tags
+    (one per uri)    ├── failures                         (model, image) is in one of the two, or it is pending
+    models ── tags   └── labels                           what people say of a tag of an image
 
 PostgreSQL keeps one packed row an image: `predictions.tag_ids` and `predictions.scores`, two `smallint[]` in
 step with each other, sorted by ascending score. `tag_scores` is a view that unnests them there. SQLite, which
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -211,3 +212,20 @@ profile_thresholds = Table(
     Column("score", SmallInteger, nullable=False),  # the lowest to keep; 10001 keeps none
 )
 """A policy worked out for every tag of the model, so that a join in SQL applies it."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),  # the name: a label serves every model that has the tag
+    Column("judged_by", Text, primary_key=True),
+    Column("is_right", Boolean, nullable=False),
+    Column("judged_at", UtcDateTime, nullable=False),
+    # What the person had before their eyes. A label outlives the model.
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="SET NULL")),
+    Column("score", SmallInteger),  # null below the floor
+    Column("image_version", Text, nullable=False),  # a label of another version of the file does not count
+    Column("drawn", String(16), nullable=False),  # `db.labels.Drawn`
+    Index("ix_labels_tag", "tag"),
+)
+"""Judgements by people on (image, tag), as `db.labels` reads them: the last word of each person."""

@@ -24,6 +24,7 @@ from tagonce.commands import (
     models,
     predict,
     retry,
+    review,
     search,
     status,
     tag,
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 for module in (
     *(tag, predict, enqueue, worker, status, doctor, retry, models, migrate),
-    *(export, search, index, counts, histogram, evaluate, calibrate),
+    *(review, export, search, index, counts, histogram, evaluate, calibrate),
 ):
     # A query may begin with a minus, as an option does.
     kind = search.SearchCommand if module is search else None

@@ -80,10 +80,10 @@ def save_tag(path: Path, title: str, counts: Counts, tag_id: int) -> None:
         given, every = (
             np.bincount(bars, weights=table[tag_id], minlength=BARS) for table in (counts.positives, counts.kept)
         )
-        support = int(counts.support[tag_id])
+        support, judged = int(counts.support[tag_id]), int(counts.judged_on[tag_id])
         edges = np.arange(BARS + 1) / BARS
         for values, name, colour, hatch, unseen in (
-            (every - given, "not given", _GREY, "", counts.images - support - (every - given).sum()),
+            (every - given, "not given", _GREY, "", judged - support - (every - given).sum()),
             (given, "given", _BLUE, "//", support - given.sum()),
         ):
             label = f"{name} ({unseen:,.0f} more below the floor)" if unseen else name

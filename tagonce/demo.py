@@ -103,6 +103,10 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
         f"sqlite3 {folder}/tags.db 'select uri, probability from tag_probabilities where tag = \"cat\"'",  # noqa: S608
     ):
         ui.output.print(f"  {line}", markup=False)
+    ui.output.print(
+        f"\nTo move the thresholds by hand, and see what that does: [bold]{command} review {option}[/], and open "
+        "http://127.0.0.1:8765 in a browser."
+    )
 
 
 def _cell(tags: list[str]) -> str:

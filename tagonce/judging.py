@@ -12,15 +12,18 @@ from rich.text import Text
 
 from db.errors import SettingsError, SourceError, ThresholdError
 from db.judging.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
+from db.judging.reading import describe
 from db.judging.tag_index import TagIndex
-from db.judging.truth import Truth, describe
+from db.judging.truth import Truth
+from db.labels import Drawn
 from db.models import Model, Tag
 from db.policies import unknown_name
 from db.scores import to_probability, to_score
 from tagonce import ui
 
 TRUTH_HELP = (
-    "What people said: a folder of captions, a .jsonl or .csv, or `beside` for the captions next to the images."
+    "What people said: a folder of captions, a .jsonl or .csv, `beside` for the captions next to the images, or "
+    "`labels` for what was judged by hand."
 )
 
 TruthSource = Annotated[str, typer.Argument(metavar="TRUTH", help=TRUTH_HELP, show_default=False)]
@@ -113,17 +116,46 @@ def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
 def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list[str]:
     """Sentences on what was compared with what."""
     counted = int((counts.support >= max(min_support, 1)).sum())
-    judged_on = f"{model.name} judged on {counts.images:,} images with true tags from {truth.source}"
     macro_is = f"macro is the mean over the {counted:,} tags given to at least {max(min_support, 1):,} of them"
-    lines = [f"{judged_on}; {macro_is}, micro counts all {counts.support.size:,}."]
+    micro_is = f"micro counts all {counts.support.size:,}" if counts.judged is None else "micro counts every label"
+    lines = [f"{model.name} judged on {basis(truth, counts)}; {macro_is}, {micro_is}."]
     if without := len(truth) - counts.images:
-        lines.append(f"{without:,} more images have true tags but no prediction of this model.")
-    return lines + describe(truth)
+        lines.append(f"{without:,} more images have {_words(counts)} but no prediction of this model.")
+    return lines + describe(truth) + ([] if counts.judged is None else _cautions(truth))
+
+
+def basis(truth: Truth, counts: Counts) -> str:
+    """What figures rest on: `45 images with true tags from captions/`, or `123 labels of 45 images`."""
+    if counts.judged is None:
+        return f"{counts.images:,} images with true tags from {truth.source}"
+    return f"{int(counts.judged.sum()):,} labels of {counts.images:,} images"
+
+
+def _words(counts: Counts) -> str:
+    return "true tags" if counts.judged is None else "labels"
+
+
+def _cautions(truth: Truth) -> list[str]:
+    """What labels cannot say."""
+    unseen = (
+        "Only what was judged counts: tags that nobody looked at, such as those that lie too low to be shown, are "
+        "neither right nor wrong here, so recall may look better than it is."
+    )
+    lines = [unseen]
+    chosen = {name: number for name, number in truth.found.drawn if name != Drawn.RANDOM}
+    if chosen:
+        ways = ", ".join(f"{name} {number:,}" for name, number in chosen.items())
+        lines.append(
+            f"{sum(chosen.values()):,} of {sum(dict(truth.found.drawn).values()):,} labels are of pictures that were "
+            f"not drawn at random ({ways}): these figures describe what was judged, not the collection."
+        )
+    return lines
 
 
 def judged_json(truth: Truth, counts: Counts, min_support: int) -> dict[str, Any]:
     """The same for programs."""
-    return {
+    by_hand = {} if counts.judged is None else {"labels": int(counts.judged.sum()), "drawn": dict(truth.found.drawn)}
+    return by_hand | {
         "source": truth.source,
         "images": counts.images,
         "without_prediction": len(truth) - counts.images,
@@ -146,8 +178,8 @@ def need_images(model: Model, truth: Truth, counts: Counts) -> None:
     """
     if not counts.images:
         raise SourceError(
-            f"Of the {len(truth):,} images with true tags from {truth.source} to compare with, none has a prediction "
-            f"of {model.name}."
+            f"Of the {len(truth):,} images with {_words(counts)} from {truth.source} to compare with, none has a "
+            f"prediction of {model.name}."
         )
 
 

@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     roots: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None, description="folders and `s3://bucket/prefix`, with commas between: workers read nothing else"
     )
+    thumbnails: Path | None = Field(
+        None, description="folder where the review page keeps thumbnails; default: `thumbnails` in `~/.cache/tagonce`"
+    )
+    thumbnails_bytes: int = Field(
+        1024 * 1024 * 1024, ge=1, description="bytes of all thumbnails that are kept; the least recently used go"
+    )
     lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")
     grace_seconds: float = Field(20.0, ge=0, description="after SIGTERM a chunk may go on for this long")
     stall_seconds: float = Field(
@@ -62,6 +68,12 @@ class Settings(BaseSettings):
     )
     max_idle: float | None = Field(
         None, gt=0, description="a worker that had nothing to do for so many seconds ends; default: never"
+    )
+    review_token: str | None = Field(
+        None,
+        repr=False,
+        min_length=16,
+        description="whoever has it may open `tagonce review`; default: a new one at each start, where one is needed",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the worker")
     log_format: Literal["text", "json"] = Field("text", description="of the worker: text or json")

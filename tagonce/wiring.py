@@ -97,12 +97,8 @@ def worker_options(settings: Settings, spec: ModelSpec) -> Options:
     return options
 
 
-def need_worker_extra() -> None:
-    """Say what to install before something deep inside fails to import.
-
-    Raises:
-        SettingsError: torch or one of its companions is missing.
-    """
+def missing_for_worker() -> list[str]:
+    """Packages that running a model needs, and that are not installed."""
     needed = (
         "torch",
         "torchvision",
@@ -115,8 +111,27 @@ def need_worker_extra() -> None:
         "prometheus_client",
         "structlog",
     )
-    missing = [name for name in needed if not find_spec(name)]
-    if missing:
+    return [name for name in needed if not find_spec(name)]
+
+
+def need_worker_extra() -> None:
+    """Say what to install before something deep inside fails to import.
+
+    Raises:
+        SettingsError: torch or one of its companions is missing.
+    """
+    if missing := missing_for_worker():
         raise SettingsError(
             f"Running a model needs {', '.join(missing)}, not installed here: pip install 'tagonce[worker]'"
         )
+
+
+def need_web_extra() -> None:
+    """The same for the page of `tagonce review`.
+
+    Raises:
+        SettingsError: something is missing.
+    """
+    needed = ("starlette", "uvicorn", "jinja2", "python_multipart", "PIL", "obstore", "stamina")
+    if missing := [name for name in needed if not find_spec(name)]:
+        raise SettingsError(f"The page needs {', '.join(missing)}, not installed here: pip install 'tagonce[web]'")

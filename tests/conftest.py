@@ -5,9 +5,11 @@ import os
 import pytest
 
 pytest_plugins = [
+    "tests.fixtures.browser",
     "tests.fixtures.checkpoints",
     "tests.fixtures.command",
     "tests.fixtures.photos",
+    "tests.fixtures.review",
     "tests.fixtures.s3",
     "tests.fixtures.servers",
     "tests.fixtures.tls",

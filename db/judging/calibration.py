@@ -52,7 +52,7 @@ class Calibration:
     """What came out."""
 
     policy: Policy
-    """A threshold for each tag with enough support, and one for all others."""
+    """A threshold for each tag with enough support, and one for all others, or the model's own."""
     off: list[str]
     """Tags that are never kept: no threshold reaches the precision, or none is better than keeping nothing."""
     short: list[str]
@@ -67,11 +67,18 @@ def grid(floor: int, step: int = STEP) -> list[int]:
 def calibrate(counts: Counts, tags: Sequence[Tag], goal: Goal, *, default: int | None = None) -> Calibration:
     """Find the best threshold of each tag.
 
+    Where tags were judged one by one (`counts.judged`), a tag needs a label that says wrong too, or nothing speaks for
+    any threshold; and the sums over the few tags that people chose to judge say nothing of the others.
+
     Args:
         counts: at the thresholds of `grid`.
         tags: of the model.
-        default: for tags without enough support. None takes what is best for the sums over all tags.
+        default: for tags without enough support. None takes what is best for the sums over all tags, and of single
+            judgements the model's own.
     """
+    enough_said = counts.support >= max(goal.min_support, 1)
+    if counts.judged is not None:
+        enough_said &= counts.judged > counts.support
     found: dict[str, int] = {}
     off: list[str] = []
     short: list[str] = []
@@ -82,14 +89,14 @@ def calibrate(counts: Counts, tags: Sequence[Tag], goal: Goal, *, default: int |
         ):
             name = tags[tag_id].name
             # An empty name holds a slot of the model and is no tag.
-            if counts.support[tag_id] < max(goal.min_support, 1) or not name:
+            if not enough_said[tag_id] or not name:
                 continue
             found[name] = NEVER if place < 0 else int(counts.thresholds[place])
             if place < 0:
                 off.append(name)
             elif not enough:
                 short.append(name)
-    if default is None:
+    if default is None and counts.judged is None:
         (place,), _ = best(counts.micro().at(None), goal)
         default = NEVER if place < 0 else int(counts.thresholds[place])
     return Calibration(Policy(default=default, tags=found), off, short)

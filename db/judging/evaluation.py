@@ -2,7 +2,8 @@
 
 `Confusion` holds the four numbers that all else is made of: tp (given and kept), fp (kept, not given), fn (given, not
 kept), tn (neither). A tag that lies below the floor is not kept at any threshold that can be asked for, so these
-numbers are exact. Images without true tags do not count; an image that is known to have none does.
+numbers are exact. Images without true tags do not count; an image that is known to have none does. Where people judged
+single tags (`db.labels`), only these count, and each tag has images of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,6 +109,14 @@ class Counts:
     support: Int64Array
     """(tags,) images that each tag was given to, stored or not."""
     images: int
+    """On which anything is known."""
+    judged: Int64Array | None = None
+    """(tags,) images on which each tag was judged; None where that is all of them."""
+
+    @property
+    def judged_on(self) -> Int64Array:
+        """(tags,) images on which it is known of each tag whether it is right."""
+        return np.full_like(self.support, self.images) if self.judged is None else self.judged
 
     def chunks(self) -> Iterator[tuple[slice, Confusion]]:
         """(tags, (tags, thresholds) confusion), some hundred tags at a time, so that memory stays small."""
@@ -119,14 +128,14 @@ class Counts:
         """(tags, thresholds) of some tags."""
         tp, kept_ = _at_or_above(self.positives[tags]), _at_or_above(self.kept[tags])
         support = self.support[tags, None]
-        return _confusion(tp, kept_, support, self.images)
+        return _confusion(tp, kept_, support, self.judged_on[tags, None])
 
     def of_cut(self, cut: Cut) -> Confusion:
         """(tags,) of a policy whose thresholds are all among these, or NEVER."""
         first = np.searchsorted(self.thresholds, cut.scores)
         reached = np.arange(self.thresholds.size)[None] >= first[:, None]
         tp, all_ = (np.where(reached, table, 0).sum(axis=1, dtype=np.int64) for table in (self.positives, self.kept))
-        return _confusion(tp, all_, self.support, self.images)
+        return _confusion(tp, all_, self.support, self.judged_on)
 
     def micro(self) -> Confusion:
         """(thresholds,) every tag of every image counts once."""
@@ -174,6 +183,7 @@ def evaluate(
     bin_of = np.searchsorted(steps, np.arange(SCALE + 2), side="right") - 1
     positives, everything = (np.zeros(tags * steps.size, dtype=np.int32) for _ in range(2))
     support = np.zeros(tags, dtype=np.int64)
+    judged = np.zeros(tags, dtype=np.int64)
     by_cut = [np.zeros((2, tags), dtype=np.int64) for _ in cuts]
     images = 0
     lowest = min([*steps[:1].tolist(), *(cut.lowest for cut in cuts)])
@@ -182,7 +192,9 @@ def evaluate(
         images += int(labelled.sum())
         support += np.bincount(truth.pairs(positions)[1], minlength=tags)
         given = truth.given(batch, positions, tags)
-        counts = labelled[batch.rows]
+        counts = truth.known(batch, positions, tags)
+        if truth.judged is not None:
+            judged += np.bincount(truth.judged.of(positions)[1], minlength=tags)
         bins = bin_of[batch.scores]
         if steps.size:
             places = batch.tag_ids.astype(np.int64) * steps.size + bins
@@ -195,8 +207,9 @@ def evaluate(
             sums[1] += np.bincount(batch.tag_ids[chosen & counts], minlength=tags)
         advance(int(labelled.sum()))
     shape = (tags, steps.size)
-    found = Counts(steps, positives.reshape(shape), everything.reshape(shape), support, images)
-    return Evaluation(found, [_confusion(tp, all_, support, images) for tp, all_ in by_cut])
+    by_tag = None if truth.judged is None else judged
+    found = Counts(steps, positives.reshape(shape), everything.reshape(shape), support, images, by_tag)
+    return Evaluation(found, [_confusion(tp, all_, support, found.judged_on) for tp, all_ in by_cut])
 
 
 def labelled_images(
@@ -261,9 +274,9 @@ def _conditions(truth: Truth) -> Iterator[ColumnElement[bool]]:
         yield predictions.c.image_id.in_(ids[first : first + _IDS_AT_ONCE].tolist())
 
 
-def _confusion(tp: Int64Array, kept_: Int64Array, support: Int64Array, images: int) -> Confusion:
+def _confusion(tp: Int64Array, kept_: Int64Array, support: Int64Array, judged: Int64Array) -> Confusion:
     fp = kept_ - tp
-    return Confusion(tp, fp, support - tp, images - support - fp)
+    return Confusion(tp, fp, support - tp, judged - support - fp)
 
 
 def _at_or_above(by_bin: Int32Array) -> Int64Array:

@@ -32,7 +32,7 @@ class Mistake:
     uri: str
     tag: str
     kind: Literal["given", "missing"]
-    """`given` by people while the model says no; or `missing` while the model says yes."""
+    """`given` by people while the model says no; or `missing` while the model says yes: of labels, judged wrong."""
     probability: float | None
     """None where it lies below the model's floor, so that it is not stored."""
 
@@ -85,7 +85,7 @@ def _stream(
         rows, tag_ids = truth.pairs(positions)
         scores = _scores(batch, rows, tag_ids)
         doubtful = (scores < below) & wanted[tag_ids]
-        sure = (batch.scores >= above) & wanted[batch.tag_ids] & (positions >= 0)[batch.rows]
+        sure = (batch.scores >= above) & wanted[batch.tag_ids] & truth.known(batch, positions, len(names))
         sure &= ~truth.given(batch, positions, len(names))
         rows = np.concatenate([rows[doubtful], batch.rows[sure]])
         tag_ids = np.concatenate([tag_ids[doubtful], batch.tag_ids[sure]])

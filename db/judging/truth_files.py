@@ -58,7 +58,9 @@ def read_entries(source: Path) -> Iterator[Entry]:
     if suffix in {".csv", ".tsv"}:
         return _table(source, "\t" if suffix == ".tsv" else ",")
     if not source.exists():
-        raise SourceError(f"There is no {source}. Name a folder of captions, a .jsonl or a .csv file, or say `beside`.")
+        raise SourceError(
+            f"There is no {source}. Name a folder of captions, a .jsonl or a .csv file, or say `beside` or `labels`."
+        )
     raise SourceError(f"{source}: true tags are read from a folder of .txt files, from .jsonl, .csv or .tsv.")
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from db.errors import SourceError
 from db.judging.calibration import By, Calibration, Goal
 from db.judging.evaluation import Evaluation
 from db.judging.truth import Truth
@@ -14,6 +15,7 @@ from db.profiles import Profile
 from tagonce import parameters, settings, ui
 from tagonce.judging import (
     TruthSource,
+    basis,
     judged,
     judged_json,
     metrics_table,
@@ -46,7 +48,7 @@ def command(
         typer.Option(
             "--threshold",
             "-t",
-            help="For all those tags. Default: what is best over all tags together.",
+            help="For all those tags. Default: what is best over all tags together; with `labels` the model's own.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +71,7 @@ def command(
     from db import models, profiles
     from db.judging.calibration import calibrate, grid
     from db.judging.evaluation import evaluate
-    from db.judging.truth import read_truth
+    from db.judging.reading import read_truth
     from db.policies import resolve
     from tagonce import curves
     from tagonce.policy_options import policy_of
@@ -86,10 +88,13 @@ def command(
             own = resolve(row, tags)
             said = read_truth(connection, row, truth)
             used, aside = said.split(holdout) if holdout else (said, None)
+            # The model's own may be what remains for tags that nobody judged.
+            tried = grid(row.floor) if said.judged is None else {*grid(row.floor), *own.scores.tolist()}
             with progress(used, "Calibrating") as advance:
-                found = evaluate(connection, row, used, grid(row.floor), [own], advance=advance)
+                found = evaluate(connection, row, used, sorted(tried), [own], advance=advance)
             need_images(row, said, found.counts)
             result = calibrate(found.counts, tags, goal, default=default)
+            _need_thresholds(result, goal)
             new = resolve(row, tags, result.policy)
             if aside is None:
                 before, after, judged_on = found.cuts[0], found.counts.of_cut(new), found.counts
@@ -98,7 +103,7 @@ def command(
                     check = evaluate(connection, row, aside, [], [own, new], advance=advance)
                 need_images(row, aside, check.counts)
                 (before, after), judged_on = check.cuts, check.counts
-        source = f"{goal}; {found.counts.images:,} images with true tags from {truth}"
+        source = f"{goal}; {basis(said, found.counts)}"
         with opened.write() as connection:
             profile = profiles.save(connection, row, save, result.policy, source=source)
     rows = [
@@ -129,6 +134,19 @@ def command(
         ui.errors.print(line, markup=False)
 
 
+def _need_thresholds(result: Calibration, goal: Goal) -> None:
+    """A profile that says nothing is not worth a name.
+
+    Raises:
+        SourceError: no tag was judged often enough.
+    """
+    if result.policy.is_empty:
+        raise SourceError(
+            f"No tag has {goal.min_support:,} labels that say right and one that says wrong, which a threshold takes. "
+            "Judge more, or lower --min-support."
+        )
+
+
 def _caution(aside: Truth | None, found: Evaluation) -> str:
     if aside is None:
         return "The thresholds were made from the same images, which flatters them: --holdout 0.2 judges on others."
@@ -137,8 +155,8 @@ def _caution(aside: Truth | None, found: Evaluation) -> str:
 
 def _outcome(profile: Profile, result: Calibration) -> list[str]:
     policy = result.policy
-    default = "" if policy.default is None else f", {to_threshold(policy.default)} for all others"
-    lines = [f"Saved as {profile.label}: thresholds for {len(policy.tags):,} tags{default}."]
+    default = "the model's own" if policy.default is None else to_threshold(policy.default)
+    lines = [f"Saved as {profile.label}: thresholds for {len(policy.tags):,} tags, {default} for all others."]
     for names, words in (
         (result.off, "are off: none of their thresholds is good enough"),
         (result.short, "do not reach the recall"),

@@ -81,7 +81,7 @@ def command(
     from db import models
     from db.judging import calibration
     from db.judging.evaluation import evaluate
-    from db.judging.truth import read_truth
+    from db.judging.reading import read_truth
     from tagonce import curves
     from tagonce.policy_options import resolve_policy
     from tagonce.wiring import stored, stored_model
@@ -115,7 +115,8 @@ def command(
         if tag_id is None:
             curves.save_overview(plot, f"{row.name}, {counts.images:,} images", counts, min_support=min_support)
         else:
-            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {counts.images:,} images", counts, tag_id)
+            images = int(counts.judged_on[tag_id])
+            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {images:,} images", counts, tag_id)
     if json:
         ui.print_json(
             {
@@ -126,7 +127,7 @@ def command(
             }
         )
         return
-    ui.output.print(_tag_table(details) if details else metrics_table(rows))
+    ui.output.print(_tag_table(details, counts) if details else metrics_table(rows))
     for line in [*judged(row, said, counts, min_support), *(f"Written: {file}" for file in (by_tag, plot) if file)]:
         ui.errors.print(line, markup=False)
 
@@ -171,8 +172,12 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         writer.writerows(row | {"tag": no_formula(row["tag"])} for row in rows)
 
 
-def _tag_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("threshold", box=None, title=f"{rows[0]['tag']}, given to {rows[0]['support']:,} images")
+def _tag_table(rows: Sequence[dict[str, Any]], counts: Counts) -> Table:
+    first = rows[0]
+    given = f"given to {first['support']:,} images"
+    if counts.judged is not None:
+        given = f"right on {first['support']:,} of {sum(first[name] for name in _NUMBERS):,} images judged"
+    table = Table("threshold", box=None, title=f"{first['tag']}, {given}")
     for name in (*_NUMBERS, *METRICS):
         table.add_column(name, justify="right")
     for row in rows:

@@ -84,8 +84,8 @@ def command(
         str | None,
         typer.Option(
             metavar="TRUTH",
-            help="Find likely mistakes in tags that people gave: a folder of captions, a .jsonl or .csv, or `beside`. "
-            "QUERY then says in which images, and may be left out.",
+            help="Find likely mistakes in tags that people gave: a folder of captions, a .jsonl or .csv, `beside`, or "
+            "`labels`. QUERY then says in which images, and may be left out.",
             show_default=False,
             rich_help_panel=MISTAKES,
         ),
@@ -130,7 +130,7 @@ def command(
     from db import models
     from db.errors import SettingsError
     from db.judging.mistakes import find_mistakes
-    from db.judging.truth import describe, read_truth
+    from db.judging.reading import describe, read_truth
     from db.scores import to_score
     from db.search import hits as searches
     from db.search.query import And, Node, Under

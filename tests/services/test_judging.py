@@ -27,7 +27,8 @@ from db.judging.calibration import By, Goal, calibrate, grid
 from db.judging.evaluation import Confusion, evaluate, micro
 from db.judging.histograms import histogram
 from db.judging.mistakes import find_mistakes
-from db.judging.truth import Found, Truth, describe, read_truth
+from db.judging.reading import describe, read_truth
+from db.judging.truth import Found, Truth
 from db.kept import kept_images
 from db.models import Model
 from db.policies import NEVER, Policy, resolve

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from db import images, models, profiles, results
+from db import images, labels, models, profiles, results
 from db.database import Database, open_database
 from db.errors import Reason
 from db.images import Reference
+from db.labels import Drawn
 from db.models import Tag
 from db.policies import Policy
 from db.results import Failure, Prediction
@@ -54,6 +55,11 @@ PORTABLE = {
     ],
     "A saved profile": [(CAR, "car", 0.02), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49)],
     "How often each tag is kept by it": [("animal", 1), ("car", 1), ("cat", 1), ("dog", 1)],
+    "What people judged, on files that have not changed since": [
+        (CAR, "animal", False, "ann", "line", None), (CAT, "cat", False, "bob", "random", 0.8),
+        (CAT, "cat", True, "ann", "random", 0.8), (CAT, "dog", False, "ann", "line", 0.03),
+    ],
+    "The majority on each tag of each image, above 0 where it is right": [(CAR, "animal", -1), (CAT, "dog", -1)],
     "Images that one model has done and another has not": [(CAR,), (DOG,)],
     "What failed, and why": [("corrupt", BROKEN, "truncated")],
     "What is still pending for model 1": [(NEW,)],
@@ -75,7 +81,7 @@ ON_POSTGRESQL = {
 
 
 def fill(database: Database) -> None:
-    """Three predictions of model 1, one failure, one image that is pending; a profile; a second model on one image."""
+    """Three predictions of model 1, one failure, one image that is pending; a profile; four labels; a second model on one image."""
     with database.write() as connection:
         tags = [Tag(name) for name in TAGS]
         page, other = (
@@ -103,6 +109,13 @@ def fill(database: Database) -> None:
         results.save(connection, other.id, [seen], [])
         policy = Policy(3500, tags={"animal": 9200, "cat": 6000, "dog": 2000, "car": 100})
         profiles.save(connection, page, "mine", policy, source="a test")
+        for uri, tag, is_right, by, drawn in (
+            (CAT, "cat", True, "ann", Drawn.RANDOM),
+            (CAT, "cat", False, "bob", Drawn.RANDOM),
+            (CAT, "dog", False, "ann", Drawn.LINE),
+            (CAR, "animal", False, "ann", Drawn.LINE),
+        ):
+            labels.save(connection, page, ids[uri], TAGS.index(tag), is_right, by=by, drawn=drawn)
 
 
 def ascending(by_name: Mapping[str, int]) -> Scores:

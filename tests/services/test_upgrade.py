@@ -198,16 +198,16 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str,
     restore("0001", database_url, tmp_path)
     blocked = Database(database_url)
     with blocked.write() as connection:
-        connection.execute(text("create table workers (mine integer)"))
+        connection.execute(text("create table labels (mine integer)"))
     blocked.close()
     before = everything(database_url)
-    with pytest.raises(Exception, match="workers.*already exists") as caught:
+    with pytest.raises(Exception, match="labels.*already exists") as caught:
         open_database(database_url)
     assert isinstance(caught.value, DBAPIError) or isinstance(caught.value.__cause__, DBAPIError)
     assert everything(database_url) == before
     assert before["alembic_version"] == [{"version_num": "0001"}]
     with blocked.write() as connection:
-        connection.execute(text("drop table workers"))
+        connection.execute(text("drop table labels"))
     blocked.close()
     open_database(database_url).close()
     assert rows(database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
@@ -216,7 +216,7 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str,
 def test_every_command_refuses_a_newer_database_and_writes_nothing(
     database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
 ) -> None:
-    restore(HEAD, database_url, tmp_path)
+    restore(LEVELS[-1], database_url, tmp_path)
     collection.write_model(tmp_path / "tiny")
     opened = Database(database_url)
     with opened.write() as connection:
@@ -226,7 +226,7 @@ def test_every_command_refuses_a_newer_database_and_writes_nothing(
     for arguments in EVERY_COMMAND:
         refused = invoke(*arguments, "--database", database_url)
         assert refused.code == 1, (arguments, refused)
-        assert "newer tagonce (schema 9999; this one knows up to 0004). Upgrade this program." in refused.err
+        assert "newer tagonce (schema 9999; this one knows up to 0005). Upgrade this program." in refused.err
         assert "Traceback" not in refused.err
     assert everything(database_url) == before
 

@@ -21,7 +21,7 @@ from tagonce.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD"}
+SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD", "TAGONCE_REVIEW_TOKEN"}
 OURS = ("worker", "worker-cpu", "producer")
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<operator>[-?])(?P<word>[^}]*))?\}")
@@ -169,7 +169,7 @@ def test_producer_and_workers_see_the_same_world(services: dict[str, Any]) -> No
 
 def test_ports_are_published_on_the_loopback_only(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 

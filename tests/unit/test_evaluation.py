@@ -1,5 +1,6 @@
 """Metrics and calibration against scikit-learn, on counts made from dense scores, and curves that can be looked at."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import fbeta_score, multilabel_confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    confusion_matrix,
+    fbeta_score,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+)
 
 from db.errors import SettingsError, ThresholdError
 from db.judging.calibration import By, Calibration, Goal, best, calibrate, grid
 from db.judging.evaluation import METRICS, Confusion, Counts, macro, micro
 from db.judging.histograms import Histogram
+from db.judging.pairs import Pairs
 from db.judging.truth import Found, Truth
 from db.models import Tag
-from db.policies import NEVER, Cut
+from db.policies import NEVER, Cut, Policy
 from db.scores import SCALE
 from tagonce import curves
 from tagonce.judging import parse_range
@@ -119,6 +126,32 @@ def test_a_policy_is_read_from_the_same_counts(data: tuple[Scores, Given], thres
         np.testing.assert_array_equal(getattr(found, name), expected.sum(axis=0))
 
 
+@given(some_data(), st.data())
+def test_of_tags_judged_one_by_one_only_these_count(data: tuple[Scores, Given], more: st.DataObject) -> None:
+    """Each tag has images of its own: what the rest holds changes nothing."""
+    scores, truth = data
+    known = more.draw(arrays(np.bool_, truth.shape))
+    steps = np.array([FLOOR, 3500, SCALE])
+    bins = [
+        np.array([np.histogram(scores[one[:, tag], tag], np.append(steps, NEVER))[0] for tag in range(len(truth[0]))])
+        for one in (known & truth, known)
+    ]
+    counts = Counts(
+        steps.astype(np.int16),
+        *(table.astype(np.int32) for table in bins),
+        (known & truth).sum(axis=0).astype(np.int64),
+        int(known.any(axis=1).sum()),
+        known.sum(axis=0).astype(np.int64),
+    )
+    cut = Cut(np.full(truth.shape[1], 3500, np.int16), FLOOR)
+    for found in (counts.of(slice(None)).at(slice(None), 1), counts.of_cut(cut)):
+        for tag in range(truth.shape[1]):
+            of_tag = truth[known[:, tag], tag], scores[known[:, tag], tag] >= 3500
+            expected = confusion_matrix(*of_tag, labels=[False, True]) if known[:, tag].any() else np.zeros((2, 2))
+            ours = [[found.tn[tag], found.fp[tag]], [found.fn[tag], found.tp[tag]]]
+            np.testing.assert_array_equal(ours, expected)
+
+
 # ── calibration ──
 
 
@@ -212,6 +245,19 @@ def test_out_of_reach_of_the_recall_the_highest_recall_counts() -> None:
     assert 4000 < result.policy.tags["t0"] <= 5000
 
 
+def test_a_tag_of_single_judgements_needs_one_that_says_wrong() -> None:
+    """Else nothing speaks for any threshold. All other tags stay at the model's own."""
+    scores = np.array([[6000, 5000, 700], [6000, 6000, 700], [2000, 0, 700]])
+    truth = np.array([[True, True, False], [True, True, False], [False, False, False]])
+    all_known = counted(scores, truth, grid(FLOOR))
+    counts = replace(all_known, judged=np.array([3, 2, 3]))
+    tags = [Tag(f"t{tag}") for tag in range(3)]
+    result = calibrate(counts, tags, Goal(min_support=2))
+    assert result.policy == Policy(tags={"t0": 4000})
+    assert calibrate(counts, tags, Goal(min_support=2), default=7000).policy == Policy(7000, tags={"t0": 4000})
+    assert calibrate(counts, tags, Goal(min_support=3)).policy.is_empty
+
+
 # ── thresholds as people write them ──
 
 
@@ -240,6 +286,20 @@ def test_a_share_is_set_aside_by_image() -> None:
         np.testing.assert_array_equal(part.tag_ids, part.image_ids % 7)
     half = Truth("t", ids[::2], np.arange(5_001), (ids[::2] % 7).astype(np.int16), Found())
     np.testing.assert_array_equal(half.split(0.2)[1].image_ids, np.intersect1d(aside.image_ids, ids[::2]))
+
+
+def test_what_was_judged_is_split_with_its_images() -> None:
+    ids = np.arange(1, 1_001)
+    judged = Pairs(np.arange(0, 2_001, 2), np.repeat(ids % 7, 2).astype(np.int16))
+    truth = Truth("t", ids, np.arange(1_001), (ids % 7).astype(np.int16), Found(), judged)
+    for part in truth.split(0.2):
+        assert part.judged is not None
+        np.testing.assert_array_equal(part.judged.offsets, np.arange(0, 2 * len(part) + 1, 2))
+        np.testing.assert_array_equal(part.judged.tag_ids, np.repeat(part.image_ids % 7, 2))
+    everything, nothing = truth.split(0.0)
+    assert (len(everything), len(nothing)) == (1_000, 0)
+    assert nothing.judged is not None
+    assert nothing.judged.offsets.tolist() == [0]
 
 
 # ── curves ──

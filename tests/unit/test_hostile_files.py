@@ -14,7 +14,8 @@ import pytest
 from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import MODEL, grey_tiff, jpeg_segment, jpeg_with, picture, png_with, saved, tiff_end
-from workers.decode import FORMATS, Decoder
+from workers.decode import Decoder
+from workers.opening import FORMATS
 
 MAX_PIXELS = 178_956_970
 """As by default."""

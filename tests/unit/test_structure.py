@@ -69,6 +69,13 @@ def test_the_command_line_and_all_of_db_and_producer_import_nothing_of_the_worke
     assert set(HEAVY) & set(json.loads(done.stdout)) == set()
 
 
+def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
+    """Files are fetched and opened as a worker does it, without what a model needs."""
+    done = python("-c", IMPORT_ALL, "tagonce.web.thumbnails")
+    assert done.returncode == 0, done.stderr
+    assert set(HEAVY) & set(json.loads(done.stdout)) == {"PIL", "obstore", "stamina"}
+
+
 # ── an installation without the extra `worker` ──
 
 

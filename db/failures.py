@@ -1,0 +1,43 @@
+"""What failed, one by one, for people who look into it. `db.results` writes it, `db.counts` counts it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from db.errors import Reason
+from db.schema import failures, images
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image without a prediction, as its file is now."""
+
+    image_id: int
+    uri: str
+    reason: Reason
+    detail: str
+    attempts: int
+    failed_at: datetime
+
+
+def latest(connection: Connection, model_id: int, limit: int, *, reason: Reason | None = None) -> list[Failed]:
+    """The last ones to fail, the last one first.
+
+    Args:
+        reason: of this kind alone.
+    """
+    columns = (failures.c.reason, failures.c.detail, failures.c.attempts, failures.c.failed_at)
+    query = (
+        select(images.c.id, images.c.uri, *columns)
+        .join_from(failures, images, images.c.id == failures.c.image_id)
+        .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
+        .order_by(failures.c.failed_at.desc(), images.c.id.desc())
+        .limit(limit)
+    )
+    if reason is not None:
+        query = query.where(failures.c.reason == reason)
+    return [
+        Failed(row.id, row.uri, Reason(row.reason), row.detail, row.attempts, row.failed_at)
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,103 @@
+"""How sure a precision is that rests on some labels of one tag, and all four figures of them.
+
+Pictures that were drawn at random among those that keep the tag give a plain share, with the score interval of Wilson
+("Probable inference, the law of succession, and statistical inference", JASA 1927), which stays inside of 0 and 1 and
+holds for few labels too (Brown, Cai, DasGupta: "Interval estimation for a binomial proportion", Statist. Sci. 2001).
+
+Pictures from near the line are the doubtful ones, and their plain share is far too low for all that is kept. With the
+histogram of the tag's scores the labels are post-stratified (Cochran: "Sampling Techniques", 1977, 5A.9): the share of
+each stratum of scores counts by the number of images in it. Weights that differ make labels worth less: n of them count
+as Kish's effective (sum w)^2 / sum w^2 ("Survey Sampling", 1965), and Wilson's interval takes that number (Franco and
+others: "Comparative study of confidence intervals for proportions in complex sample surveys", J. Surv. Stat. Methodol.
+2019). It errs on the wide side. All of it supposes that within a stratum no picture was preferred for being right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import numpy as np
+
+from db.judging.evaluation import Confusion, FloatArray
+from db.kept import Int64Array
+from db.labels import TagLabels
+from db.scores import SCALE
+
+Z = 1.959963984540054
+"""The normal quantile of a two-sided 95 %."""
+STRATUM = 500
+"""Score: the width of a stratum, 0.05, counted from the line. Narrow, since precision rises with the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share and its 95 % interval."""
+
+    value: float
+    """NaN where nothing was judged; the interval is all from 0 to 1 then."""
+    low: float
+    high: float
+    right: int
+    """Labels at or above the line that say right."""
+    judged: int
+    """Labels at or above the line."""
+
+
+def precision_at(labels: TagLabels, score: int, histogram: Sequence[int] | None = None) -> Estimate:
+    """Of the images that keep the tag at `score`, the share that is right.
+
+    Args:
+        histogram: images of the whole collection by score, in bins of equal width from 0 to 1, the last one with 1. The
+            bin in which the line lies counts by its part above the line. A stratum without a label is counted to the
+            nearest one that has some, of two to the lower one, where precision is rather lower.
+    """
+    above = labels.scores >= score
+    scores, right = labels.scores[above].astype(np.int64), labels.right[above]
+    judged, hits = int(right.size), int(right.sum())
+    if histogram is None or not judged:
+        return Estimate(hits / judged if judged else nan, *wilson(hits, judged), hits, judged)
+    weights = _images_above(np.asarray(histogram, dtype=np.int64), score)
+    strata = np.minimum((scores - score) // STRATUM, weights.size - 1)
+    present, places, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    # argmin takes the first of equals, which is the lower one.
+    nearest = np.abs(np.arange(weights.size)[:, None] - present).argmin(axis=1)
+    images = np.bincount(nearest, weights, minlength=present.size)
+    # A histogram that knows of no image up there was made before these were tagged.
+    shares = images / images.sum() if images.any() else counts / judged
+    value = float((shares * np.bincount(places, right) / counts).sum())
+    effective = 1 / float((shares**2 / counts).sum())
+    return Estimate(value, *wilson(value * effective, effective), hits, judged)
+
+
+def wilson(hits: float, trials: float) -> tuple[float, float]:
+    """(low, high) of the share that `hits` of `trials` stand for, 95 %. Numbers need not be whole: see the file's head.
+
+    Of no trials it is (0, 1).
+    """
+    if not trials:
+        return 0.0, 1.0
+    centre = hits + Z**2 / 2
+    reach = Z * sqrt(max(hits * (trials - hits) / trials, 0) + Z**2 / 4)
+    return max((centre - reach) / (trials + Z**2), 0.0), min((centre + reach) / (trials + Z**2), 1.0)
+
+
+def confusion_of(labels: TagLabels, thresholds: Sequence[int]) -> Confusion:
+    """(1, thresholds) what the labels say of each threshold, as `Confusion` and `calibration.best` take it.
+
+    Args:
+        thresholds: scores at or above the model's floor.
+    """
+    kept = labels.scores >= np.asarray(thresholds, dtype=np.int64)[:, None]
+    tp, fp = ((kept & chosen).sum(axis=1, dtype=np.int64)[None] for chosen in (labels.right, ~labels.right))
+    support = int(labels.right.sum())
+    return Confusion(tp, fp, support - tp, len(labels) - support - fp)
+
+
+def _images_above(histogram: Int64Array, score: int) -> FloatArray:
+    """Images in each stratum from the line upward; a bin counts by its middle, where it lies above the line."""
+    edges = np.arange(histogram.size + 1) * (SCALE / histogram.size)
+    low, high = np.maximum(edges[:-1], score), edges[1:]
+    inside = np.clip((high - low) / (SCALE / histogram.size), 0, 1)
+    strata = np.maximum((low + high) / 2 - score, 0) // STRATUM
+    images: FloatArray = np.bincount(strata.astype(np.int64), histogram * inside).astype(np.float64)
+    return images

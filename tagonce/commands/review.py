@@ -1,0 +1,67 @@
+"""`tagonce review`: a page on which thresholds are chosen by eye."""
+
+import shlex
+import webbrowser
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from tagonce import parameters, settings, ui
+
+_SECONDS = 30
+"""That a page waits for one answer of the database."""
+
+
+def command(
+    profile: parameters.ProfileName = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="Begin with the images that this search finds.", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but this machine's own needs a token, which is printed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    reviewer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who judges. Default: the name of the user.", show_default=False),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+) -> None:
+    """Look at the stored scores in a browser: move thresholds, see what changes, judge tags by hand, save a profile.
+
+    No model runs, but where one picture is tried. Ctrl-C ends it.
+
+    Example: tagonce review --profile mine --query 'cat ~ dog'
+    """
+    from tagonce.wiring import need_web_extra, stored, stored_model
+
+    need_web_extra()
+    from tagonce.web import server
+    from tagonce.web.site import Site
+    from tagonce.web.thumbnails import open_thumbnails
+    from tagonce.web.view import Sample, View, thresholds_of
+
+    config = settings.load(database_url=database)
+    sample = Sample.SEARCH if query else Sample.RANDOM
+    view = View(profile=profile or "", query=query or "", sample=sample)
+    with stored(config) as opened, server.listen(host, port) as listening:
+        with opened.read() as connection:
+            row = stored_model(connection, model)
+        opened.limit_statements(_SECONDS)
+        words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", database)) if said]
+        site = Site(opened, row, config, open_thumbnails(config), reviewer=reviewer or "", command="".join(words))
+        with site.read() as connection:
+            thresholds_of(connection, row, site.tags, view)
+
+        def announce(address: str) -> None:
+            ui.errors.print(f"Reviewing {row.label}. Ctrl-C ends it.", markup=False)
+            ui.output.print(f"Open {address}", markup=False)
+            if open_browser:
+                webbrowser.open(address)
+
+        with suppress(KeyboardInterrupt):
+            server.serve(site, listening, host, view, announce)

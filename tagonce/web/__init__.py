@@ -1,0 +1,1 @@
+"""The review page: what is stored, looked at in a browser."""

@@ -1,0 +1,76 @@
+"""The pages, and where each is.
+
+    /               gallery       gallery.py
+    /tags           all tags      tags.py
+    /tag/17         one tag       tag.py
+    /image/12       one image     images.py
+    /compare        what changed, and saving it       saving.py
+    /try            a picture, by the model           trying.py
+    /overview       how far it is, what failed        overview.py
+    /label          right, wrong                      labelling.py
+    /thumb/12       a thumbnail                       images.py
+
+Handlers are plain functions: Starlette runs them in threads, a database connection each.
+"""
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from db.errors import DatabaseError, SettingsError, TagonceError, ThresholdError, TransientError
+from tagonce.web import gallery, images, labelling, overview, saving, tag, tags, trying
+from tagonce.web.security import Access, Guard
+from tagonce.web.shell import shell
+from tagonce.web.site import Site
+from tagonce.web.templating import page
+from tagonce.web.view import View
+
+_STATIC = Path(__file__).with_name("static")
+
+
+def create_app(site: Site, access: Access) -> Starlette:
+    """An ASGI application over one model of one database."""
+    app = Starlette(
+        routes=[
+            Route("/", gallery.gallery),
+            Route("/tags", tags.tags),
+            Route("/tag/{tag_id:int}", tag.tag),
+            Route("/image/{image_id:int}", images.image),
+            Route("/thumb/{image_id:int}", images.thumbnail),
+            Route("/preview/{image_id:int}", images.preview),
+            Route("/compare", saving.compare),
+            Route("/save", saving.save, methods=["POST"]),
+            Route("/label", labelling.label, methods=["POST"]),
+            Route("/who", labelling.who, methods=["POST"]),
+            Route("/recount", overview.recount, methods=["POST"]),
+            Route("/try", trying.show, methods=["GET"]),
+            Route("/try", trying.run, methods=["POST"]),
+            Route("/overview", overview.overview),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={TagonceError: _failed, HTTPException: _refused},  # type: ignore[dict-item]
+    )
+    app.state.site = site
+    return app
+
+
+def _failed(request: Request, error: TagonceError) -> Response:
+    """What was wrong, in the words of the error, in the frame of the page."""
+    wrong = isinstance(error, SettingsError | ThresholdError)
+    status = 400 if wrong else 503 if isinstance(error, TransientError | DatabaseError) else 500
+    return _error(request, status, str(error))
+
+
+def _refused(request: Request, error: HTTPException) -> Response:
+    return _error(request, error.status_code, error.detail)
+
+
+def _error(request: Request, status: int, sentence: str) -> Response:
+    return page("error.html", status, **shell(request, View(), ""), sentence=sentence)

@@ -1,0 +1,121 @@
+"""Pictures with their tags, as the pages show them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from db.sampling import Near
+from sqlalchemy import Connection
+
+from db import kept, labels
+from db.kept import Kept
+from tagonce.web.site import Site
+from tagonce.web.view import Thresholds
+
+MOST_CHIPS = 30
+"""Tags of a picture in the gallery; its own page shows all."""
+_COLOURS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A tag of a picture."""
+
+    tag_id: int
+    name: str
+    category: str
+    colour: int
+    """Number of the category's colour."""
+    score: int | None
+    """None below the floor."""
+    kept: bool
+    gained: bool
+    """Kept now, and not by the profile."""
+    verdict: bool | None
+    """What the person who looks has said."""
+    others: bool | None
+    """What most have said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A picture."""
+
+    image_id: int
+    uri: str
+    width: int | None
+    height: int | None
+    chips: Sequence[Chip]
+    more: int
+    """Tags that are kept and not among the chips."""
+    gained: int
+    lost: int
+    """Tags that the profile keeps, and what was moved does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What was said of some images: image id to tag id to right or wrong."""
+
+    own: Mapping[int, Mapping[int, bool]]
+    most: Mapping[int, Mapping[int, bool]]
+
+
+def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> Verdicts:
+    """Of a person, and of most."""
+    of_images = labels.of_images
+    return Verdicts(of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids))
+
+
+def cards_of(
+    site: Site, found: Kept, thresholds: Thresholds, said: Verdicts, *, most: int | None = MOST_CHIPS
+) -> list[Card]:
+    """One for each image.
+
+    Args:
+        found: with everything down to the model's floor.
+        most: chips of a card, only what is kept; None: everything that is stored, and what was judged besides.
+    """
+    before, after = kept.chosen(found, thresholds.before), kept.chosen(found, thresholds.cut)
+    cards = []
+    for row, image_id in enumerate(found.image_ids):
+        here = np.arange(found.offsets[row], found.offsets[row + 1])
+        shown = here if most is None else here[after[here]][:most]
+        own, all_ = said.own.get(image_id, {}), said.most.get(image_id, {})
+        chips = [
+            chip_of(site, tag_id, score, own, all_, kept_=is_kept, gained=is_kept and not was_kept)
+            for tag_id, score, is_kept, was_kept in zip(
+                *(column[shown].tolist() for column in (found.tag_ids, found.scores, after, before)), strict=True
+            )
+        ]
+        if most is None:
+            stored = {chip.tag_id for chip in chips}
+            chips += [chip_of(site, one, None, own, all_) for one in {**own, **all_} if one not in stored]
+        gained, lost = int((after[here] & ~before[here]).sum()), int((before[here] & ~after[here]).sum())
+        more = 0 if most is None else max(int(after[here].sum()) - most, 0)
+        size = found.widths[row], found.heights[row]
+        cards.append(Card(image_id, found.uris[row], *size, chips, more, gained, lost))
+    return cards
+
+
+def chip_of(
+    site: Site,
+    tag_id: int,
+    score: int | None,
+    own: Mapping[int, bool],
+    most: Mapping[int, bool],
+    *,
+    kept_: bool = False,
+    gained: bool = False,
+) -> Chip:
+    """A tag of a picture."""
+    tag = site.tags[tag_id]
+    colour = site.categories.get(tag.category or "", 0) % _COLOURS
+    return Chip(tag_id, tag.name, tag.category or "", colour, score, kept_, gained, own.get(tag_id), most.get(tag_id))
+
+
+def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: Verdicts) -> Card:
+    """A picture with one tag alone."""
+    own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
+    chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)
+    return Card(hit.image_id, hit.uri, None, None, [chip], 0, 0, 0)

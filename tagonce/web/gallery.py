@@ -1,0 +1,170 @@
+"""The gallery: pictures with the tags that they have at the thresholds of the moment."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from db import profiles, sampling
+from db.database import expect_all_rows
+from db.kept import Kept
+from db.policies import NEVER, Policy, to_threshold
+from db.schema import images, predictions
+from db.scores import to_probability
+from db.search import hits
+from db.search.query import parse
+from tagonce.policy_options import uri_prefix
+from tagonce.web.cards import cards_of, verdicts
+from tagonce.web.changes import assignments_of, change_of, when_counted
+from tagonce.web.shell import reviewer, shell, site_of
+from tagonce.web.site import Site
+from tagonce.web.templating import page
+from tagonce.web.view import (
+    CATEGORY,
+    SIZES,
+    TAG,
+    Sample,
+    Thresholds,
+    View,
+    export_command,
+    thresholds_of,
+)
+
+_SAMPLES = {
+    Sample.RANDOM: "drawn at random from the whole collection",
+    Sample.DIVERSE: "as different from each other as possible, by their scores",
+    Sample.NEAREST: "with the most tags close to their thresholds",
+    Sample.SEARCH: "that the search finds, at the thresholds of the profile",
+}
+_DIVERSE_POOL = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """A threshold to move."""
+
+    field: str
+    """Its name in the address."""
+    label: str
+    value: str
+    """Empty where it was not moved."""
+    placeholder: str
+    """What counts then."""
+    follows: bool = False
+    """It goes along with the threshold for all tags."""
+
+
+def gallery(request: Request) -> Response:
+    """`/`"""
+    site, view = site_of(request), View.of(request.query_params)
+    with site.read() as connection:
+        thresholds = thresholds_of(connection, site.model, site.tags, view)
+        found = pictures(site, connection, view, thresholds)
+        said = verdicts(site, connection, found.image_ids, reviewer(request))
+        known = profiles.every(connection, site.model)
+    own = max(site.model.default_threshold, site.model.floor)
+    return page(
+        "gallery.html",
+        **shell(request, view, "/"),
+        **changes_shown(site, view, thresholds),
+        cards=cards_of(site, found, thresholds, said),
+        profiles=known,
+        own=own,
+        floor=to_probability(site.model.floor),
+        default=_default_slider(view, thresholds, own),
+        categories=_category_sliders(site, view, thresholds),
+        tag_changes=[
+            Slider(TAG + name, name, str(to_threshold(score)), "") for name, score in view.changes.tags.items()
+        ],
+        samples=_SAMPLES.items(),
+        sizes=SIZES,
+        nothing=Policy(),
+    )
+
+
+def changes_shown(site: Site, view: View, thresholds: Thresholds) -> dict[str, Any]:
+    """What `_change.html` needs."""
+    return {
+        "thresholds": thresholds,
+        "change": change_of(site, thresholds),
+        "assignments": assignments_of(site, thresholds),
+        "counted": when_counted(site),
+        "counting": site.collection.counting,
+        "export": export_command(view, thresholds, site.command),
+    }
+
+
+def pictures(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Kept:
+    """Those to show, with everything that is stored of them."""
+    if view.sample is Sample.NEAREST:
+        pool = site.collection.pool
+        chosen = [] if pool is None else sampling.undecided(pool, thresholds.cut, view.size)
+        return load(site, connection, [pool.image_ids[place] for place in chosen] if pool else [])
+    key = (view.sample, view.query, view.profile, view.seed, view.size)
+    ids = site.remembered(key, lambda: _ids(site, connection, view, thresholds))
+    return load(site, connection, ids)
+
+
+def load(site: Site, connection: Connection, ids: list[int]) -> Kept:
+    """Images in this order, with all of their scores."""
+    return sampling.load(connection, site.model, ids, site.model.floor)
+
+
+def _ids(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
+    if view.sample is Sample.SEARCH and view.query:
+        return _found(site, connection, view, thresholds)
+    if view.sample is Sample.DIVERSE and (pool := site.collection.pool) is not None and len(pool):
+        some = np.random.default_rng(view.seed).permutation(len(pool))[:_DIVERSE_POOL]
+        part = sampling.part_of(pool, some)
+        places = sampling.diverse(part, view.size, view.seed, len(site.tags))
+        return [part.image_ids[place] for place in places]
+    return sampling.random_ids(connection, site.model, view.size, view.seed)
+
+
+def _found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
+    """Of a search: as many as are shown, from a place that the seed says on, and from the start again."""
+    tree = parse(view.query, site.model, site.tags, thresholds.before, prefix_of=uri_prefix)
+    condition = hits.condition(connection, site.model, tree)
+    query = (
+        select(predictions.c.image_id)
+        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+        .where(predictions.c.model_id == site.model.id, condition)
+        .order_by(predictions.c.image_id)
+        .limit(view.size)
+    )
+    expect_all_rows(connection)
+    if view.seed == 1:
+        return list(connection.scalars(query))
+    (start,) = sampling.random_ids(connection, site.model, 1, view.seed)
+    found = list(connection.scalars(query.where(predictions.c.image_id >= start)))
+    if len(found) < view.size:
+        found += connection.scalars(query.where(predictions.c.image_id < start).limit(view.size - len(found)))
+    return found
+
+
+def _default_slider(view: View, thresholds: Thresholds, own: int) -> Slider:
+    moved = view.changes.default
+    base = own if thresholds.base.default is None else thresholds.base.default
+    return Slider("t", "all tags", "" if moved is None else str(to_threshold(moved)), str(to_threshold(base)))
+
+
+def _category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    own = max(site.model.default_threshold, site.model.floor)
+    default = own if thresholds.policy.default is None else thresholds.policy.default
+    sliders = []
+    for name in site.categories:
+        moved, said = view.changes.categories.get(name), thresholds.base.categories.get(name)
+        placeholder = default if said is None else said
+        sliders.append(
+            Slider(
+                CATEGORY + name,
+                name,
+                "" if moved is None else str(to_threshold(moved)),
+                str(to_threshold(min(placeholder, NEVER))),
+                follows=said is None,
+            )
+        )
+    return sliders

@@ -1,0 +1,54 @@
+"""Judging by hand: what a person says of a tag of a picture."""
+
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from db import labels
+from db.errors import SettingsError
+from db.labels import Drawn
+from tagonce.web.shell import REVIEWER, fields, path_back, reviewer, site_of
+
+_YEAR = 365 * 24 * 3600
+_VERDICTS = {"right": True, "wrong": False}
+
+
+async def label(request: Request) -> Response:
+    """`POST /label`: image, drawn, judge (`17:right` or `17:wrong`), back."""
+    return await run_in_threadpool(_label, request, await fields(request))
+
+
+async def who(request: Request) -> Response:
+    """`POST /who`: the name that labels are kept under from now on, in this browser."""
+    said = await fields(request)
+    name = said.get("name", "").strip()
+    labels.check_name(name)
+    response = RedirectResponse(path_back(said), 303)
+    response.set_cookie(REVIEWER, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
+    return response
+
+
+def _label(request: Request, said: dict[str, str]) -> Response:
+    site, by = site_of(request), reviewer(request)
+    image_id, tag_id, is_right, drawn = _judgement(said)
+    if not 0 <= tag_id < len(site.tags):
+        raise SettingsError(f"{site.model.name} has no tag {tag_id}.")
+    with site.database.write() as connection:
+        own = labels.of_images(connection, site.model, [image_id], by=by).get(image_id, {})
+        if own.get(tag_id) is is_right:  # pressed again: taken back
+            labels.forget(connection, site.model, image_id, tag_id, by=by)
+        else:
+            labels.save(connection, site.model, image_id, tag_id, is_right, by=by, drawn=drawn)
+    return RedirectResponse(f"{path_back(said)}#card-{image_id}", 303)
+
+
+def _judgement(said: dict[str, str]) -> tuple[int, int, bool, Drawn]:
+    tag_id, _, verdict = said.get("judge", "").partition(":")
+    try:
+        return int(said.get("image", "")), int(tag_id), _VERDICTS[verdict], Drawn(said.get("drawn", ""))
+    except (KeyError, ValueError):
+        raise SettingsError(
+            "A label names an image, a tag with right or wrong, and how the picture was drawn."
+        ) from None

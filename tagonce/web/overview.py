@@ -1,0 +1,57 @@
+"""How far a run is, what failed and why, where the time goes, which tags there are most of."""
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from db.errors import Reason
+from db.policies import Cut
+from db.workers import Stage
+from tagonce.ui import EXPLAINED
+from tagonce.web.changes import when_counted
+from tagonce.web.shell import fields, path_back, shell, site_of
+from tagonce.web.site import Site
+from tagonce.web.templating import page
+from tagonce.web.view import View, thresholds_of
+
+_TOP_TAGS = 20
+
+
+def overview(request: Request) -> Response:
+    """`/overview?reason=corrupt`"""
+    site, view = site_of(request), View.of(request.query_params)
+    said = request.query_params.get("reason", "")
+    reason = Reason(said) if said in list(Reason) else None
+    with site.read() as connection:
+        thresholds = thresholds_of(connection, site.model, site.tags, view)
+    look = site.watch.look(reason)
+    work = look.work
+    return page(
+        "overview.html",
+        **shell(request, view, "/overview"),
+        look=look,
+        reason=reason,
+        explained=EXPLAINED,
+        stages=[] if work is None else [(stage, work.seconds_an_image(stage), work.images[stage]) for stage in Stage],
+        work=work,
+        top=_top(site, thresholds.cut),
+        counted=when_counted(site),
+        counting=site.collection.counting,
+    )
+
+
+def _top(site: Site, cut: Cut) -> list[tuple[str, int, int]]:
+    """The most frequent tags: name, id, images."""
+    counted = site.collection.distribution
+    if counted is None:
+        return []
+    kept = counted.kept(cut)
+    order = (-kept).argsort(kind="stable")[:_TOP_TAGS].tolist()
+    return [(site.tags[tag_id].name, tag_id, int(kept[tag_id])) for tag_id in order if kept[tag_id]]
+
+
+async def recount(request: Request) -> Response:
+    """`POST /recount`: count the collection anew."""
+    said = await fields(request)
+    await run_in_threadpool(site_of(request).collection.count)
+    return RedirectResponse(path_back(said), 303)

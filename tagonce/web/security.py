@@ -1,0 +1,131 @@
+"""Who may ask, and what an answer may do in a browser.
+
+loopback            any user of this machine may ask. A page of another host must not: its name could be made to
+resolve to 127.0.0.1 (DNS rebinding), so only names of this machine are answered
+anywhere else       a token is needed; whoever has it gets a cookie, and the token leaves the address
+everywhere          what changes something has to come from a page of ours (Origin, Sec-Fetch-Site); bodies are
+bounded; nothing is loaded from, sent to or framed by another host (Content-Security-Policy)
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp
+
+TOKEN = "token"  # noqa: S105 - the name of a parameter
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+SMALL_BODY = 64 * 1024
+"""Bytes. Only a picture to try may be larger."""
+
+_SAFE = {"GET", "HEAD"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # addresses hold searches, and before the first redirect a token
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_Next = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask."""
+
+    token: str | None = None
+    """None: whoever reaches us by a name of this machine."""
+    largest_body: int = SMALL_BODY
+    """Bytes of a picture to try."""
+    large_path: str = "/try"
+
+
+class Guard(BaseHTTPMiddleware):
+    """Lets in what `Access` says."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        super().__init__(app)
+        self._access = access
+
+    async def dispatch(self, request: Request, call_next: _Next) -> Response:
+        """Answer, or refuse in one sentence."""
+        response = self._refused(request)
+        if response is None:
+            response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    def _refused(self, request: Request) -> Response | None:
+        token = self._access.token
+        refusal = _of_another_name(request) if token is None else _without_token(request, token)
+        return refusal or (None if request.method in _SAFE else self._change_refused(request))
+
+    def _change_refused(self, request: Request) -> Response | None:
+        if not _is_ours(request):
+            return _refusal(403, "This did not come from a page of tagonce review.")
+        limit = self._access.largest_body if request.url.path == self._access.large_path else SMALL_BODY
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            return _refusal(411, "What is sent has to say how long it is.")
+        if int(length) > limit:
+            return _refusal(413, f"More than {limit:,} bytes are not taken here.")
+        return None
+
+
+def new_token() -> str:
+    """One that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+def _of_another_name(request: Request) -> Response | None:
+    if _host(request.headers.get("host", "")) in LOOPBACK:
+        return None
+    return _refusal(421, "This page answers to 127.0.0.1 and localhost. For other names, see --host.")
+
+
+def _without_token(request: Request, token: str) -> Response | None:
+    """None where the cookie is right."""
+    # Cookies do not know ports: two pages on one host would take each other's.
+    cookie = f"tagonce-{request.url.port or 0}"
+    if _same(request.cookies.get(cookie, ""), token):
+        return None
+    if not _same(request.query_params.get(TOKEN, ""), token):
+        return _refusal(403, "Open the address that `tagonce review` printed: it holds a token, and this one does not.")
+    left = urlencode([pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != TOKEN])
+    response = RedirectResponse(request.url.path + (f"?{left}" if left else ""), 303)
+    response.set_cookie(cookie, token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return response
+
+
+def _is_ours(request: Request) -> bool:
+    """Browsers send at least one of the two with what is posted; a page of another host cannot forge them."""
+    if site := request.headers.get("sec-fetch-site"):
+        return site == "same-origin"
+    origin = request.headers.get("origin", "")
+    return bool(origin) and urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _host(header: str) -> str:
+    """Without its port, and without the brackets of IPv6."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode(), other.encode())
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return PlainTextResponse(sentence + "\n", status)

@@ -1,0 +1,75 @@
+"""Serves the pages, until Ctrl-C or SIGTERM."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from db.errors import SettingsError
+from tagonce.web.app import create_app
+from tagonce.web.security import TOKEN, Access, new_token
+from tagonce.web.site import Site
+from tagonce.web.view import View
+
+_CONNECTIONS = 200
+"""More at once are answered with 503."""
+_GOODBYE_SECONDS = 3
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on.
+
+    Raises:
+        SettingsError: the address is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"Port {port} of {host} is not to be had: {os.strerror(error.errno or 0)}. Try another --port; 0 takes a "
+            "free one."
+        ) from error
+
+
+def serve(site: Site, listening: socket.socket, host: str, view: View, announce: Callable[[str], None]) -> None:
+    """Serve one model, and return when it is told to end.
+
+    Args:
+        host: that `listening` was made for.
+        view: what the first page shows.
+        announce: told the address, once there will be an answer.
+    """
+    config = site.settings
+    token = config.review_token or (None if is_loopback(host) else new_token())
+    app = create_app(site, Access(token, largest_body=config.max_bytes))
+    site.collection.count()
+    announce(_address(host, listening.getsockname()[1], view, token))
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # addresses hold searches
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_GOODBYE_SECONDS,
+        )
+    ).run(sockets=[listening])
+
+
+def is_loopback(host: str) -> bool:
+    """Reached by this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(host: str, port: int, view: View, token: str | None) -> str:
+    name = socket.gethostname() if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
+    address = f"http://{name}:{port}{view.address('/')}"
+    return address if token is None else f"{address}{'&' if '?' in address else '?'}{TOKEN}={token}"

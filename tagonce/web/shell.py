@@ -1,0 +1,55 @@
+"""What every page has around it: who looks, where else to go, where to return to."""
+
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from tagonce.web.site import Site
+from tagonce.web.view import View
+
+PAGES = (
+    ("/", "Gallery"),
+    ("/tags", "Tags"),
+    ("/compare", "Compare and save"),
+    ("/try", "Try an image"),
+    ("/overview", "Overview"),
+)
+REVIEWER = "tagonce-reviewer"
+"""The cookie that holds the name of the person who judges."""
+_MOST_FIELDS = 300
+
+
+def site_of(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+def reviewer(request: Request) -> str:
+    """The name that labels are kept under."""
+    return unquote(request.cookies.get(REVIEWER, "")) or site_of(request).reviewer
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """What a form without files says."""
+    async with request.form(max_files=0, max_fields=_MOST_FIELDS) as form:
+        return {name: str(value) for name, value in form.items()}
+
+
+def path_back(said: dict[str, str]) -> str:
+    """Where a form wants to return to: a page of ours, never another host."""
+    back = said.get("back", "")
+    return back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/"
+
+
+def shell(request: Request, view: View, here: str) -> dict[str, Any]:
+    """What `base.html` needs."""
+    site, url = site_of(request), request.url
+    return {
+        "view": view,
+        "pages": PAGES,
+        "here": here,
+        "back": f"{url.path}?{url.query}" if url.query else url.path,
+        "who": reviewer(request),
+        "model": site.model,
+    }

@@ -1,0 +1,180 @@
+"""What all pages share: the database, the model, and what is known of the whole collection."""
+
+import getpass
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from db import counts, distribution, models, sampling
+from db.database import Database
+from db.distribution import Distribution
+from db.errors import TagonceError
+from db.kept import Kept
+from db.models import Model
+from db.vocabulary import Vocabulary
+from tagonce.settings import Settings
+from tagonce.web.tagger import Tagger
+from tagonce.web.thumbnails import Thumbnails
+from tagonce.web.watch import Watch
+from workers.cache import cache_folder
+
+POOL = 10_000
+"""Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
+the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
+_POOL_SECONDS = 20.0
+"""A page waits so long for it."""
+_REMEMBERED = 64
+"""Samples, so that a slider does not read the same pictures again."""
+
+log = logging.getLogger(__name__)
+
+
+class Site:
+    """Threads share it.
+
+    Args:
+        reviewer: who judges, unless a person says another name.
+        command: what names the model and the database on a command line, with a space before it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        model: Model,
+        settings: Settings,
+        thumbnails: Thumbnails,
+        *,
+        reviewer: str = "",
+        command: str = "",
+    ) -> None:
+        self.database = database
+        self.model = model
+        self.settings = settings
+        self.thumbnails = thumbnails
+        self.reviewer = reviewer or login_name()
+        self.command = command
+        with self.read() as connection:
+            self.tags = models.tag_names(connection, model.id)
+        self.vocabulary = Vocabulary(self.tags)
+        self.folded_names = [tag.name.casefold().replace(" ", "_") for tag in self.tags]
+        self.categories = {
+            name: number for number, name in enumerate(dict.fromkeys(tag.category for tag in self.tags if tag.category))
+        }
+        """Numbers by name, in the model's order."""
+        self.collection = Collection(database, model)
+        self.watch = Watch(database, model)
+        self.tagger = Tagger(model, settings)
+        self._samples = _Remembered(_REMEMBERED)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self.database.read() as connection:
+            yield connection
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made for a key before, or is made now."""
+        return self._samples.get(key, make)
+
+
+class Collection:
+    """All images of the model, counted in the background: a page does not wait for it, and says so."""
+
+    def __init__(self, database: Database, model: Model) -> None:
+        self._database = database
+        self._model = model
+        self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
+        self._lock = threading.Lock()
+        self._has_pool = threading.Event()
+        self._pool: Kept | None = None
+        self.error: str | None = None
+        """Why it could not be counted."""
+        self.counting = False
+        self.counted = 0
+        """Images, while it is being counted."""
+        self.population = 0
+        """Images of the model, before they are counted in full."""
+        self.distribution: Distribution | None = distribution.load(self._file)
+        """As it was when it was last counted."""
+
+    @property
+    def pool(self) -> Kept | None:
+        """Images drawn at random, with all their scores; None when they took too long, or there are none."""
+        self._has_pool.wait(_POOL_SECONDS)
+        return self._pool
+
+    @property
+    def pool_at_once(self) -> Kept | None:
+        """The same without waiting."""
+        return self._pool
+
+    def count(self) -> None:
+        """Begin to count, unless that is going on."""
+        with self._lock:
+            if self.counting:
+                return
+            self.counting, self.counted, self.error = True, 0, None
+        threading.Thread(target=self._count, name="count", daemon=True).start()
+
+    def _count(self) -> None:
+        try:
+            with self._database.read() as connection:
+                self._database.without_time_limit(connection)
+                self.population = counts.predicted(connection, self._model.id)
+                ids = sampling.random_ids(connection, self._model, POOL, seed=1)
+                self._pool = sampling.load(connection, self._model, ids, self._model.floor)
+            self._has_pool.set()
+            with self._database.read() as connection:
+                self._database.without_time_limit(connection)
+                self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
+            self.distribution.save(self._file)
+        except (TagonceError, OSError) as error:
+            self.error = str(error)
+        except Exception:
+            log.exception("The collection could not be counted")
+            self.error = "Counting failed; the log of `tagonce review` says why."
+        finally:
+            self._has_pool.set()
+            self.counting = False
+
+    def _advance(self, images: int) -> None:
+        self.counted += images
+
+
+class _Remembered:
+    """A few results, the least recently asked for go. Threads share it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()  # without the lock: twice at worst
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
+def login_name() -> str:
+    """Of the user who runs this; `anonymous` where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "anonymous"
+
+
+def _place(database: Database) -> str:
+    """Another database is another collection."""
+    return hashlib.sha256(database.label.encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+// The pages work without this. It saves a click: what is moved is shown at once, and a part of a page is replaced
+// instead of all of it. Every answer is a whole page from the server, of which the part with the same id is taken.
+
+const PARTS = new DOMParser();
+
+async function ask(address, options) {
+  const answer = await fetch(address, { credentials: "same-origin", ...options });
+  return PARTS.parseFromString(await answer.text(), "text/html");
+}
+
+function replace(id, page) {
+  const fresh = page.getElementById(id);
+  const old = document.getElementById(id);
+  if (!fresh || !old) return false;
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const label = focused && focused.getAttribute("aria-label");
+  old.replaceWith(fresh);
+  if (label) fresh.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus();
+  return true;
+}
+
+// --- Forms that show what they say while it is being said. One question is under way at a time; what came meanwhile is
+// asked after it.
+
+function address(form) {
+  const said = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) if (value !== "") said.append(name, value);
+  return said.size ? `${form.action.split("?")[0]}?${said}` : form.action.split("?")[0];
+}
+
+// The shortest address of what is shown, where the page tells it.
+function shown(id) {
+  return document.getElementById(id).dataset.address;
+}
+
+function live(form) {
+  const id = form.dataset.live;
+  let asking = false;
+  let again = false;
+  const show = async () => {
+    if (asking) { again = true; return; }
+    asking = true;
+    document.getElementById(id).setAttribute("aria-busy", "true");
+    do {
+      again = false;
+      const where = address(form);
+      try {
+        const page = await ask(where);
+        if (!again && replace(id, page)) {
+          replace("top", page); // its links lead to what is shown now
+          history.replaceState(null, "", shown(id) ?? where);
+        }
+      } catch {
+        document.getElementById(id).prepend("The page does not answer. Is `tagonce review` still running? ");
+      }
+    } while (again);
+    asking = false;
+    document.getElementById(id).setAttribute("aria-busy", "false");
+  };
+  form.addEventListener("input", (event) => {
+    const control = event.target;
+    if ("reload" in control.dataset) { // another profile begins as it is
+      form.querySelectorAll(".slider [type=number]").forEach((number) => { number.value = ""; });
+      location.assign(address(form));
+      return;
+    }
+    const number = control.dataset.number ? document.getElementById(control.dataset.number) : control;
+    if (number !== control) number.value = control.value;
+    if (control.dataset.selects) document.getElementById(control.dataset.selects).checked = true;
+    if (number.type === "number") follow(form, number);
+    show();
+  });
+  form.addEventListener("submit", (event) => { event.preventDefault(); show(); });
+}
+
+// Categories without a threshold of their own go along with the one for all tags.
+function follow(form, number) {
+  const value = number.value || number.placeholder;
+  if (!value) return;
+  const range = form.querySelector(`[data-number="${CSS.escape(number.id)}"]`);
+  if (range) range.value = value;
+  if (number.name !== "t") return;
+  form.querySelectorAll(".slider[data-follows]").forEach((slider) => {
+    const [own, each] = [slider.querySelector("[type=number]"), slider.querySelector("[type=range]")];
+    own.placeholder = value;
+    if (own.value === "") each.value = value;
+  });
+}
+
+document.querySelectorAll("form[data-live]").forEach(live);
+
+// --- Right and wrong: the picture is replaced, and the page stays where it is.
+
+document.addEventListener("submit", async (event) => {
+  const id = event.target.dataset.part;
+  if (!id || !event.submitter) return;
+  event.preventDefault();
+  const said = new URLSearchParams(new FormData(event.target, event.submitter));
+  said.set("part", "1");
+  const page = await ask(event.target.action, { method: "POST", body: said });
+  if (!replace(id, page)) location.assign(event.target.querySelector("[name=back]").value);
+  for (const also of (event.target.dataset.also || "").split(" ").filter(Boolean))
+    replace(also, await ask(location.href));
+});
+
+// --- What goes on by itself: a page of progress, a count that is not finished.
+
+function refresh() {
+  const part = document.querySelector("[data-refresh]");
+  if (part) setTimeout(async () => {
+    try { if (!document.hidden) replace(part.id, await ask(location.href)); } catch { /* it may be back next time */ }
+    refresh();
+  }, 1000 * Number(part.dataset.refresh));
+}
+refresh();
+
+document.addEventListener("click", (event) => {
+  const step = event.target.closest("[data-step]");
+  if (!step) return;
+  const number = document.getElementById(step.dataset.step);
+  number.stepUp();
+  number.dispatchEvent(new Event("input", { bubbles: true }));
+});
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (!copy) return;
+  await navigator.clipboard?.writeText(copy.dataset.copy);
+  copy.textContent = "Copied";
+});
+
+// --- Keys, outside of fields: j and k go from picture to picture, y and n say right and wrong of the first tag.
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  const cards = [...document.querySelectorAll(".card")];
+  const at = cards.findIndex((card) => card.contains(document.activeElement));
+  const step = { j: 1, k: -1 }[event.key];
+  if (step && cards.length) {
+    const next = cards[Math.min(Math.max(at + step, 0), cards.length - 1)];
+    next.querySelector("a, button").focus();
+    next.scrollIntoView({ block: "nearest" });
+  }
+  const kind = { y: ".right", n: ".wrong" }[event.key];
+  if (kind && at >= 0) cards[at].querySelector(kind)?.click();
+});

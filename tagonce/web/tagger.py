@@ -1,0 +1,54 @@
+"""The model whose scores are stored, for one picture at a time."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from db.errors import SettingsError
+from db.models import Model
+from tagonce.settings import Settings
+from tagonce.wiring import find_spec_of, missing_for_worker, worker_options
+
+if TYPE_CHECKING:
+    from workers.decode import Decoder
+    from workers.infer import Inferencer
+
+
+class Tagger:
+    """The model of the stored scores, loaded when it is first asked for. Threads share it; one picture at a time."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._loaded: tuple[Decoder, Inferencer] | None = None
+
+    @property
+    def missing(self) -> str:
+        """What to install; empty when a model can run here."""
+        return ", ".join(missing_for_worker())
+
+    def probabilities(self, data: bytes) -> list[float]:
+        """(tags,) of a file.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            SettingsError, ModelError: the model cannot be loaded, or is not the one whose scores are stored.
+        """
+        with self._lock:
+            decoder, inferencer = self._loaded = self._loaded or self._load()
+            return inferencer.probabilities([decoder.decode(data)])[0].tolist()
+
+    def _load(self) -> "tuple[Decoder, Inferencer]":
+        from workers.decode import Decoder
+        from workers.infer import Inferencer
+
+        model, settings = self._model, self._settings
+        spec = find_spec_of(settings)
+        if spec.weights_sha256() != model.weights_sha256:
+            raise SettingsError(
+                f"The scores here are of {model.name} with weights {model.weights_sha256[:8]}; what TAGONCE_MODEL "
+                f"({settings.model}) names has others. Start `tagonce review` with TAGONCE_MODEL set to that model."
+            )
+        options = worker_options(settings, spec)
+        decoder = Decoder(spec, options.max_pixels, pixels_in_flight=options.max_pixels_in_flight)
+        return decoder, Inferencer(spec, options, floor=0)

@@ -1,0 +1,52 @@
+"""All tags: how often each is kept at the thresholds of the moment."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from db.policies import unknown_name
+from tagonce.web.changes import when_counted
+from tagonce.web.shell import shell, site_of
+from tagonce.web.site import Site
+from tagonce.web.templating import page
+from tagonce.web.view import View, thresholds_of
+
+MOST = 200
+"""Tags on the page."""
+
+
+def tags(request: Request) -> Response:
+    """`/tags?find=hair`: the most frequent tags, or those whose names hold a text."""
+    site, view = site_of(request), View.of(request.query_params)
+    find = request.query_params.get("find", "").strip()[:200]
+    with site.read() as connection:
+        thresholds = thresholds_of(connection, site.model, site.tags, view)
+    counted = site.collection.distribution
+    kept = None if counted is None else counted.kept(thresholds.cut)
+    found = matching(site, find)
+    if kept is not None:
+        found = sorted(found, key=lambda tag_id: (-kept[tag_id], tag_id))
+    rows = [
+        {
+            "tag_id": tag_id,
+            "tag": site.tags[tag_id],
+            "score": int(thresholds.cut.scores[tag_id]),
+            "kept": None if kept is None else int(kept[tag_id]),
+        }
+        for tag_id in found[:MOST]
+    ]
+    return page(
+        "tags.html",
+        **shell(request, view, "/tags"),
+        find=find,
+        rows=rows,
+        more=max(len(found) - MOST, 0),
+        images=counted.images if counted else 0,
+        counted=when_counted(site),
+        suggestion="" if found else unknown_name(find, site.vocabulary.names, "tag"),
+    )
+
+
+def matching(site: Site, find: str) -> list[int]:
+    """Tags whose names hold a text, as people type it; all of them for none."""
+    wanted = find.casefold().replace(" ", "_")
+    return [tag_id for tag_id, name in enumerate(site.folded_names) if name and wanted in name]

@@ -1,0 +1,58 @@
+"""HTML from templates. Everything that comes out of one is escaped, and has no control characters in it."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse
+
+from db.policies import to_threshold
+from db.scores import to_probability
+from producer.references import path_or_uri
+from tagonce.ui import printable
+
+
+@cache
+def environment() -> Environment:
+    """All templates, and how numbers and names are written in them."""
+    made = Environment(
+        loader=PackageLoader("tagonce.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    made.filters |= {
+        "name": _name,
+        "folder": _folder,
+        "number": lambda value: f"{value:,}",
+        "probability": lambda score: f"{to_probability(score):.4f}",
+        "threshold": lambda score: str(to_threshold(score)),
+        "share": lambda value: f"{value:.1%}",
+        "figure": lambda value: "–" if value is None or value != value else f"{value:.3f}",  # noqa: PLR0124, RUF001 - NaN
+    }
+    return made
+
+
+def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """An answer."""
+    return HTMLResponse(environment().get_template(template).render(values), status)
+
+
+def _shown(value: Any) -> Any:
+    """Names of files need not be text, and text may hold characters that turn the direction of what follows."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(printable(line) for line in value.split("\n"))
+    return value
+
+
+def _name(uri: str) -> str:
+    """The last part of what a person calls an image."""
+    return path_or_uri(uri).rpartition("/")[2] or uri
+
+
+def _folder(uri: str) -> str:
+    """What comes before it."""
+    return path_or_uri(uri).rpartition("/")[0]

@@ -1,0 +1,208 @@
+"""What a page's address says: which thresholds, which pictures. All of a page is in its address, so that one can go
+back, keep it as a bookmark and send it to somebody.
+
+    /?profile=mine@2&t=0.4&c.character=0.8&tag.cat=off&sample=search&q=cat -dog&seed=7
+
+The sliders change the profile, as `tagonce thresholds save --profile` does, and nothing is stored until it is saved.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import Connection
+from starlette.datastructures import QueryParams
+
+from db import profiles
+from db.errors import SettingsError, ThresholdError
+from db.models import Model, Tag
+from db.policies import Cut, Policy, resolve, to_cut, to_threshold
+from db.profiles import Profile
+
+THRESHOLD, CATEGORY, TAG = "t", "c.", "tag."
+SIZES = (12, 24, 48, 96)
+"""Pictures on a page."""
+MOST_CHANGES = 200
+"""Thresholds in an address. Servers take some thousand characters; what is more is saved as a profile."""
+LONGEST_QUERY = 2_000
+_SEEDS = 2**31
+_COMMAND_TAGS = 20
+"""A command line of more thresholds is not for people; it names a profile."""
+
+
+class Sample(StrEnum):
+    """Which pictures are shown."""
+
+    RANDOM = "random"
+    DIVERSE = "diverse"
+    NEAREST = "nearest"
+    SEARCH = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an address says."""
+
+    profile: str = ""
+    """`name` or `name@version`; empty for the model's own threshold."""
+    changes: Policy = field(default_factory=Policy)
+    """What was moved away from the profile."""
+    sample: Sample = Sample.RANDOM
+    query: str = ""
+    seed: int = 1
+    size: int = SIZES[1]
+
+    @classmethod
+    def of(cls, params: QueryParams) -> "View":
+        """Read an address.
+
+        Raises:
+            SettingsError, ThresholdError: it says something that cannot be.
+        """
+        query = params.get("q", "").strip()
+        if len(query) > LONGEST_QUERY:
+            raise SettingsError(f"A search has at most {LONGEST_QUERY:,} characters.")
+        said = params.get("sample", "")
+        if said and said not in list(Sample):
+            raise SettingsError(f"There is no sample {said[:40]!r}: say {', '.join(Sample)}.")
+        sample = Sample(said) if said else Sample.SEARCH if query else Sample.RANDOM
+        return cls(
+            profile=params.get("profile", "").strip(),
+            changes=_changes(params),
+            sample=sample,
+            query=query,
+            seed=_number(params, "seed", 1) % _SEEDS,
+            size=min(SIZES, key=lambda size: abs(size - _number(params, "size", SIZES[1]))),
+        )
+
+    def params(self, **changes: Any) -> dict[str, str]:
+        """As an address has them; what says nothing is left out.
+
+        Args:
+            changes: fields of a view that differ.
+        """
+        view = replace(self, **changes)
+        policy = view.changes
+        named = [(CATEGORY, policy.categories), (TAG, policy.tags)]
+        said = {
+            "profile": view.profile,
+            THRESHOLD: "" if policy.default is None else _text(policy.default),
+            **{prefix + name: _text(score) for prefix, scores in named for name, score in scores.items()},
+            "sample": "" if view.sample is Sample.RANDOM and not view.query else str(view.sample),
+            "q": view.query,
+            "seed": "" if view.seed == 1 else str(view.seed),
+            "size": "" if view.size == SIZES[1] else str(view.size),
+        }
+        return {name: value for name, value in said.items() if value}
+
+    def address(self, path: str = "/", **changes: Any) -> str:
+        """A link to this view, or to one that differs in some fields."""
+        params = self.params(**changes)
+        return f"{path}?{urlencode(params)}" if params else path
+
+    def without_tag(self, name: str) -> Policy:
+        """What is moved, but for this tag."""
+        return replace(self.changes, tags={tag: score for tag, score in self.changes.tags.items() if tag != name})
+
+    def with_tag(self, name: str, score: int) -> "View":
+        """The same with a threshold of its own for a tag."""
+        return replace(self, changes=self.changes.changed(Policy(tags={name: score})))
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a view comes to for a model."""
+
+    profile: Profile | None
+    base: Policy
+    """Of the profile."""
+    policy: Policy
+    """After what was moved."""
+    before: Cut
+    cut: Cut
+
+    @property
+    def moved(self) -> bool:
+        """Something is not as the profile has it."""
+        return self.policy != self.base
+
+    @property
+    def label(self) -> str:
+        """The profile in words."""
+        return self.profile.label if self.profile else "the model's own threshold"
+
+
+def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: View) -> Thresholds:
+    """Work out a view.
+
+    Raises:
+        ThresholdError: no such profile, tag or category; or a threshold below the floor.
+    """
+    profile = profiles.find(connection, model, view.profile) if view.profile else None
+    base = profile.policy if profile else Policy()
+    policy = base.changed(view.changes)
+    return Thresholds(profile, base, policy, resolve(model, tags, base), resolve(model, tags, policy))
+
+
+def export_command(view: View, thresholds: Thresholds, extra: str = "") -> str | None:
+    """The command line that keeps what the page shows; None where it would be too long, so that a profile is needed.
+
+    Args:
+        extra: what names model and database.
+    """
+    if not thresholds.moved:
+        said = f" --profile {shlex.quote(view.profile)}" if view.profile else ""
+    elif len(thresholds.policy.tags) > _COMMAND_TAGS:
+        return None
+    else:
+        said = _options(thresholds.policy)
+    return f"tagonce export --out captions{said}{extra}"
+
+
+def save_command(view: View, name: str, extra: str = "") -> str:
+    """The command line that saves what the page shows."""
+    base = f" --profile {shlex.quote(view.profile)}" if view.profile else ""
+    return f"tagonce thresholds save --name {shlex.quote(name)}{base}{_options(view.changes)}{extra}"
+
+
+def _options(policy: Policy) -> str:
+    words = [] if policy.default is None else [f"--threshold {to_threshold(policy.default)}"]
+    for option, scores in (("--category-threshold", policy.categories), ("--tag-threshold", policy.tags)):
+        words += [f"{option} {shlex.quote(f'{name}={to_threshold(score)}')}" for name, score in scores.items()]
+    words += [] if policy.top is None else [f"--top {policy.top}"]
+    words += ["--mcut"] if policy.mcut else []
+    return "".join(f" {word}" for word in words)
+
+
+def _changes(params: QueryParams) -> Policy:
+    said = [(name, value.strip()) for name, value in params.multi_items() if value.strip()]
+    if len(said) > MOST_CHANGES:
+        raise SettingsError(f"More than {MOST_CHANGES} thresholds in an address: save them as a profile.")
+    default = next((value for name, value in said if name == THRESHOLD), None)
+    return Policy(
+        default=None if default is None else to_cut(default),
+        categories=_named(said, CATEGORY),
+        tags=_named(said, TAG),
+    )
+
+
+def _named(said: list[tuple[str, str]], prefix: str) -> Mapping[str, int]:
+    found = [(name.removeprefix(prefix), value) for name, value in said if name.startswith(prefix)]
+    return {name: to_cut(value, what=f"The threshold of {name[:100]}") for name, value in found}
+
+
+def _text(score: int) -> str:
+    return str(to_threshold(score))
+
+
+def _number(params: QueryParams, name: str, default: int) -> int:
+    text = params.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        return abs(int(text[:12]))
+    except ValueError:
+        raise ThresholdError(f"{name} is a whole number, not {text[:40]!r}.") from None

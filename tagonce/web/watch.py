@@ -1,0 +1,73 @@
+"""How far a run is, as the database says it, and no more often than that costs."""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from db import counts, failures, labels, workers
+from db.counts import Progress
+from db.database import Database
+from db.errors import Reason
+from db.failures import Failed
+from db.labels import LabelCounts
+from db.models import Model
+from db.workers import Work, Worker, together
+
+LOOK_BACK = timedelta(minutes=2)
+_FAILURES = 24
+_FRESH_SECONDS = 2.0
+_COST_SHARE = 10
+"""Progress scans two tables: what took a second to count is shown for ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the database said at one moment."""
+
+    at: datetime
+    progress: Progress
+    workers: list[tuple[Worker, Work]]
+    failed: list[Failed]
+    labels: LabelCounts
+
+    @property
+    def work(self) -> Work | None:
+        """Of all workers together."""
+        return together([work for _, work in self.workers]) if self.workers else None
+
+
+class Watch:
+    """The latest look, taken anew no more often than it costs."""
+
+    def __init__(self, database: Database, model: Model) -> None:
+        self._database = database
+        self._model = model
+        self._lock = threading.Lock()
+        self._looks: dict[Reason | None, tuple[float, Look]] = {}
+
+    def look(self, reason: Reason | None) -> Look:
+        """What there is to see.
+
+        Args:
+            reason: of the failures to show; None for all.
+        """
+        with self._lock:
+            if reason in self._looks and time.monotonic() < self._looks[reason][0]:
+                return self._looks[reason][1]
+            begun = time.monotonic()
+            taken = self._take(reason)
+            cost = time.monotonic() - begun
+            self._looks[reason] = (time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost), taken)
+            return taken
+
+    def _take(self, reason: Reason | None) -> Look:
+        now, model = datetime.now(UTC), self._model
+        with self._database.read() as connection:
+            return Look(
+                now,
+                counts.progress(connection, model.id),
+                workers.seen_since(connection, model.id, now - LOOK_BACK),
+                failures.latest(connection, model.id, _FAILURES, reason=reason),
+                labels.counts(connection, model),
+            )

@@ -1,0 +1,236 @@
+"""The gallery in a real browser: what is shown at a threshold is what the database says."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from db.policies import Policy, to_cut
+from tests.fixtures.browser import Browsing
+from tests.fixtures.command import Outcome, script
+from tests.fixtures.review import Review, as_shown, settle, shown, tag
+
+CAT = "chelsea.png"
+
+
+def move(page: Page, name: str, value: str) -> None:
+    """Say a threshold, and wait until it is shown."""
+    page.locator(f'[name="{name}"]').fill(value)
+    settle(page)
+
+
+def move_slider(page: Page, label: str, value: str) -> None:
+    """The same by the slider."""
+    page.get_by_label(f"{label}, slider").fill(value)
+    settle(page)
+
+
+def exported(review: Review, folder: Path, *options: str) -> dict[str, dict[str, float]]:
+    """What `tagonce export` says: names of files to tags to probabilities."""
+    file = folder / "exported.jsonl"
+    command = ["export", "--format", "jsonl", "--out", str(file), "--overwrite", "--database", review.database_url]
+    subprocess.run([script(), *command, *options], check=True, capture_output=True)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return {Path(row["path"]).name: row["tags"] for row in rows}
+
+
+def test_the_cat_loses_the_right_tags_from_02_to_05(demo_review: Review, browsing: Browsing) -> None:
+    """In its picture's place stand exactly the tags whose stored scores reach the slider."""
+    page = browsing.page()
+    page.goto(demo_review.url("/"))
+    move(page, "t", "0.2")
+    loose = shown(page)
+    assert loose == as_shown(demo_review.kept(Policy(2_000)))
+    browsing.keep(page, "gallery-0.2")
+    move_slider(page, "all tags", "0.5")
+    strict = shown(page)
+    assert strict == as_shown(demo_review.kept(Policy(5_000)))
+
+    removed = loose[CAT].keys() - strict[CAT].keys()
+    assert {"cat", "animal"} <= strict[CAT].keys()
+    assert removed
+    assert removed == {tag for tag, probability in loose[CAT].items() if float(probability) < 0.5}
+    picture = page.locator(".card", has_text=CAT).locator("img")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.complete", arg=picture.element_handle())
+    assert picture.evaluate("image => image.naturalWidth") > 100
+    browsing.keep(page, "gallery-0.5")
+
+
+@pytest.mark.parametrize("threshold", ["0.2", "0.5", "0.01", "1", "0.355", "0.1234"])
+def test_the_bar_counts_what_changes_as_a_walk_over_all_scores_does(
+    demo_review: Review, browser_page: Page, threshold: str
+) -> None:
+    """From the model's own threshold, also where the counts of the collection are too coarse to tell."""
+    browser_page.goto(demo_review.url("/"))
+    move(browser_page, "t", threshold)
+    expected = demo_review.compared(Policy(), Policy(to_cut(threshold)))
+    bar = browser_page.locator("#change").inner_text()
+    assert f"{expected.changed} of {expected.images} images change" in bar
+    assert f"+{expected.gained.sum():,} and −{expected.lost.sum():,} tags" in bar  # noqa: RUF001 - as it is written
+    assert "about" not in bar
+
+
+def test_a_category_has_a_slider_of_its_own(demo_review: Review, browser_page: Page) -> None:
+    """It follows the one for all tags until it is moved, and goes back when its field is emptied."""
+    browser_page.goto(demo_review.url("/"))
+    browser_page.get_by_text("by category").click()
+    move(browser_page, "t", "0.3")
+    assert browser_page.get_by_label("group, slider").input_value() == "0.3"
+    move_slider(browser_page, "group", "0.8")
+    policy = Policy(3_000, categories={"group": 8_000})
+    assert shown(browser_page) == as_shown(demo_review.kept(policy))
+    expected = demo_review.compared(Policy(), policy)
+    assert f"{expected.changed} of {expected.images} images change" in browser_page.inner_text("#change")
+    move(browser_page, "c.group", "off" if browser_page.locator('[name="c.group"][type=text]').count() else "1")
+    move(browser_page, "c.group", "")
+    assert shown(browser_page) == as_shown(demo_review.kept(Policy(3_000)))
+
+
+def test_the_address_says_all_of_it(demo_review: Review, browsing: Browsing) -> None:
+    """Copied into another browser it shows the same, and so does going back to it."""
+    page = browsing.page()
+    page.goto(demo_review.url("/", sample="diverse", size=12))
+    page.get_by_text("by category").click()
+    move(page, "t", "0.25")
+    move(page, "c.leaf", "0.6")
+    before, bar = shown(page), page.inner_text("#change")
+    copied = page.url
+    assert "t=0.25" in copied
+
+    other = browsing.page()
+    other.goto(copied)
+    assert shown(other) == before
+    assert other.inner_text("#change") == bar
+    assert other.locator('[name="t"]').input_value() == "0.25"
+    assert other.get_by_label("leaf, slider").input_value() == "0.6"
+
+    page.locator(".chip a").first.click()
+    page.wait_for_url("**/tag/*")
+    page.go_back()
+    page.wait_for_url(copied)
+    assert shown(page) == before
+    assert page.locator('[name="t"]').input_value() == "0.25"
+    assert page.get_by_label("all tags, slider").input_value() == "0.25"
+    page.reload()
+    assert shown(page) == before
+
+
+def test_pictures_are_drawn_in_four_ways(demo_review: Review, browser_page: Page) -> None:
+    """Random ones are others with another seed; the nearest have tags at the line; a search finds what it does on the
+    command line.
+    """
+    browser_page.goto(demo_review.url("/", size=12))
+    first = shown(browser_page)
+    browser_page.get_by_role("link", name="Others").click()
+    browser_page.wait_for_url("**seed=2**")
+    assert shown(browser_page).keys() != first.keys()
+    for way in ("diverse", "nearest"):
+        browser_page.get_by_label(way, exact=True).check()
+        settle(browser_page)
+        assert len(shown(browser_page)) == 12
+        assert f"sample={way}" in browser_page.url
+    browser_page.get_by_role("searchbox").fill("cat:0.2 -dog:0.2")
+    settle(browser_page)
+    kept = demo_review.kept(Policy(2_000))
+    assert shown(browser_page).keys() == {name for name, tags in kept.items() if "cat" in tags and "dog" not in tags}
+    browser_page.get_by_role("searchbox").fill("kat")
+    settle(browser_page)
+    assert "kat" in browser_page.inner_text("main")
+
+
+@pytest.mark.parametrize("moved", [{"t": "0.2"}, {"t": "0.15", "c.group": "0.7", "c.leaf": "0.05"}])
+def test_the_command_line_that_is_shown_gives_what_is_shown(
+    demo_review: Review, browser_page: Page, tmp_path: Path, moved: dict[str, str]
+) -> None:
+    """Run as it stands, it writes captions of the same tags."""
+    browser_page.goto(demo_review.url("/"))
+    browser_page.get_by_text("by category").click()
+    for name, value in moved.items():
+        move(browser_page, name, value)
+    said = shlex.split(browser_page.locator(".command code").first.inner_text())
+    assert said[:2] == ["tagonce", "export"]
+    done = subprocess.run([script(), *said[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    captions = {file.stem: set(file.read_text().strip().split(", ")) - {""} for file in tmp_path.rglob("*.txt")}
+    on_page = {Path(name).stem: {tag.replace("_", " ") for tag in tags} for name, tags in shown(browser_page).items()}
+    assert {name: tags for name, tags in captions.items() if tags} == {n: tags for n, tags in on_page.items() if tags}
+
+
+def test_a_saved_profile_is_what_was_shown(demo_review: Review, browsing: Browsing, tmp_path: Path) -> None:
+    """Moved, compared, saved, moved again and saved as its second version; `export` keeps the same tags."""
+    page = browsing.page()
+    page.goto(demo_review.url("/"))
+    move(page, "t", "0.22")
+    page.get_by_role("link", name="Compare and save", exact=True).last.click()
+    page.wait_for_url("**/compare**")
+    expected = demo_review.compared(Policy(), Policy(2_200))
+    text = page.inner_text("main")
+    assert f"{expected.changed} of {expected.images} images change" in text
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert len(rows) == min(len(expected.by_change), 100)
+    browsing.keep(page, "compare")
+    page.get_by_label("save as").fill("by eye")
+    page.get_by_role("button", name="Save profile").click()
+    page.wait_for_url("**/?profile=by+eye%401**")
+    saved = shown(page)
+    assert saved == as_shown(demo_review.kept(Policy(2_200)))
+    assert as_shown(exported(demo_review, tmp_path, "--profile", "by eye@1")) == saved
+
+    move(page, "t", "0.6")
+    page.get_by_role("link", name="Compare and save", exact=True).last.click()
+    page.get_by_role("button", name="Save profile").click()
+    page.wait_for_url("**/?profile=by+eye%402**")
+    assert as_shown(exported(demo_review, tmp_path, "--profile", "by eye")) == shown(page)
+    assert page.get_by_label("profile").input_value() == "by eye@2"
+    page.get_by_label("profile").select_option("by eye@1")
+    page.wait_for_url("**profile=by+eye%401**")
+    assert shown(page) == saved
+
+
+def test_the_main_path_on_postgresql(
+    demo_photos: Path,
+    postgres_url: str,
+    start_review: Callable[..., Review],
+    browser_page: Page,
+    tmp_path: Path,
+) -> None:
+    """See the cat, move, save, export."""
+    tag(demo_photos, postgres_url)
+    review = start_review(postgres_url)
+    review.wait_until_counted()
+    browser_page.goto(review.opened)
+    move(browser_page, "t", "0.2")
+    assert shown(browser_page) == as_shown(review.kept(Policy(2_000)))
+    move(browser_page, "t", "0.5")
+    assert shown(browser_page) == as_shown(review.kept(Policy(5_000)))
+    expected = review.compared(Policy(), Policy(5_000))
+    assert f"{expected.changed} of {expected.images} images change" in browser_page.inner_text("#change")
+    browser_page.get_by_role("link", name="Compare and save", exact=True).last.click()
+    browser_page.get_by_role("button", name="Save profile").click()
+    browser_page.wait_for_url("**/?profile=mine%401**")
+    assert as_shown(exported(review, tmp_path, "--profile", "mine")) == shown(browser_page)
+    browser_page.locator(".card", has_text=CAT).get_by_label("cat is right").click()
+    expect(browser_page.get_by_label("cat is right")).to_have_attribute("aria-pressed", "true")
+    browser_page.locator(".card", has_text=CAT).get_by_role("link", name="cat", exact=True).click()
+    browser_page.wait_for_url("**/tag/**")
+    assert "1, 1 of them right" in browser_page.inner_text("#judged")
+
+
+def test_a_review_begins_where_it_is_told_to(
+    demo_review: Review, start_review: Callable[..., Review], browser_page: Page, tagonce: Callable[..., Outcome]
+) -> None:
+    """`--profile` and `--query` are in the address that is printed."""
+    save = ("thresholds", "save", "--name", "strict", "--threshold", "0.7", "--database", demo_review.database_url)
+    assert tagonce(*save).code == 0
+    review = start_review(demo_review.database_url, "--profile", "strict", "--query", "cat")
+    browser_page.goto(review.opened)
+    kept = demo_review.kept(Policy(7_000))
+    assert shown(browser_page) == as_shown({name: tags for name, tags in kept.items() if "cat" in tags})
+    wrong = tagonce("review", "--database", demo_review.database_url, "--profile", "strickt", "--port", "0")
+    assert wrong.code == 2
+    assert "strict" in wrong.err

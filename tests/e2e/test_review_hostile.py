@@ -1,0 +1,268 @@
+"""Names of files, tags, categories, profiles and people as strangers choose them, and files that are broken: nothing
+runs, nothing breaks out of its place, and the page stays usable.
+"""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+
+from db import images, labels, models, profiles, results
+from db.database import Database
+from db.errors import Reason
+from db.images import Reference
+from db.labels import Drawn
+from db.models import Tag
+from db.policies import Policy
+from db.results import Failure, Prediction
+from db.schema import images as image_table
+from db.scores import Scores
+from producer.references import file_uri
+from tests.fixtures import hostile
+from tests.fixtures.browser import WIDTHS, Browsing
+from tests.fixtures.command import script
+from tests.fixtures.review import Review, as_shown, settle, shown
+
+FLOOR = 100
+MARKUP = (
+    "<script>window.hit=1</script>",
+    '"><img src=x onerror=window.hit=1>',
+    "' onmouseover='window.hit=1' x='",
+    '" autofocus onfocus="window.hit=1" x="',
+    "</title></style></textarea><svg onload=window.hit=1>",
+    "javascript:window.hit=1",
+    "{{ 7 * 7 }}{% raw %}${7*7}",
+    "&lt;b&gt;&amp;&#39;&quot;",
+    "$(touch pwned)`touch pwned`;touch pwned;'\"; touch pwned #",
+    "a=b&c=d?e#f%20%00+g",
+)
+TEXTS = (
+    *MARKUP,
+    "\u202egnp.evil\u2066\u200f",
+    "漢字 ひらがな 🐈‍⬛",
+    "Z̷̛̳a̵͎͝l̶͕͌g̷̝̈o̸̥͒",
+    "x" * 400,
+    "-rf",
+    "off",
+    "cat:0.5 ~ -dog (",
+    "  two  spaces  ",
+    "new\nline\r\tand \x1b[31mred",
+)
+TAGS = (*(Tag(text, f"category {text}"[:200]) for text in TEXTS), Tag("plain", None), Tag("rare", "x"))
+FILES = (
+    *(text.replace("/", "⁄").encode()[:240] + b".png" for text in TEXTS),
+    b"latin \xe9\xff\xfe\x80.png",
+    "é".encode() * 125 + b"xy.png",
+    b"y" * 251 + b".png",
+)
+"""Names: some of 255 bytes, which is as many as a file system takes, and some that are no text."""
+
+
+def written(folder: Path) -> list[str]:
+    """The uris of whole pictures of hostile names, in a folder that has one, too."""
+    place = os.fsencode(folder / MARKUP[1].replace("/", "⁄"))
+    os.mkdir(place)
+    uris = []
+    for number, name in enumerate(FILES):
+        path = os.path.join(place, name)
+        with open(path, "wb") as file:
+            file.write(hostile.saved(hostile.picture(seed=number, size=(60, 40)), "png"))
+        uris.append(file_uri(os.fsdecode(path)))
+    return uris
+
+
+def broken(folder: Path) -> list[str]:
+    """The uris of what was a picture once."""
+    contents = {
+        "cut.png": hostile.saved(hostile.picture(size=(600, 400)), "png")[:500],
+        "empty.png": b"",
+        "page.png": b"<!doctype html><script>window.hit=1</script>",
+        "drawing.png": b'<svg xmlns="http://www.w3.org/2000/svg" onload="window.hit=1"><script>window.hit=1</script></svg>',
+        **{f"claims-{name}": data for name, data in hostile.claims().items()},
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.png").mkdir()
+    (folder / "secret.png").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "fifo.png")
+    names = [*contents, "folder.png", "secret.png", "fifo.png", "gone.png"]
+    return [
+        *(file_uri(str(folder / name)) for name in names),
+        "no-scheme",
+        "ftp://a/b.png",
+        "file:///",
+        "s3://",
+        "file://",
+    ]
+
+
+@pytest.fixture
+def review(database: Database, database_url: str, tmp_path: Path, start_review: Callable[..., Review]) -> Review:
+    """The page over all of it."""
+    uris = [*written(tmp_path), *broken(tmp_path)]
+    rng = np.random.default_rng(1)
+    with database.write() as connection:
+        model = models.register(
+            connection,
+            name=MARKUP[1],
+            weights_sha256="0" * 64,
+            spec={},
+            tag_list=TAGS,
+            floor=FLOOR,
+            default_threshold=3_500,
+        )
+        images.register(connection, [Reference(uri, "1", 10) for uri in uris], model.id)
+        rows = {row.uri: row for row in connection.execute(select(image_table))}
+        done, failed = [], []
+        for uri in uris:
+            row, values = rows[uri], np.sort(rng.integers(FLOOR, 10_001, len(TAGS), dtype=np.int16))
+            scores = Scores(rng.permutation(len(TAGS)).astype(np.int16), values)
+            done.append(Prediction(row.id, row.version, 1, 60, 40, "png", os.urandom(32), scores))
+        for uri in [f"s3://bucket/{text}" for text in MARKUP]:
+            images.register(connection, [Reference(uri, "1", 10)], model.id)
+        for row in connection.execute(select(image_table).where(image_table.c.uri.startswith("s3://bucket/"))):
+            failed.append(Failure(row.id, row.version, Reason.CORRUPT, f"detail {row.uri}"))
+        results.save(connection, model.id, done, failed)
+        for text in MARKUP[:4]:
+            profiles.save(connection, model, text.replace("@", ""), Policy(tags={TEXTS[0]: 5_000}), source=text)
+        labels.save(connection, model, done[0].image_id, 0, True, by=MARKUP[0], drawn=Drawn.RANDOM)
+    return start_review(database_url, "--reviewer", MARKUP[1], TAGONCE_ROOTS=str(tmp_path))
+
+
+def harmless(page: Page) -> None:
+    """Nothing of it became an element, an attribute or a script."""
+    page.wait_for_load_state("load")
+    assert page.evaluate("window.hit") is None
+    assert (
+        page.evaluate(
+            """() => [...document.querySelectorAll("*")].filter(one =>
+            [...one.attributes].some(each => each.name.startsWith("on") || each.name === "autofocus")
+            || /^(javascript|data|http):/i.test(one.getAttribute("href") ?? one.getAttribute("src") ?? "")
+            || one.matches("script:not([src='/static/review.js']), style, iframe, object, embed, base, svg svg")
+            || one.matches("img:not([src^='/thumb/'], [src^='/preview/'])")).map(one => one.outerHTML.slice(0, 200))"""
+        )
+        == []
+    )
+    assert page.evaluate("document.querySelector('main') !== null && document.querySelector('footer') !== null")
+
+
+def test_every_page_renders_what_strangers_wrote_as_text(review: Review, browsing: Browsing) -> None:
+    """Also narrow, where the longest name must not push anything out of the window."""
+    review.wait_until_counted()
+    page = browsing.page(WIDTHS[1])
+    paths = ["/?t=0.3&size=48", "/?size=48&sample=nearest", "/tags", "/compare?t=0.2", "/overview", "/try"]
+    paths += [f"/tag/{number}?t=0.5" for number in range(len(TAGS))]
+    with review.reading() as (connection, model, _):
+        ids = [row.id for row in connection.execute(select(image_table.c.id).order_by(image_table.c.id))]
+    paths += [f"/image/{one}" for one in ids[: len(FILES) + 25]]
+    for path in paths:
+        answer = page.goto(review.address + path)
+        assert answer
+        assert answer.status == 200, (path, page.inner_text("main"))
+        harmless(page)
+        wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide[0] <= wide[1], path
+    page.goto(review.url("/", **{"tag." + TEXTS[0]: "0.5", "c.category " + MARKUP[1]: "0.4", "profile": MARKUP[1]}))
+    harmless(page)
+    page.goto(review.url("/tags", find=MARKUP[1]))
+    harmless(page)
+    page.goto(review.url("/", q=MARKUP[1]))
+    harmless(page)
+    page.goto(review.url("/", t="0.3", size=48))
+    browsing.keep(page, "hostile")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_names_of_tags_arrive_as_they_are(review: Review, browser_page: Page) -> None:
+    """But for characters that would command the page's direction or a terminal."""
+    browser_page.goto(review.url("/", t="0.01", size=48))
+    expected = {"".join(one if one.isprintable() or one == "\n" else "?" for one in tag.name) for tag in TAGS}
+    found = {tag for tags in shown(browser_page).values() for tag in tags}
+    assert found == expected
+    assert len(shown(browser_page)) == len(review.kept(Policy(FLOOR)))
+
+
+def test_broken_files_have_a_picture_that_says_so(review: Review, browser_page: Page) -> None:
+    """And whole ones of hostile names have their own. What comes is made here: never a byte of the file."""
+    browser_page.goto(review.url("/", size=48))
+    browser_page.evaluate("document.querySelectorAll('img').forEach(one => one.loading = 'eager')")
+    browser_page.wait_for_function("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    with review.reading() as (connection, _, _):
+        rows = connection.execute(select(image_table.c.id, image_table.c.uri).order_by(image_table.c.id)).all()
+    kinds = {}
+    for row in rows[: len(FILES) + 25]:
+        for place in ("thumb", "preview"):
+            answer = review.ask(f"/{place}/{row.id}")
+            assert answer.status == 200
+            assert b"window.hit" not in answer.body
+            assert b"root:" not in answer.body
+            kinds[row.uri] = answer.headers["content-type"]
+            assert answer.headers["content-type"] in ("image/webp", "image/svg+xml")
+    whole = [uri for uri, kind in kinds.items() if kind == "image/webp"]
+    assert len(whole) == len(FILES)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("number", range(len(TEXTS)))
+def test_a_hostile_tag_is_moved_judged_and_saved(
+    review: Review, browsing: Browsing, tmp_path: Path, number: int
+) -> None:
+    """As any other; and the command line, given to a shell as it stands, does what it says and nothing else."""
+    name = TEXTS[number]
+    page = browsing.page()
+    page.goto(review.url(f"/tag/{number}"))
+    page.get_by_label("threshold, slider").fill("0.7")
+    settle(page)
+    page.keyboard.press("j")
+    page.keyboard.press("y")
+    expect(page.locator(".right[aria-pressed=true]").first).to_be_visible()
+    with review.reading() as (connection, model, _):
+        assert len(labels.of_tag(connection, model, number)) >= 1
+    page.get_by_role("link", name="Gallery").click()
+    page.wait_for_url("**/?tag.**")
+    page.locator("[name=size]").select_option("48")
+    settle(page)
+    page.reload()
+    policy = Policy(tags={name: 7_000})
+    on_page = shown(page)
+    assert len(on_page) == len(review.kept(policy))
+    assert sorted(map(len, on_page.values())) == sorted(map(len, as_shown(review.kept(policy)).values()))
+
+    command = page.locator(".command code").first.text_content() or ""
+    done = subprocess.run(
+        ["sh", "-c", command.replace("tagonce", shlex.quote(script()), 1) + " --format jsonl --out tags.jsonl"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("pwned"))
+    lines = (tmp_path / "tags.jsonl").read_text().splitlines()
+    assert len(lines) == len(on_page)
+
+    page.get_by_role("link", name="Compare and save", exact=True).last.click()
+    page.get_by_label("save as").fill(MARKUP[2])
+    page.get_by_role("button", name="Save profile").click()
+    page.wait_for_url("**/?profile=**")
+    harmless(page)
+    with review.reading() as (connection, model, _):
+        assert profiles.find(connection, model, MARKUP[2]).policy == policy
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_name_of_a_person_is_text(review: Review, browser_page: Page) -> None:
+    browser_page.goto(review.url("/"))
+    assert browser_page.get_by_label("judging as").input_value() == MARKUP[1]
+    for name in (*MARKUP, "漢字 🐈"):
+        browser_page.get_by_label("judging as").fill(name)
+        browser_page.get_by_role("button", name="Set").click()
+        browser_page.wait_for_load_state("load")
+        assert browser_page.get_by_label("judging as").input_value() == name
+        harmless(browser_page)

@@ -1,0 +1,151 @@
+"""The precision that labels of a tag stand for: intervals against scipy, counts against scikit-learn, and coverage."""
+
+from math import isnan
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_score
+
+from db.judging.calibration import By, Goal, best
+from db.judging.precision import Estimate, confusion_of, precision_at, wilson
+from db.labels import NOT_STORED, TagLabels
+from db.scores import SCALE
+
+LINE = 4000
+Collection = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+"""Scores, and whether the tag is right."""
+
+
+def labelled(*pairs: tuple[int, bool]) -> TagLabels:
+    """From (score, right)."""
+    scores, right = zip(*pairs, strict=True) if pairs else ((), ())
+    return TagLabels(np.arange(len(pairs)), np.array(scores, np.int16), np.array(right, bool))
+
+
+some_labels = st.lists(
+    st.tuples(st.sampled_from([NOT_STORED, 100, 3999, LINE, 4001, SCALE]) | st.integers(100, SCALE), st.booleans()),
+    max_size=30,
+)
+
+
+@given(st.integers(1, 400), st.data())
+def test_the_interval_is_scipys(trials: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, trials))
+    expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(some_labels)
+def test_labels_below_the_line_say_nothing_of_the_precision(pairs: list[tuple[int, bool]]) -> None:
+    found = precision_at(labelled(*pairs), LINE)
+    above = [right for score, right in pairs if score >= LINE]
+    assert (found.judged, found.right) == (len(above), sum(above))
+    assert (found.low, found.high) == wilson(sum(above), len(above))
+    if above:
+        assert found.value == pytest.approx(sum(above) / len(above))
+        assert found.low <= found.value <= found.high
+    else:
+        assert isnan(found.value)
+        assert (found.low, found.high) == (0, 1)
+
+
+@given(some_labels, st.sampled_from([1, 20, 33, 1000]), st.data())
+def test_any_histogram_gives_a_share_within_its_interval(
+    pairs: list[tuple[int, bool]], bins: int, data: st.DataObject
+) -> None:
+    """With empty bins, with labels where it has no image, and with none at all."""
+    filled = data.draw(st.dictionaries(st.integers(0, bins - 1), st.integers(1, 10**7), max_size=8))
+    found = precision_at(labelled(*pairs), LINE, [filled.get(number, 0) for number in range(bins)])
+    assert 0 <= found.low <= found.high <= 1
+    if found.judged:
+        assert found.low - 1e-12 <= found.value <= found.high + 1e-12
+        if found.right in {0, found.judged}:
+            assert found.value == pytest.approx(found.right / found.judged)
+
+
+def test_each_stratum_counts_by_its_images() -> None:
+    """Four labels near the line, one right; two far above, both right; nine tenths of the images are up there."""
+    labels = labelled((4010, True), (4020, False), (4030, False), (4040, False), (9010, True), (9020, True))
+    histogram = [0] * 20
+    histogram[0], histogram[8], histogram[18] = 10**6, 100, 900
+    found = precision_at(labels, LINE, histogram)
+    assert found.value == pytest.approx(0.1 * 0.25 + 0.9)
+    effective = 1 / (0.1**2 / 4 + 0.9**2 / 2)
+    assert (found.low, found.high) == pytest.approx(wilson(found.value * effective, effective))
+    # Images between the two belong to the nearest labels; a line in the middle of a bin takes half of it.
+    histogram[9], histogram[17] = 50, 50
+    assert precision_at(labels, LINE, histogram).value == pytest.approx((150 * 0.25 + 950) / 1100)
+    upper = labelled((4300, False), (9300, True))
+    assert precision_at(upper, 4250, histogram).value == pytest.approx((50 + 900) / (50 + 50 + 50 + 900))
+
+
+def test_with_equal_weights_it_is_the_plain_share() -> None:
+    labels = labelled(*((4000 + 500 * number + 10, number % 3 > 0) for number in range(12)))
+    plain, stratified = (precision_at(labels, LINE, histogram) for histogram in (None, [7] * 20))
+    assert (stratified.value, stratified.low, stratified.high) == pytest.approx((plain.value, plain.low, plain.high))
+
+
+@pytest.fixture(scope="module")
+def collection() -> Collection:
+    """100,000 images: scores heaped near 0 and near 1, right the more often the higher they are."""
+    rng = np.random.default_rng(1)
+    probabilities = np.concatenate([rng.beta(0.5, 3, 50_000), rng.beta(5, 1.2, 50_000)])
+    scores = np.clip(np.floor(probabilities * SCALE).astype(np.int64), 100, SCALE)
+    return scores, rng.random(scores.size) < np.clip(scores / SCALE * 1.1 - 0.05, 0, 1) ** 1.5
+
+
+@pytest.mark.parametrize("near", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("number", [20, 100])
+def test_the_interval_holds_the_precision_of_the_collection(collection: Collection, near: float, number: int) -> None:
+    """In about 95 of 100 drawings or more, however many pictures are from the line. The plain one does not."""
+    scores, right = collection
+    above = np.flatnonzero(scores >= LINE)
+    line = above[scores[above] < LINE + 300]
+    histogram = np.bincount(np.minimum(scores // 10, 999), minlength=1000).tolist()
+    precision = right[above].mean()
+    rng = np.random.default_rng(2)
+
+    def covered(found: list[Estimate]) -> float:
+        return float(np.mean([one.low <= precision <= one.high for one in found]))
+
+    stratified, plain = [], []
+    for _ in range(500):
+        ids = np.concatenate(
+            [rng.choice(line, round(near * number), False), rng.choice(above, round((1 - near) * number), False)]
+        )
+        labels = TagLabels(ids, scores[ids].astype(np.int16), right[ids])
+        stratified.append(precision_at(labels, LINE, histogram))
+        plain.append(precision_at(labels, LINE))
+    assert covered(stratified) >= 0.93
+    assert np.mean([one.value for one in stratified]) == pytest.approx(precision, abs=0.03)
+    if near:
+        assert np.mean([one.value for one in plain]) < precision - 0.2
+        assert covered(plain) < 0.3
+    else:
+        assert covered(plain) >= 0.92
+
+
+@given(some_labels)
+def test_the_confusion_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
+    thresholds = [100, LINE, SCALE]
+    found = confusion_of(labelled(*pairs), thresholds)
+    assert found.tp.shape == found.fp.shape == found.fn.shape == found.tn.shape == (1, 3)
+    scores, right = np.array([score for score, _ in pairs]), np.array([one for _, one in pairs], bool)
+    for place, threshold in enumerate(thresholds):
+        expected = confusion_matrix(right, scores >= threshold, labels=[False, True]) if pairs else np.zeros((2, 2))
+        ours = [[found.tn[0, place], found.fp[0, place]], [found.fn[0, place], found.tp[0, place]]]
+        np.testing.assert_array_equal(ours, expected)
+        assert found.precision[0, place] == pytest.approx(
+            precision_score(right, scores >= threshold, zero_division=0) if pairs else 0
+        )
+
+
+def test_the_best_threshold_is_found_from_it() -> None:
+    labels = labelled((6000, True), (6000, True), (2000, False), (NOT_STORED, False))
+    thresholds = list(range(100, SCALE + 1, 10))
+    (place,), (reached,) = best(confusion_of(labels, thresholds), Goal(By.INFORMEDNESS))
+    assert (thresholds[place], bool(reached)) == (4000, True)
