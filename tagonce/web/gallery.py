@@ -76,9 +76,7 @@ def gallery(request: Request) -> Response:
         floor=to_probability(site.model.floor),
         default=_default_slider(view, thresholds, own),
         categories=_category_sliders(site, view, thresholds),
-        tag_changes=[
-            Slider(TAG + name, name, str(to_threshold(score)), "") for name, score in view.changes.tags.items()
-        ],
+        tag_changes=_tag_sliders(view),
         samples=_SAMPLES.items(),
         sizes=SIZES,
         nothing=Policy(),

@@ -1,8 +1,6 @@
 """One image: large, with everything that is stored of it; and its pictures."""
 
-from typing import Any
-
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -47,9 +45,9 @@ def preview(request: Request) -> Response:
 def _picture(request: Request) -> Response:
     site = site_of(request)
     image_id = request.path_params["image_id"]
-    row = _row(site, image_id)
+    uri, version = _reference(site, image_id)
     try:
-        data = site.thumbnails.get(image_id, row.uri, row.version)
+        data = site.thumbnails.get(image_id, uri, version)
     except ImageError as error:
         return _placeholder(str(error.reason))
     except TagonceError as error:
@@ -57,13 +55,13 @@ def _picture(request: Request) -> Response:
     return Response(data, media_type="image/webp", headers={"Cache-Control": _KEEP})
 
 
-def _row(site: Site, image_id: int) -> Row[Any]:
-    """Reference and version."""
+def _reference(site: Site, image_id: int) -> tuple[str, str]:
+    """Where an image is, and the version of it that is known."""
     with site.read() as connection:
         row = connection.execute(select(images.c.uri, images.c.version).where(images.c.id == image_id)).first()
     if row is None:
         raise HTTPException(404, f"There is no image {image_id}.")
-    return row
+    return row.uri, row.version
 
 
 def _placeholder(words: str, detail: str = "") -> Response:

@@ -139,10 +139,10 @@ def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: S
         above, below = sampling.around(connection, model, tag_id, line, _PICTURES, site.collection.distribution)
         found = [("Just above: these have the tag", above), ("Just below: these do not", below)]
     elif show is Show.ABOVE:
-        drawn = sampling.with_tag(connection, model, tag_id, score, SCALE + 1, _DRAWN, seed)
+        drawn = sampling.with_tag(connection, model, tag_id, score, NEVER, _DRAWN, seed)
         found = [("Drawn at random from what has the tag", drawn)]
     else:
-        drawn = sampling.with_tag(connection, model, tag_id, floor, min(score, SCALE + 1), _DRAWN, seed)
+        drawn = sampling.with_tag(connection, model, tag_id, floor, min(score, NEVER), _DRAWN, seed)
         found = [("Drawn at random from what does not have it, and has a score", drawn)]
     said = verdicts(site, connection, [hit.image_id for _, hits in found for hit in hits], by)
     return [Strip(title, [picture_of(site, hit, tag_id, score, said) for hit in hits]) for title, hits in found]
