@@ -7,7 +7,7 @@ score = 10000 * exp(-4.6 * u ** 0.6), what lies below 0.01 cut off: 191 tags an 
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -95,15 +95,19 @@ def uri(number: int) -> str:
     return f"s3://booru/original/{md5[:2]}/{md5[2:4]}/{md5}.jpg"
 
 
-def register(database: Database) -> Model:
-    """The model that all these scores are of."""
+def register(database: Database, categories: Sequence[str] = ("general",)) -> Model:
+    """The model that all these scores are of.
+
+    Args:
+        categories: taken in turn by its tags.
+    """
     with database.write() as connection:
         return models.register(
             connection,
             name="synthetic",
             weights_sha256="0" * 64,
             spec={},
-            tag_list=[Tag(name, "general") for name in names()],
+            tag_list=[Tag(*pair) for pair in zip(names(), itertools.cycle(categories))],
             floor=FLOOR,
             default_threshold=DEFAULT_THRESHOLD,
         )

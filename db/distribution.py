@@ -52,7 +52,7 @@ class Distribution:
     categories: Int16Array
     """(tags,) the number of each tag's category."""
     unchanged: Int64Array
-    """(1 + categories, `gaps.WIDTH`, `gaps.WIDTH`) the tables of all tags and of each category, see `db.gaps`."""
+    """(tables, `gaps.WIDTH`, `gaps.WIDTH`) the tables of all tags and of each category, as `db.gaps` makes them."""
 
     def can_tell(self, cut: Cut) -> bool:
         """`kept`, `gained_lost` and `assignments` are exact: thresholds alone, multiples of 0.001 or the floor."""
@@ -126,7 +126,7 @@ class Distribution:
             return 0
         category = int(self.categories[moved[0]])
         whole = concerned[self.categories[concerned] == category]
-        return 1 + category if np.array_equal(moved, whole) else None
+        return 1 + category if category < gaps.MOST_CATEGORIES and np.array_equal(moved, whole) else None
 
     def _reaching(self, scores: Int16Array) -> Int64Array:
         counts = self.reaching[np.arange(scores.size), np.minimum(scores // STEP, CELLS - 1)]

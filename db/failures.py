@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
 from db.schema import failures, images
@@ -19,6 +19,28 @@ class Failed:
     detail: str
     attempts: int
     failed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image, to be looked at."""
+
+    uri: str
+    version: str
+    has_crashed: bool
+    """A worker died over it, of whatever model: whoever opens it may die, too."""
+
+
+def reference(connection: Connection, image_id: int) -> Reference | None:
+    """Where an image is; None where there is none of that id."""
+    crashed = (
+        exists()
+        .where(failures.c.image_id == images.c.id, failures.c.image_version == images.c.version)
+        .where(failures.c.reason == Reason.CRASHED)
+    )
+    query = select(images.c.uri, images.c.version, crashed).where(images.c.id == image_id)
+    row = connection.execute(query).first()
+    return None if row is None else Reference(*row)
 
 
 def latest(connection: Connection, model_id: int, limit: int, *, reason: Reason | None = None) -> list[Failed]:

@@ -26,6 +26,9 @@ LEVELS = SCALE // STEP + 1
 WIDTH = LEVELS + 2
 """Rows of a table: the levels, and a sentinel at either end."""
 
+MOST_CATEGORIES = 50
+"""Those with higher numbers have no table of their own: the memory for counting grows with them."""
+
 _ALL = 0
 """The table of all tags."""
 _SHIFT = 7
@@ -33,15 +36,15 @@ _SHIFT = 7
 
 
 class GapCounter:
-    """Fills the table of all tags, which is the first one, and that of each category.
+    """Fills the table of all tags, which is the first one, and that of each category, one for the rest of them.
 
     Args:
         categories: (tags,) the number of each tag's category, from 0.
     """
 
     def __init__(self, categories: Int16Array) -> None:
-        self._categories = categories
-        self._tables = int(categories.max(initial=0)) + 2
+        self._categories = np.minimum(categories, MOST_CATEGORIES).astype(np.int64)
+        self._tables = int(self._categories.max(initial=0)) + 2
         self._pairs = np.zeros(self._tables * WIDTH * WIDTH, dtype=np.int64)
 
     def add(self, batch: Kept) -> None:
@@ -50,7 +53,7 @@ class GapCounter:
         present = np.zeros((self._tables, images << _SHIFT), dtype=np.bool_)
         places = (batch.rows << _SHIFT) + (batch.scores // STEP + 1)
         if self._tables > _ALL + 2:
-            places += self._categories[batch.tag_ids].astype(np.int64) * (images << _SHIFT)
+            places += self._categories[batch.tag_ids] * (images << _SHIFT)
         present[_ALL + 1 :].reshape(-1)[places] = True
         present[_ALL + 1 :].any(axis=0, out=present[_ALL])
         ends = present.reshape(self._tables, images, 1 << _SHIFT)

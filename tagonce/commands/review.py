@@ -37,6 +37,8 @@ def command(
 
     Example: tagonce review --profile mine --query 'cat ~ dog'
     """
+    from db.search.query import parse
+    from tagonce.policy_options import uri_prefix
     from tagonce.wiring import need_web_extra, stored, stored_model
 
     need_web_extra()
@@ -52,10 +54,14 @@ def command(
         with opened.read() as connection:
             row = stored_model(connection, model)
         opened.limit_statements(_SECONDS)
-        words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", database)) if said]
+        # On the page, for everybody who opens it: without a password.
+        place = opened.label if database and opened.dialect == "postgresql" else database
+        words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", place)) if said]
         site = Site(opened, row, config, open_thumbnails(config), reviewer=reviewer or "", command="".join(words))
         with site.read() as connection:
-            thresholds_of(connection, row, site.tags, view)
+            thresholds = thresholds_of(connection, row, site.tags, view)
+            if query:
+                parse(query, row, site.tags, thresholds.before, prefix_of=uri_prefix)
 
         def announce(address: str) -> None:
             ui.errors.print(f"Reviewing {row.label}. Ctrl-C ends it.", markup=False)

@@ -76,7 +76,7 @@ def gallery(request: Request) -> Response:
         floor=to_probability(site.model.floor),
         default=_default_slider(view, thresholds, own),
         categories=_category_sliders(site, view, thresholds),
-        tag_changes=_tag_sliders(view),
+        tag_changes=_tag_sliders(site, view, thresholds),
         samples=_SAMPLES.items(),
         sizes=SIZES,
         nothing=Policy(),
@@ -166,3 +166,12 @@ def _category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Sl
             )
         )
     return sliders
+
+
+def _tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """Tags that were moved on their own pages."""
+    before = dict(zip((tag.name for tag in site.tags), thresholds.before.scores.tolist(), strict=True))
+    return [
+        Slider(TAG + name, name, str(to_threshold(score)), str(to_threshold(before[name])))
+        for name, score in view.changes.tags.items()
+    ]

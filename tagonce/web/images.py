@@ -1,20 +1,24 @@
 """One image: large, with everything that is stored of it; and its pictures."""
 
-from sqlalchemy import select
+import logging
+
+from anyio import to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from db import failures
 from db.errors import ImageError, TagonceError
-from db.schema import images
 from tagonce.web.cards import cards_of, verdicts
 from tagonce.web.gallery import load
 from tagonce.web.shell import reviewer, shell, site_of
-from tagonce.web.site import Site
 from tagonce.web.templating import environment, page
+from tagonce.web.thumbnails import PREVIEW_SIZE, SIZE
 from tagonce.web.view import View, thresholds_of
 
 _KEEP = "private, max-age=600"
+
+log = logging.getLogger(__name__)
 
 
 def image(request: Request) -> Response:
@@ -32,36 +36,37 @@ def image(request: Request) -> Response:
     return page("image.html", **shell(request, view, ""), card=card, thresholds=thresholds)
 
 
-def thumbnail(request: Request) -> Response:
+async def thumbnail(request: Request) -> Response:
     """`/thumb/{image_id}`"""
-    return _picture(request)
+    return await _in_a_thread(request, SIZE)
 
 
-def preview(request: Request) -> Response:
+async def preview(request: Request) -> Response:
     """`/preview/{image_id}`: the same, larger."""
-    return _picture(request)
+    return await _in_a_thread(request, PREVIEW_SIZE)
 
 
-def _picture(request: Request) -> Response:
-    site = site_of(request)
-    image_id = request.path_params["image_id"]
-    uri, version = _reference(site, image_id)
-    try:
-        data = site.thumbnails.get(image_id, uri, version)
-    except ImageError as error:
-        return _placeholder(str(error.reason))
-    except TagonceError as error:
-        return _placeholder("not to be had now", str(error))
-    return Response(data, media_type="image/webp", headers={"Cache-Control": _KEEP})
+async def _in_a_thread(request: Request, side: int) -> Response:
+    """Of those for pictures alone: a storage that hangs for minutes shall not keep the pages waiting."""
+    return await to_thread.run_sync(_picture, request, side, limiter=site_of(request).pictures)
 
 
-def _reference(site: Site, image_id: int) -> tuple[str, str]:
-    """Where an image is, and the version of it that is known."""
+def _picture(request: Request, side: int) -> Response:
+    site, image_id = site_of(request), request.path_params["image_id"]
     with site.read() as connection:
-        row = connection.execute(select(images.c.uri, images.c.version).where(images.c.id == image_id)).first()
-    if row is None:
+        found = failures.reference(connection, image_id)
+    if found is None:
         raise HTTPException(404, f"There is no image {image_id}.")
-    return row.uri, row.version
+    if found.has_crashed:
+        return _placeholder("crashed a worker", "It is not opened here: it would take this page along.")
+    try:
+        data = site.thumbnails.get(image_id, found.uri, found.version, side=side)
+    except ImageError as error:
+        return _placeholder(str(error.reason), error.detail)
+    except TagonceError as error:
+        log.warning("image %d has no thumbnail now: %s", image_id, error)
+        return _placeholder("not to be had now", "The storage does not answer, or refuses us: the log says why.")
+    return Response(data, media_type="image/webp", headers={"Cache-Control": _KEEP})
 
 
 def _placeholder(words: str, detail: str = "") -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from anyio import CapacityLimiter
 from sqlalchemy import Connection
 
 from db import counts, distribution, models, sampling
@@ -29,6 +30,7 @@ POOL = 10_000
 the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
 _POOL_SECONDS = 20.0
 """A page waits so long for it."""
+_PICTURES = 32
 _REMEMBERED = 64
 """Samples, so that a slider does not read the same pictures again."""
 
@@ -70,6 +72,8 @@ class Site:
         self.collection = Collection(database, model)
         self.watch = Watch(database, model)
         self.tagger = Tagger(model, settings)
+        self.pictures = CapacityLimiter(_PICTURES)
+        """Threads that make and send pictures."""
         self._samples = _Remembered(_REMEMBERED)
 
     @contextmanager
@@ -91,6 +95,8 @@ class Collection:
         self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
         self._lock = threading.Lock()
         self._has_pool = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
         self._pool: Kept | None = None
         self.error: str | None = None
         """Why it could not be counted."""
@@ -119,7 +125,12 @@ class Collection:
             if self.counting:
                 return
             self.counting, self.counted, self.error = True, 0, None
+            self._idle.clear()
         threading.Thread(target=self._count, name="count", daemon=True).start()
+
+    def wait(self) -> None:
+        """Until what was begun is counted."""
+        self._idle.wait()
 
     def _count(self) -> None:
         try:
@@ -141,6 +152,7 @@ class Collection:
         finally:
             self._has_pool.set()
             self.counting = False
+            self._idle.set()
 
     def _advance(self, images: int) -> None:
         self.counted += images

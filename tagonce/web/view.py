@@ -19,8 +19,9 @@ from starlette.datastructures import QueryParams
 from db import profiles
 from db.errors import SettingsError, ThresholdError
 from db.models import Model, Tag
-from db.policies import Cut, Policy, resolve, to_cut, to_threshold
+from db.policies import NEVER, Cut, Policy, resolve, to_cut, to_threshold
 from db.profiles import Profile
+from db.scores import to_score
 
 THRESHOLD, CATEGORY, TAG = "t", "c.", "tag."
 SIZES = (12, 24, 48, 96)
@@ -155,8 +156,8 @@ def export_command(view: View, thresholds: Thresholds, extra: str = "") -> str |
     """
     if not thresholds.moved:
         said = f" --profile {shlex.quote(view.profile)}" if view.profile else ""
-    elif len(thresholds.policy.tags) > _COMMAND_TAGS:
-        return None
+    elif len(thresholds.policy.tags) > _COMMAND_TAGS or thresholds.policy.default == NEVER:
+        return None  # --threshold is a number
     else:
         said = _options(thresholds.policy)
     return f"tagonce export --out captions{said}{extra}"
@@ -183,7 +184,7 @@ def _changes(params: QueryParams) -> Policy:
         raise SettingsError(f"More than {MOST_CHANGES} thresholds in an address: save them as a profile.")
     default = next((value for name, value in said if name == THRESHOLD), None)
     return Policy(
-        default=None if default is None else to_cut(default),
+        default=None if default is None else to_score(default),
         categories=_named(said, CATEGORY),
         tags=_named(said, TAG),
     )

@@ -202,10 +202,11 @@ def test_a_picture_is_tried_by_the_model(
 ) -> None:
     """What `tagonce predict` says of it; what is no picture is said to be none."""
     page = browsing.page()
+    page.set_default_timeout(120_000)  # the model is loaded
     page.goto(demo_review.url("/try", t="0.2"))
     page.set_input_files("input[type=file]", demo_photos / "chelsea.png")
     page.get_by_role("button", name="Tag it").click()
-    page.wait_for_selector("tbody", timeout=60_000)
+    page.wait_for_selector("tbody")
     rows = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
     said = tagonce("predict", demo_photos / "chelsea.png", "--model", "demo", "--json", TAGONCE_MODEL="demo")
     tags = json.loads(said.out.splitlines()[0])["tags"]

@@ -91,6 +91,21 @@ def test_what_moves_together_is_told(database: Database, model: Model, one: Poli
     assert counted(database, model).changed_images(first, second) == walked.changed
 
 
+def test_more_categories_than_there_are_tables_for(
+    database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first ones are told, and of all tags."""
+    monkeypatch.setattr("db.gaps.MOST_CATEGORIES", 1)
+    store(database, model, URIS, [{1: 4000, 3: 4000}, {0: 4000, 2: 4000}, {0: 4000}, {0: 9000}, {3: 9000}])
+    found = counted(database, model)
+    before = resolve(model, TAGS, Policy(3500, {"general": 3500}))
+    first, second, both = (
+        resolve(model, TAGS, Policy(default, {"general": general}))
+        for default, general in ((5000, 3500), (3500, 5000), (5000, 5000))
+    )
+    assert [found.changed_images(before, cut) for cut in (first, second, both)] == [2, None, 3]
+
+
 @pytest.mark.parametrize(
     "other",
     [Policy(3550), Policy(3555), Policy(3500, top=2), Policy(mcut=True), Policy(3500, tags={"tag_01": 1, "tag_02": 2})],

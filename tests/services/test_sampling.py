@@ -1,7 +1,8 @@
 """Samples from the database against a loop over everything that is stored, on both databases."""
 
 from collections import Counter
-from collections.abc import Callable
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from db.search import index
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store
 
-FLOOR, IMAGES = 100, 300
+FLOOR, IMAGES = 100, 150
 
 thoroughly = hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
@@ -38,7 +39,7 @@ def rows() -> Rows:
         {tag: int(rng.integers(10, 1001)) * 10 for tag, share in shares.items() if rng.random() < share}
         for _ in range(IMAGES)
     ]
-    rows[7][3] = rows[200][3] = 3500
+    rows[7][3] = rows[100][3] = 3500
     return rows
 
 
@@ -73,30 +74,34 @@ def _forget(database: Database, ids: list[int]) -> None:
 # ── random ones ──
 
 
-@pytest.mark.parametrize("n", [0, 1, 60, 199, 200, 500])
 def test_random_images_are_distinct_and_have_a_prediction(
-    database: Database, model: Model, other_model: Model, ids: list[int], looks_up: None, n: int
+    database: Database, model: Model, other_model: Model, ids: list[int], looks_up: None
 ) -> None:
     with database.read() as connection:
-        found = sampling.random_ids(connection, model, n, 3)
-        assert sampling.random_ids(connection, model, n, 3) == found
-        assert sampling.random_ids(connection, other_model, n, 3) == []
-        if 1 < n < IMAGES:
-            assert sampling.random_ids(connection, model, n, 4) != found
-    assert len(set(found)) == len(found) == min(n, len(ids))
-    assert set(found) <= set(ids)
+        for n in (0, 1, 30, 99, 100, 500):
+            found = sampling.random_ids(connection, model, n, 3)
+            assert len(set(found)) == len(found) == min(n, len(ids))
+            assert set(found) <= set(ids)
+            assert sampling.random_ids(connection, model, n, 3) == found
+            assert sampling.random_ids(connection, other_model, n, 3) == []
+        assert sampling.random_ids(connection, model, 30, 3) != sampling.random_ids(connection, model, 30, 4)
 
 
-@pytest.mark.parametrize("many", [False, True])
 def test_every_image_is_equally_likely(
-    database: Database, model: Model, ids: list[int], monkeypatch: pytest.MonkeyPatch, many: bool
+    database: Database, model: Model, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looked up and read whole alike. 200 images, 4,000 draws: chi-squared with 199 degrees is below 270 but for 0.06 %."""
-    if many:
-        monkeypatch.setattr(drawn, "_SMALL", 10)
-    with database.read() as connection:
-        counts = Counter(one for seed in range(400) for one in sampling.random_ids(connection, model, 10, seed))
-    assert sum((counts[one] - 20) ** 2 / 20 for one in ids) < 270
+    """Read whole and looked up alike."""
+    for small in (1000, 10):
+        monkeypatch.setattr(drawn, "_SMALL", small)
+        with database.read() as connection:
+            found = [one for seed in range(200) for one in sampling.random_ids(connection, model, 10, seed)]
+        _assert_equally_likely(found, ids)
+
+
+def _assert_equally_likely(found: list[Any], possible: list[Any]) -> None:
+    """Chi-squared, 4.5 standard deviations above its mean: beyond that by chance once in some thousand times."""
+    counts, mean, degrees = Counter(found), len(found) / len(possible), len(possible) - 1
+    assert sum((counts[one] - mean) ** 2 / mean for one in possible) < degrees + 4.5 * (2 * degrees) ** 0.5
 
 
 def test_sparse_ids_are_found(database: Database, model: Model, ids: list[int], looks_up: None) -> None:
@@ -139,49 +144,43 @@ def in_range(rows: Rows, ids: list[int], tag: int, low: int, high: int) -> list[
     ]
 
 
-@pytest.mark.parametrize("tag", [1, 2, 3, 4])
-@pytest.mark.parametrize(("low", "high"), [(0, NEVER), (3500, NEVER), (FLOOR, 3500), (5000, 5000), (NEVER, NEVER)])
 def test_images_with_a_score_in_a_range(
-    *, database: Database, model: Model, rows: Rows, ids: list[int], indexed: None, looks_up: None,
-    tag: int, low: int, high: int,
-) -> None:  # fmt: skip
-    expected = in_range(rows, ids, tag, low, high)
-    with database.read() as connection:
-        some = sampling.with_tag(connection, model, tag, low, high, 5, 1)
-        everything = sampling.with_tag(connection, model, tag, low, high, IMAGES, 1)
-        assert sampling.with_tag(connection, model, tag, low, high, 5, 1) == some
-    assert len(set(some)) == len(some) == min(5, len(expected))
-    assert set(some) <= set(expected)
-    assert sorted(everything, key=lambda one: one.image_id) == expected
-
-
-@pytest.mark.parametrize("tag", [1, 2])
-def test_images_with_a_tag_are_equally_likely(
-    database: Database, model: Model, rows: Rows, ids: list[int], looks_up: None, tag: int
+    database: Database, model: Model, rows: Rows, ids: list[int], indexed: None, looks_up: None
 ) -> None:
-    """Of a common tag, which is looked up, and of a rarer one, of which all are read. Chi-squared beyond 0.01 % fails."""
-    expected = in_range(rows, ids, tag, FLOOR, NEVER)
-    with database.read() as connection:
-        counts = Counter(
-            one for seed in range(300) for one in sampling.with_tag(connection, model, tag, FLOOR, NEVER, 3, seed)
-        )
-    mean = 900 / len(expected)
-    degrees = len(expected) - 1
-    assert sum((counts[one] - mean) ** 2 / mean for one in expected) < degrees + 4.5 * (2 * degrees) ** 0.5
+    ranges = [(0, NEVER), (3500, NEVER), (FLOOR, 3500), (5000, 5000), (NEVER, NEVER)]
+    for tag, (low, high) in product(range(1, 5), ranges):
+        expected = in_range(rows, ids, tag, low, high)
+        with database.read() as connection:
+            some = sampling.with_tag(connection, model, tag, low, high, 5, 1)
+            everything = sampling.with_tag(connection, model, tag, low, high, IMAGES, 1)
+            assert sampling.with_tag(connection, model, tag, low, high, 5, 1) == some
+        assert len(set(some)) == len(some) == min(5, len(expected))
+        assert set(some) <= set(expected)
+        assert sorted(everything, key=lambda one: one.image_id) == expected
+
+
+def test_images_with_a_tag_are_equally_likely(
+    database: Database, model: Model, rows: Rows, ids: list[int], looks_up: None
+) -> None:
+    """Of a common tag, which is looked up, and of a rarer one, of which all are read."""
+    for tag in (1, 2):
+        with database.read() as connection:
+            found = [
+                one for seed in range(200) for one in sampling.with_tag(connection, model, tag, FLOOR, NEVER, 3, seed)
+            ]
+        _assert_equally_likely(found, in_range(rows, ids, tag, FLOOR, NEVER))
 
 
 # ── around a line ──
 
 
-@pytest.mark.parametrize("counted", [False, True])
-@pytest.mark.parametrize("n", [1, 4, IMAGES])
-@pytest.mark.parametrize("score", [FLOOR, 3500, 3505, 9990, SCALE])
 def test_the_nearest_images_on_either_side(
-    *, database: Database, model: Model, rows: Rows, ids: list[int], indexed: None, counted: bool, n: int, score: int
+    database: Database, model: Model, rows: Rows, ids: list[int], indexed: None
 ) -> None:
     with database.read() as connection:
-        distribution = count_scores(connection, model) if counted else None
-        for tag in range(1, 5):
+        counted = count_scores(connection, model)
+        lines = [FLOOR, 3500, 3505, 9990, SCALE]
+        for tag, score, n, distribution in product(range(1, 5), lines, (1, 4, IMAGES), (None, counted)):
             above, below = sampling.around(connection, model, tag, score, n, distribution)
             assert above == nearest(in_range(rows, ids, tag, score, NEVER), score, n)
             assert below == nearest(in_range(rows, ids, tag, 0, score), score, n)
@@ -221,7 +220,7 @@ def test_many_within_a_step_are_found_without_reading_all(database: Database, mo
 
 
 def test_counts_that_are_too_old_do_not_hide_images(
-    database: Database, model: Model, rows: Rows, ids: list[int], registered: Callable[..., list[int]]
+    database: Database, model: Model, rows: Rows, ids: list[int]
 ) -> None:
     """What was near when they were counted is gone."""
     with database.read() as connection:

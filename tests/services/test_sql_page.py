@@ -81,7 +81,7 @@ ON_POSTGRESQL = {
 
 
 def fill(database: Database) -> None:
-    """Three predictions of model 1, one failure, one image that is pending; a profile; four labels; a second model on one image."""
+    """Three predictions of model 1, one failure, one image that is pending; a profile, labels; a second model."""
     with database.write() as connection:
         tags = [Tag(name) for name in TAGS]
         page, other = (

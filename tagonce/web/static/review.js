@@ -8,16 +8,31 @@ async function ask(address, options) {
   return PARTS.parseFromString(await answer.text(), "text/html");
 }
 
+// What can be reached by Tab, in order. Whoever stood on one of them stands on the one in its place afterwards.
+const STOPS = "a, button, input, select, summary";
+
 function replace(id, page) {
   const fresh = page.getElementById(id);
   const old = document.getElementById(id);
   if (!fresh || !old) return false;
-  const focused = old.contains(document.activeElement) ? document.activeElement : null;
-  const label = focused && focused.getAttribute("aria-label");
+  const place = [...old.querySelectorAll(STOPS)].indexOf(document.activeElement);
   old.replaceWith(fresh);
-  if (label) fresh.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus();
+  if (place >= 0) [...fresh.querySelectorAll(STOPS)][place]?.focus({ preventScroll: true });
   return true;
 }
+
+// What went wrong, above what is there.
+function say(words, id) {
+  const part = document.getElementById(id) ?? document.getElementById("results");
+  part.querySelector(":scope > [role=alert]")?.remove();
+  const error = document.createElement("p");
+  error.className = "panel error";
+  error.setAttribute("role", "alert");
+  error.textContent = words;
+  part.prepend(error);
+}
+
+const GONE = "No answer. Is tagonce review still running?";
 
 // --- Forms that show what they say while it is being said. One question is under way at a time; what came meanwhile is
 // asked after it.
@@ -51,7 +66,7 @@ function live(form) {
           history.replaceState(null, "", shown(id) ?? where);
         }
       } catch {
-        document.getElementById(id).prepend("The page does not answer. Is `tagonce review` still running? ");
+        say(GONE, id);
       }
     } while (again);
     asking = false;
@@ -96,11 +111,13 @@ document.addEventListener("submit", async (event) => {
   if (!id || !event.submitter) return;
   event.preventDefault();
   const said = new URLSearchParams(new FormData(event.target, event.submitter));
-  said.set("part", "1");
-  const page = await ask(event.target.action, { method: "POST", body: said });
-  if (!replace(id, page)) location.assign(event.target.querySelector("[name=back]").value);
-  for (const also of (event.target.dataset.also || "").split(" ").filter(Boolean))
-    replace(also, await ask(location.href));
+  try {
+    const page = await ask(event.target.action, { method: "POST", body: said });
+    const parts = [id, ...(event.target.dataset.also ?? "").split(" ").filter(Boolean)];
+    if (!parts.map((part) => replace(part, page))[0]) say(page.querySelector("[role=alert]")?.textContent ?? GONE, id);
+  } catch {
+    say(GONE, id);
+  }
 });
 
 // --- What goes on by itself: a page of progress, a count that is not finished.

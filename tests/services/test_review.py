@@ -1,0 +1,324 @@
+"""The pages of `tagonce review` over HTTP, without a browser, on both databases: what they count is what is stored."""
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from db import comparison, images, labels, profiles, results
+from db.database import Database
+from db.errors import Reason
+from db.images import Reference
+from db.kept import kept_images
+from db.models import Model
+from db.policies import Policy, resolve
+from db.results import Failure, Prediction
+from db.schema import predictions
+from db.scores import Scores
+from producer.references import file_uri
+from tagonce.settings import Settings
+from tagonce.web.app import create_app
+from tagonce.web.security import Access
+from tagonce.web.site import Site
+from tagonce.web.thumbnails import open_thumbnails
+from tests.fixtures.photos import small_photos
+from tests.services.conftest import TAGS
+
+OURS = {"sec-fetch-site": "same-origin"}
+IMAGES = 60
+
+
+def scores(seed: int) -> Scores:
+    """Random ones for some of the 20 tags, ascending."""
+    rng = np.random.default_rng(seed)
+    tag_ids = rng.permutation(20)[: rng.integers(0, 15)].astype(np.int16)
+    values = rng.integers(100, 10_001, tag_ids.size).astype(np.int16)
+    order = np.lexsort((tag_ids, values))
+    return Scores(tag_ids[order], values[order])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    return small_photos(4, tmp_path / "photos")
+
+
+@pytest.fixture
+def ids(database: Database, model: Model, photos: list[Path]) -> list[int]:
+    """60 images of the model, the photographs among them, and one more that failed."""
+    uris = [file_uri(str(path)) for path in photos] + [f"s3://b/{number:03}" for number in range(IMAGES)]
+    with database.write() as connection:
+        found = images.register(connection, [Reference(uri, "1", 10) for uri in uris[: IMAGES + 1]], model.id)
+        done = [
+            Prediction(one, "1", 10, 40, 30, "png", bytes([number]) * 32, scores(number))
+            for number, one in enumerate(found[:IMAGES])
+        ]
+        results.save(connection, model.id, done, [Failure(found[IMAGES], "1", Reason.CORRUPT, "it is <b>broken</b>")])
+    return found[:IMAGES]
+
+
+@pytest.fixture
+def site(database: Database, model: Model, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = Settings(thumbnails=tmp_path / "thumbnails")
+    return Site(database, model, config, open_thumbnails(config), reviewer="ann")
+
+
+@pytest.fixture
+def page(site: Site) -> TestClient:
+    """A browser without scripts. The collection is counted."""
+    site.collection.count()
+    site.collection.wait()
+    return TestClient(create_app(site, Access()), base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture
+def diff(database: Database, model: Model) -> Callable[[Policy, Policy], comparison.Comparison]:
+    def between(first: Policy, second: Policy) -> comparison.Comparison:
+        with database.read() as connection:
+            return comparison.compare(connection, model, resolve(model, TAGS, first), resolve(model, TAGS, second))
+
+    return between
+
+
+def text(answer: str) -> str:
+    """What a person reads."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer)))
+
+
+def chips(answer: str, image_id: int) -> list[str]:
+    """The tags on the card of an image."""
+    card = answer.split(f'id="card-{image_id}"')[1].split("</form>", maxsplit=1)[0]
+    return re.findall(r'<li class="chip[^"]*">\s*<a [^>]*>([^<]+)</a>', card)
+
+
+def test_the_gallery_shows_what_the_thresholds_keep(
+    page: TestClient, database: Database, model: Model, ids: list[int]
+) -> None:
+    answer = page.get("/?t=0.6&tag.tag_03=0.9&c.general=0.7&size=96")
+    assert answer.status_code == 200
+    with database.read() as connection:
+        cut = resolve(model, TAGS, Policy(6000, {"general": 7000}, {"tag_03": 9000}))
+        for batch in kept_images(connection, model, cut):
+            for row, image_id in enumerate(batch.image_ids):
+                kept = batch.tag_ids[batch.offsets[row] : batch.offsets[row + 1]]
+                assert chips(answer.text, image_id) == [TAGS[tag].name for tag in kept.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("address", "policy"),
+    [
+        ("t=0.2", Policy(2000)),
+        ("t=0.5", Policy(5000)),
+        ("t=0.01", Policy(100)),
+        ("c.general=0.8", Policy(categories={"general": 8000})),
+        ("c.general=off", Policy(categories={"general": 10_001})),
+        ("tag.tag_04=0.1", Policy(tags={"tag_04": 1000})),
+        ("t=0.5123&tag.tag_04=0.1&c.general=0.3", Policy(5123, {"general": 3000}, {"tag_04": 1000})),
+    ],
+)
+def test_what_changes_in_the_collection_is_what_a_comparison_counts(
+    page: TestClient, diff: Callable[[Policy, Policy], comparison.Comparison], address: str, policy: Policy
+) -> None:
+    found = diff(Policy(), policy)
+    minus = "\N{MINUS SIGN}"
+    expected = f"{found.changed} of {IMAGES} images change: +{found.gained.sum()} and {minus}{found.lost.sum()} tags"
+    for path in ("/", "/tag/4", "/compare"):
+        assert expected in text(page.get(f"{path}?{address}").text)
+
+
+def test_before_the_collection_is_counted_a_page_says_so(site: Site) -> None:
+    asked = TestClient(create_app(site, Access()), base_url="http://127.0.0.1:8765")
+    assert "Counting the collection" in text(asked.get("/?t=0.2").text)
+    assert (
+        asked.get("/tags").status_code == asked.get("/tag/1").status_code == asked.get("/overview").status_code == 200
+    )
+
+
+def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
+    page: TestClient, database: Database, model: Model
+) -> None:
+    with database.write() as connection:
+        profiles.save(connection, model, "mine", Policy(4000, {}, {"tag_01": 9000}), source="a test")
+    said = {"profile": "mine", "t": "0.3", "c.general": "0.6", "name": "mine"}
+    answer = page.post("/save", data=said, headers=OURS, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?profile=mine%402")
+    with database.read() as connection:
+        saved = profiles.find(connection, model, "mine@2")
+    assert saved.policy == Policy(3000, {"general": 6000}, {"tag_01": 9000})
+    assert saved.source == "mine@1, changed by ann in tagonce review"
+    assert "As mine@2 has it" in text(page.get("/?profile=mine@2").text)
+
+
+def test_nothing_moved_is_nothing_saved(page: TestClient) -> None:
+    answer = page.post("/save", data={"name": "x"}, headers=OURS)
+    assert answer.status_code == 400
+    assert "Nothing to save" in answer.text
+
+
+def test_the_command_that_is_shown_says_what_was_moved(page: TestClient) -> None:
+    shown = text(page.get("/compare?profile=&t=0.3&tag.tag_02=off").text)
+    assert "tagonce export --out captions --threshold 0.3 --tag-threshold tag_02=off" in shown
+    assert "tagonce thresholds save --name mine --threshold 0.3 --tag-threshold tag_02=off" in shown
+
+
+def judge(page: TestClient, image_id: int, said: str, **more: str) -> int:
+    data = {"image": str(image_id), "judge": said, "drawn": "random", "back": "/tag/3"} | more
+    return page.post("/label", data=data, headers=OURS).status_code
+
+
+def test_a_verdict_is_stored_shown_and_taken_back(
+    page: TestClient, database: Database, model: Model, ids: list[int]
+) -> None:
+    assert judge(page, ids[0], "3:right") == judge(page, ids[1], "3:wrong") == 200
+    with database.read() as connection:
+        assert labels.of_images(connection, model, ids) == {ids[0]: {3: True}, ids[1]: {3: False}}
+        assert labels.people(connection, model) == {"ann": 2}
+    assert 'aria-pressed="true" aria-label="tag_03 is right"' in page.get(f"/image/{ids[0]}").text
+    assert judge(page, ids[1], "3:right") == 200  # another word
+    assert judge(page, ids[0], "3:right") == 200  # the same again
+    with database.read() as connection:
+        assert labels.of_images(connection, model, ids) == {ids[1]: {3: True}}
+
+
+def test_people_judge_under_their_names(page: TestClient, database: Database, model: Model, ids: list[int]) -> None:
+    judge(page, ids[0], "3:right")
+    assert page.post("/who", data={"name": "Zoë 💡", "back": "/tags"}, headers=OURS).url.path == "/tags"
+    judge(page, ids[0], "3:wrong")
+    assert 'value="Zoë 💡"' in page.get("/").text
+    with database.read() as connection:
+        assert labels.people(connection, model) == {"ann": 1, "Zoë 💡": 1}
+        assert labels.of_images(connection, model, ids) == {}  # as many for as against
+
+
+@pytest.mark.parametrize(
+    ("image", "said", "more"),
+    [
+        (None, "3:right", {}),
+        (1, "3:perhaps", {}),
+        (1, "right", {}),
+        (1, "99:right", {}),
+        (1, "-1:right", {}),
+        (1, "3:right", {"drawn": "by hand"}),
+        (10**12, "3:right", {}),
+    ],
+)
+def test_a_verdict_that_says_nothing_is_refused(
+    page: TestClient, image: int | None, said: str, more: dict[str, str]
+) -> None:
+    assert judge(page, image or 0, said, **(more if image else {"image": "x"})) == 400
+
+
+@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", ""])
+def test_a_form_returns_to_a_page_of_ours(page: TestClient, back: str) -> None:
+    answer = page.post("/who", data={"name": "bob", "back": back}, headers=OURS, follow_redirects=False)
+    assert answer.headers["location"] == "/"
+
+
+def test_the_page_of_a_tag_counts_what_is_stored(
+    page: TestClient, database: Database, model: Model, ids: list[int]
+) -> None:
+    with database.read() as connection:
+        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+    of_tag = np.sort(batch.scores[batch.tag_ids == 5])
+    shown = page.get("/tag/5?tag.tag_05=0.4")
+    assert f"{int((of_tag >= 4000).sum())} of {IMAGES} images keep it at 0.4" in text(shown.text)
+    found = [int(float(one) * 10_000 + 0.5) for one in re.findall(r"<data>([0-9.]+)</data>", shown.text)]
+    above, below = of_tag[of_tag >= 4000][:8], of_tag[of_tag < 4000][::-1][:8]
+    assert found == [*above.tolist(), *below.tolist()]
+    for number in re.findall(r"(\d+) from [0-9.]+ to", shown.text):
+        assert int(number) <= of_tag.size
+    assert page.get("/tag/5?tag.tag_05=off&show=above").status_code == 200
+    assert page.get("/tag/5?show=below&seed=4").status_code == 200
+
+
+def test_precision_is_told_with_its_interval(page: TestClient, ids: list[int]) -> None:
+    assert "Nothing has been judged yet" in page.get("/tag/3").text
+    for image_id in ids[:6]:
+        judge(page, image_id, "3:right")
+    shown = text(page.get("/tag/3?tag.tag_03=0.01").text)
+    assert "6, 6 of them right" in shown
+    assert "(95 %, Wilson, from" in shown
+
+
+@pytest.mark.parametrize("sample", ["random", "diverse", "nearest"])
+def test_samples_are_of_the_collection_and_none_twice(page: TestClient, sample: str, ids: list[int]) -> None:
+    shown = [
+        [int(one) for one in re.findall(r'id="card-(\d+)"', page.get(f"/?sample={sample}&size=12&seed={seed}").text)]
+        for seed in (1, 2)
+    ]
+    for one in shown:
+        assert len(one) == len(set(one)) == 12
+        assert set(one) <= set(ids)
+    assert (shown[0] == shown[1]) == (sample == "nearest")
+
+
+def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(page: TestClient) -> None:
+    pages = [page.get(f"/?q=tag_01:0.5 -tag_02:0.5&size=12{more}").text for more in ("", "&t=0.9")]
+    first, second = (re.findall(r'id="card-(\d+)"', one) for one in pages)
+    assert first == second != []
+    wrong = page.get("/?q=((")
+    assert wrong.status_code == 400
+    assert "bracket" in wrong.text
+
+
+def test_thumbnails_are_pictures_and_what_has_none_says_why(
+    page: TestClient, database: Database, model: Model, ids: list[int], photos: list[Path]
+) -> None:
+    answer = page.get(f"/thumb/{ids[0]}")
+    assert (answer.headers["content-type"], answer.content[8:12]) == ("image/webp", b"WEBP")
+    photos[1].unlink()
+    gone = page.get(f"/thumb/{ids[1]}")
+    assert gone.headers["content-type"].startswith("image/svg+xml")
+    assert "missing" in gone.text
+    with database.write() as connection:  # who opens it may die of it
+        connection.execute(predictions.delete().where(predictions.c.image_id == ids[2]))
+        results.save(connection, model.id, [], [Failure(ids[2], "1", Reason.CRASHED, "")])
+    assert "crashed" in page.get(f"/thumb/{ids[2]}").text
+    assert page.get("/thumb/999999").status_code == 404
+
+
+def test_the_overview_tells_how_far_it_is_and_what_failed(page: TestClient) -> None:
+    shown = page.get("/overview")
+    assert f"done {IMAGES}" in text(shown.text)
+    assert "it is <b>broken</b>" in text(shown.text)  # text, and no markup
+    assert "<b>broken" not in shown.text
+    assert "it is" in page.get("/overview?reason=corrupt").text
+    assert "it is" not in page.get("/overview?reason=missing").text
+
+
+def test_counts_are_kept_for_the_next_start(page: TestClient, site: Site) -> None:
+    again = Site(site.database, site.model, site.settings, site.thumbnails)
+    assert again.collection.distribution is not None
+    assert again.collection.distribution.images == IMAGES
+    assert page.post("/recount", data={"back": "/overview"}, headers=OURS).url.path == "/overview"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *(
+            (path, 400)
+            for path in ("/?t=2", "/?t=0.001", "/?profile=none", "/?tag.none=0.5", "/?c.none=0.5", "/?seed=x")
+        ),
+        *((path, 404) for path in ("/tag/20", "/tag/-1", "/tag/x", "/image/999999", "/nothing", "/static/../app.py")),
+        ("/static/%2e%2e/app.py", 404),
+        ("/label", 405),
+    ],
+)
+def test_what_cannot_be_asked_is_answered_with_a_sentence(page: TestClient, path: str, status: int) -> None:
+    answer = page.get(path)
+    assert answer.status_code == status
+    assert len(text(answer.text)) > 10
+
+
+def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos: list[Path]) -> None:
+    """`tiny` is the name of no model that could be loaded."""
+    with photos[0].open("rb") as file:
+        answer = page.post("/try", files={"file": ("a.png", file)}, headers=OURS)
+    assert answer.status_code in (400, 500)
+    assert 'role="alert"' in answer.text
+    assert page.post("/try", files={"file": ("a.png", b"")}, headers=OURS).status_code == 400
