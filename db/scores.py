@@ -7,7 +7,7 @@ tags whose float32 probability is >= t. (Rounding to nearest would lift 0.34996 
 """
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def to_score(threshold: float | str | Decimal, *, what: str = "A threshold") -> 
     """
     try:
         exact = Decimal(str(threshold)) * SCALE
-    except InvalidOperation:
+    except DecimalException:
         raise ThresholdError(f"{what} is a number between 0 and 1, not {threshold!r}.") from None
     if not exact.is_finite() or not 0 <= exact <= SCALE:
         raise ThresholdError(f"{what} is a number between 0 and 1, not {threshold}.")

@@ -16,6 +16,7 @@ Handlers are plain functions: Starlette runs them in threads, a database connect
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -25,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 
 from db.errors import DatabaseError, SettingsError, TagonceError, ThresholdError, TransientError
 from tagonce.web import gallery, images, labelling, overview, saving, tag, tags, trying
-from tagonce.web.security import Access, Guard
+from tagonce.web.security import Access, Guard, guarded
 from tagonce.web.shell import shell
 from tagonce.web.site import Site
 from tagonce.web.templating import page
@@ -34,16 +35,31 @@ from tagonce.web.view import View
 _STATIC = Path(__file__).with_name("static")
 
 
+class _IdConvertor(Convertor[int]):
+    """A number that a database has room for."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("id", _IdConvertor())
+
+
 def create_app(site: Site, access: Access) -> Starlette:
     """An ASGI application over one model of one database."""
     app = Starlette(
         routes=[
             Route("/", gallery.gallery),
             Route("/tags", tags.tags),
-            Route("/tag/{tag_id:int}", tag.tag),
-            Route("/image/{image_id:int}", images.image),
-            Route("/thumb/{image_id:int}", images.thumbnail),
-            Route("/preview/{image_id:int}", images.preview),
+            Route("/tag/{tag_id:id}", tag.tag),
+            Route("/image/{image_id:id}", images.image),
+            Route("/thumb/{image_id:id}", images.thumbnail),
+            Route("/preview/{image_id:id}", images.preview),
             Route("/compare", saving.compare),
             Route("/save", saving.save, methods=["POST"]),
             Route("/label", labelling.label, methods=["POST"]),
@@ -55,7 +71,7 @@ def create_app(site: Site, access: Access) -> Starlette:
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[Middleware(Guard, access=access)],
-        exception_handlers={TagonceError: _failed, HTTPException: _refused},  # type: ignore[dict-item]
+        exception_handlers={TagonceError: _failed, HTTPException: _refused, Exception: _unforeseen},  # type: ignore[dict-item]
     )
     app.state.site = site
     return app
@@ -70,6 +86,12 @@ def _failed(request: Request, error: TagonceError) -> Response:
 
 def _refused(request: Request, error: HTTPException) -> Response:
     return _error(request, error.status_code, error.detail)
+
+
+def _unforeseen(request: Request, _raised: Exception) -> Response:
+    """Starlette raises it again, so that it is logged; and this answer does not pass through the guard."""
+    sentence = "Something went wrong that nobody foresaw; the log of tagonce review says what."
+    return guarded(_error(request, 500, sentence))
 
 
 def _error(request: Request, status: int, sentence: str) -> Response:

@@ -1,5 +1,6 @@
 """Judging by hand: what a person says of a tag of a picture."""
 
+import re
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,8 @@ from tagonce.web.shell import REVIEWER, fields, path_back, reviewer, site_of
 
 _YEAR = 365 * 24 * 3600
 _VERDICTS = {"right": True, "wrong": False}
+_ID = re.compile("[0-9]{1,18}")
+_JUDGE = re.compile(f"(?P<tag>[0-9]{{1,5}}):(?P<verdict>{'|'.join(_VERDICTS)})")
 
 
 async def label(request: Request) -> Response:
@@ -33,7 +36,7 @@ async def who(request: Request) -> Response:
 def _label(request: Request, said: dict[str, str]) -> Response:
     site, by = site_of(request), reviewer(request)
     image_id, tag_id, is_right, drawn = _judgement(said)
-    if not 0 <= tag_id < len(site.tags):
+    if tag_id >= len(site.tags):
         raise SettingsError(f"{site.model.name} has no tag {tag_id}.")
     with site.database.write() as connection:
         own = labels.of_images(connection, site.model, [image_id], by=by).get(image_id, {})
@@ -45,10 +48,8 @@ def _label(request: Request, said: dict[str, str]) -> Response:
 
 
 def _judgement(said: dict[str, str]) -> tuple[int, int, bool, Drawn]:
-    tag_id, _, verdict = said.get("judge", "").partition(":")
-    try:
-        return int(said.get("image", "")), int(tag_id), _VERDICTS[verdict], Drawn(said.get("drawn", ""))
-    except (KeyError, ValueError):
-        raise SettingsError(
-            "A label names an image, a tag with right or wrong, and how the picture was drawn."
-        ) from None
+    found = _JUDGE.fullmatch(said.get("judge", "")), _ID.fullmatch(said.get("image", ""))
+    drawn = said.get("drawn", "")
+    if not found[0] or not found[1] or drawn not in list(Drawn):
+        raise SettingsError("A label names an image, a tag with right or wrong, and how the picture was drawn.")
+    return int(found[1][0]), int(found[0]["tag"]), _VERDICTS[found[0]["verdict"]], Drawn(drawn)

@@ -7,6 +7,7 @@ everywhere          what changes something has to come from a page of ours (Orig
 bounded; nothing is loaded from, sent to or framed by another host (Content-Security-Policy)
 """
 
+import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp
 
 TOKEN = "token"  # noqa: S105 - the name of a parameter
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SMALL_BODY = 64 * 1024
 """Bytes. Only a picture to try may be larger."""
 
@@ -29,8 +29,9 @@ _HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # addresses hold searches, and before the first redirect a token
-    "Cross-Origin-Opener-Policy": "same-origin",
+    # Addresses hold searches, and before the first redirect a token. Not "no-referrer": with that, browsers do not say
+    # where a form comes from.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -60,10 +61,7 @@ class Guard(BaseHTTPMiddleware):
         response = self._refused(request)
         if response is None:
             response = await call_next(request)
-        for name, value in _HEADERS.items():
-            response.headers[name] = value
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
+        return guarded(response)
 
     def _refused(self, request: Request) -> Response | None:
         token = self._access.token
@@ -82,13 +80,29 @@ class Guard(BaseHTTPMiddleware):
         return None
 
 
+def guarded(response: Response) -> Response:
+    """With what it may do in a browser."""
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def is_loopback(host: str) -> bool:
+    """An address that this machine alone reaches, or its name `localhost`; nobody else's name leads there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def new_token() -> str:
     """One that nobody guesses."""
     return secrets.token_urlsafe(24)
 
 
 def _of_another_name(request: Request) -> Response | None:
-    if _host(request.headers.get("host", "")) in LOOPBACK:
+    if is_loopback(_host(request.headers.get("host", ""))):
         return None
     return _refusal(421, "This page answers to 127.0.0.1 and localhost. For other names, see --host.")
 
@@ -111,8 +125,8 @@ def _is_ours(request: Request) -> bool:
     """Browsers send at least one of the two with what is posted; a page of another host cannot forge them."""
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"
-    origin = request.headers.get("origin", "")
-    return bool(origin) and urlsplit(origin).netloc == request.headers.get("host")
+    scheme, _, place = request.headers.get("origin", "").partition("://")
+    return bool(scheme) and place == request.headers.get("host")
 
 
 def _host(header: str) -> str:

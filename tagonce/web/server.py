@@ -1,6 +1,5 @@
 """Serves the pages, until Ctrl-C or SIGTERM."""
 
-import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -9,7 +8,7 @@ import uvicorn
 
 from db.errors import SettingsError
 from tagonce.web.app import create_app
-from tagonce.web.security import TOKEN, Access, new_token
+from tagonce.web.security import TOKEN, Access, is_loopback, new_token
 from tagonce.web.site import Site
 from tagonce.web.view import View
 
@@ -59,14 +58,6 @@ def serve(site: Site, listening: socket.socket, host: str, view: View, announce:
             timeout_graceful_shutdown=_GOODBYE_SECONDS,
         )
     ).run(sockets=[listening])
-
-
-def is_loopback(host: str) -> bool:
-    """Reached by this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(host: str, port: int, view: View, token: str | None) -> str:

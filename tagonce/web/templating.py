@@ -27,6 +27,7 @@ def environment() -> Environment:
     made.filters |= {
         "name": _name,
         "folder": _folder,
+        "breakable": _breakable,
         "number": lambda value: f"{value:,}",
         "probability": lambda score: f"{to_probability(score):.4f}",
         "threshold": lambda score: str(to_threshold(score)),
@@ -56,3 +57,8 @@ def _name(uri: str) -> str:
 def _folder(uri: str) -> str:
     """What comes before it."""
     return path_or_uri(uri).rpartition("/")[0]
+
+
+def _breakable(name: str) -> Markup:
+    """A tag that may go on in the next line after each `_`."""
+    return Markup("_<wbr>").join(_shown(part) for part in name.split("_"))  # escapes the parts

@@ -30,6 +30,8 @@ from tests.fixtures.command import script
 from tests.fixtures.review import Review, as_shown, settle, shown
 
 FLOOR = 100
+SLASH = "\u2044"
+"""What looks like one and may stand in the name of a file."""
 MARKUP = (
     "<script>window.hit=1</script>",
     '"><img src=x onerror=window.hit=1>',
@@ -56,9 +58,9 @@ TEXTS = (
 )
 TAGS = (*(Tag(text, f"category {text}"[:200]) for text in TEXTS), Tag("plain", None), Tag("rare", "x"))
 FILES = (
-    *(text.replace("/", "⁄").encode()[:240] + b".png" for text in TEXTS),
+    *(text.replace("/", SLASH).encode()[:240] + b".png" for text in TEXTS),
     b"latin \xe9\xff\xfe\x80.png",
-    "é".encode() * 125 + b"xy.png",
+    "é".encode() * 125 + b"x.png",
     b"y" * 251 + b".png",
 )
 """Names: some of 255 bytes, which is as many as a file system takes, and some that are no text."""
@@ -66,15 +68,12 @@ FILES = (
 
 def written(folder: Path) -> list[str]:
     """The uris of whole pictures of hostile names, in a folder that has one, too."""
-    place = os.fsencode(folder / MARKUP[1].replace("/", "⁄"))
-    os.mkdir(place)
-    uris = []
+    place = folder / MARKUP[1]
+    place.mkdir()
     for number, name in enumerate(FILES):
-        path = os.path.join(place, name)
-        with open(path, "wb") as file:
-            file.write(hostile.saved(hostile.picture(seed=number, size=(60, 40)), "png"))
-        uris.append(file_uri(os.fsdecode(path)))
-    return uris
+        data = hostile.saved(hostile.picture(seed=number, size=(60, 40)), "png")
+        (place / os.fsdecode(name)).write_bytes(data)
+    return [file_uri(str(place / os.fsdecode(name))) for name in FILES]
 
 
 def broken(folder: Path) -> list[str]:
@@ -83,7 +82,7 @@ def broken(folder: Path) -> list[str]:
         "cut.png": hostile.saved(hostile.picture(size=(600, 400)), "png")[:500],
         "empty.png": b"",
         "page.png": b"<!doctype html><script>window.hit=1</script>",
-        "drawing.png": b'<svg xmlns="http://www.w3.org/2000/svg" onload="window.hit=1"><script>window.hit=1</script></svg>',
+        "drawing.png": b'<svg xmlns="http://www.w3.org/2000/svg" onload="window.hit=1"><script>1</script></svg>',
         **{f"claims-{name}": data for name, data in hostile.claims().items()},
     }
     for name, content in contents.items():
@@ -127,7 +126,7 @@ def review(database: Database, database_url: str, tmp_path: Path, start_review: 
         for uri in [f"s3://bucket/{text}" for text in MARKUP]:
             images.register(connection, [Reference(uri, "1", 10)], model.id)
         for row in connection.execute(select(image_table).where(image_table.c.uri.startswith("s3://bucket/"))):
-            failed.append(Failure(row.id, row.version, Reason.CORRUPT, f"detail {row.uri}"))
+            failed += [Failure(row.id, row.version, Reason.CORRUPT, f"detail {row.uri}")]
         results.save(connection, model.id, done, failed)
         for text in MARKUP[:4]:
             profiles.save(connection, model, text.replace("@", ""), Policy(tags={TEXTS[0]: 5_000}), source=text)
@@ -158,7 +157,7 @@ def test_every_page_renders_what_strangers_wrote_as_text(review: Review, browsin
     page = browsing.page(WIDTHS[1])
     paths = ["/?t=0.3&size=48", "/?size=48&sample=nearest", "/tags", "/compare?t=0.2", "/overview", "/try"]
     paths += [f"/tag/{number}?t=0.5" for number in range(len(TAGS))]
-    with review.reading() as (connection, model, _):
+    with review.reading() as (connection, _, _):
         ids = [row.id for row in connection.execute(select(image_table.c.id).order_by(image_table.c.id))]
     paths += [f"/image/{one}" for one in ids[: len(FILES) + 25]]
     for path in paths:
@@ -209,51 +208,57 @@ def test_broken_files_have_a_picture_that_says_so(review: Review, browser_page: 
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("number", range(len(TEXTS)))
-def test_a_hostile_tag_is_moved_judged_and_saved(
-    review: Review, browsing: Browsing, tmp_path: Path, number: int
+def test_hostile_tags_are_moved_judged_and_exported_as_others_are(
+    review: Review, browser_page: Page, tmp_path: Path
 ) -> None:
-    """As any other; and the command line, given to a shell as it stands, does what it says and nothing else."""
-    name = TEXTS[number]
-    page = browsing.page()
-    page.goto(review.url(f"/tag/{number}"))
-    page.get_by_label("threshold, slider").fill("0.7")
-    settle(page)
-    page.keyboard.press("j")
-    page.keyboard.press("y")
-    expect(page.locator(".right[aria-pressed=true]").first).to_be_visible()
-    with review.reading() as (connection, model, _):
-        assert len(labels.of_tag(connection, model, number)) >= 1
-    page.get_by_role("link", name="Gallery").click()
-    page.wait_for_url("**/?tag.**")
-    page.locator("[name=size]").select_option("48")
-    settle(page)
-    page.reload()
-    policy = Policy(tags={name: 7_000})
-    on_page = shown(page)
-    assert len(on_page) == len(review.kept(policy))
-    assert sorted(map(len, on_page.values())) == sorted(map(len, as_shown(review.kept(policy)).values()))
+    """The command line, given to a shell as it stands, does what it says and nothing else."""
+    page = browser_page
+    for number, name in enumerate(TEXTS):
+        page.goto(review.url(f"/tag/{number}"))
+        page.get_by_label("threshold, slider").fill("0.7")
+        settle(page)
+        page.keyboard.press("j")
+        page.keyboard.press("y")
+        expect(page.locator(".right[aria-pressed=true]").first).to_be_visible()
+        with review.reading() as (connection, model, _):
+            assert len(labels.of_tag(connection, model, number)) >= 1, name
+        page.get_by_role("link", name="Gallery").click()
+        page.wait_for_url("**/?tag.**")
+        page.locator("[name=size]").select_option("48")
+        settle(page)
+        page.reload()
+        kept = review.kept(Policy(tags={name: 7_000}))
+        on_page = shown(page)
+        assert len(on_page) == len(kept), name
+        assert sorted(map(len, on_page.values())) == sorted(map(len, as_shown(kept).values())), name
+        assert exported(page, tmp_path) == len(kept), name
+        assert not list(tmp_path.rglob("pwned")), name
 
+
+def exported(page: Page, folder: Path) -> int:
+    """Images that the command line on the page writes."""
     command = page.locator(".command code").first.text_content() or ""
-    done = subprocess.run(
-        ["sh", "-c", command.replace("tagonce", shlex.quote(script()), 1) + " --format jsonl --out tags.jsonl"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.rglob("pwned"))
-    lines = (tmp_path / "tags.jsonl").read_text().splitlines()
-    assert len(lines) == len(on_page)
+    file = folder / "tags.jsonl"
+    file.unlink(missing_ok=True)
+    said = command.replace("tagonce", shlex.quote(script()), 1) + " --format jsonl --out tags.jsonl"
+    done = subprocess.run(["sh", "-c", said], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (said, done.stderr)
+    return len(file.read_text().splitlines())
 
-    page.get_by_role("link", name="Compare and save", exact=True).last.click()
-    page.get_by_label("save as").fill(MARKUP[2])
-    page.get_by_role("button", name="Save profile").click()
-    page.wait_for_url("**/?profile=**")
-    harmless(page)
-    with review.reading() as (connection, model, _):
-        assert profiles.find(connection, model, MARKUP[2]).policy == policy
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_profile_of_a_hostile_name_is_saved_and_chosen(review: Review, browser_page: Page) -> None:
+    page = browser_page
+    for number, name in enumerate(MARKUP):
+        page.goto(review.url("/compare", **{"tag." + name: f"0.{number + 2}"}))
+        page.get_by_label("save as").fill(name)
+        page.get_by_role("button", name="Save profile").click()
+        page.wait_for_url("**/?profile=**")
+        harmless(page)
+        label = page.locator("[name=profile]").input_value()
+        assert label.startswith(name)
+        with review.reading() as (connection, model, _):
+            assert profiles.find(connection, model, label).policy == Policy(tags={name: 1_000 * (number + 2)})
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -44,6 +44,7 @@ def test_own_names_are_answered(demo_review: Review) -> None:
         {},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -136,7 +137,14 @@ def test_a_token_of_ones_own_is_asked_for_on_loopback_too(
             "/thumb/" + "9" * 30,
             "/thumb/" + "9" * 6_000,
         ),
-        *("/preview/" + "9" * 20, "/image/9223372036854775808", "/tag/99999", "/tag/" + "9" * 25, "/tag/-1"),
+        *(
+            "/preview/" + "9" * 20,
+            "/image/9223372036854775808",
+            "/tag/99999",
+            "/tag/" + "9" * 25,
+            "/tag/" + "9" * 6_000,
+            "/tag/-1",
+        ),
     ],
 )
 def test_nothing_but_pages_and_pictures_made_here_is_served(demo_review: Review, path: str) -> None:
@@ -166,7 +174,7 @@ def test_nothing_but_pages_and_pictures_made_here_is_served(demo_review: Review,
         *("profile=none", "profile=a@9999999999999999999999", "profile=@", "profile=%FF%FE", "profile=" + "x" * 3000),
         *("c.nothing=0.5", "c.=0.5", "tag.nothing=0.5", "tag.=0.5", "tag.cat=x", "c.leaf=1e400"),
         *("seed=x", "seed=1.5", "size=many", "sample=best", "sample=", "q=(((", "q=cat:7", "q=nothing", "q=cat:0.001"),
-        *("q=" + "a" * 3000, "q=" + "(" * 1900, "q=-" * 900, "q=" + "cat " * 480, "q=%00", "q=*", "q=" + "-" * 1999),
+        *("q=" + "a" * 3000, "q=" + "(" * 1900, "q=-" * 900, "q=" + "cat+" * 480, "q=%00", "q=*", "q=" + "-" * 1999),
         "&".join(f"tag.x{number}=0.5" for number in range(500)),
     ],
 )
@@ -179,7 +187,7 @@ def test_absurd_addresses_get_a_sentence(demo_review: Review, query: str) -> Non
         if answer.status != 200:
             sentence = re.findall(r'role="alert">(.*?)</p>', answer.text, re.DOTALL)
             assert sentence
-            assert 10 < len(sentence[0]) < 1_000
+            assert 10 < len(sentence[0]) < 6_000
 
 
 @pytest.mark.parametrize(
@@ -214,6 +222,8 @@ def test_numbers_without_measure_are_brought_to_one(demo_review: Review, query: 
         ("/save", "name=x&t=0.3&profile=none"),
         ("/save", "name=x&c.none=0.3"),
         ("/save", "name=x%00y&t=0.3"),
+        ("/save", "name=x%0d%0ay&t=0.3"),
+        ("/save", "name=x%1b[31my&t=0.3"),
         ("/try", "file=x"),
     ],
 )

@@ -204,6 +204,7 @@ def test_people_judge_under_their_names(page: TestClient, database: Database, mo
         (1, "-1:right", {}),
         (1, "3:right", {"drawn": "by hand"}),
         (10**12, "3:right", {}),
+        (10**20, "3:right", {}),
     ],
 )
 def test_a_verdict_that_says_nothing_is_refused(
@@ -304,7 +305,18 @@ def test_counts_are_kept_for_the_next_start(page: TestClient, site: Site) -> Non
             (path, 400)
             for path in ("/?t=2", "/?t=0.001", "/?profile=none", "/?tag.none=0.5", "/?c.none=0.5", "/?seed=x")
         ),
-        *((path, 404) for path in ("/tag/20", "/tag/-1", "/tag/x", "/image/999999", "/nothing", "/static/../app.py")),
+        *(
+            (path, 404)
+            for path in (
+                "/tag/20",
+                "/tag/-1",
+                "/tag/x",
+                "/image/999999",
+                "/thumb/" + "9" * 5000,
+                "/nothing",
+                "/static/../app.py",
+            )
+        ),
         ("/static/%2e%2e/app.py", 404),
         ("/label", 405),
     ],

@@ -10,8 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from tagonce.web.security import SMALL_BODY, Access, Guard
-from tagonce.web.server import is_loopback
+from tagonce.web.security import SMALL_BODY, Access, Guard, is_loopback
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105
 
@@ -26,7 +25,9 @@ def client(access: Access, base_url: str = "http://127.0.0.1:8765") -> TestClien
     return TestClient(app, base_url=base_url, follow_redirects=False)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "LOCALHOST", "localhost.", "[::1]:8765"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8765", "localhost:8765", "LOCALHOST", "localhost.", "[::1]:8765", "127.0.0.2:1"]
+)
 def test_this_machine_is_answered(host: str) -> None:
     assert client(Access()).get("/", headers={"host": host}).status_code == 200
 
@@ -48,6 +49,7 @@ def test_a_name_that_resolves_to_this_machine_is_not(host: str) -> None:
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
         ({"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8765"}, 403),
         ({"sec-fetch-site": "none"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
@@ -77,7 +79,7 @@ def test_answers_and_refusals_allow_a_browser_next_to_nothing(ask: Callable[[Tes
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"  # or a form says nothing of where it comes from
     assert headers["cache-control"] == "no-store"
 
 

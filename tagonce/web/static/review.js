@@ -142,8 +142,12 @@ document.addEventListener("click", (event) => {
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (!copy) return;
-  await navigator.clipboard?.writeText(copy.dataset.copy);
-  copy.textContent = "Copied";
+  try {
+    await navigator.clipboard.writeText(copy.dataset.copy);
+    copy.textContent = "Copied";
+  } catch { // a browser allows it on https and on this machine alone: it is selected instead
+    getSelection().selectAllChildren(copy.parentElement.querySelector("code"));
+  }
 });
 
 // --- Keys, outside of fields: j and k go from picture to picture, y and n say right and wrong of the first tag.
