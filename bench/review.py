@@ -189,10 +189,10 @@ def pages(bench: Bench) -> None:
         tell("compare", page.ask(lambda t: f"/compare?t={t}"), "thresholds diff 0.35 0.42")
         tell("overview", page.ask(lambda t: f"/overview?t={t}"), "status")
         tell("one picture", page.ask(lambda t: f"/image/{t[2:]}"))
-        build_index(bench)
-        for name in (COMMON, MIDDLE, RARE):
-            tell(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
-        tell("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
+        with indexed(bench):
+            for name in (COMMON, MIDDLE, RARE):
+                tell(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
+            tell("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
         tell("memory", f"{page.process.memory_info().rss / 2**20:,.0f} MB")
 
 
@@ -201,11 +201,17 @@ def of_tag(name: str) -> Callable[[str], str]:
     return lambda threshold: f"/tag/{synthetic.names().index(name)}?tag.{name}={threshold}"
 
 
-def build_index(bench: Bench) -> None:
-    """`tagonce index`."""
+@contextmanager
+def indexed(bench: Bench) -> Iterator[None]:
+    """With `tagonce index`; it is gone afterwards."""
     database = open_database(bench.url)
-    index.create(database, synthetic.register(database, CATEGORIES), INDEXED_FROM)
-    database.close()
+    model = synthetic.register(database, CATEGORIES)
+    index.create(database, model, INDEXED_FROM)
+    try:
+        yield
+    finally:
+        index.drop(database, model)
+        database.close()
 
 
 def filled(server: str, images: int) -> str:

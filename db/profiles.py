@@ -14,6 +14,9 @@ from db.policies import Policy, resolve, unknown_name
 from db.schema import models as model_table
 from db.schema import profile_thresholds, profiles
 
+LONGEST_NAME = 100
+"""Characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -40,8 +43,10 @@ def save(connection: Connection, model: Model, name: str, policy: Policy, *, sou
     Raises:
         ThresholdError: it does not fit the model, or the name cannot be one.
     """
-    if not name or "@" in name or name.strip() != name or _is_number(name):
+    if not name.isprintable() or not name or "@" in name or name.strip() != name or _is_number(name):
         raise ThresholdError(f"{name!r} cannot be the name of a profile: use letters, without @, and no mere number.")
+    if len(name) > LONGEST_NAME:
+        raise ThresholdError(f"The name of a profile has at most {LONGEST_NAME} characters, not {len(name):,}.")
     cut = resolve(model, models.tag_names(connection, model.id), policy)
     # Whoever saves another version of the same name at the same moment waits here.
     connection.execute(select(model_table.c.id).where(model_table.c.id == model.id).with_for_update())

@@ -1,6 +1,5 @@
 """The gallery: pictures with the tags that they have at the thresholds of the moment."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from starlette.responses import Response
 from db import profiles, sampling
 from db.database import expect_all_rows
 from db.kept import Kept
-from db.policies import NEVER, Policy, to_threshold
+from db.policies import Policy
 from db.schema import images, predictions
 from db.scores import to_probability
 from db.search import hits
@@ -21,11 +20,10 @@ from tagonce.web.cards import cards_of, verdicts
 from tagonce.web.changes import assignments_of, change_of, when_counted
 from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.site import Site
+from tagonce.web.sliders import category_sliders, default_slider, tag_sliders
 from tagonce.web.templating import page
 from tagonce.web.view import (
-    CATEGORY,
     SIZES,
-    TAG,
     Sample,
     Thresholds,
     View,
@@ -42,21 +40,6 @@ _SAMPLES = {
 _DIVERSE_POOL = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Slider:
-    """A threshold to move."""
-
-    field: str
-    """Its name in the address."""
-    label: str
-    value: str
-    """Empty where it was not moved."""
-    placeholder: str
-    """What counts then."""
-    follows: bool = False
-    """It goes along with the threshold for all tags."""
-
-
 def gallery(request: Request) -> Response:
     """`/`"""
     site, view = site_of(request), View.of(request.query_params)
@@ -65,18 +48,17 @@ def gallery(request: Request) -> Response:
         found = pictures(site, connection, view, thresholds)
         said = verdicts(site, connection, found.image_ids, reviewer(request))
         known = profiles.every(connection, site.model)
-    own = max(site.model.default_threshold, site.model.floor)
     return page(
         "gallery.html",
         **shell(request, view, "/"),
         **changes_shown(site, view, thresholds),
         cards=cards_of(site, found, thresholds, said),
         profiles=known,
-        own=own,
+        own=site.own_threshold,
         floor=to_probability(site.model.floor),
-        default=_default_slider(view, thresholds, own),
-        categories=_category_sliders(site, view, thresholds),
-        tag_changes=_tag_sliders(site, view, thresholds),
+        default=default_slider(site, view, thresholds),
+        categories=category_sliders(site, view, thresholds),
+        tag_changes=tag_sliders(site, view, thresholds),
         samples=_SAMPLES.items(),
         sizes=SIZES,
         nothing=Policy(),
@@ -136,42 +118,8 @@ def _found(site: Site, connection: Connection, view: View, thresholds: Threshold
     expect_all_rows(connection)
     if view.seed == 1:
         return list(connection.scalars(query))
-    (start,) = sampling.random_ids(connection, site.model, 1, view.seed)
+    start = next(iter(sampling.random_ids(connection, site.model, 1, view.seed)), 0)
     found = list(connection.scalars(query.where(predictions.c.image_id >= start)))
     if len(found) < view.size:
         found += connection.scalars(query.where(predictions.c.image_id < start).limit(view.size - len(found)))
     return found
-
-
-def _default_slider(view: View, thresholds: Thresholds, own: int) -> Slider:
-    moved = view.changes.default
-    base = own if thresholds.base.default is None else thresholds.base.default
-    return Slider("t", "all tags", "" if moved is None else str(to_threshold(moved)), str(to_threshold(base)))
-
-
-def _category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    own = max(site.model.default_threshold, site.model.floor)
-    default = own if thresholds.policy.default is None else thresholds.policy.default
-    sliders = []
-    for name in site.categories:
-        moved, said = view.changes.categories.get(name), thresholds.base.categories.get(name)
-        placeholder = default if said is None else said
-        sliders.append(
-            Slider(
-                CATEGORY + name,
-                name,
-                "" if moved is None else str(to_threshold(moved)),
-                str(to_threshold(min(placeholder, NEVER))),
-                follows=said is None,
-            )
-        )
-    return sliders
-
-
-def _tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    """Tags that were moved on their own pages."""
-    before = dict(zip((tag.name for tag in site.tags), thresholds.before.scores.tolist(), strict=True))
-    return [
-        Slider(TAG + name, name, str(to_threshold(score)), str(to_threshold(before[name])))
-        for name, score in view.changes.tags.items()
-    ]

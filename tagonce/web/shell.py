@@ -5,6 +5,8 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from db import labels
+from db.errors import SettingsError
 from tagonce.web.site import Site
 from tagonce.web.view import View
 
@@ -26,8 +28,13 @@ def site_of(request: Request) -> Site:
 
 
 def reviewer(request: Request) -> str:
-    """The name that labels are kept under."""
-    return unquote(request.cookies.get(REVIEWER, "")) or site_of(request).reviewer
+    """The name that labels are kept under: of the cookie, where it is one."""
+    name = unquote(request.cookies.get(REVIEWER, ""))
+    try:
+        labels.check_name(name)
+    except SettingsError:
+        return site_of(request).reviewer
+    return name
 
 
 async def fields(request: Request) -> dict[str, str]:

@@ -63,6 +63,8 @@ class Site:
         self.command = command
         with self.read() as connection:
             self.tags = models.tag_names(connection, model.id)
+        self.own_threshold = max(model.default_threshold, model.floor)
+        """The model's, a score."""
         self.vocabulary = Vocabulary(self.tags)
         self.folded_names = [tag.name.casefold().replace(" ", "_") for tag in self.tags]
         self.categories = {

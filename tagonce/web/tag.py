@@ -14,15 +14,16 @@ from db.judging.calibration import By, Goal
 from db.judging.histograms import Histogram
 from db.judging.precision import Estimate, confusion_of, precision_at
 from db.labels import Drawn, TagLabels
-from db.policies import NEVER, Cut, to_threshold
+from db.policies import NEVER, Cut
 from db.scores import SCALE, to_probability
 from tagonce.web.cards import Card, picture_of, verdicts
 from tagonce.web.chart import chart_of
 from tagonce.web.gallery import changes_shown
 from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.site import Site
+from tagonce.web.sliders import tag_slider
 from tagonce.web.templating import page
-from tagonce.web.view import TAG, View, thresholds_of
+from tagonce.web.view import View, thresholds_of
 
 BINS = 100
 _PICTURES = 8
@@ -92,18 +93,14 @@ def tag(request: Request) -> Response:
         judged = _judged(
             labels.of_tag(connection, site.model, tag_id), calibration.grid(site.model.floor), score, spread
         )
-    moved = view.changes.tags.get(site.tags[tag_id].name)
     return page(
         "tag.html",
         **shell(request, view, "/tags"),
         **changes_shown(site, view, thresholds),
         tag_id=tag_id,
         tag=site.tags[tag_id],
-        field=TAG + site.tags[tag_id].name,
+        slider_shown=tag_slider(site, view, thresholds, tag_id),
         score=score,
-        is_off=score >= NEVER,
-        moved="" if moved is None else str(to_threshold(moved)),
-        before=str(to_threshold(int(thresholds.before.scores[tag_id]))),
         floor=to_probability(site.model.floor),
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],

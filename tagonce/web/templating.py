@@ -28,6 +28,7 @@ def environment() -> Environment:
         "name": _name,
         "folder": _folder,
         "breakable": _breakable,
+        "sent": Markup.escape,  # what a browser sends back, as it is
         "number": lambda value: f"{value:,}",
         "probability": lambda score: f"{to_probability(score):.4f}",
         "threshold": lambda score: str(to_threshold(score)),
@@ -43,7 +44,9 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 
 def _shown(value: Any) -> Any:
-    """Names of files need not be text, and text may hold characters that turn the direction of what follows."""
+    """Names of files need not be text, and text may hold characters that turn the direction of what follows. For
+    the eye alone: what a browser sends back goes through `sent`.
+    """
     if isinstance(value, str) and not isinstance(value, Markup):
         return "\n".join(printable(line) for line in value.split("\n"))
     return value

@@ -21,6 +21,7 @@ from db.judging.reading import describe, read_truth
 from db.labels import Drawn
 from db.models import Model
 from db.policies import Policy, resolve
+from db.schema import models as models_table
 from db.scores import SCALE
 from tests.fixtures.command import Outcome
 from tests.services.conftest import TAGS, make_model
@@ -28,6 +29,9 @@ from tests.services.test_judging import FLOOR, store
 
 IMAGES = 120
 JUDGED_TAGS = 3
+"""With enough labels for a threshold."""
+OWN = 3505
+"""The model's own threshold, which is not among those that `calibrate` tries."""
 UNKNOWN, WRONG, RIGHT = -1, 0, 1
 Said = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """(images, tags) scores, and what people said."""
@@ -35,12 +39,15 @@ Said = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 @pytest.fixture(scope="module")
 def said() -> Said:
-    """Of the first tags people said something, of about half of their images."""
+    """Of the first tags people said something, of about half of their images, and of one more of four only."""
     rng = np.random.default_rng(13)
     scores = rng.integers(0, SCALE + 1, (IMAGES, len(TAGS)))
+    scores[:20, 1] = 0
+    scores[:, JUDGED_TAGS] = OWN + 1
     verdicts = np.where(rng.random(scores.shape) < scores / SCALE, RIGHT, WRONG)
     judged = rng.random(scores.shape) < 0.5
     judged[:, JUDGED_TAGS:] = False
+    judged[:4, JUDGED_TAGS] = True
     judged[-1] = False
     return scores, np.where(judged, verdicts, UNKNOWN)
 
@@ -48,7 +55,10 @@ def said() -> Said:
 def fill(database: Database, said: Said) -> tuple[Model, list[str]]:
     """A third of the labels are from the line."""
     scores, verdicts = said
-    model = make_model(database)
+    make_model(database)
+    with database.write() as connection:
+        connection.execute(models_table.update().values(default_threshold=OWN))
+        model = models.latest(connection)
     rows = [{tag: score for tag, score in enumerate(row) if score >= FLOOR} for row in scores.tolist()]
     uris = [f"s3://b/{number:04}.jpg" for number in range(IMAGES)]
     ids = store(database, model, uris, rows)
@@ -172,13 +182,16 @@ def test_evaluate_judges_by_labels(
     of_line = int((verdicts[::3] != UNKNOWN).sum())
     done = invoke("evaluate", "labels", "-t", "0.4", "--by-tag", "tags.csv", "--plot", "all.svg", **environment)
     assert done.code == 0, done.err
-    assert f"tiny judged on {number} labels of {pictures} images; macro is the mean over the 3 tags" in done.err
+    assert (
+        f"tiny judged on {number} labels of {pictures} images; macro is the mean over the {JUDGED_TAGS + 1} tags"
+        in done.err
+    )
     assert "micro counts every label." in done.err
     assert "Only what was judged counts" in done.err
     assert f"{of_line} of {number} labels are of pictures that were not drawn at random (line {of_line})" in done.err
     with (tmp_path / "tags.csv").open() as file:
         by_tag = {row["tag"]: row for row in csv.DictReader(file)}
-    assert set(by_tag) == {tag.name for tag in TAGS[:JUDGED_TAGS]}
+    assert set(by_tag) == {tag.name for tag in TAGS[: JUDGED_TAGS + 1]}
     for tag_id in range(JUDGED_TAGS):
         scores, right = of_tag(said, tag_id)
         row = by_tag[TAGS[tag_id].name]
@@ -187,9 +200,11 @@ def test_evaluate_judges_by_labels(
         assert sum(int(row[name]) for name in ("tp", "fp", "fn", "tn")) == right.size
 
     one = invoke("evaluate", "labels", "--tag", "tag 01", "--plot", "one.svg", "-t", "0.4", **environment)
-    right = of_tag(said, 1)[1]
+    scores, right = of_tag(said, 1)
     assert f"tag_01, right on {right.sum()} of {right.size} images judged" in one.out
-    assert f"tag_01 by tiny, {right.size} images" in (tmp_path / "one.svg").read_text()
+    drawing = (tmp_path / "one.svg").read_text()
+    assert f"tag_01 by tiny, {right.size} images" in drawing
+    assert f"not given ({(scores[~right] < FLOOR).sum()} more below the floor)" in drawing
 
     found = invoke("evaluate", "labels", "-t", "0.4", "--json", **environment).json["truth"]
     assert (found["labels"], found["images"], found["source"]) == (number, pictures, "labels")
@@ -220,7 +235,7 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
         informedness = kept[:, right].mean(axis=1) + (~kept[:, ~right]).mean(axis=1) - 1
         assert informedness[-1] == pytest.approx(informedness.max())
 
-    # What is printed after is what the profile is worth when it is judged by itself.
+    # What is printed after is what the profile is worth judged by itself, also on the tag that is left alone.
     told = invoke("calibrate", "labels", "--save", "mine", "--json", **environment).json
     own, profile = invoke("evaluate", "labels", "--profile", "mine", "--json", **environment).json["results"]
     assert (own["micro"], own["macro"]) == (told["before"]["micro"], told["before"]["macro"])

@@ -55,7 +55,7 @@ def test_a_profile_is_one_models(database: Database, model: Model, other_model: 
             profiles.find(connection, model, "mine@2")
 
 
-@pytest.mark.parametrize("name", ["", " x", "a@b", "0.35", "1e-3", "nan"])
+@pytest.mark.parametrize("name", ["", " x", "a@b", "0.35", "1e-3", "nan", "\0x", "a\nb"])
 def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Model, name: str) -> None:
     with pytest.raises(ThresholdError, match="cannot be the name of a profile"):
         save(database, model, name, POLICY)

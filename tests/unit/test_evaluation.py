@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import (
@@ -126,6 +126,7 @@ def test_a_policy_is_read_from_the_same_counts(data: tuple[Scores, Given], thres
         np.testing.assert_array_equal(getattr(found, name), expected.sum(axis=0))
 
 
+@settings(deadline=None)
 @given(some_data(), st.data())
 def test_of_tags_judged_one_by_one_only_these_count(data: tuple[Scores, Given], more: st.DataObject) -> None:
     """Each tag has images of its own: what the rest holds changes nothing."""

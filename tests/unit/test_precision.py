@@ -5,7 +5,7 @@ from math import isnan
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score
@@ -32,6 +32,7 @@ some_labels = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.data())
 def test_the_interval_is_scipys(trials: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, trials))
@@ -39,6 +40,7 @@ def test_the_interval_is_scipys(trials: int, data: st.DataObject) -> None:
     assert wilson(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(some_labels)
 def test_labels_below_the_line_say_nothing_of_the_precision(pairs: list[tuple[int, bool]]) -> None:
     found = precision_at(labelled(*pairs), LINE)
@@ -53,6 +55,7 @@ def test_labels_below_the_line_say_nothing_of_the_precision(pairs: list[tuple[in
         assert (found.low, found.high) == (0, 1)
 
 
+@settings(deadline=None)
 @given(some_labels, st.sampled_from([1, 20, 33, 1000]), st.data())
 def test_any_histogram_gives_a_share_within_its_interval(
     pairs: list[tuple[int, bool]], bins: int, data: st.DataObject
@@ -129,6 +132,7 @@ def test_the_interval_holds_the_precision_of_the_collection(collection: Collecti
         assert covered(plain) >= 0.92
 
 
+@settings(deadline=None)
 @given(some_labels)
 def test_the_confusion_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
     thresholds = [100, LINE, SCALE]

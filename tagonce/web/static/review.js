@@ -75,15 +75,15 @@ function live(form) {
   form.addEventListener("input", (event) => {
     const control = event.target;
     if ("reload" in control.dataset) { // another profile begins as it is
-      form.querySelectorAll(".slider [type=number]").forEach((number) => { number.value = ""; });
+      form.querySelectorAll(".number").forEach((number) => { number.value = ""; });
       location.assign(address(form));
       return;
     }
     const number = control.dataset.number ? document.getElementById(control.dataset.number) : control;
     if (number !== control) number.value = control.value;
     if (control.dataset.selects) document.getElementById(control.dataset.selects).checked = true;
-    if (number.type === "number") follow(form, number);
-    show();
+    if (number.matches(".number")) follow(form, number);
+    if (form.checkValidity()) show(); // else it is being typed
   });
   form.addEventListener("submit", (event) => { event.preventDefault(); show(); });
 }
@@ -91,12 +91,12 @@ function live(form) {
 // Categories without a threshold of their own go along with the one for all tags.
 function follow(form, number) {
   const value = number.value || number.placeholder;
-  if (!value) return;
+  if (!Number.isFinite(Number(value))) return;
   const range = form.querySelector(`[data-number="${CSS.escape(number.id)}"]`);
   if (range) range.value = value;
   if (number.name !== "t") return;
   form.querySelectorAll(".slider[data-follows]").forEach((slider) => {
-    const [own, each] = [slider.querySelector("[type=number]"), slider.querySelector("[type=range]")];
+    const [own, each] = [slider.querySelector(".number"), slider.querySelector("[type=range]")];
     own.placeholder = value;
     if (own.value === "") each.value = value;
   });

@@ -1,0 +1,80 @@
+"""The thresholds that can be moved, as the pages show them."""
+
+from dataclasses import dataclass
+
+from db.policies import NEVER, OFF, Policy, to_threshold
+from db.scores import SCALE, to_probability
+from tagonce.web.site import Site
+from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
+
+_NUMBER = r"0|1|1\.0{1,4}|0?\.[0-9]{1,4}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """A threshold to move. Texts as people write them."""
+
+    field: str
+    """Its name in the address."""
+    label: str
+    moved: int | None
+    """A score, where it was."""
+    otherwise: int
+    """What counts where it was not."""
+    follows: bool = False
+    """It goes along with the threshold for all tags."""
+
+    @property
+    def value(self) -> str:
+        """Empty where it was not moved."""
+        return "" if self.moved is None else str(to_threshold(self.moved))
+
+    @property
+    def placeholder(self) -> str:
+        return str(to_threshold(self.otherwise))
+
+    @property
+    def at(self) -> float:
+        """Where on its way from 0 to 1 it stands; at its end when it is off."""
+        return to_probability(min(self.otherwise if self.moved is None else self.moved, SCALE))
+
+    @property
+    def can_be_off(self) -> bool:
+        return self.field != THRESHOLD
+
+    @property
+    def pattern(self) -> str:
+        """What may be written beside it."""
+        return f"{OFF}|{_NUMBER}" if self.can_be_off else _NUMBER
+
+
+def default_slider(site: Site, view: View, thresholds: Thresholds) -> Slider:
+    """The one for all tags that nothing else speaks of."""
+    return Slider(THRESHOLD, "all tags", view.changes.default, _default(site, thresholds.base))
+
+
+def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """One for each category of the model."""
+    default = _default(site, thresholds.policy)
+    of_profile, moved = thresholds.base.categories, view.changes.categories
+    return [
+        Slider(CATEGORY + name, name, moved.get(name), of_profile.get(name, default), follows=name not in of_profile)
+        for name in site.categories
+    ]
+
+
+def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """One for each tag that was moved on its own page."""
+    ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags)}
+    return [tag_slider(site, view, thresholds, ids[name], label=name) for name in view.changes.tags]
+
+
+def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, label: str = "threshold") -> Slider:
+    """The one of a tag."""
+    name = site.tags[tag_id].name
+    without = int(thresholds.before.scores[tag_id])
+    return Slider(TAG + name, label, view.changes.tags.get(name), min(without, NEVER))
+
+
+def _default(site: Site, policy: Policy) -> int:
+    return site.own_threshold if policy.default is None else policy.default
