@@ -54,8 +54,8 @@ def command(
         with opened.read() as connection:
             row = stored_model(connection, model)
         opened.limit_statements(_SECONDS)
-        # On the page, for everybody who opens it: without a password.
-        place = opened.label if database and opened.dialect == "postgresql" else database
+        # On the page, for everybody who opens it: a password stays out of it.
+        place = None if opened.engine.url.password else database
         words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", place)) if said]
         site = Site(opened, row, config, open_thumbnails(config), reviewer=reviewer or "", command="".join(words))
         with site.read() as connection:

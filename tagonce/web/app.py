@@ -95,4 +95,8 @@ def _unforeseen(request: Request, _raised: Exception) -> Response:
 
 
 def _error(request: Request, status: int, sentence: str) -> Response:
-    return page("error.html", status, **shell(request, View(), ""), sentence=sentence)
+    try:
+        view = View.of(request.query_params)
+    except TagonceError:
+        view = View()
+    return page("error.html", status, **shell(request, view, ""), sentence=sentence)

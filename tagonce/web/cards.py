@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from db.sampling import Near
 from sqlalchemy import Connection
 
 from db import kept, labels
 from db.kept import Kept
+from db.sampling import Near
 from tagonce.web.site import Site
 from tagonce.web.view import Thresholds
 
@@ -76,10 +76,12 @@ def cards_of(
         found: with everything down to the model's floor.
         most: chips of a card, only what is kept; None: everything that is stored, and what was judged besides.
     """
-    before, after = kept.chosen(found, thresholds.before), kept.chosen(found, thresholds.cut)
+    named = site.has_name[found.tag_ids]
+    before, after = (kept.chosen(found, cut) & named for cut in (thresholds.before, thresholds.cut))
     cards = []
     for row, image_id in enumerate(found.image_ids):
         here = np.arange(found.offsets[row], found.offsets[row + 1])
+        here = here[named[here]]
         shown = here if most is None else here[after[here]][:most]
         own, all_ = said.own.get(image_id, {}), said.most.get(image_id, {})
         chips = [

@@ -12,7 +12,6 @@ from db.database import expect_all_rows
 from db.kept import Kept
 from db.policies import Policy
 from db.schema import images, predictions
-from db.scores import to_probability
 from db.search import hits
 from db.search.query import parse
 from tagonce.policy_options import uri_prefix
@@ -51,23 +50,26 @@ def gallery(request: Request) -> Response:
     return page(
         "gallery.html",
         **shell(request, view, "/"),
-        **changes_shown(site, view, thresholds),
+        **changes_shown(site, view, thresholds, "/"),
         cards=cards_of(site, found, thresholds, said),
         profiles=known,
         own=site.own_threshold,
-        floor=to_probability(site.model.floor),
         default=default_slider(site, view, thresholds),
         categories=category_sliders(site, view, thresholds),
         tag_changes=tag_sliders(site, view, thresholds),
         samples=_SAMPLES.items(),
         sizes=SIZES,
-        nothing=Policy(),
     )
 
 
-def changes_shown(site: Site, view: View, thresholds: Thresholds) -> dict[str, Any]:
-    """What `_change.html` needs."""
+def changes_shown(site: Site, view: View, thresholds: Thresholds, path: str) -> dict[str, Any]:
+    """What `_change.html` needs.
+
+    Args:
+        path: of the page that shows it.
+    """
     return {
+        "back_to_profile": view.address(path, changes=Policy()),
         "thresholds": thresholds,
         "change": change_of(site, thresholds),
         "assignments": assignments_of(site, thresholds),
@@ -80,9 +82,7 @@ def changes_shown(site: Site, view: View, thresholds: Thresholds) -> dict[str, A
 def pictures(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Kept:
     """Those to show, with everything that is stored of them."""
     if view.sample is Sample.NEAREST:
-        pool = site.collection.pool
-        chosen = [] if pool is None else sampling.undecided(pool, thresholds.cut, view.size)
-        return load(site, connection, [pool.image_ids[place] for place in chosen] if pool else [])
+        return load(site, connection, _nearest(site, view, thresholds))
     key = (view.sample, view.query, view.profile, view.seed, view.size)
     ids = site.remembered(key, lambda: _ids(site, connection, view, thresholds))
     return load(site, connection, ids)
@@ -102,6 +102,16 @@ def _ids(site: Site, connection: Connection, view: View, thresholds: Thresholds)
         places = sampling.diverse(part, view.size, view.seed, len(site.tags))
         return [part.image_ids[place] for place in places]
     return sampling.random_ids(connection, site.model, view.size, view.seed)
+
+
+def _nearest(site: Site, view: View, thresholds: Thresholds) -> list[int]:
+    """The seed is the number of the page: the nearest ones first, then those that come after them."""
+    pool = site.collection.pool
+    if pool is None:
+        return []
+    places = sampling.undecided(pool, thresholds.cut, len(pool))
+    first = (view.seed - 1) * view.size % max(len(places), 1)
+    return [pool.image_ids[place] for place in places[first : first + view.size]]
 
 
 def _found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:

@@ -13,13 +13,13 @@ from db.labels import Drawn
 from tagonce.web.shell import REVIEWER, fields, path_back, reviewer, site_of
 
 _YEAR = 365 * 24 * 3600
-_VERDICTS = {"right": True, "wrong": False}
+_VERDICTS = {"right": True, "wrong": False, "none": None}
 _ID = re.compile("[0-9]{1,18}")
 _JUDGE = re.compile(f"(?P<tag>[0-9]{{1,5}}):(?P<verdict>{'|'.join(_VERDICTS)})")
 
 
 async def label(request: Request) -> Response:
-    """`POST /label`: image, drawn, judge (`17:right` or `17:wrong`), back."""
+    """`POST /label`: image, drawn, judge (`17:right`, `17:wrong`, or `17:none`, which takes it back), back."""
     return await run_in_threadpool(_label, request, await fields(request))
 
 
@@ -39,15 +39,14 @@ def _label(request: Request, said: dict[str, str]) -> Response:
     if tag_id >= len(site.tags):
         raise SettingsError(f"{site.model.name} has no tag {tag_id}.")
     with site.database.write() as connection:
-        own = labels.of_images(connection, site.model, [image_id], by=by).get(image_id, {})
-        if own.get(tag_id) is is_right:  # pressed again: taken back
+        if is_right is None:
             labels.forget(connection, site.model, image_id, tag_id, by=by)
         else:
             labels.save(connection, site.model, image_id, tag_id, is_right, by=by, drawn=drawn)
     return RedirectResponse(f"{path_back(said)}#card-{image_id}", 303)
 
 
-def _judgement(said: dict[str, str]) -> tuple[int, int, bool, Drawn]:
+def _judgement(said: dict[str, str]) -> tuple[int, int, bool | None, Drawn]:
     found = _JUDGE.fullmatch(said.get("judge", "")), _ID.fullmatch(said.get("image", ""))
     drawn = said.get("drawn", "")
     if not found[0] or not found[1] or drawn not in list(Drawn):

@@ -33,7 +33,7 @@ def compare(request: Request) -> Response:
     return page(
         "compare.html",
         **shell(request, view, "/compare"),
-        **changes_shown(site, view, thresholds),
+        **changes_shown(site, view, thresholds, "/compare"),
         rows=[(tag_id, site.tags[tag_id].name, int(gained[tag_id]), int(lost[tag_id])) for tag_id in order[:MOST]],
         more=max(len(order) - MOST, 0),
         exact_by_tag=exact,

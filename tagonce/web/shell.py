@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from db import labels
 from db.errors import SettingsError
+from db.scores import SCALE, to_probability
 from tagonce.web.site import Site
 from tagonce.web.view import View
 
@@ -20,6 +21,8 @@ PAGES = (
 REVIEWER = "tagonce-reviewer"
 """The cookie that holds the name of the person who judges."""
 _MOST_FIELDS = 300
+_SLIDER_STEP = 100
+"""A score: 0.01."""
 
 
 def site_of(request: Request) -> Site:
@@ -59,4 +62,6 @@ def shell(request: Request, view: View, here: str) -> dict[str, Any]:
         "back": f"{url.path}?{url.query}" if url.query else url.path,
         "who": reviewer(request),
         "model": site.model,
+        "floor": to_probability(site.model.floor),
+        "least": -(-site.model.floor // _SLIDER_STEP) * _SLIDER_STEP / SCALE,  # where sliders begin
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from anyio import CapacityLimiter
 from sqlalchemy import Connection
 
@@ -63,6 +64,8 @@ class Site:
         self.command = command
         with self.read() as connection:
             self.tags = models.tag_names(connection, model.id)
+        self.has_name = np.array([bool(tag.name) for tag in self.tags])
+        """(tags,) An empty name holds a slot of the model and is no tag."""
         self.own_threshold = max(model.default_threshold, model.floor)
         """The model's, a score."""
         self.vocabulary = Vocabulary(self.tags)

@@ -15,7 +15,7 @@ from db.judging.histograms import Histogram
 from db.judging.precision import Estimate, confusion_of, precision_at
 from db.labels import Drawn, TagLabels
 from db.policies import NEVER, Cut
-from db.scores import SCALE, to_probability
+from db.scores import SCALE
 from tagonce.web.cards import Card, picture_of, verdicts
 from tagonce.web.chart import chart_of
 from tagonce.web.gallery import changes_shown
@@ -82,7 +82,7 @@ def tag(request: Request) -> Response:
     """`/tag/{tag_id}`"""
     site, view = site_of(request), View.of(request.query_params)
     tag_id = request.path_params["tag_id"]
-    if tag_id >= len(site.tags):
+    if tag_id >= len(site.tags) or not site.tags[tag_id].name:  # an empty name holds a slot of the model
         raise HTTPException(404, f"{site.model.name} has no tag {tag_id}.")
     show = _show(request.query_params.get("show", ""))
     with site.read() as connection:
@@ -96,12 +96,11 @@ def tag(request: Request) -> Response:
     return page(
         "tag.html",
         **shell(request, view, "/tags"),
-        **changes_shown(site, view, thresholds),
+        **changes_shown(site, view, thresholds, f"/tag/{tag_id}"),
         tag_id=tag_id,
         tag=site.tags[tag_id],
         slider_shown=tag_slider(site, view, thresholds, tag_id),
         score=score,
-        floor=to_probability(site.model.floor),
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],
         strips=strips,

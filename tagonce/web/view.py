@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -99,14 +100,14 @@ class View:
         }
         return {name: value for name, value in said.items() if value}
 
-    def address(self, path: str = "/", **changes: Any) -> str:
-        """A link to this view, or to one that differs in some fields."""
-        params = self.params(**changes)
-        return f"{path}?{urlencode(params)}" if params else path
+    def address(self, path: str = "/", *, also: Mapping[str, str] = MappingProxyType({}), **changes: Any) -> str:
+        """A link to this view, or to one that differs in some fields.
 
-    def without_tag(self, name: str) -> Policy:
-        """What is moved, but for this tag."""
-        return replace(self.changes, tags={tag: score for tag, score in self.changes.tags.items() if tag != name})
+        Args:
+            also: what the page at `path` knows besides.
+        """
+        params = {**self.params(**changes), **also}
+        return f"{path}?{urlencode(params)}" if params else path
 
     def with_tag(self, name: str, score: int) -> "View":
         """The same with a threshold of its own for a tag."""

@@ -92,7 +92,7 @@ def text(answer: str) -> str:
 def chips(answer: str, image_id: int) -> list[str]:
     """The tags on the card of an image."""
     card = answer.split(f'id="card-{image_id}"')[1].split("</form>", maxsplit=1)[0]
-    return re.findall(r'<li class="chip[^"]*">\s*<a [^>]*>([^<]+)</a>', card)
+    return re.findall(r'<li class="chip[^"]*">\s*<a [^>]*>([^<]+)</a>', card.replace("<wbr>", ""))
 
 
 def test_the_gallery_shows_what_the_thresholds_keep(
@@ -179,7 +179,9 @@ def test_a_verdict_is_stored_shown_and_taken_back(
         assert labels.people(connection, model) == {"ann": 2}
     assert 'aria-pressed="true" aria-label="tag_03 is right"' in page.get(f"/image/{ids[0]}").text
     assert judge(page, ids[1], "3:right") == 200  # another word
-    assert judge(page, ids[0], "3:right") == 200  # the same again
+    assert judge(page, ids[1], "3:right") == 200  # a double click
+    assert 'value="3:none" class="right"' in page.get(f"/image/{ids[0]}").text
+    assert judge(page, ids[0], "3:none") == 200
     with database.read() as connection:
         assert labels.of_images(connection, model, ids) == {ids[1]: {3: True}}
 
@@ -254,7 +256,7 @@ def test_samples_are_of_the_collection_and_none_twice(page: TestClient, sample: 
     for one in shown:
         assert len(one) == len(set(one)) == 12
         assert set(one) <= set(ids)
-    assert (shown[0] == shown[1]) == (sample == "nearest")
+    assert shown[0] != shown[1]
 
 
 def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(page: TestClient) -> None:

@@ -96,10 +96,10 @@ def test_a_page_is_of_a_bounded_size() -> None:
     assert of("size=0").size == SIZES[0]
 
 
-def test_a_tag_moves_and_moves_back() -> None:
+def test_a_tag_moves() -> None:
     view = View(changes=Policy(3000, {"general": 4000}, {"dog": 100})).with_tag("cat", 700)
     assert view.changes == Policy(3000, {"general": 4000}, {"dog": 100, "cat": 700})
-    assert view.without_tag("cat") == Policy(3000, {"general": 4000}, {"dog": 100})
+    assert view.address("/tag/3", also={"show": "above"}, changes=Policy()) == "/tag/3?show=above"
 
 
 def options(command: str) -> dict[str, list[str]]:

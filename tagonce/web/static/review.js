@@ -62,7 +62,7 @@ function live(form) {
       try {
         const page = await ask(where);
         if (!again && replace(id, page)) {
-          replace("top", page); // its links lead to what is shown now
+          if (!page.querySelector("[role=alert]")) replace("top", page); // its links lead to what is shown now
           history.replaceState(null, "", shown(id) ?? where);
         }
       } catch {
