@@ -151,11 +151,19 @@ def resolve(model: Model, tags: Sequence[Tag], *layers: Policy) -> Cut:
     for layer in layers:
         _check(model, tags, layer)
     mcut = any(layer.mcut for layer in layers)
-    # MCut looks for the cut itself: the model's own threshold, made for cutting everywhere, would only be in its way.
-    own = model.floor if mcut else max(model.default_threshold, model.floor)
+    own = own_threshold(model, mcut=mcut)
     scores = np.array([_score(tag, layers, own) for tag in tags], dtype=np.int16)
     top = next((layer.top for layer in layers if layer.top is not None), None)
     return Cut(scores, model.floor, top, category_numbers(tags) if mcut else None)
+
+
+def own_threshold(model: Model, *, mcut: bool = False) -> int:
+    """The score from which on a tag is kept that nothing speaks of.
+
+    Args:
+        mcut: it looks for the cut itself, and the model's threshold, made for cutting everywhere, would be in its way.
+    """
+    return model.floor if mcut else max(model.default_threshold, model.floor)
 
 
 def without_unknown_tags(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:

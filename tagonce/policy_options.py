@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from db import models, profiles
 from db.errors import ThresholdError
 from db.models import Model
-from db.policies import Cut, Policy, resolve, to_cut, to_threshold
+from db.policies import Cut, Policy, own_threshold, resolve, to_cut, to_threshold
 from db.profiles import Profile
 from db.scores import to_probability
 from producer.references import file_uri
@@ -37,8 +37,7 @@ class Resolved:
         parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | bool)]
         parts += [f"{len(value)} {name}" for name, value in said.items() if isinstance(value, dict)]
         parts += ["MCut"] if self.policy.mcut else []
-        own = max(self.model.default_threshold, self.model.floor)
-        return ", ".join(parts) or f"{to_probability(own):g}, the model's own"
+        return ", ".join(parts) or f"{to_probability(own_threshold(self.model)):g}, the model's own"
 
     def as_json(self) -> dict[str, Any]:
         """For the record of an export: whose scores, which profile, and what the command line said over it."""

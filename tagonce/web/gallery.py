@@ -10,7 +10,7 @@ from starlette.responses import Response
 from db import profiles, sampling
 from db.database import expect_all_rows
 from db.kept import Kept
-from db.policies import Policy
+from db.policies import Policy, own_threshold
 from db.schema import images, predictions
 from db.search import hits
 from db.search.query import parse
@@ -53,7 +53,7 @@ def gallery(request: Request) -> Response:
         **changes_shown(site, view, thresholds, "/"),
         cards=cards_of(site, found, thresholds, said),
         profiles=known,
-        own=site.own_threshold,
+        own=own_threshold(site.model),
         default=default_slider(site, view, thresholds),
         categories=category_sliders(site, view, thresholds),
         tag_changes=tag_sliders(site, view, thresholds),

@@ -66,8 +66,6 @@ class Site:
             self.tags = models.tag_names(connection, model.id)
         self.has_name = np.array([bool(tag.name) for tag in self.tags])
         """(tags,) An empty name holds a slot of the model and is no tag."""
-        self.own_threshold = max(model.default_threshold, model.floor)
-        """The model's, a score."""
         self.vocabulary = Vocabulary(self.tags)
         self.folded_names = [tag.name.casefold().replace(" ", "_") for tag in self.tags]
         self.categories = {

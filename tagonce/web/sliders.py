@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from db.policies import NEVER, OFF, Policy, to_threshold
+from db.policies import NEVER, OFF, Policy, own_threshold, to_threshold
 from db.scores import SCALE, to_probability
 from tagonce.web.site import Site
 from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
@@ -77,4 +77,4 @@ def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, l
 
 
 def _default(site: Site, policy: Policy) -> int:
-    return site.own_threshold if policy.default is None else policy.default
+    return own_threshold(site.model, mcut=policy.mcut) if policy.default is None else policy.default

@@ -106,7 +106,7 @@ def tag(request: Request) -> Response:
         strips=strips,
         drawn=Drawn.LINE if show is Show.LINE else Drawn.RANDOM,
         spread=spread,
-        chart=chart_of(spread, score, [(one.goal, one.score) for one in judged.best]),
+        chart=chart_of(spread, score, [one.score for one in judged.best]),
         keeps=_keeps(site, spread, tag_id, thresholds.cut),
         judged=judged,
     )

@@ -4,7 +4,7 @@ import pytest
 
 from db.judging.histograms import Histogram
 from db.policies import NEVER
-from tagonce.web.chart import FOOT, HEAD, HEIGHT, WIDTH, chart_of
+from tagonce.web.chart import HEIGHT, WIDTH, chart_of
 from tagonce.web.templating import environment
 
 COUNTS = [900, 0, 30, 1]
@@ -14,9 +14,9 @@ def test_bars_stand_where_the_scores_are_and_none_where_there_are_none() -> None
     chart = chart_of(Histogram(1000, COUNTS), 5000, [])
     assert [bar.x for bar in chart.bars] == [0, WIDTH / 2, 3 * WIDTH / 4]
     assert [bar.kept for bar in chart.bars] == [False, True, True]
-    assert chart.bars[0].height == HEIGHT - HEAD - FOOT
+    assert chart.bars[0].height == HEIGHT
     assert chart.bars[0].height > chart.bars[1].height > chart.bars[2].height > 0
-    assert {bar.y + bar.height for bar in chart.bars} == {HEIGHT - FOOT}
+    assert {bar.y + bar.height for bar in chart.bars} == {HEIGHT}
     assert chart.bars[1].title == "30 from 0.5 to 0.75"
     assert (chart.line, chart.most) == (WIDTH / 2, 900)
 
@@ -30,9 +30,8 @@ def test_a_tag_that_is_off_has_no_line_and_one_without_scores_no_bar() -> None:
     assert chart_of(Histogram(1000, [0, 0]), 100, []).bars == []
 
 
-def test_words_of_neighbouring_marks_stand_in_two_rows() -> None:
-    marks = chart_of(Histogram(1000, COUNTS), 100, [("a", 5000), ("b", 5010)]).marks
-    assert [(mark.words, mark.x, mark.row) for mark in marks] == [("a", WIDTH / 2, 0), ("b", WIDTH * 0.501, 1)]
+def test_marks_stand_where_they_are_once_each() -> None:
+    assert chart_of(Histogram(1000, COUNTS), 100, [5010, 5000, 5010]).marks == [WIDTH / 2, WIDTH * 0.501]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ function live(form) {
   const id = form.dataset.live;
   let asking = false;
   let again = false;
+  let waiting = 0;
   const show = async () => {
     if (asking) { again = true; return; }
     asking = true;
@@ -61,9 +62,12 @@ function live(form) {
       const where = address(form);
       try {
         const page = await ask(where);
-        if (!again && replace(id, page)) {
-          if (!page.querySelector("[role=alert]")) replace("top", page); // its links lead to what is shown now
+        const wrong = page.querySelector("[role=alert]");
+        if (wrong) say(wrong.textContent, id);
+        else if (!again && replace(id, page)) {
+          replace("top", page); // its links lead to what is shown now
           history.replaceState(null, "", shown(id) ?? where);
+          tell();
         }
       } catch {
         say(GONE, id);
@@ -83,13 +87,23 @@ function live(form) {
     if (number !== control) number.value = control.value;
     if (control.dataset.selects) document.getElementById(control.dataset.selects).checked = true;
     if (number.matches(".number")) follow(form, number);
-    if (form.checkValidity()) show(); // else it is being typed
+    clearTimeout(waiting);
+    // A search is shown when it is written, a number when it is one.
+    if (form.checkValidity()) waiting = setTimeout(show, control.type === "search" ? 400 : 0);
   });
+  form.addEventListener("change", (event) => event.target.reportValidity());
   form.addEventListener("submit", (event) => { event.preventDefault(); show(); });
+}
+
+// For those who listen: the sentence on what changes, in a place that stays.
+function tell() {
+  const change = document.getElementById("change");
+  if (change) document.getElementById("said").textContent = change.textContent.replace(/\s+/g, " ");
 }
 
 // Categories without a threshold of their own go along with the one for all tags.
 function follow(form, number) {
+  number.value = number.value.replace(",", ".");
   const value = number.value || number.placeholder;
   if (!Number.isFinite(Number(value))) return;
   const range = form.querySelector(`[data-number="${CSS.escape(number.id)}"]`);
@@ -103,6 +117,8 @@ function follow(form, number) {
 }
 
 document.querySelectorAll("form[data-live]").forEach(live);
+if (matchMedia("(max-width: 48rem)").matches)
+  document.querySelectorAll("[data-closed-on-phones]").forEach((details) => { details.open = false; });
 
 // --- Right and wrong: the picture is replaced, and the page stays where it is.
 
@@ -150,10 +166,12 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// --- Keys, outside of fields: j and k go from picture to picture, y and n say right and wrong of the first tag.
+// --- Keys, where the focus is among the pictures and in no field: j and k go from one to the next, y and n say right and
+// wrong of its first tag.
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  if (!event.target.closest(".results")) return;
   const cards = [...document.querySelectorAll(".card")];
   const at = cards.findIndex((card) => card.contains(document.activeElement));
   const step = { j: 1, k: -1 }[event.key];
