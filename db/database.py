@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import DatabaseError as DatabaseFault
+from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
@@ -92,6 +93,8 @@ class Database:
                 connection.begin(),
             ):
                 yield connection
+        except NoConnectionInTime as error:
+            raise TransientError(f"All connections to the database {self.label} are at work. Try again.") from error
         except DBAPIError as error:
             sqlstate = getattr(error.orig, "sqlstate", None)
             if sqlstate == _CANCELLED:

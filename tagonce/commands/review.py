@@ -37,12 +37,11 @@ def command(
 
     Example: tagonce review --profile mine --query 'cat ~ dog'
     """
-    from db.search.query import parse
-    from tagonce.policy_options import uri_prefix
     from tagonce.wiring import need_web_extra, stored, stored_model
 
     need_web_extra()
     from tagonce.web import server
+    from tagonce.web.gallery import parsed
     from tagonce.web.site import Site
     from tagonce.web.thumbnails import open_thumbnails
     from tagonce.web.view import Sample, View, thresholds_of
@@ -61,7 +60,7 @@ def command(
         with site.read() as connection:
             thresholds = thresholds_of(connection, row, site.tags, view)
             if query:
-                parse(query, row, site.tags, thresholds.before, prefix_of=uri_prefix)
+                parsed(site, query, thresholds)
 
         def announce(address: str) -> None:
             ui.errors.print(f"Reviewing {row.label}. Ctrl-C ends it.", markup=False)

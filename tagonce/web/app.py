@@ -10,7 +10,7 @@
     /label          right, wrong                      labelling.py
     /thumb/12       a thumbnail                       images.py
 
-Handlers are plain functions: Starlette runs them in threads, a database connection each.
+Pages are plain functions that run in threads, a database connection each; what reads a form or a file is not.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from db.errors import DatabaseError, SettingsError, TagonceError, ThresholdError, TransientError
 from tagonce.web import gallery, images, labelling, overview, saving, tag, tags, trying
 from tagonce.web.security import Access, Guard, guarded
-from tagonce.web.shell import shell
+from tagonce.web.shell import page_handler, shell
 from tagonce.web.site import Site
 from tagonce.web.templating import page
 from tagonce.web.view import View
@@ -54,20 +54,20 @@ def create_app(site: Site, access: Access) -> Starlette:
     """An ASGI application over one model of one database."""
     app = Starlette(
         routes=[
-            Route("/", gallery.gallery),
-            Route("/tags", tags.tags),
-            Route("/tag/{tag_id:id}", tag.tag),
-            Route("/image/{image_id:id}", images.image),
+            Route("/", page_handler(gallery.gallery)),
+            Route("/tags", page_handler(tags.tags)),
+            Route("/tag/{tag_id:id}", page_handler(tag.tag)),
+            Route("/image/{image_id:id}", page_handler(images.image)),
             Route("/thumb/{image_id:id}", images.thumbnail),
             Route("/preview/{image_id:id}", images.preview),
-            Route("/compare", saving.compare),
+            Route("/compare", page_handler(saving.compare)),
             Route("/save", saving.save, methods=["POST"]),
             Route("/label", labelling.label, methods=["POST"]),
             Route("/who", labelling.who, methods=["POST"]),
             Route("/recount", overview.recount, methods=["POST"]),
-            Route("/try", trying.show, methods=["GET"]),
+            Route("/try", page_handler(trying.show), methods=["GET"]),
             Route("/try", trying.run, methods=["POST"]),
-            Route("/overview", overview.overview),
+            Route("/overview", page_handler(overview.overview)),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[Middleware(Guard, access=access)],

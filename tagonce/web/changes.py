@@ -81,5 +81,6 @@ def when_counted(site: Site) -> str:
         since = f", until then as of {older.counted_at:%Y-%m-%d %H:%M} UTC" if older else ""
         return f"Counting the collection: {collection.counted:,} images so far{since}."
     if collection.distribution:
-        return f"Counted at {collection.distribution.counted_at:%H:%M} UTC."
+        counted = collection.distribution
+        return f"{counted.images:,} images, counted on {counted.counted_at:%Y-%m-%d at %H:%M} UTC."
     return ""

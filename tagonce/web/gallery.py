@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from db import profiles, sampling
 from db.database import expect_all_rows
+from db.errors import SettingsError
 from db.kept import Kept
 from db.policies import Policy, own_threshold
 from db.schema import images, predictions
 from db.search import hits
-from db.search.query import parse
+from db.search.query import Node, named_model, parse
 from tagonce.policy_options import uri_prefix
 from tagonce.web.cards import cards_of, verdicts
 from tagonce.web.changes import assignments_of, change_of, when_counted
@@ -83,7 +84,10 @@ def pictures(site: Site, connection: Connection, view: View, thresholds: Thresho
     """Those to show, with everything that is stored of them."""
     if view.sample is Sample.NEAREST:
         return load(site, connection, _nearest(site, view, thresholds))
-    key = (view.sample, view.query, view.profile, view.seed, view.size)
+    if view.sample is Sample.DIVERSE:
+        return load(site, connection, _diverse(site, view))
+    profile = thresholds.profile.id if thresholds.profile else None
+    key = (view.query if view.sample is Sample.SEARCH else None, profile, view.seed, view.size)
     ids = site.remembered(key, lambda: _ids(site, connection, view, thresholds))
     return load(site, connection, ids)
 
@@ -96,12 +100,20 @@ def load(site: Site, connection: Connection, ids: list[int]) -> Kept:
 def _ids(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
     if view.sample is Sample.SEARCH and view.query:
         return _found(site, connection, view, thresholds)
-    if view.sample is Sample.DIVERSE and (pool := site.collection.pool) is not None and len(pool):
-        some = np.random.default_rng(view.seed).permutation(len(pool))[:_DIVERSE_POOL]
-        part = sampling.part_of(pool, some)
-        places = sampling.diverse(part, view.size, view.seed, len(site.tags))
-        return [part.image_ids[place] for place in places]
     return sampling.random_ids(connection, site.model, view.size, view.seed)
+
+
+def parsed(site: Site, query: str, thresholds: Thresholds) -> Node:
+    """A search, at the thresholds of the profile.
+
+    Raises:
+        SettingsError: it cannot be understood, or asks for the scores of another model.
+    """
+    if other := named_model(query):
+        raise SettingsError(
+            f"Here are the scores of {site.model.name}. Leave model: out, or start tagonce review --model {other}."
+        )
+    return parse(query, site.model, site.tags, thresholds.before, prefix_of=uri_prefix)
 
 
 def _nearest(site: Site, view: View, thresholds: Thresholds) -> list[int]:
@@ -114,9 +126,20 @@ def _nearest(site: Site, view: View, thresholds: Thresholds) -> list[int]:
     return [pool.image_ids[place] for place in places[first : first + view.size]]
 
 
+def _diverse(site: Site, view: View) -> list[int]:
+    pool = site.collection.pool
+    if pool is None or not len(pool):
+        return []
+    some = np.random.default_rng(view.seed).permutation(len(pool))[:_DIVERSE_POOL]
+    part = sampling.part_of(pool, some)
+    key = ("diverse", id(pool), view.seed, view.size)
+    places = site.remembered(key, lambda: sampling.diverse(part, view.size, view.seed, len(site.tags)))
+    return [part.image_ids[place] for place in places]
+
+
 def _found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
     """Of a search: as many as are shown, from a place that the seed says on, and from the start again."""
-    tree = parse(view.query, site.model, site.tags, thresholds.before, prefix_of=uri_prefix)
+    tree = parsed(site, view.query, thresholds)
     condition = hits.condition(connection, site.model, tree)
     query = (
         select(predictions.c.image_id)

@@ -3,14 +3,13 @@
 import re
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from db import labels
 from db.errors import SettingsError
 from db.labels import Drawn
-from tagonce.web.shell import REVIEWER, fields, path_back, reviewer, site_of
+from tagonce.web.shell import REVIEWER, fields, in_a_thread, path_back, reviewer, site_of
 
 _YEAR = 365 * 24 * 3600
 _VERDICTS = {"right": True, "wrong": False, "none": None}
@@ -20,7 +19,7 @@ _JUDGE = re.compile(f"(?P<tag>[0-9]{{1,5}}):(?P<verdict>{'|'.join(_VERDICTS)})")
 
 async def label(request: Request) -> Response:
     """`POST /label`: image, drawn, judge (`17:right`, `17:wrong`, or `17:none`, which takes it back), back."""
-    return await run_in_threadpool(_label, request, await fields(request))
+    return await in_a_thread(request, _label, await fields(request))
 
 
 async def who(request: Request) -> Response:

@@ -1,6 +1,5 @@
 """How far a run is, what failed and why, where the time goes, which tags there are most of."""
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -53,5 +52,5 @@ def _top(site: Site, cut: Cut) -> list[tuple[str, int, int]]:
 async def recount(request: Request) -> Response:
     """`POST /recount`: count the collection anew."""
     said = await fields(request)
-    await run_in_threadpool(site_of(request).collection.count)
+    site_of(request).collection.count()
     return RedirectResponse(path_back(said), 303)

@@ -1,7 +1,6 @@
 """What was moved, beside what the profile says; and saving it as a profile."""
 
 import numpy as np
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -11,7 +10,7 @@ from db.errors import ThresholdError
 from db.kept import Int64Array
 from db.policies import Policy
 from tagonce.web.gallery import changes_shown
-from tagonce.web.shell import fields, reviewer, shell, site_of
+from tagonce.web.shell import fields, in_a_thread, reviewer, shell, site_of
 from tagonce.web.site import Site
 from tagonce.web.templating import page
 from tagonce.web.view import Thresholds, View, save_command, thresholds_of
@@ -46,7 +45,7 @@ def compare(request: Request) -> Response:
 
 async def save(request: Request) -> Response:
     """`POST /save`: a view's fields, and `name`."""
-    return await run_in_threadpool(_save, request, await fields(request))
+    return await in_a_thread(request, _save, await fields(request))
 
 
 def _save(request: Request, said: dict[str, str]) -> Response:

@@ -73,7 +73,8 @@ class Guard(BaseHTTPMiddleware):
             return _refusal(403, "This did not come from a page of tagonce review.")
         limit = self._access.largest_body if request.url.path == self._access.large_path else SMALL_BODY
         length = request.headers.get("content-length", "")
-        if not length.isdecimal():
+        # With both, the length counts for nothing (RFC 9112, 6.3).
+        if not length.isdecimal() or "transfer-encoding" in request.headers:
             return _refusal(411, "What is sent has to say how long it is.")
         if int(length) > limit:
             return _refusal(413, f"More than {limit:,} bytes are not taken here.")

@@ -1,9 +1,13 @@
 """What every page has around it: who looks, where else to go, where to return to."""
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 from urllib.parse import unquote
 
+from anyio import to_thread
 from starlette.requests import Request
+from starlette.responses import Response
 
 from db import labels
 from db.errors import SettingsError
@@ -46,6 +50,21 @@ async def fields(request: Request) -> dict[str, str]:
         return {name: str(value) for name, value in form.items()}
 
 
+async def in_a_thread(request: Request, function: Callable[..., Response], *arguments: Any) -> Response:
+    """Of as many as may ask the database at once; those that come then wait."""
+    return await to_thread.run_sync(function, request, *arguments, limiter=site_of(request).askers)
+
+
+def page_handler(function: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """A page that is written as a plain function."""
+
+    @wraps(function)
+    async def handler(request: Request) -> Response:
+        return await in_a_thread(request, function)
+
+    return handler
+
+
 def path_back(said: dict[str, str]) -> str:
     """Where a form wants to return to: a page of ours, never another host."""
     back = said.get("back", "")
@@ -55,6 +74,7 @@ def path_back(said: dict[str, str]) -> str:
 def shell(request: Request, view: View, here: str) -> dict[str, Any]:
     """What `base.html` needs."""
     site, url = site_of(request), request.url
+    site.collection.count_again()
     return {
         "view": view,
         "pages": PAGES,

@@ -3,10 +3,13 @@
 import getpass
 import hashlib
 import logging
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +34,13 @@ POOL = 10_000
 the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
 _POOL_SECONDS = 20.0
 """A page waits so long for it."""
+_ASKERS = 8
+"""Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""
 _PICTURES = 32
-_REMEMBERED = 64
-"""Samples, so that a slider does not read the same pictures again."""
+_REMEMBERED, _REMEMBERED_SECONDS = 64, 60.0
+"""Samples, so that a slider does not search for the same pictures again; not for long, since images come and go."""
+_FRESH_SECONDS, _COST_SHARE = 600.0, 20
+"""Counts are made anew when they are older than this and somebody looks; what took a minute is good for twenty."""
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +82,11 @@ class Site:
         self.collection = Collection(database, model)
         self.watch = Watch(database, model)
         self.tagger = Tagger(model, settings)
+        self.askers = CapacityLimiter(_ASKERS)
+        """Threads that make pages."""
         self.pictures = CapacityLimiter(_PICTURES)
         """Threads that make and send pictures."""
-        self._samples = _Remembered(_REMEMBERED)
+        self._samples = _Remembered(_REMEMBERED, _REMEMBERED_SECONDS)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -97,6 +106,8 @@ class Collection:
         self._model = model
         self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
         self._lock = threading.Lock()
+        self._old_at = math.inf
+        """By the monotonic clock."""
         self._has_pool = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
@@ -122,6 +133,11 @@ class Collection:
         """The same without waiting."""
         return self._pool
 
+    def count_again(self) -> None:
+        """Begin to count when the counts are old."""
+        if time.monotonic() > self._old_at:
+            self.count()
+
     def count(self) -> None:
         """Begin to count, unless that is going on."""
         with self._lock:
@@ -136,6 +152,7 @@ class Collection:
         self._idle.wait()
 
     def _count(self) -> None:
+        begun = time.monotonic()
         try:
             with self._database.read() as connection:
                 self._database.without_time_limit(connection)
@@ -153,6 +170,8 @@ class Collection:
             log.exception("The collection could not be counted")
             self.error = "Counting failed; the log of `tagonce review` says why."
         finally:
+            cost = time.monotonic() - begun
+            self._old_at = time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost)
             self._has_pool.set()
             self.counting = False
             self._idle.set()
@@ -162,21 +181,23 @@ class Collection:
 
 
 class _Remembered:
-    """A few results, the least recently asked for go. Threads share it."""
+    """A few results, for a while; the least recently asked for go. Threads share it."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float) -> None:
         self._most = most
+        self._seconds = seconds
         self._lock = threading.Lock()
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with self._lock:
-            if key in self._values:
+            made_at, value = self._values.get(key, (-math.inf, None))
+            if time.monotonic() - made_at < self._seconds:
                 self._values.move_to_end(key)
-                return self._values[key]
+                return value
         value = make()  # without the lock: twice at worst
         with self._lock:
-            self._values[key] = value
+            self._values[key] = time.monotonic(), value
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
         return value
@@ -191,5 +212,9 @@ def login_name() -> str:
 
 
 def _place(database: Database) -> str:
-    """Another database is another collection."""
-    return hashlib.sha256(database.label.encode()).hexdigest()[:16]
+    """Another database is another collection; so is a file that was made anew."""
+    place = database.label
+    if database.dialect == "sqlite":
+        file = Path(database.engine.url.database or "").resolve()
+        place = f"{file}#{file.stat().st_ino}"
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]

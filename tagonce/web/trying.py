@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from db.errors import ImageError, SettingsError
 from db.scores import SCALE
-from tagonce.web.shell import shell, site_of
+from tagonce.web.shell import in_a_thread, shell, site_of
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of
 
@@ -28,7 +27,7 @@ async def run(request: Request) -> Response:
         file = form.get("file")
         data = await file.read() if isinstance(file, UploadFile) else b""
         name = (file.filename or "") if isinstance(file, UploadFile) else ""
-    return await run_in_threadpool(_run, request, data, name)
+    return await in_a_thread(request, _run, data, name)
 
 
 def _run(request: Request, data: bytes, name: str) -> Response:

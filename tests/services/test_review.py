@@ -263,6 +263,7 @@ def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(page: TestCli
     pages = [page.get(f"/?q=tag_01:0.5 -tag_02:0.5&size=12{more}").text for more in ("", "&t=0.9")]
     first, second = (re.findall(r'id="card-(\d+)"', one) for one in pages)
     assert first == second != []
+    assert "start tagonce review --model other" in page.get("/?q=model:other tag_01").text
     wrong = page.get("/?q=((")
     assert wrong.status_code == 400
     assert "bracket" in wrong.text

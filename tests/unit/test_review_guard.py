@@ -68,6 +68,8 @@ def test_bodies_are_bounded_and_say_how_long_they_are() -> None:
     assert asked.post("/try", headers=ours, content=bytes(2 * SMALL_BODY)).status_code == 200
     assert asked.post("/try", headers=ours, content=bytes(2 * SMALL_BODY + 1)).status_code == 413
     assert asked.post("/save", headers=ours, content=iter([b"no length"])).status_code == 411
+    both = ours | {"transfer-encoding": "chunked", "content-length": "1"}
+    assert asked.post("/save", headers=both, content=b"x").status_code == 411
 
 
 @pytest.mark.parametrize("ask", [lambda asked: asked.get("/"), lambda asked: asked.get("/", headers={"host": "evil"})])
