@@ -42,17 +42,21 @@ def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
 def copy_predictions(connection: Connection, rows: Iterable[PackedRow]) -> None:
     """Insert rows of `predictions`, none of which may be there."""
     driver = connection.connection.driver_connection
-    with _errors_as_sqlalchemys(connection), driver.cursor() as cursor, cursor.copy(_COPY_PREDICTIONS) as copy:  # type: ignore[union-attr]  # None only of a closed connection
+    with (
+        errors_as_sqlalchemys(connection, _COPY_PREDICTIONS),
+        driver.cursor() as cursor,  # type: ignore[union-attr]  # None only of a closed connection
+        cursor.copy(_COPY_PREDICTIONS) as copy,
+    ):
         copy.set_types(_TYPES)
         for row in rows:
             copy.write_row(row)
 
 
 @contextmanager
-def _errors_as_sqlalchemys(connection: Connection) -> Iterator[None]:
+def errors_as_sqlalchemys(connection: Connection, statement: str) -> Iterator[None]:
     """What the driver raises becomes what SQLAlchemy raises, so that `db.database` knows what will pass."""
     dbapi = connection.dialect.loaded_dbapi
     try:
         yield
     except dbapi.Error as error:
-        raise DBAPIError.instance(_COPY_PREDICTIONS, None, error, dbapi.Error, dialect=connection.dialect) from error
+        raise DBAPIError.instance(statement, None, error, dbapi.Error, dialect=connection.dialect) from error

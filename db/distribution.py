@@ -21,10 +21,11 @@ from sqlalchemy import Connection
 
 from db import gaps, models
 from db.judging.histograms import Histogram
-from db.kept import Int64Array, kept_images
+from db.kept import Int64Array
 from db.models import Model
 from db.policies import NEVER, Cut, category_numbers
 from db.schema import Int16Array
+from db.score_stream import every_score
 from db.scores import SCALE
 
 STEP = 10
@@ -147,8 +148,7 @@ def count_scores(
     flat, one = counts.reshape(-1), np.int32(1)
     counter = gaps.GapCounter(categories)
     images = 0
-    everything = Cut(np.full(categories.size, model.floor, dtype=np.int16), model.floor)
-    for batch in kept_images(connection, model, everything, ranked=False):
+    for batch in every_score(connection, model):
         # Adding in place: a table of all cells for every batch would take ten times as long.
         np.add.at(flat, batch.tag_ids.astype(np.int64) * CELLS + batch.scores // STEP, one)
         counter.add(batch)

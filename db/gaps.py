@@ -14,9 +14,10 @@ Scores count at steps of 0.01, so that a table has a hundred rows; a and b are m
 
 import numpy as np
 
-from db.kept import Int64Array, Kept
+from db.kept import Int64Array
 from db.policies import NEVER
 from db.schema import Int16Array
+from db.score_stream import Batch
 from db.scores import SCALE
 
 STEP = 100
@@ -47,7 +48,7 @@ class GapCounter:
         self._tables = int(self._categories.max(initial=0)) + 2
         self._pairs = np.zeros(self._tables * WIDTH * WIDTH, dtype=np.int64)
 
-    def add(self, batch: Kept) -> None:
+    def add(self, batch: Batch) -> None:
         """Count some images with all their scores."""
         images = len(batch)
         present = np.zeros((self._tables, images << _SHIFT), dtype=np.bool_)

@@ -74,15 +74,12 @@ def kept_images(
     *,
     where: ColumnElement[bool] | None = None,
     under: str = "",
-    ranked: bool = True,
 ) -> Iterator[Kept]:
     """Every image that has a prediction, in the order of registration; one that keeps no tag is there too.
 
     Args:
         where: a condition on `predictions` and `images`, as `db.search.hits` makes them.
         under: only images whose uri begins with this.
-        ranked: False leaves the tags of an image in no order, for a policy of thresholds alone. Sorting takes half of
-            the time where all scores are read.
     """
     query = (
         select(images.c.id, images.c.uri, images.c.width, images.c.height, Packed(cut.lowest))
@@ -97,9 +94,9 @@ def kept_images(
         expect_all_rows(connection)
     dialect = connection.dialect.name
     with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
-        for rows in _ahead(result.partitions()):
+        for rows in ahead(result.partitions()):
             ids, uris, widths, heights, packed = zip(*rows, strict=True)
-            offsets, tag_ids, scores = (_ranked if ranked else _as_stored)(*unpack(dialect, packed))
+            offsets, tag_ids, scores = _ranked(*unpack(dialect, packed))
             yield apply(Kept(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
 
 
@@ -119,12 +116,6 @@ def chosen(found: Kept, cut: Cut) -> npt.NDArray[np.bool_]:
         before = np.concatenate([[0], np.cumsum(mask)])
         mask &= before[1:] - before[found.offsets[found.rows]] <= cut.top
     return mask
-
-
-def _as_stored(
-    counts: Int64Array, tag_ids: Int16Array, scores: Int16Array
-) -> tuple[Int64Array, Int16Array, Int16Array]:
-    return np.concatenate([[0], np.cumsum(counts)]), tag_ids, scores
 
 
 def _ranked(counts: Int64Array, tag_ids: Int16Array, scores: Int16Array) -> tuple[Int64Array, Int16Array, Int16Array]:
@@ -164,7 +155,7 @@ def _above_the_widest_gap(kept: Kept, categories: Int16Array, floor: int) -> npt
     return above
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each next one fetched while the caller works on the one before."""
     end: Any = object()
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:

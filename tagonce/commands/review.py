@@ -57,7 +57,7 @@ def command(
         place = None if opened.engine.url.password else database
         words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", place)) if said]
         site = Site(opened, row, config, open_thumbnails(config), reviewer=reviewer or "", command="".join(words))
-        with site.read() as connection:
+        with site.database.read() as connection:
             thresholds = thresholds_of(connection, row, site.tags, view)
             if query:
                 parsed(site, query, thresholds)

@@ -1,14 +1,14 @@
 """The pages, and where each is.
 
-    /               gallery       gallery.py
-    /tags           all tags      tags.py
-    /tag/17         one tag       tag.py
-    /image/12       one image     images.py
+    /               gallery                           gallery.py
+    /tags           all tags                          tags.py
+    /tag/17         one tag                           tag.py
+    /image/12       one image                         images.py
     /compare        what changed, and saving it       saving.py
     /try            a picture, by the model           trying.py
     /overview       how far it is, what failed        overview.py
     /label          right, wrong                      labelling.py
-    /thumb/12       a thumbnail                       images.py
+    /thumb/12       a thumbnail                       pictures.py
 
 Pages are plain functions that run in threads, a database connection each; what reads a form or a file is not.
 """
@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from db.errors import DatabaseError, SettingsError, TagonceError, ThresholdError, TransientError
-from tagonce.web import gallery, images, labelling, overview, saving, tag, tags, trying
+from tagonce.web import gallery, images, labelling, overview, pictures, saving, tag, tags, trying
 from tagonce.web.security import Access, Guard, guarded
 from tagonce.web.shell import page_handler, shell
 from tagonce.web.site import Site
@@ -58,8 +58,8 @@ def create_app(site: Site, access: Access) -> Starlette:
             Route("/tags", page_handler(tags.tags)),
             Route("/tag/{tag_id:id}", page_handler(tag.tag)),
             Route("/image/{image_id:id}", page_handler(images.image)),
-            Route("/thumb/{image_id:id}", images.thumbnail),
-            Route("/preview/{image_id:id}", images.preview),
+            Route("/thumb/{image_id:id}", pictures.thumbnail),
+            Route("/preview/{image_id:id}", pictures.preview),
             Route("/compare", page_handler(saving.compare)),
             Route("/save", saving.save, methods=["POST"]),
             Route("/label", labelling.label, methods=["POST"]),

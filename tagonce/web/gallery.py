@@ -43,7 +43,7 @@ _DIVERSE_POOL = 2_000
 def gallery(request: Request) -> Response:
     """`/`"""
     site, view = site_of(request), View.of(request.query_params)
-    with site.read() as connection:
+    with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         found = pictures(site, connection, view, thresholds)
         said = verdicts(site, connection, found.image_ids, reviewer(request))
@@ -88,7 +88,7 @@ def pictures(site: Site, connection: Connection, view: View, thresholds: Thresho
         return load(site, connection, _diverse(site, view))
     profile = thresholds.profile.id if thresholds.profile else None
     key = (view.query if view.sample is Sample.SEARCH else None, profile, view.seed, view.size)
-    ids = site.remembered(key, lambda: _ids(site, connection, view, thresholds))
+    ids = site.samples.get(key, lambda: _ids(site, connection, view, thresholds))
     return load(site, connection, ids)
 
 
@@ -130,11 +130,13 @@ def _diverse(site: Site, view: View) -> list[int]:
     pool = site.collection.pool
     if pool is None or not len(pool):
         return []
+    return site.samples.get((Sample.DIVERSE, view.seed, view.size), lambda: _spread(site, pool, view))
+
+
+def _spread(site: Site, pool: Kept, view: View) -> list[int]:
     some = np.random.default_rng(view.seed).permutation(len(pool))[:_DIVERSE_POOL]
     part = sampling.part_of(pool, some)
-    key = ("diverse", id(pool), view.seed, view.size)
-    places = site.remembered(key, lambda: sampling.diverse(part, view.size, view.seed, len(site.tags)))
-    return [part.image_ids[place] for place in places]
+    return [part.image_ids[place] for place in sampling.diverse(part, view.size, view.seed, len(site.tags))]
 
 
 def _found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:

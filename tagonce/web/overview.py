@@ -21,7 +21,7 @@ def overview(request: Request) -> Response:
     site, view = site_of(request), View.of(request.query_params)
     said = request.query_params.get("reason", "")
     reason = Reason(said) if said in list(Reason) else None
-    with site.read() as connection:
+    with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
     look = site.watch.look(reason)
     work = look.work

@@ -22,7 +22,7 @@ MOST = 100
 def compare(request: Request) -> Response:
     """`/compare`"""
     site, view = site_of(request), View.of(request.query_params)
-    with site.read() as connection:
+    with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         known = profiles.every(connection, site.model)
     gained, lost, exact = _by_tag(site, thresholds)

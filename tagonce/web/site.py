@@ -1,48 +1,26 @@
 """What all pages share: the database, the model, and what is known of the whole collection."""
 
 import getpass
-import hashlib
-import logging
-import math
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from anyio import CapacityLimiter
-from sqlalchemy import Connection
 
-from db import counts, distribution, models, sampling
+from db import models
 from db.database import Database
-from db.distribution import Distribution
-from db.errors import TagonceError
-from db.kept import Kept
 from db.models import Model
 from db.vocabulary import Vocabulary
 from tagonce.settings import Settings
+from tagonce.web.collection import Collection
+from tagonce.web.remembered import Remembered
 from tagonce.web.tagger import Tagger
 from tagonce.web.thumbnails import Thumbnails
 from tagonce.web.watch import Watch
-from workers.cache import cache_folder
 
-POOL = 10_000
-"""Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
-the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
-_POOL_SECONDS = 20.0
-"""A page waits so long for it."""
 _ASKERS = 8
 """Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""
 _PICTURES = 32
 _REMEMBERED, _REMEMBERED_SECONDS = 64, 60.0
-"""Samples, so that a slider does not search for the same pictures again; not for long, since images come and go."""
-_FRESH_SECONDS, _COST_SHARE = 600.0, 20
-"""Counts are made anew when they are older than this and somebody looks; what took a minute is good for twenty."""
-
-log = logging.getLogger(__name__)
+"""So that a slider does not search for the same pictures again; not for long, since images come and go."""
 
 
 class Site:
@@ -69,7 +47,7 @@ class Site:
         self.thumbnails = thumbnails
         self.reviewer = reviewer or login_name()
         self.command = command
-        with self.read() as connection:
+        with database.read() as connection:
             self.tags = models.tag_names(connection, model.id)
         self.has_name = np.array([bool(tag.name) for tag in self.tags])
         """(tags,) An empty name holds a slot of the model and is no tag."""
@@ -86,121 +64,8 @@ class Site:
         """Threads that make pages."""
         self.pictures = CapacityLimiter(_PICTURES)
         """Threads that make and send pictures."""
-        self._samples = _Remembered(_REMEMBERED, _REMEMBERED_SECONDS)
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        with self.database.read() as connection:
-            yield connection
-
-    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made for a key before, or is made now."""
-        return self._samples.get(key, make)
-
-
-class Collection:
-    """All images of the model, counted in the background: a page does not wait for it, and says so."""
-
-    def __init__(self, database: Database, model: Model) -> None:
-        self._database = database
-        self._model = model
-        self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
-        self._lock = threading.Lock()
-        self._old_at = math.inf
-        """By the monotonic clock."""
-        self._has_pool = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._pool: Kept | None = None
-        self.error: str | None = None
-        """Why it could not be counted."""
-        self.counting = False
-        self.counted = 0
-        """Images, while it is being counted."""
-        self.population = 0
-        """Images of the model, before they are counted in full."""
-        self.distribution: Distribution | None = distribution.load(self._file)
-        """As it was when it was last counted."""
-
-    @property
-    def pool(self) -> Kept | None:
-        """Images drawn at random, with all their scores; None when they took too long, or there are none."""
-        self._has_pool.wait(_POOL_SECONDS)
-        return self._pool
-
-    @property
-    def pool_at_once(self) -> Kept | None:
-        """The same without waiting."""
-        return self._pool
-
-    def count_again(self) -> None:
-        """Begin to count when the counts are old."""
-        if time.monotonic() > self._old_at:
-            self.count()
-
-    def count(self) -> None:
-        """Begin to count, unless that is going on."""
-        with self._lock:
-            if self.counting:
-                return
-            self.counting, self.counted, self.error = True, 0, None
-            self._idle.clear()
-        threading.Thread(target=self._count, name="count", daemon=True).start()
-
-    def wait(self) -> None:
-        """Until what was begun is counted."""
-        self._idle.wait()
-
-    def _count(self) -> None:
-        begun = time.monotonic()
-        try:
-            with self._database.read() as connection:
-                self._database.without_time_limit(connection)
-                self.population = counts.predicted(connection, self._model.id)
-                ids = sampling.random_ids(connection, self._model, POOL, seed=1)
-                self._pool = sampling.load(connection, self._model, ids, self._model.floor)
-            self._has_pool.set()
-            with self._database.read() as connection:
-                self._database.without_time_limit(connection)
-                self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
-            self.distribution.save(self._file)
-        except (TagonceError, OSError) as error:
-            self.error = str(error)
-        except Exception:
-            log.exception("The collection could not be counted")
-            self.error = "Counting failed; the log of `tagonce review` says why."
-        finally:
-            cost = time.monotonic() - begun
-            self._old_at = time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost)
-            self._has_pool.set()
-            self.counting = False
-            self._idle.set()
-
-    def _advance(self, images: int) -> None:
-        self.counted += images
-
-
-class _Remembered:
-    """A few results, for a while; the least recently asked for go. Threads share it."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._values: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        with self._lock:
-            made_at, value = self._values.get(key, (-math.inf, None))
-            if time.monotonic() - made_at < self._seconds:
-                self._values.move_to_end(key)
-                return value
-        value = make()  # without the lock: twice at worst
-        with self._lock:
-            self._values[key] = time.monotonic(), value
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-        return value
+        self.samples = Remembered[list[int]](_REMEMBERED, _REMEMBERED_SECONDS)
+        """Ids of images by what was asked for."""
 
 
 def login_name() -> str:
@@ -209,12 +74,3 @@ def login_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "anonymous"
-
-
-def _place(database: Database) -> str:
-    """Another database is another collection; so is a file that was made anew."""
-    place = database.label
-    if database.dialect == "sqlite":
-        file = Path(database.engine.url.database or "").resolve()
-        place = f"{file}#{file.stat().st_ino}"
-    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -85,7 +85,7 @@ def tag(request: Request) -> Response:
     if tag_id >= len(site.tags) or not site.tags[tag_id].name:  # an empty name holds a slot of the model
         raise HTTPException(404, f"{site.model.name} has no tag {tag_id}.")
     show = _show(request.query_params.get("show", ""))
-    with site.read() as connection:
+    with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         score = int(thresholds.cut.scores[tag_id])
         spread = _spread(site, connection, tag_id)

@@ -18,7 +18,7 @@ def tags(request: Request) -> Response:
     """`/tags?find=hair`: the most frequent tags, or those whose names hold a text."""
     site, view = site_of(request), View.of(request.query_params)
     find = request.query_params.get("find", "").strip()[:200]
-    with site.read() as connection:
+    with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
     counted = site.collection.distribution
     kept = None if counted is None else counted.kept(thresholds.cut)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from db.errors import ImageError
+from producer.references import file_path
 from tagonce.settings import Settings
 from tagonce.web.orientation import turn_of
 from tagonce.web.shrink import PREVIEW_SIZE, SIZE, shrink, target
@@ -65,7 +66,8 @@ class Thumbnails:
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._files = ThumbnailFiles(folder, kept_bytes)
-        self._fetcher = Fetcher(max_bytes=max_bytes, connections=_FILES, roots=Roots(roots))
+        self._roots = Roots(roots)
+        self._fetcher = Fetcher(max_bytes=max_bytes, connections=_FILES, roots=self._roots)
         self._opener = Opener(max_pixels, pixels_in_flight=pixels_in_flight)
         self._in_memory = threading.BoundedSemaphore(_FILES)
         self._at_work = threading.BoundedSemaphore(cores())
@@ -89,9 +91,16 @@ class Thumbnails:
             TransientError: the storage is away. Nothing of that is remembered.
             SettingsError: S3 cannot be asked at all. Nothing of that is remembered.
         """
+        self._check_root(uri)  # what is kept here was perhaps made when more was allowed
         name = _name(uri, version, side)
         kept = self._files.read(name)
         return self._once(image_id, name, uri, side) if kept is None else kept
+
+    def _check_root(self, uri: str) -> None:
+        if uri.startswith("file://"):
+            self._roots.check_path(file_path(uri))
+        else:
+            self._roots.check_object(uri)
 
     def _once(self, image_id: int, name: str, uri: str, side: int) -> bytes:
         """Makes it, or waits for the thread that is making it."""

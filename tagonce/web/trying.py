@@ -34,7 +34,7 @@ def _run(request: Request, data: bytes, name: str) -> Response:
     site, view = site_of(request), View.of(request.query_params)
     if not data:
         raise SettingsError("No picture came along. Choose a file first.")
-    with site.read() as connection:
+    with site.database.read() as connection:
         cut = thresholds_of(connection, site.model, site.tags, view).cut
     try:
         found = site.tagger.probabilities(data)

@@ -7,13 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from db.comparison import compare
-from db.database import Database
+from db.database import Database, open_database
 from db.distribution import Distribution, count_scores
+from db.errors import TransientError
 from db.judging.histograms import histogram
 from db.models import Model
 from db.policies import NEVER, Policy, resolve
+from db.score_stream import every_score
 from db.scores import SCALE
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
@@ -138,7 +141,31 @@ def test_progress_tells_of_every_image(
         assert count_scores(connection, model, advance=told.append).images == 0
     store(database, model, URIS, [{1: 9000}] * IMAGES)
     registered(IMAGES + 3)
-    monkeypatch.setattr("db.kept.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("db.score_stream.IMAGES_AT_ONCE", 2)
     with database.read() as connection:
         assert count_scores(connection, model, advance=told.append).images == IMAGES
     assert told == [2, 2, 1]
+
+
+def test_a_count_that_is_given_up_leaves_the_connection_usable(database: Database, model: Model) -> None:
+    store(database, model, URIS, [{1: 9000}] * IMAGES)
+
+    def stop(_images: int) -> None:
+        raise InterruptedError
+
+    with database.read() as connection:
+        with pytest.raises(InterruptedError):
+            count_scores(connection, model, advance=stop)
+        assert count_scores(connection, model).images == IMAGES
+
+
+def test_a_count_that_the_database_ends_may_be_tried_again(postgres_url: str) -> None:
+    """What the driver says of a stopped copy becomes an error of ours."""
+    database = open_database(postgres_url)
+    model = make_model(database)
+    with database.write() as other:
+        other.execute(text("lock table predictions in access exclusive mode"))
+        with pytest.raises(TransientError, match="stopped"), database.read() as connection:
+            connection.execute(text("set local statement_timeout = 100"))
+            list(every_score(connection, model))
+    database.close()

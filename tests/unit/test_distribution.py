@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from db import gaps
 from db.distribution import CELLS, Distribution, load
-from db.kept import Kept
 from db.policies import NEVER
+from db.score_stream import Batch
 from db.scores import SCALE
 
 CATEGORIES = [0, 1, 1, 2, 0]
@@ -23,11 +23,9 @@ some_rows = st.lists(st.dictionaries(st.integers(0, 4), st.integers(0, SCALE)), 
 some_ends = st.sampled_from([0, 100, 3500, 9900, SCALE, NEVER]) | st.integers(0, 100).map(lambda level: level * 100)
 
 
-def batch_of(rows: Rows) -> Kept:
-    return Kept(
-        range(len(rows)),
-        *([""] * len(rows), [None] * len(rows), [None] * len(rows)),
-        np.cumsum([0, *map(len, rows)], dtype=np.int64),
+def batch_of(rows: Rows) -> Batch:
+    return Batch(
+        np.array([len(row) for row in rows], np.int64),
         np.array([tag for row in rows for tag in row], np.int16),
         np.array([score for row in rows for score in row.values()], np.int16),
     )

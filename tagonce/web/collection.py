@@ -1,0 +1,117 @@
+"""The whole collection, counted in the background: a page does not wait for it, and says how old the counts are."""
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from pathlib import Path
+
+from db import counts, distribution, sampling
+from db.database import Database
+from db.distribution import Distribution
+from db.errors import TagonceError
+from db.kept import Kept
+from db.models import Model
+from workers.cache import cache_folder
+
+POOL = 10_000
+"""Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
+the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
+_POOL_SECONDS = 20.0
+"""A page waits so long for it."""
+_FRESH_SECONDS, _COST_SHARE = 600.0, 20
+"""Counts are made anew when they are older than this and somebody looks; what took a minute is good for twenty."""
+
+log = logging.getLogger(__name__)
+
+
+class Collection:
+    """All images of a model. Threads share it."""
+
+    def __init__(self, database: Database, model: Model) -> None:
+        self._database = database
+        self._model = model
+        self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
+        self._lock = threading.Lock()
+        self._old_at = math.inf
+        """By the monotonic clock."""
+        self._has_pool = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._pool: Kept | None = None
+        self.error: str | None = None
+        """Why it could not be counted."""
+        self.counting = False
+        self.counted = 0
+        """Images, while it is being counted."""
+        self.population = 0
+        """Images of the model, before they are counted in full."""
+        self.distribution: Distribution | None = distribution.load(self._file)
+        """As it was when it was last counted."""
+
+    @property
+    def pool(self) -> Kept | None:
+        """Images drawn at random, with all their scores; None when they took too long, or there are none."""
+        self._has_pool.wait(_POOL_SECONDS)
+        return self._pool
+
+    @property
+    def pool_at_once(self) -> Kept | None:
+        """The same without waiting."""
+        return self._pool
+
+    def count_again(self) -> None:
+        """Begin to count when the counts are old."""
+        if time.monotonic() > self._old_at:
+            self.count()
+
+    def count(self) -> None:
+        """Begin to count, unless that is going on."""
+        with self._lock:
+            if self.counting:
+                return
+            self.counting, self.counted, self.error = True, 0, None
+            self._idle.clear()
+        threading.Thread(target=self._count, name="count", daemon=True).start()
+
+    def wait(self) -> None:
+        """Until what was begun is counted."""
+        self._idle.wait()
+
+    def _count(self) -> None:
+        begun = time.monotonic()
+        try:
+            with self._database.read() as connection:
+                self._database.without_time_limit(connection)
+                self.population = counts.predicted(connection, self._model.id)
+                ids = sampling.random_ids(connection, self._model, POOL, seed=1)
+                self._pool = sampling.load(connection, self._model, ids, self._model.floor)
+            self._has_pool.set()
+            with self._database.read() as connection:
+                self._database.without_time_limit(connection)
+                self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
+            self.distribution.save(self._file)
+        except (TagonceError, OSError) as error:
+            self.error = str(error)
+        except Exception:
+            log.exception("The collection could not be counted")
+            self.error = "Counting failed; the log of `tagonce review` says why."
+        finally:
+            cost = time.monotonic() - begun
+            self._old_at = time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost)
+            self._has_pool.set()
+            self.counting = False
+            self._idle.set()
+
+    def _advance(self, images: int) -> None:
+        self.counted += images
+
+
+def _place(database: Database) -> str:
+    """Another database is another collection; so is a file that was made anew."""
+    place = database.label
+    if database.dialect == "sqlite":
+        file = Path(database.engine.url.database or "").resolve()
+        place = f"{file}#{file.stat().st_ino}"
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
