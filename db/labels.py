@@ -60,6 +60,8 @@ class Drawn(StrEnum):
     SEARCH = "search"
     LINE = "line"
     """Just above or below the threshold of one tag."""
+    SIDE = "side"
+    """At random from what lies on one side of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Vocabulary:
 
     def matching(self, pattern: str) -> tuple[int, ...]:
         """The tags whose whole name fits, `*` standing for any text, also none."""
-        for names, spelling in zip(self._names, (pattern, _folded(pattern)), strict=True):
+        for names, spelling in zip(self._names, (pattern, folded_name(pattern)), strict=True):
             parts = spelling.split(WILDCARD)
             if found := [tag_id for name, tag_ids in names.items() if _fits(parts, name) for tag_id in tag_ids]:
                 return tuple(sorted(found))
@@ -55,16 +55,17 @@ def _by_spelling(pairs: Iterable[tuple[str, int]]) -> _Spelled:
     for name, tag_id in pairs:
         if name:
             exact[name].append(tag_id)
-            folded[_folded(name)].append(tag_id)
+            folded[folded_name(name)].append(tag_id)
     return dict(exact), dict(folded)
 
 
 def _look_up(spelled: _Spelled, name: str) -> tuple[int, ...]:
     exact, folded = spelled
-    return tuple(exact.get(name) or folded.get(_folded(name), ()))
+    return tuple(exact.get(name) or folded.get(folded_name(name), ()))
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """As names are compared: without regard to case, and to spaces for underscores."""
     return name.casefold().replace(" ", "_")
 
 

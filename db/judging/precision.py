@@ -20,7 +20,7 @@ import numpy as np
 
 from db.judging.evaluation import Confusion, FloatArray
 from db.kept import Int64Array
-from db.labels import TagLabels
+from db.labels import NOT_STORED, TagLabels
 from db.scores import SCALE
 
 Z = 1.959963984540054
@@ -81,16 +81,59 @@ def wilson(hits: float, trials: float) -> tuple[float, float]:
     return max((centre - reach) / (trials + Z**2), 0.0), min((centre + reach) / (trials + Z**2), 1.0)
 
 
-def confusion_of(labels: TagLabels, thresholds: Sequence[int]) -> Confusion:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many images of the collection each label stands for."""
+
+    values: Int64Array
+    """(labels,) thousandths of an image, so that sums are whole numbers; 0 for a label that stands for none."""
+    lowest: int
+    """The score from which on they stand for the collection; `NOT_STORED` for all of it."""
+
+
+def weights_of(labels: TagLabels, score: int, histogram: Sequence[int], not_stored: int) -> Weights:
+    """Post-stratification for all four figures: as many are judged above a line as below it, where there are ten to a
+    hundred times the images, and plain shares would tell of a recall that is far too high.
+
+    Strata are `STRATUM` wide, from the line both ways, and one holds what is not stored. One without a label is counted
+    to the nearest one on its side of the line that has some; but nothing is said of what lies below all labels, where
+    tags are rarer than in any stratum that was looked at.
+
+    Args:
+        score: the line.
+        histogram: images by score, in bins of equal width from 0 to 1. A bin counts by its middle.
+        not_stored: images that score below the floor.
+    """
+    if not len(labels):
+        return Weights(np.zeros(0, dtype=np.int64), SCALE)
+    middles = (np.arange(len(histogram)) + 0.5) * (SCALE / len(histogram))
+    below = -(-score // STRATUM)  # strata below the line; before them comes what is not stored
+    of_bin = 1 + below + np.floor((middles - score) / STRATUM).astype(np.int64)
+    images = np.bincount(of_bin, histogram, minlength=2 + below + (SCALE - score) // STRATUM)
+    images[0] = not_stored
+    of_label = np.where(labels.scores == NOT_STORED, 0, 1 + below + (labels.scores.astype(np.int64) - score) // STRATUM)
+    present, places, counts = np.unique(of_label, return_inverse=True, return_counts=True)
+    told = np.arange(present[0], images.size)
+    across = (told[:, None] > below) != (present > below)
+    nearest = (np.abs(told[:, None] - present) + across * images.size).argmin(axis=1)
+    merged = np.bincount(nearest, images[told], minlength=present.size)
+    values = np.rint(1000 * merged / counts).astype(np.int64)[places]
+    lowest = NOT_STORED if present[0] == 0 else max(score + int(present[0] - 1 - below) * STRATUM, 0)
+    return Weights(values, lowest)
+
+
+def confusion_of(labels: TagLabels, thresholds: Sequence[int], weights: Int64Array | None = None) -> Confusion:
     """(1, thresholds) what the labels say of each threshold, as `Confusion` and `calibration.best` take it.
 
     Args:
         thresholds: scores at or above the model's floor.
+        weights: (labels,) what each counts. None: 1.
     """
+    counts = np.ones(len(labels), dtype=np.int64) if weights is None else weights
     kept = labels.scores >= np.asarray(thresholds, dtype=np.int64)[:, None]
-    tp, fp = ((kept & chosen).sum(axis=1, dtype=np.int64)[None] for chosen in (labels.right, ~labels.right))
-    support = int(labels.right.sum())
-    return Confusion(tp, fp, support - tp, len(labels) - support - fp)
+    tp, fp = ((kept * (counts * chosen)).sum(axis=1)[None] for chosen in (labels.right, ~labels.right))
+    support, all_ = int(counts[labels.right].sum()), int(counts.sum())
+    return Confusion(tp, fp, support - tp, all_ - support - fp)
 
 
 def _images_above(histogram: Int64Array, score: int) -> FloatArray:

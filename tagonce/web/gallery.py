@@ -60,6 +60,7 @@ def gallery(request: Request) -> Response:
         tag_changes=tag_sliders(site, view, thresholds),
         samples=_SAMPLES.items(),
         sizes=SIZES,
+        saved="saved" in request.query_params,
     )
 
 

@@ -15,8 +15,8 @@ from tagonce.web.thumbnails import PREVIEW_SIZE, SIZE
 
 _WAIT_SECONDS = 2.0
 """A browser asks six things of a host at once: pictures from a storage that is slow would keep the pages waiting."""
-_WIDTH, _WIDTH_TO_COME = 360, 359
-"""Pixels of a picture that says something. By the second one the script knows that it has to ask again."""
+_WIDTH, WIDTH_TO_COME = SIZE, PREVIEW_SIZE + 1
+"""Pixels of a picture that says something. By the second, which no picture has, the script knows to ask again."""
 _KEEP = {"Cache-Control": "private, max-age=600"}
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ async def _within_seconds(request: Request, side: int) -> Response:
     limiter = site_of(request).pictures
     with move_on_after(_WAIT_SECONDS):
         return await to_thread.run_sync(_picture, request, side, limiter=limiter, abandon_on_cancel=True)
-    return _words("still being fetched", width=_WIDTH_TO_COME)
+    return _words("still being fetched", width=WIDTH_TO_COME)
 
 
 def _picture(request: Request, side: int) -> Response:

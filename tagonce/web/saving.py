@@ -59,7 +59,7 @@ def _save(request: Request, said: dict[str, str]) -> Response:
         base = f"{thresholds.label}, " if thresholds.profile else ""
         source = f"{base}changed by {reviewer(request)} in tagonce review"
         saved = profiles.save(connection, site.model, name, thresholds.policy, source=source)
-    return RedirectResponse(view.address("/", profile=saved.label, changes=Policy()), 303)
+    return RedirectResponse(view.address("/", also={"saved": "1"}, profile=saved.label, changes=Policy()), 303)
 
 
 def _by_tag(site: Site, thresholds: Thresholds) -> tuple[Int64Array, Int64Array, bool]:

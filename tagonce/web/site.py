@@ -8,7 +8,7 @@ from anyio import CapacityLimiter
 from db import models
 from db.database import Database
 from db.models import Model
-from db.vocabulary import Vocabulary
+from db.vocabulary import Vocabulary, folded_name
 from tagonce.settings import Settings
 from tagonce.web.collection import Collection
 from tagonce.web.remembered import Remembered
@@ -52,7 +52,7 @@ class Site:
         self.has_name = np.array([bool(tag.name) for tag in self.tags])
         """(tags,) An empty name holds a slot of the model and is no tag."""
         self.vocabulary = Vocabulary(self.tags)
-        self.folded_names = [tag.name.casefold().replace(" ", "_") for tag in self.tags]
+        self.folded_names = [folded_name(tag.name) for tag in self.tags]
         self.categories = {
             name: number for number, name in enumerate(dict.fromkeys(tag.category for tag in self.tags if tag.category))
         }

@@ -7,6 +7,7 @@ from db.scores import SCALE, to_probability
 from tagonce.web.site import Site
 from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
 
+_MOST_OF_PROFILE = 12
 _NUMBER = r"0|1|1\.0{1,4}|0?\.[0-9]{1,4}"
 
 
@@ -64,9 +65,11 @@ def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Sli
 
 
 def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    """One for each tag that was moved on its own page."""
+    """One for each tag that has a threshold of its own: all that were moved, and the profile's where they are few."""
     ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags)}
-    return [tag_slider(site, view, thresholds, ids[name], label=name) for name in view.changes.tags]
+    of_profile = thresholds.base.tags if len(thresholds.base.tags) <= _MOST_OF_PROFILE else {}
+    names = dict.fromkeys([*view.changes.tags, *of_profile])
+    return [tag_slider(site, view, thresholds, ids[name], label=name) for name in names]
 
 
 def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, label: str = "threshold") -> Slider:

@@ -1,6 +1,6 @@
 """One tag: how its scores are spread over the collection, pictures at its line, and how right it is there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sqlalchemy import Connection
@@ -12,8 +12,8 @@ from db import labels, sampling
 from db.judging import calibration, histograms
 from db.judging.calibration import By, Goal
 from db.judging.histograms import Histogram
-from db.judging.precision import Estimate, confusion_of, precision_at
-from db.labels import Drawn, TagLabels
+from db.judging.precision import Estimate, Weights, confusion_of, precision_at, weights_of
+from db.labels import NOT_STORED, Drawn, TagLabels
 from db.policies import NEVER, Cut
 from db.scores import SCALE
 from tagonce.web.cards import Card, picture_of, verdicts
@@ -28,8 +28,11 @@ from tagonce.web.view import View, thresholds_of
 BINS = 100
 _PICTURES = 8
 """On either side of the line."""
+_PAGES = 50
 _DRAWN = 12
 """To judge."""
+ENOUGH, ENOUGH_OF_EACH = 10, 3
+"""Labels, and of them right and wrong ones: fewer say nothing of recall, nor of the best threshold."""
 _GOALS = (
     ("best informedness", Goal(min_support=1)),
     ("best F1", Goal(By.F_BETA, min_support=1)),
@@ -65,9 +68,17 @@ class Judged:
     labels: int
     right: int
     precision: Estimate | None
+    """None where nothing above the line was judged."""
+    lowest: int
+    """Recall and informedness are of images from this score on; `NOT_STORED` for all."""
     recall: float
     informedness: float
     best: list[Best]
+
+    @property
+    def enough(self) -> bool:
+        """To speak of more than precision."""
+        return self.labels >= ENOUGH and ENOUGH_OF_EACH <= self.right <= self.labels - ENOUGH_OF_EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +115,13 @@ def tag(request: Request) -> Response:
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],
         strips=strips,
-        drawn=Drawn.LINE if show is Show.LINE else Drawn.RANDOM,
+        drawn=Drawn.LINE if show is Show.LINE else Drawn.SIDE,
         spread=spread,
         chart=chart_of(spread, score, [one.score for one in judged.best]),
         keeps=_keeps(site, spread, tag_id, thresholds.cut),
         judged=judged,
+        enough=(ENOUGH, ENOUGH_OF_EACH),
+        all_images=NOT_STORED,
     )
 
 
@@ -132,8 +145,11 @@ def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: S
     model, floor = site.model, site.model.floor
     if show is Show.LINE:
         line = min(score, SCALE)
-        above, below = sampling.around(connection, model, tag_id, line, _PICTURES, site.collection.distribution)
-        found = [("Just above: these have the tag", above), ("Just below: these do not", below)]
+        # The seed is the number of the page, from the line outwards.
+        first = _PICTURES * (min(seed, _PAGES) - 1)
+        sides = sampling.around(connection, model, tag_id, line, first + _PICTURES, site.collection.distribution)
+        titles = ("Just above: these have the tag", "Just below: these do not")
+        found = [(title, side[first:]) for title, side in zip(titles, sides, strict=True)]
     elif show is Show.ABOVE:
         drawn = sampling.with_tag(connection, model, tag_id, score, NEVER, _DRAWN, seed)
         found = [("Drawn at random from what has the tag", drawn)]
@@ -145,21 +161,30 @@ def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: S
 
 
 def _judged(known: TagLabels, tried: list[int], score: int, spread: Histogram) -> Judged:
-    at, every = confusion_of(known, [min(score, SCALE)]), confusion_of(known, tried)
-    best = []
+    weights = weights_of(known, min(score, SCALE), spread.counts, spread.not_stored)
+    at = confusion_of(known, [min(score, SCALE)], weights.values)
+    judged = Judged(
+        len(known),
+        int(known.right.sum()),
+        precision_at(known, score, spread.counts) if (known.scores >= score).any() else None,
+        weights.lowest,
+        float(at.recall[0, 0]),
+        float(at.informedness[0, 0]),
+        [],
+    )
+    return replace(judged, best=_best(known, tried, weights)) if judged.enough else judged
+
+
+def _best(known: TagLabels, tried: list[int], weights: Weights) -> list[Best]:
+    tried = [score for score in tried if score >= weights.lowest]
+    every = confusion_of(known, tried, weights.values)
+    found = []
     for words, goal in _GOALS:
         (place,), _ = calibration.best(every, goal)
         if place >= 0:
-            best.append(Best(words, tried[place], float(every.precision[0, place]), float(every.recall[0, place])))
-    kept = int((known.scores >= score).sum())
-    return Judged(
-        len(known),
-        int(known.right.sum()),
-        precision_at(known, score, spread.counts) if kept else None,
-        float(at.recall[0, 0]),
-        float(at.informedness[0, 0]),
-        best,
-    )
+            figures = float(every.precision[0, place]), float(every.recall[0, place])
+            found.append(Best(words, tried[place], *figures))
+    return found
 
 
 def _show(said: str) -> Show:

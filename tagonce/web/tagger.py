@@ -1,7 +1,8 @@
 """The model whose scores are stored, for one picture at a time."""
 
-import threading
 from typing import TYPE_CHECKING
+
+from anyio import CapacityLimiter
 
 from db.errors import SettingsError
 from db.models import Model
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class Tagger:
-    """The model of the stored scores, loaded when it is first asked for. Threads share it; one picture at a time."""
+    """The model of the stored scores, loaded when it is first asked for. One thread at a time."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self._lock = threading.Lock()
+        self.turn = CapacityLimiter(1)
+        """For the thread that calls `probabilities`."""
         self._loaded: tuple[Decoder, Inferencer] | None = None
 
     @property
@@ -34,9 +36,8 @@ class Tagger:
             ImageError: it cannot be decoded.
             SettingsError, ModelError: the model cannot be loaded, or is not the one whose scores are stored.
         """
-        with self._lock:
-            decoder, inferencer = self._loaded = self._loaded or self._load()
-            return inferencer.probabilities([decoder.decode(data)])[0].tolist()
+        decoder, inferencer = self._loaded = self._loaded or self._load()
+        return inferencer.probabilities([decoder.decode(data)])[0].tolist()
 
     def _load(self) -> "tuple[Decoder, Inferencer]":
         from workers.decode import Decoder

@@ -1,12 +1,13 @@
 """All tags: how often each is kept at the thresholds of the moment."""
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
 from db.policies import unknown_name
+from db.vocabulary import folded_name
 from tagonce.web.changes import when_counted
 from tagonce.web.shell import shell, site_of
-from tagonce.web.site import Site
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of
 
@@ -22,9 +23,11 @@ def tags(request: Request) -> Response:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
     counted = site.collection.distribution
     kept = None if counted is None else counted.kept(thresholds.cut)
-    found = matching(site, find)
-    if kept is not None:
-        found = sorted(found, key=lambda tag_id: (-kept[tag_id], tag_id))
+    wanted = folded_name(find)
+    found = [tag_id for tag_id, name in enumerate(site.folded_names) if name and wanted in name]
+    # The very tag first, then those that begin so; each by how often it is kept.
+    names, often = site.folded_names, np.zeros(len(site.tags)) if kept is None else kept
+    found.sort(key=lambda one: (names[one] != wanted, not names[one].startswith(wanted), -often[one]))
     rows = [
         {
             "tag_id": tag_id,
@@ -44,9 +47,3 @@ def tags(request: Request) -> Response:
         counted=when_counted(site),
         suggestion="" if found else unknown_name(find, site.vocabulary.names, "tag"),
     )
-
-
-def matching(site: Site, find: str) -> list[int]:
-    """Tags whose names hold a text, as people type it; all of them for none."""
-    wanted = find.casefold().replace(" ", "_")
-    return [tag_id for tag_id, name in enumerate(site.folded_names) if name and wanted in name]

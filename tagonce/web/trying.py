@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from anyio import to_thread
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from db.errors import ImageError, SettingsError
 from db.scores import SCALE
-from tagonce.web.shell import in_a_thread, shell, site_of
+from tagonce.web.shell import shell, site_of
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of
 
@@ -27,7 +28,7 @@ async def run(request: Request) -> Response:
         file = form.get("file")
         data = await file.read() if isinstance(file, UploadFile) else b""
         name = (file.filename or "") if isinstance(file, UploadFile) else ""
-    return await in_a_thread(request, _run, data, name)
+    return await to_thread.run_sync(_run, request, data, name, limiter=site_of(request).tagger.turn)
 
 
 def _run(request: Request, data: bytes, name: str) -> Response:

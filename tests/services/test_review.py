@@ -2,6 +2,7 @@
 
 import html
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from db.schema import predictions
 from db.scores import Scores
 from producer.references import file_uri
 from tagonce.settings import Settings
+from tagonce.web import pictures
 from tagonce.web.app import create_app
 from tagonce.web.security import Access
 from tagonce.web.site import Site
-from tagonce.web.thumbnails import open_thumbnails
+from tagonce.web.thumbnails import PREVIEW_SIZE, open_thumbnails
 from tests.fixtures.photos import small_photos
 from tests.services.conftest import TAGS
 
@@ -145,7 +147,8 @@ def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
         profiles.save(connection, model, "mine", Policy(4000, {}, {"tag_01": 9000}), source="a test")
     said = {"profile": "mine", "t": "0.3", "c.general": "0.6", "name": "mine"}
     answer = page.post("/save", data=said, headers=OURS, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/?profile=mine%402")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?profile=mine%402&saved=1")
+    assert "Saved as mine@2 . Captions with it: tagonce export" in text(page.get(answer.headers["location"]).text)
     with database.read() as connection:
         saved = profiles.find(connection, model, "mine@2")
     assert saved.policy == Policy(3000, {"general": 6000}, {"tag_01": 9000})
@@ -234,6 +237,11 @@ def test_the_page_of_a_tag_counts_what_is_stored(
     assert found == [*above.tolist(), *below.tolist()]
     for number in re.findall(r"(\d+) from [0-9.]+ to", shown.text):
         assert int(number) <= of_tag.size
+    further = re.findall(r"<data>([0-9.]+)</data>", page.get("/tag/5?tag.tag_05=0.4&seed=2").text)
+    assert [int(float(one) * 10_000 + 0.5) for one in further] == [
+        *of_tag[of_tag >= 4000][8:16].tolist(),
+        *of_tag[of_tag < 4000][::-1][8:16].tolist(),
+    ]
     assert page.get("/tag/5?tag.tag_05=off&show=above").status_code == 200
     assert page.get("/tag/5?show=below&seed=4").status_code == 200
 
@@ -283,6 +291,28 @@ def test_thumbnails_are_pictures_and_what_has_none_says_why(
         results.save(connection, model.id, [], [Failure(ids[2], "1", Reason.CRASHED, "")])
     assert "crashed" in page.get(f"/thumb/{ids[2]}").text
     assert page.get("/thumb/999999").status_code == 404
+
+
+def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
+    page: TestClient, site: Site, ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by a width that no picture has, here and in the script."""
+    monkeypatch.setattr(pictures, "_WAIT_SECONDS", 0.2)
+    sent = threading.Event()
+    kept = site.thumbnails.get
+
+    def get(*args: object, **options: object) -> bytes:
+        sent.wait(20)
+        return kept(*args, **options)
+
+    monkeypatch.setattr(site.thumbnails, "get", get)
+    answer = page.get(f"/thumb/{ids[0]}")
+    assert "still being fetched" in answer.text
+    assert f'width="{pictures.WIDTH_TO_COME}"' in answer.text
+    assert pictures.WIDTH_TO_COME > PREVIEW_SIZE
+    assert f"naturalWidth === {pictures.WIDTH_TO_COME}" in page.get("/static/review.js").text
+    sent.set()
+    assert page.get(f"/thumb/{ids[0]}").headers["content-type"] == "image/webp"
 
 
 def test_the_overview_tells_how_far_it_is_and_what_failed(page: TestClient) -> None:

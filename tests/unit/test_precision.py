@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score
 
 from db.judging.calibration import By, Goal, best
-from db.judging.precision import Estimate, confusion_of, precision_at, wilson
+from db.judging.precision import Estimate, confusion_of, precision_at, weights_of, wilson
 from db.labels import NOT_STORED, TagLabels
 from db.scores import SCALE
 
@@ -153,3 +153,55 @@ def test_the_best_threshold_is_found_from_it() -> None:
     thresholds = list(range(100, SCALE + 1, 10))
     (place,), (reached,) = best(confusion_of(labels, thresholds), Goal(By.INFORMEDNESS))
     assert (thresholds[place], bool(reached)) == (4000, True)
+
+
+def test_as_many_labels_on_either_side_tell_the_recall_of_the_collection() -> None:
+    """24 above the line and 24 below it, of 50,000 of which a hundredth is above: a plain share is twice the truth."""
+    rng = np.random.default_rng(5)
+    scores = (SCALE * rng.beta(0.3, 4, 50_000)).astype(np.int16)
+    right = rng.random(scores.size) < scores / SCALE
+    above = scores >= LINE
+    truth = right[above].sum() / right.sum()
+    histogram = np.bincount(np.minimum(scores // 100, 99), minlength=100).tolist()
+    sums = np.zeros((2, 2))
+    for _ in range(300):
+        drawn = np.concatenate([rng.choice(np.flatnonzero(side), 24, replace=False) for side in (above, ~above)])
+        labels = TagLabels(np.sort(drawn), scores[np.sort(drawn)], right[np.sort(drawn)])
+        weights = weights_of(labels, LINE, histogram, 0)
+        assert weights.values.sum() == pytest.approx(1000 * scores[scores >= weights.lowest].size, rel=1e-3)
+        for row, values in enumerate((weights.values, None)):
+            found = confusion_of(labels, [LINE], values)
+            sums[row] += found.tp[0, 0], found.fn[0, 0]
+    weighted, plain = sums[:, 0] / sums.sum(axis=1)
+    assert plain > 2 * truth
+    assert weighted == pytest.approx(truth, rel=0.1)
+
+
+def test_of_what_lies_below_all_labels_nothing_is_said() -> None:
+    histogram = [10, 0, 40, 0, 50] * 20  # 100 in each stratum
+    weights = weights_of(labelled((9_900, True), (3_120, True), (3_110, False)), LINE, histogram, 777)
+    assert weights.lowest == 3_000
+    assert weights.values.tolist() == [1000 * 1200, 1000 * 100, 1000 * 100]  # nothing crosses the line
+    everything = weights_of(labelled((9_900, True), (NOT_STORED, False)), LINE, histogram, 777)
+    assert everything.lowest == NOT_STORED
+    assert everything.values.tolist() == [1000 * 1200, 1000 * (777 + 800)]
+    assert weights_of(labelled(), LINE, histogram, 777).values.size == 0
+
+
+@settings(deadline=None)
+@given(some_labels, st.integers(0, SCALE), st.sampled_from([1, 20, 100]))
+def test_labels_stand_for_all_images_from_the_lowest_one_on(
+    pairs: list[tuple[int, bool]], line: int, bins: int
+) -> None:
+    weights = weights_of(labelled(*pairs), line, [7] * bins, 5)
+    assert (weights.values >= 0).all()
+    if any(score == NOT_STORED for score, _ in pairs):
+        assert weights.values.sum() == pytest.approx(1000 * (7 * bins + 5), abs=len(pairs))
+    elif pairs:
+        assert weights.values.sum() <= 1000 * 7 * bins + len(pairs)
+        assert 0 <= weights.lowest <= max(min(score for score, _ in pairs), 0)
+
+
+def test_a_label_counts_what_it_weighs() -> None:
+    found = confusion_of(labelled((9_000, True), (9_000, False), (100, True), (100, False)), [LINE], np.arange(1, 5))
+    assert [int(part[0, 0]) for part in (found.tp, found.fp, found.fn, found.tn)] == [1, 2, 3, 4]

@@ -141,16 +141,23 @@ document.addEventListener("submit", async (event) => {
 function refresh() {
   const part = document.querySelector("[data-refresh]");
   if (part) setTimeout(async () => {
-    try { if (!document.hidden) replace(part.id, await ask(location.href)); } catch { /* it may be back next time */ }
+    try {
+      const page = document.hidden ? null : await ask(location.href);
+      const wrong = page?.querySelector("[role=alert]");
+      if (wrong) say(wrong.textContent, "results");
+      else if (page) replace(part.id, page);
+    } catch {
+      say(GONE, "results"); // it may be back next time
+    }
     refresh();
   }, 1000 * Number(part.dataset.refresh));
 }
 refresh();
 
-// A picture that a slow storage has not delivered yet is 359 pixels wide, and says so (pictures.py).
+// A picture that a slow storage has not delivered yet is 1201 pixels wide, as no other is, and says so (pictures.py).
 setInterval(() => {
   for (const image of document.querySelectorAll("img"))
-    if (image.naturalWidth === 359) image.src = image.src.split("?")[0] + "?again=" + Date.now();
+    if (image.complete && image.naturalWidth === 1201) image.src = image.src.split("?")[0] + "?again=" + Date.now();
 }, 3000);
 
 document.addEventListener("click", (event) => {
