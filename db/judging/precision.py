@@ -41,6 +41,9 @@ class Estimate:
     """Labels at or above the line that say right."""
     judged: int
     """Labels at or above the line."""
+    covered: float = 1.0
+    """Of the images above the line, the share in ranges of scores that have a label. The others are taken to be like
+    their neighbours; where they are many, the doubtful ones next to the line speak for the sure ones."""
 
 
 def precision_at(labels: TagLabels, score: int, histogram: Sequence[int] | None = None) -> Estimate:
@@ -66,7 +69,8 @@ def precision_at(labels: TagLabels, score: int, histogram: Sequence[int] | None 
     shares = images / images.sum() if images.any() else counts / judged
     value = float((shares * np.bincount(places, right) / counts).sum())
     effective = 1 / float((shares**2 / counts).sum())
-    return Estimate(value, *wilson(value * effective, effective), hits, judged)
+    covered = float(weights[present].sum() / weights.sum()) if weights.any() else 1.0
+    return Estimate(value, *wilson(value * effective, effective), hits, judged, covered)
 
 
 def wilson(hits: float, trials: float) -> tuple[float, float]:

@@ -40,6 +40,7 @@ def command(
     from tagonce.wiring import need_web_extra, stored, stored_model
 
     need_web_extra()
+    from db import labels, models
     from tagonce.web import server
     from tagonce.web.gallery import parsed
     from tagonce.web.site import Site
@@ -47,15 +48,19 @@ def command(
     from tagonce.web.view import Sample, View, thresholds_of
 
     config = settings.load(database_url=database)
+    if reviewer:
+        labels.check_name(reviewer)
     sample = Sample.SEARCH if query else Sample.RANDOM
     view = View(profile=profile or "", query=query or "", sample=sample)
     with stored(config) as opened, server.listen(host, port) as listening:
         with opened.read() as connection:
             row = stored_model(connection, model)
+            several = len(models.every(connection)) > 1
         opened.limit_statements(_SECONDS)
         # On the page, for everybody who opens it: a password stays out of it.
         place = None if opened.engine.url.password else database
-        words = [f" --{name} {shlex.quote(said)}" for name, said in (("model", model), ("database", place)) if said]
+        named = {"model": model or (str(row.id) if several else None), "database": place}
+        words = [f" --{option} {shlex.quote(said)}" for option, said in named.items() if said]
         site = Site(opened, row, config, open_thumbnails(config), reviewer=reviewer or "", command="".join(words))
         with site.database.read() as connection:
             thresholds = thresholds_of(connection, row, site.tags, view)

@@ -49,7 +49,7 @@ class Card:
     more: int
     """Tags that are kept and not among the chips."""
     gained: int
-    lost: int
+    lost: Sequence[str]
     """Tags that the profile keeps, and what was moved does not."""
 
 
@@ -93,7 +93,8 @@ def cards_of(
         if most is None:
             stored = {chip.tag_id for chip in chips}
             chips += [chip_of(site, one, None, own, all_) for one in {**own, **all_} if one not in stored]
-        gained, lost = int((after[here] & ~before[here]).sum()), int((before[here] & ~after[here]).sum())
+        gained = int((after[here] & ~before[here]).sum())
+        lost = [site.tags[tag_id].name for tag_id in found.tag_ids[here[before[here] & ~after[here]]].tolist()]
         more = 0 if most is None else max(int(after[here].sum()) - most, 0)
         size = found.widths[row], found.heights[row]
         cards.append(Card(image_id, found.uris[row], *size, chips, more, gained, lost))
@@ -120,4 +121,4 @@ def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: Verdicts) ->
     """A picture with one tag alone."""
     own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
     chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)
-    return Card(hit.image_id, hit.uri, None, None, [chip], 0, 0, 0)
+    return Card(hit.image_id, hit.uri, None, None, [chip], 0, 0, ())

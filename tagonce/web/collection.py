@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from db import counts, distribution, sampling
@@ -21,7 +22,9 @@ the number of images that change is estimated where it cannot be told. 191 score
 _POOL_SECONDS = 20.0
 """A page waits so long for it."""
 _FRESH_SECONDS, _COST_SHARE = 600.0, 20
-"""Counts are made anew when they are older than this and somebody looks; what took a minute is good for twenty."""
+"""Counts are looked at when they are older than this and somebody looks; what took a minute is good for twenty."""
+_TRUE_FOR = timedelta(days=1)
+"""Of as many images as there are, they are taken to be true for so long; images that are tagged anew are rare."""
 
 log = logging.getLogger(__name__)
 
@@ -66,20 +69,24 @@ class Collection:
         if time.monotonic() > self._old_at:
             self.count()
 
-    def count(self) -> None:
-        """Begin to count, unless that is going on."""
+    def count(self, *, anyway: bool = False) -> None:
+        """Begin to count, unless that is going on.
+
+        Args:
+            anyway: also when the counts are of today and of as many images as there are.
+        """
         with self._lock:
             if self.counting:
                 return
             self.counting, self.counted, self.error = True, 0, None
             self._idle.clear()
-        threading.Thread(target=self._count, name="count", daemon=True).start()
+        threading.Thread(target=self._count, args=(anyway,), name="count", daemon=True).start()
 
     def wait(self) -> None:
         """Until what was begun is counted."""
         self._idle.wait()
 
-    def _count(self) -> None:
+    def _count(self, anyway: bool) -> None:
         begun = time.monotonic()
         try:
             with self._database.read() as connection:
@@ -88,10 +95,11 @@ class Collection:
                 ids = sampling.random_ids(connection, self._model, POOL, seed=1)
                 self._pool = sampling.load(connection, self._model, ids, self._model.floor)
             self._has_pool.set()
-            with self._database.read() as connection:
-                self._database.without_time_limit(connection)
-                self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
-            self.distribution.save(self._file)
+            if anyway or not self._is_true_still():
+                with self._database.read() as connection:
+                    self._database.without_time_limit(connection)
+                    self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
+                self.distribution.save(self._file)
         except (TagonceError, OSError) as error:
             self.error = str(error)
         except Exception:
@@ -103,6 +111,12 @@ class Collection:
             self._has_pool.set()
             self.counting = False
             self._idle.set()
+
+    def _is_true_still(self) -> bool:
+        known = self.distribution
+        return (
+            known is not None and known.images == self.population and datetime.now(UTC) - known.counted_at < _TRUE_FOR
+        )
 
     def _advance(self, images: int) -> None:
         self.counted += images

@@ -52,5 +52,5 @@ def _top(site: Site, cut: Cut) -> list[tuple[str, int, int]]:
 async def recount(request: Request) -> Response:
     """`POST /recount`: count the collection anew."""
     said = await fields(request)
-    site_of(request).collection.count()
+    site_of(request).collection.count(anyway=True)
     return RedirectResponse(path_back(said), 303)

@@ -1,6 +1,5 @@
 """Serves the pages, until Ctrl-C or SIGTERM."""
 
-import os
 import socket
 from collections.abc import Callable
 
@@ -28,8 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(
-            f"Port {port} of {host} is not to be had: {os.strerror(error.errno or 0)}. Try another --port; 0 takes a "
-            "free one."
+            f"Port {port} of {host} is not to be had: {error.strerror}. Try another --port; 0 takes a free one."
         ) from error
 
 

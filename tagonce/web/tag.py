@@ -32,7 +32,10 @@ _PAGES = 50
 _DRAWN = 12
 """To judge."""
 ENOUGH, ENOUGH_OF_EACH = 10, 3
-"""Labels, and of them right and wrong ones: fewer say nothing of recall, nor of the best threshold."""
+"""Labels, and of them right ones, wrong ones, and on either side of the line: fewer say nothing of recall, nor of the
+best threshold."""
+_COVERED = 0.8
+"""Of the images above the line: where fewer lie in ranges of scores with labels, no interval is told."""
 _GOALS = (
     ("best informedness", Goal(min_support=1)),
     ("best F1", Goal(By.F_BETA, min_support=1)),
@@ -71,14 +74,11 @@ class Judged:
     """None where nothing above the line was judged."""
     lowest: int
     """Recall and informedness are of images from this score on; `NOT_STORED` for all."""
+    enough: bool
+    """To speak of more than precision."""
     recall: float
     informedness: float
     best: list[Best]
-
-    @property
-    def enough(self) -> bool:
-        """To speak of more than precision."""
-        return self.labels >= ENOUGH and ENOUGH_OF_EACH <= self.right <= self.labels - ENOUGH_OF_EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ def tag(request: Request) -> Response:
         keeps=_keeps(site, spread, tag_id, thresholds.cut),
         judged=judged,
         enough=(ENOUGH, ENOUGH_OF_EACH),
+        covered_enough=_COVERED,
         all_images=NOT_STORED,
     )
 
@@ -168,11 +169,17 @@ def _judged(known: TagLabels, tried: list[int], score: int, spread: Histogram) -
         int(known.right.sum()),
         precision_at(known, score, spread.counts) if (known.scores >= score).any() else None,
         weights.lowest,
+        _are_enough(known, score),
         float(at.recall[0, 0]),
         float(at.informedness[0, 0]),
         [],
     )
     return replace(judged, best=_best(known, tried, weights)) if judged.enough else judged
+
+
+def _are_enough(known: TagLabels, score: int) -> bool:
+    kinds = known.right, ~known.right, known.scores >= score, known.scores < score
+    return len(known) >= ENOUGH and all(kind.sum() >= ENOUGH_OF_EACH for kind in kinds)
 
 
 def _best(known: TagLabels, tried: list[int], weights: Weights) -> list[Best]:

@@ -248,11 +248,22 @@ def test_the_page_of_a_tag_counts_what_is_stored(
 
 def test_precision_is_told_with_its_interval(page: TestClient, ids: list[int]) -> None:
     assert "Nothing has been judged yet" in page.get("/tag/3").text
-    for image_id in ids[:6]:
-        judge(page, image_id, "3:right")
-    shown = text(page.get("/tag/3?tag.tag_03=0.01").text)
-    assert "6, 6 of them right" in shown
+    for number, image_id in enumerate(ids):
+        judge(page, image_id, "3:wrong" if number % 3 else "3:right")
+    shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
+    assert "60, 20 of them right" in shown
     assert "(95 %, Wilson, from" in shown
+    assert "recall about 0." in shown
+    assert "best F1" in shown
+
+
+def test_labels_next_to_the_line_alone_tell_no_interval(page: TestClient, ids: list[int]) -> None:
+    (nearest,) = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:1]
+    judge(page, int(nearest), "3:right")
+    shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
+    assert "at least about 1.00 , from 1 labels next to the line alone" in shown
+    assert "Wilson" not in shown
+    assert "recall about" not in shown
 
 
 @pytest.mark.parametrize("sample", ["random", "diverse", "nearest"])

@@ -202,6 +202,13 @@ def test_labels_stand_for_all_images_from_the_lowest_one_on(
         assert 0 <= weights.lowest <= max(min(score for score, _ in pairs), 0)
 
 
+def test_how_much_of_what_is_kept_was_looked_at_is_told() -> None:
+    histogram = [100] * 20
+    assert precision_at(labelled((4_100, True), (4_700, False)), LINE, histogram).covered == pytest.approx(2 / 12)
+    assert precision_at(labelled(*((score, True) for score in range(4_000, SCALE, 500))), LINE, histogram).covered == 1
+    assert precision_at(labelled((4_100, True)), LINE).covered == 1
+
+
 def test_a_label_counts_what_it_weighs() -> None:
     found = confusion_of(labelled((9_000, True), (9_000, False), (100, True), (100, False)), [LINE], np.arange(1, 5))
     assert [int(part[0, 0]) for part in (found.tp, found.fp, found.fn, found.tn)] == [1, 2, 3, 4]
