@@ -25,12 +25,13 @@ def common_folder(first: str, last: str) -> str:
 
 
 def relative_name(uri: str, folder: str) -> str | None:
-    """What is left of a uri below a folder, as a path; None when that leads out of it: keys are strangers' text."""
+    """What is left of a uri below a folder, as a path; None when that leads out of it, or is no name: keys are strangers' text."""
     # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
     inside = uri.removeprefix(folder) if folder else uri.replace("://", "/", 1)
     relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
     # An object's key may be anything, `../../etc/cron.d/x` too.
-    return None if relative.is_absolute() or ".." in relative.parts or not relative.name else str(relative)
+    cannot_be = not relative.name or "\0" in str(relative)
+    return None if cannot_be or relative.is_absolute() or ".." in relative.parts else str(relative)
 
 
 class Sidecars:

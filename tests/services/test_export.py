@@ -236,8 +236,9 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path, uri: str)
     assert "1 refused: their names lead out of the folder" in sidecars.summary
 
 
-def test_a_file_reference_with_escaped_dots_is_refused_too(tmp_path: Path) -> None:
-    sidecars = write(["file:///a/0.jpg", "file:///a/..%2F..%2Fup.jpg"], tmp_path / "d" / "out")
+@pytest.mark.parametrize("uri", ["file:///a/..%2F..%2Fup.jpg", "file:///a/b%00/c.jpg"])
+def test_a_file_reference_with_escaped_dots_or_a_nul_is_refused_too(tmp_path: Path, uri: str) -> None:
+    sidecars = write(["file:///a/0.jpg", uri], tmp_path / "d" / "out")
     assert files_in(tmp_path) == {"d/out/0.txt"}
     assert sidecars.refused == 1
 
