@@ -25,7 +25,10 @@ def common_folder(first: str, last: str) -> str:
 
 
 def relative_name(uri: str, folder: str) -> str | None:
-    """What is left of a uri below a folder, as a path; None when that leads out of it, or is no name: keys are strangers' text."""
+    """What is left of a uri below a folder, as a path; None when that leads out of it, or is no name.
+
+    Keys are strangers' text.
+    """
     # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
     inside = uri.removeprefix(folder) if folder else uri.replace("://", "/", 1)
     relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)

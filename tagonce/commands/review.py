@@ -68,7 +68,7 @@ def command(
                 parsed(site, query, thresholds)
 
         def announce(address: str) -> None:
-            ui.errors.print(f"Reviewing {row.label}. Ctrl-C ends it.", markup=False)
+            ui.errors.print(f"Reviewing {row.label} in {opened.label}. Ctrl-C ends it.", markup=False)
             ui.output.print(f"Open {address}", markup=False)
             if open_browser:
                 webbrowser.open(address)

@@ -116,7 +116,9 @@ def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.S
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")
         ui.print_failures(failed)
         ui.errors.print(f"Try them again with: tagonce retry{database}, and the same command", markup=False)
-    ui.errors.print(f"Next: tagonce export --threshold 0.35 --out captions/{database}", markup=False)
+    ui.errors.print(
+        f"Next: tagonce export --threshold 0.35 --out captions/{database}\n      tagonce review{database}", markup=False
+    )
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

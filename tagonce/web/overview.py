@@ -36,6 +36,7 @@ def overview(request: Request) -> Response:
         top=_top(site, thresholds.cut),
         counted=when_counted(site),
         counting=site.collection.counting,
+        command_ending=site.command,
     )
 
 

@@ -82,6 +82,7 @@ def shell(request: Request, view: View, here: str) -> dict[str, Any]:
         "back": f"{url.path}?{url.query}" if url.query else url.path,
         "who": reviewer(request),
         "model": site.model,
+        "place": site.database.label,
         "floor": to_probability(site.model.floor),
         "least": -(-site.model.floor // _SLIDER_STEP) * _SLIDER_STEP / SCALE,  # where sliders begin
     }

@@ -64,6 +64,12 @@ def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Sli
     ]
 
 
+def all_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """Of all tags, of categories, of single tags."""
+    sliders = [default_slider(site, view, thresholds), *category_sliders(site, view, thresholds)]
+    return [*sliders, *tag_sliders(site, view, thresholds)]
+
+
 def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
     """One for each tag that has a threshold of its own: all that were moved, and the profile's where they are few."""
     ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags)}

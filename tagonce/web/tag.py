@@ -59,6 +59,7 @@ class Best:
     """The threshold that serves a goal best, by the labels."""
 
     goal: str
+    """Or several, with commas between."""
     score: int
     precision: float
     recall: float
@@ -185,13 +186,15 @@ def _are_enough(known: TagLabels, score: int) -> bool:
 def _best(known: TagLabels, tried: list[int], weights: Weights) -> list[Best]:
     tried = [score for score in tried if score >= weights.lowest]
     every = confusion_of(known, tried, weights.values)
-    found = []
+    goals: dict[int, list[str]] = {}
     for words, goal in _GOALS:
         (place,), _ = calibration.best(every, goal)
         if place >= 0:
-            figures = float(every.precision[0, place]), float(every.recall[0, place])
-            found.append(Best(words, tried[place], *figures))
-    return found
+            goals.setdefault(int(place), []).append(words)
+    return [
+        Best(", ".join(words), tried[place], float(every.precision[0, place]), float(every.recall[0, place]))
+        for place, words in goals.items()
+    ]
 
 
 def _show(said: str) -> Show:

@@ -161,7 +161,7 @@ def export_command(view: View, thresholds: Thresholds, extra: str = "") -> str |
         return None  # --threshold is a number
     else:
         said = _options(thresholds.policy)
-    return f"tagonce export --out captions{said}{extra}"
+    return f"tagonce export --out captions --overwrite{said}{extra}"
 
 
 def save_command(view: View, name: str, extra: str = "") -> str:

@@ -156,6 +156,23 @@ def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
     assert "As mine@2 has it" in text(page.get("/?profile=mine@2").text)
 
 
+def test_the_next_version_of_a_profile_begins_with_the_one_before_it(
+    page: TestClient, database: Database, model: Model
+) -> None:
+    """Else what that says would be gone without a word."""
+    for version in (1, 2):
+        with database.write() as connection:
+            profiles.save(connection, model, "mine", Policy(tags={"tag_01": 5000 + version}), source="a test")
+    for base in ("", "mine@1"):
+        answer = page.post("/save", data={"profile": base, "t": "0.3", "name": "mine"}, headers=OURS)
+        assert answer.status_code == 400
+        assert "mine@2 is there, with thresholds of its own" in answer.text
+    assert 'name="name" value="mine-2"' in page.get("/compare?t=0.3").text
+    assert 'name="name" value="mine"' in page.get("/compare?profile=mine&t=0.3").text
+    assert "all tags: 0.35 → 0.3" in text(page.get("/compare?t=0.3").text)
+    assert page.post("/save", data={"profile": "mine", "t": "0.3", "name": "mine"}, headers=OURS).status_code == 200
+
+
 def test_nothing_moved_is_nothing_saved(page: TestClient) -> None:
     answer = page.post("/save", data={"name": "x"}, headers=OURS)
     assert answer.status_code == 400
@@ -164,7 +181,7 @@ def test_nothing_moved_is_nothing_saved(page: TestClient) -> None:
 
 def test_the_command_that_is_shown_says_what_was_moved(page: TestClient) -> None:
     shown = text(page.get("/compare?profile=&t=0.3&tag.tag_02=off").text)
-    assert "tagonce export --out captions --threshold 0.3 --tag-threshold tag_02=off" in shown
+    assert "tagonce export --out captions --overwrite --threshold 0.3 --tag-threshold tag_02=off" in shown
     assert "tagonce thresholds save --name mine --threshold 0.3 --tag-threshold tag_02=off" in shown
 
 
@@ -252,7 +269,7 @@ def test_precision_is_told_with_its_interval(page: TestClient, ids: list[int]) -
         judge(page, image_id, "3:wrong" if number % 3 else "3:right")
     shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
     assert "60, 20 of them right" in shown
-    assert "(95 %, Wilson, from" in shown
+    assert "(95 %, Wilson, labels: " in shown
     assert "recall about 0." in shown
     assert "best F1" in shown
 
@@ -261,7 +278,7 @@ def test_labels_next_to_the_line_alone_tell_no_interval(page: TestClient, ids: l
     (nearest,) = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:1]
     judge(page, int(nearest), "3:right")
     shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
-    assert "at least about 1.00 , from 1 labels next to the line alone" in shown
+    assert "at least about 1.00 , labels next to the line alone (1)" in shown
     assert "Wilson" not in shown
     assert "recall about" not in shown
 

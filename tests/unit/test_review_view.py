@@ -132,7 +132,7 @@ def test_the_command_line_says_the_same_policy(policy: Policy) -> None:
 def test_the_command_line_of_what_was_not_moved_names_the_profile() -> None:
     thresholds = Thresholds(None, Policy(3000), Policy(3000), NONE, NONE)
     assert export_command(View("my own"), thresholds, " --model 3") == (
-        "tagonce export --out captions --profile 'my own' --model 3"
+        "tagonce export --out captions --overwrite --profile 'my own' --model 3"
     )
 
 

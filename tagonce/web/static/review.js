@@ -49,7 +49,7 @@ function shown(id) {
 }
 
 function live(form) {
-  const id = form.dataset.live;
+  const [id, ...others] = form.dataset.live.split(" ");
   let asking = false;
   let again = false;
   let waiting = 0;
@@ -65,7 +65,7 @@ function live(form) {
         const wrong = page.querySelector("[role=alert]");
         if (wrong) say(wrong.textContent, id);
         else if (!again && replace(id, page)) {
-          replace("top", page); // its links lead to what is shown now
+          for (const other of [...others, "top"]) replace(other, page); // links at the top lead to what is shown now
           history.replaceState(null, "", shown(id) ?? where);
           tell();
         }
@@ -105,9 +105,10 @@ function tell() {
 function follow(form, number) {
   number.value = number.value.replace(",", ".");
   const value = number.value || number.placeholder;
-  if (!Number.isFinite(Number(value))) return;
   const range = form.querySelector(`[data-number="${CSS.escape(number.id)}"]`);
-  if (range) range.value = value;
+  number.setCustomValidity(number.value !== "" && Number(number.value) < Number(range.min) ? number.title : "");
+  if (!Number.isFinite(Number(value))) return;
+  range.value = value;
   if (number.name !== "t") return;
   form.querySelectorAll(".slider[data-follows]").forEach((slider) => {
     const [own, each] = [slider.querySelector(".number"), slider.querySelector("[type=range]")];
@@ -179,12 +180,12 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// --- Keys, where the focus is among the pictures and in no field: j and k go from one to the next, y and n say right and
+// --- Keys, where the focus is among the pictures or nowhere: j and k go from one to the next, y and n say right and
 // wrong of its first tag.
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
-  if (!event.target.closest(".results")) return;
+  if (event.target !== document.body && !event.target.closest(".results")) return;
   const cards = [...document.querySelectorAll(".card")];
   const at = cards.findIndex((card) => card.contains(document.activeElement));
   const step = { j: 1, k: -1 }[event.key];
