@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from db.policies import Policy
 from tests.fixtures.browser import WIDTHS, Browsing
 from tests.fixtures.command import Outcome
-from tests.fixtures.review import Review, settle
+from tests.fixtures.review import Review, settle, sticking_out
 
 PAGES = (
     "/?t=0.2",
@@ -95,21 +95,11 @@ def test_no_page_is_wider_than_the_screen_or_too_pale(demo_review: Review, brows
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
         wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert wide[0] <= wide[1], wider(page)
+        assert wide[0] <= wide[1], sticking_out(page)
 
 
 def open_all(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-
-
-def wider(page: Page) -> list[str]:
-    """What sticks out."""
-    found: list[str] = page.evaluate(
-        """() => [...document.querySelectorAll("body *")].filter(
-            one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1
-        ).map(one => one.outerHTML.slice(0, 120))"""
-    )
-    return found
 
 
 @pytest.mark.parametrize("path", PAGES[1:])
@@ -209,7 +199,7 @@ def test_a_picture_is_tried_by_the_model(
     page.wait_for_selector("tbody")
     rows = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
     said = tagonce("predict", demo_photos / "chelsea.png", "--model", "demo", "--json", TAGONCE_MODEL="demo")
-    tags = json.loads(said.out.splitlines()[0])["tags"]
+    tags = json.loads(said.out.splitlines()[0])["probabilities"]
     for name, probability, kept in rows:
         assert abs(float(probability) - tags[name]) < 0.0002
         assert (kept == "kept") == (tags[name] >= 0.2)

@@ -53,10 +53,10 @@ function live(form) {
   let asking = false;
   let again = false;
   let waiting = 0;
+  const busy = (is) => document.getElementById(id).setAttribute("aria-busy", String(is));
   const show = async () => {
     if (asking) { again = true; return; }
     asking = true;
-    document.getElementById(id).setAttribute("aria-busy", "true");
     do {
       again = false;
       const where = address(form);
@@ -74,7 +74,7 @@ function live(form) {
       }
     } while (again);
     asking = false;
-    document.getElementById(id).setAttribute("aria-busy", "false");
+    busy(false);
   };
   form.addEventListener("input", (event) => {
     const control = event.target;
@@ -89,6 +89,7 @@ function live(form) {
     if (number.matches(".number")) follow(form, number);
     clearTimeout(waiting);
     // A search is shown when it is written, a number when it is one.
+    busy(asking || form.checkValidity());
     if (form.checkValidity()) waiting = setTimeout(show, control.type === "search" ? 400 : 0);
   });
   form.addEventListener("change", (event) => event.target.reportValidity());
