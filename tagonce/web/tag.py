@@ -169,7 +169,7 @@ def _judged(known: TagLabels, tried: list[int], score: int, spread: Histogram) -
         len(known),
         int(known.right.sum()),
         precision_at(known, score, spread.counts) if (known.scores >= score).any() else None,
-        weights.lowest,
+        weights.lowest if weights.lowest == NOT_STORED else max(weights.lowest, tried[0]),
         _are_enough(known, score),
         float(at.recall[0, 0]),
         float(at.informedness[0, 0]),

@@ -44,11 +44,13 @@ class Tagger:
         from workers.infer import Inferencer
 
         model, settings = self._model, self._settings
+        if "model" not in settings.model_fields_set:  # nobody named one: then it is that of the scores
+            settings = settings.model_copy(update={"model": model.name})
         spec = find_spec_of(settings)
         if spec.weights_sha256() != model.weights_sha256:
             raise SettingsError(
-                f"The scores here are of {model.name} with weights {model.weights_sha256[:8]}; what TAGONCE_MODEL "
-                f"({settings.model}) names has others. Start `tagonce review` with TAGONCE_MODEL set to that model."
+                f"The scores here are of {model.name} with weights {model.weights_sha256[:8]}; {settings.model} has "
+                "others. Start `tagonce review` with TAGONCE_MODEL set to that model, or to its folder."
             )
         options = worker_options(settings, spec)
         decoder = Decoder(spec, options.max_pixels, pixels_in_flight=options.max_pixels_in_flight)
