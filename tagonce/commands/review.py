@@ -42,7 +42,7 @@ def command(
     need_web_extra()
     from db import labels, models
     from tagonce.web import server
-    from tagonce.web.gallery import parsed
+    from tagonce.web.selection import parsed
     from tagonce.web.site import Site
     from tagonce.web.thumbnails import open_thumbnails
     from tagonce.web.view import Sample, View, thresholds_of

@@ -1,10 +1,12 @@
 """What a moved slider changes in the whole collection: counted where the counts tell it, else estimated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from db import sampling
+from db.policies import Policy
 from tagonce.web.site import Site
-from tagonce.web.view import Thresholds
+from tagonce.web.view import Thresholds, View, export_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +86,20 @@ def when_counted(site: Site) -> str:
         counted = collection.distribution
         return f"{counted.images:,} images, counted on {counted.counted_at:%Y-%m-%d at %H:%M} UTC."
     return ""
+
+
+def changes_shown(site: Site, view: View, thresholds: Thresholds, path: str) -> dict[str, Any]:
+    """What `_change.html` needs.
+
+    Args:
+        path: of the page that shows it.
+    """
+    return {
+        "back_to_profile": view.address(path, changes=Policy()),
+        "thresholds": thresholds,
+        "change": change_of(site, thresholds),
+        "assignments": assignments_of(site, thresholds),
+        "counted": when_counted(site),
+        "counting": site.collection.counting,
+        "export": export_command(view, thresholds, site.command),
+    }

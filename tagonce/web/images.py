@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tagonce.web.cards import cards_of, verdicts
-from tagonce.web.gallery import load
+from tagonce.web.selection import load
 from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of

@@ -14,7 +14,7 @@ from db.errors import ThresholdError
 from db.kept import Int64Array
 from db.policies import Policy
 from db.profiles import Profile
-from tagonce.web.gallery import changes_shown
+from tagonce.web.changes import changes_shown
 from tagonce.web.shell import fields, in_a_thread, reviewer, shell, site_of
 from tagonce.web.site import Site
 from tagonce.web.sliders import all_sliders

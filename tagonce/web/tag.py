@@ -17,8 +17,8 @@ from db.labels import NOT_STORED, Drawn, TagLabels
 from db.policies import NEVER, Cut
 from db.scores import SCALE
 from tagonce.web.cards import Card, picture_of, verdicts
+from tagonce.web.changes import changes_shown
 from tagonce.web.chart import chart_of
-from tagonce.web.gallery import changes_shown
 from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.site import Site
 from tagonce.web.sliders import tag_slider

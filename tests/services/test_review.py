@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
 from db import comparison, images, labels, profiles, results
-from db.database import Database
-from db.errors import Reason
+from db.database import Database, open_database
+from db.errors import Reason, TransientError
 from db.images import Reference
 from db.kept import kept_images
 from db.models import Model
@@ -297,10 +298,23 @@ def test_samples_are_of_the_collection_and_none_twice(page: TestClient, sample: 
     assert shown[0] != shown[1]
 
 
-def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(page: TestClient) -> None:
+def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(
+    page: TestClient, database: Database, model: Model
+) -> None:
     pages = [page.get(f"/?q=tag_01:0.5 -tag_02:0.5&size=12{more}").text for more in ("", "&t=0.9")]
     first, second = (re.findall(r'id="card-(\d+)"', one) for one in pages)
     assert first == second != []
+    assert f"The search finds {len(first)} images." in text(pages[0])
+    with database.read() as connection:
+        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+    every = int((batch.tag_ids == 1).sum())
+    assert 12 < every < 24
+    shown = [
+        re.findall(r'id="card-(\d+)"', page.get(f"/?q=tag_01:0.01&size=12&seed={seed}").text) for seed in (1, 2, 3)
+    ]
+    assert [len(one) for one in shown] == [12, every - 12, 12]
+    assert shown[2] == shown[0]
+    assert not set(shown[0]) & set(shown[1])
     assert "start tagonce review --model other" in page.get("/?q=model:other tag_01").text
     wrong = page.get("/?q=((")
     assert wrong.status_code == 400
@@ -398,3 +412,15 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
     assert answer.status_code in (400, 500)
     assert 'role="alert"' in answer.text
     assert page.post("/try", files={"file": ("a.png", b"")}, headers=OURS).status_code == 400
+
+
+def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
+    """But for counting the collection, which nobody waits for."""
+    database = open_database(postgres_url)
+    database.limit_statements(1)
+    with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
+        connection.execute(sql("select pg_sleep(5)"))
+    with database.read() as connection:
+        database.without_time_limit(connection)
+        assert connection.scalar(sql("select 1 from pg_sleep(1.2)")) == 1
+    database.close()
