@@ -152,6 +152,7 @@ def harmless(page: Page) -> None:
     assert page.evaluate("document.querySelector('main') !== null && document.querySelector('footer') !== null")
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_every_page_renders_what_strangers_wrote_as_text(review: Review, browsing: Browsing) -> None:
     """Also narrow, where the longest name must not push anything out of the window."""
     review.wait_until_counted()
