@@ -11,6 +11,8 @@ from db.schema import workers
 from db.upsert import insert_into
 
 FORGOTTEN_AFTER = timedelta(days=1)
+LOOK_BACK = timedelta(minutes=2)
+"""Workers that wrote nothing for longer have no work, or are gone: nobody is shown them."""
 
 
 class Stage(StrEnum):

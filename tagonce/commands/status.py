@@ -14,11 +14,8 @@ from db import counts, workers
 from db.counts import Progress
 from db.errors import BrokerError
 from db.models import Model
-from db.workers import Stage, Work, Worker, together
+from db.workers import LOOK_BACK, Stage, Work, Worker, together
 from tagonce import parameters, settings, ui
-
-LOOK_BACK = timedelta(minutes=2)
-"""Workers that wrote nothing for longer are not shown: they have no work, or are gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from db import counts, failures, labels, workers
 from db.counts import Progress
@@ -12,9 +12,8 @@ from db.errors import Reason
 from db.failures import Failed
 from db.labels import LabelCounts
 from db.models import Model
-from db.workers import Work, Worker, together
+from db.workers import LOOK_BACK, Work, Worker, together
 
-LOOK_BACK = timedelta(minutes=2)
 _FAILURES = 24
 _FRESH_SECONDS = 2.0
 _COST_SHARE = 10
