@@ -40,6 +40,8 @@ class Reason(StrEnum):
     """Storage kept failing in a way that should pass, and did not."""
     CRASHED = "crashed"
     """The worker process died while it had this image."""
+    NAN = "nan"
+    """The model gives NaN for this image, and numbers for others."""
 
 
 class TagonceError(Exception):

@@ -32,6 +32,7 @@ EXPLAINED = {
     Reason.TOO_LARGE: "above the limit of pixels or bytes",
     Reason.TIMEOUT: "storage kept failing",
     Reason.CRASHED: "the worker died over it",
+    Reason.NAN: "the model gives no number for it",
 }
 
 

@@ -7,6 +7,7 @@ import torch
 
 from db.errors import SettingsError
 from workers.cache import cache_folder
+from workers.device import is_out_of_memory
 from workers.models.network import Network
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -19,9 +20,11 @@ def compiled(network: Network, device: torch.device) -> Forward:
     belong to the thread that records them, and with a batch always queued the device does not wait for launches.
 
     The function raises:
-        SettingsError: there is no working compiler.
+        SettingsError: there is no working compiler, or no Triton for this GPU.
+        Exception: what the compiler ran out of memory with, as it came.
     """
-    from torch._dynamo.exc import BackendCompilerFailed
+    # TritonMissing and GPUTooOldForTriton are no BackendCompilerFailed; this is what all three are.
+    from torch._dynamo.exc import ShortenTraceback
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     mode = "max-autotune-no-cudagraphs" if device.type == "cuda" else "default"
@@ -30,11 +33,15 @@ def compiled(network: Network, device: torch.device) -> Forward:
     def run(images: torch.Tensor) -> torch.Tensor:
         try:
             return forward(images)
-        except BackendCompilerFailed as error:
-            first_line = str(error.inner_exception).strip().partition("\n")[0]
+        except ShortenTraceback as error:
+            cause = getattr(error, "inner_exception", error)
+            if is_out_of_memory(cause):  # kernels are tried out when they are chosen
+                raise cause from error
+            first_line = str(cause).strip().partition("\n")[0].rstrip(".")
+            needed = "Triton, a C compiler and Python.h" if device.type == "cuda" else "a C++ compiler such as g++"
             raise SettingsError(
-                f"The network cannot be compiled here: {first_line}. TAGONCE_COMPILE (--compile) needs a C++ compiler "
-                "such as g++; switch it off with --no-compile."
+                f"The network cannot be compiled here: {first_line}. TAGONCE_COMPILE (--compile) needs {needed}; "
+                "switch it off with --no-compile."
             ) from error
 
     return run

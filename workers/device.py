@@ -41,6 +41,23 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else torch.float16
 
 
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, also as an AcceleratorError; HIP; MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+"""Of messages: only some of torch's allocators have an exception of their own."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or the host, had too little memory for what was asked of it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    )
+
+
 def device_name(device: torch.device) -> str:
     """For people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

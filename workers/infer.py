@@ -4,18 +4,18 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from db.batches import batched
-from db.errors import ModelError
+from db.errors import ImageError, ModelError, Reason
 from db.schema import Int16Array
 from db.scores import SCALE, Scores
 from workers.compiled import compiled
 from workers.decode import Decoded
-from workers.device import begin_span, device_name, download, pick_device, pick_dtype
+from workers.device import begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
 from workers.models.network import load_network
 from workers.models.spec import ModelSpec
 from workers.options import Options
@@ -31,8 +31,8 @@ IN_FLIGHT = 2
 class Inferred:
     """Scores, and what they cost."""
 
-    scores: list[Scores]
-    """At or above the floor, an entry an image, in the order given."""
+    scores: list[Scores | None]
+    """At or above the floor, an entry an image, in the order given. None: the model gives NaN for it."""
     wait_seconds: float
     """Until the device was free, launching included."""
     device_seconds: float
@@ -54,6 +54,7 @@ class Inferencer:
         self.device = pick_device(options.device)
         self.dtype = pick_dtype(options.precision, self.device)
         torch.backends.cudnn.benchmark = True  # there is one shape, so trying out which kernel is best pays
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         network = load_network(spec, self.device, self.dtype)
@@ -62,7 +63,10 @@ class Inferencer:
         # each. For a CPU the rest of a short batch would only be work.
         self._one_shape = options.compile or self.device.type == "cuda"
         self._preprocess = Preprocess(spec, self.device)
+        self._spec, self._options = spec, options
         self._floor = floor
+        self._exact: Inferencer | None = None
+        """The same in fp32, from the first NaN of a lower precision on."""
         self.batch_size = options.batch_size
         """Images in one forward; less than was asked for once memory has run out."""
         self._in_flight = threading.Semaphore(IN_FLIGHT)
@@ -71,20 +75,50 @@ class Inferencer:
         self._turn = threading.Lock()
 
     @property
+    def nan(self) -> str:
+        """A sentence for an image that has no scores."""
+        return f"the model gives NaN for it on {self.where[0]}, in fp32 too"
+
+    @property
     def where(self) -> tuple[str, str]:
         """Device and precision, for people."""
         return device_name(self.device), str(self.dtype).removeprefix("torch.")
 
     def scores(self, images: Sequence[Decoded]) -> Inferred:
-        """Scores at or above the floor."""
-        found: list[Scores] = []
+        """Scores at or above the floor. An image whose activations overflow a lower precision is computed in fp32.
+
+        Raises:
+            ModelError: NaN for all of the images and for a blank one, or too little memory for a single image.
+        """
+        inferred = self._batches(images)
+        nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
+        if not nan:
+            return inferred
+        if len(nan) == len(images):
+            self._check_blank()
+        if self.dtype == torch.float32:
+            return inferred
+        again = self._in_fp32().scores([images[position] for position in nan])
+        for position, scores in zip(nan, again.scores, strict=True):
+            inferred.scores[position] = scores
+        log.info("NaN in %s for %d of %d images: computed in fp32", self.where[1], len(nan), len(images))
+        return Inferred(
+            inferred.scores,
+            inferred.wait_seconds + again.wait_seconds,
+            inferred.device_seconds + again.device_seconds,
+        )
+
+    def _batches(self, images: Sequence[Decoded]) -> Inferred:
+        found: list[Scores | None] = []
         wait_seconds = device_seconds = 0.0
         while len(found) < len(images):
             size = self.batch_size
             batch = images[len(found) : len(found) + size]
             try:
                 part = self._one_batch(batch, size)
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 out_of_memory = True
             else:
                 out_of_memory = False
@@ -97,11 +131,20 @@ class Inferencer:
         return Inferred(found, wait_seconds, device_seconds)
 
     def probabilities(self, images: Sequence[Decoded]) -> torch.Tensor:
-        """All of them: float32 [images, tags] on the CPU, with nothing cut off or rounded."""
+        """All of them: float32 [images, tags] on the CPU, with nothing cut off or rounded.
+
+        Raises:
+            ImageError: NaN among them, in fp32 too.
+        """
         size = self.batch_size
         with self._turn, torch.inference_mode():
             rows = [self._forward(self._collate(batch, size))[: len(batch)].cpu() for batch in batched(images, size)]
-        return torch.cat(rows)
+        probabilities = torch.cat(rows)
+        if not probabilities.isnan().any():
+            return probabilities
+        if self.dtype == torch.float32:
+            raise ImageError(Reason.NAN, self.nan)
+        return self._in_fp32().probabilities(images)
 
     def warm_up(self) -> None:
         """A first forward of a full batch, where it is special: what fails, fails now, and the first chunk is not slow.
@@ -124,17 +167,29 @@ class Inferencer:
             with self._turn, torch.inference_mode():
                 span = begin_span(self.device)
                 probabilities = self._forward(collated)
-                nan, scores = download(probabilities.isnan().any()), download(quantised(probabilities))
+                nan, scores = download(probabilities.isnan().any(dim=1)), download(quantised(probabilities))
                 span.end()
             device_seconds = span.wait()
         wait_seconds = max(0.0, time.perf_counter() - begun - device_seconds)
-        if nan:
-            # As scores they would look like an image without tags, for ever.
+        found: list[Scores | None] = [*cut(scores[: len(batch)].numpy(), self._floor)]
+        for position in nan[: len(batch)].nonzero().flatten().tolist():
+            found[position] = None  # as scores it would look like an image without tags, for ever
+        return Inferred(found, wait_seconds, device_seconds)
+
+    def _check_blank(self) -> None:
+        """Tells a broken device from images that the model cannot compute."""
+        if self._batches([self._preprocess.blank()]).scores == [None]:
             raise ModelError(
-                f"The model gives NaN on {self.where[0]} in {self.where[1]}: try --precision fp32. If that does not "
-                "help, the weights or the device are broken."
+                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for a blank image: try --precision "
+                "fp32. If that does not help, the weights or the device are broken."
             )
-        return Inferred(cut(scores[: len(batch)].numpy(), self._floor), wait_seconds, device_seconds)
+
+    def _in_fp32(self) -> "Inferencer":
+        with self._turn:
+            if self._exact is None:
+                options = replace(self._options, precision="fp32", compile=False, batch_size=1)
+                self._exact = Inferencer(self._spec, options, floor=self._floor)
+            return self._exact
 
     def _collate(self, batch: Sequence[Decoded], size: int) -> Batch:
         return self._preprocess.collate(batch, size if self._one_shape else len(batch))

@@ -13,11 +13,12 @@ from db import images
 from db import workers as worker_rows
 from db.copies import Known
 from db.database import Database
-from db.errors import TransientError
+from db.errors import Reason, TransientError
 from db.models import Model
 from db.results import Failure, Prediction, save
 from db.scores import Scores
 from db.workers import Stage, Worker
+from workers.decode import Decoded
 from workers.infer import Inferencer
 from workers.load import Broken, Loaded, Loader
 from workers.metrics import Metrics
@@ -96,7 +97,7 @@ class Pipeline:
             seconds=time.perf_counter() - begun,
         )
 
-    def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores]:
+    def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores | None]:
         """Scores of those that have pixels, in order."""
         pixels = [one.pixels for one in batch if isinstance(one, Loaded) and one.pixels]
         if not pixels:
@@ -121,8 +122,8 @@ class _Results:
         self._duplicates = 0
         self._written_at = time.monotonic()
 
-    def add(self, batch: Sequence[Loaded | Broken], scores: Iterator[Scores]) -> None:
-        """A batch, and the scores of those that were inferred."""
+    def add(self, batch: Sequence[Loaded | Broken], scores: Iterator[Scores | None]) -> None:
+        """A batch, and the scores of those that were inferred; None where the model gives NaN."""
         for one in batch:
             if isinstance(one, Broken):
                 self._failures.append(one.failure)
@@ -130,9 +131,7 @@ class _Results:
                     self._by_content[one.sha256] = one.failure
                 continue
             if one.pixels:
-                self._by_content[one.sha256] = Known(
-                    one.pixels.width, one.pixels.height, one.pixels.format, next(scores)
-                )
+                self._by_content[one.sha256] = self._found(one, one.pixels, next(scores))
             else:
                 self._duplicates += 1
                 if isinstance(one.content, Known):
@@ -140,6 +139,11 @@ class _Results:
             self._add(one, self._by_content[one.sha256])
         if time.monotonic() - self._written_at > WRITE_SECONDS:
             self.write()
+
+    def _found(self, one: Loaded, pixels: Decoded, scores: Scores | None) -> Known | Failure:
+        if scores is None:
+            return Failure(one.image.id, one.image.version, Reason.NAN, self._pipeline.inferencer.nan)
+        return Known(pixels.width, pixels.height, pixels.format, scores)
 
     def _add(self, one: Loaded, found: Known | Failure) -> None:
         if isinstance(found, Failure):

@@ -13,8 +13,6 @@ from tagonce import parameters, settings, ui
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from workers.decode import Decoded
-
 
 def command(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or s3:// objects, or a folder.")],
@@ -51,17 +49,16 @@ def command(
     cut = spec.default_threshold if threshold is None else threshold
     failed = False
 
-    def decoded() -> "Iterator[tuple[str, Decoded]]":
+    def inferred() -> "Iterator[tuple[str, list[float]]]":
         nonlocal failed
         for uri in found:
             try:
-                yield uri, decoder.decode(fetcher.fetch(uri))
+                yield uri, inferencer.probabilities([decoder.decode(fetcher.fetch(uri))])[0].tolist()
             except ImageError as error:
                 failed = True
                 ui.errors.print(f"{uri}: {error}", markup=False)
 
-    for uri, image in decoded():
-        row = inferencer.probabilities([image])[0].tolist()
+    for uri, row in inferred():
         ranked = sorted(
             ((tag.name, probability) for tag, probability in zip(spec.tags, row, strict=True)),
             key=lambda pair: -pair[1],

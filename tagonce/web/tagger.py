@@ -33,7 +33,7 @@ class Tagger:
         """(tags,) of a file.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: it cannot be decoded, or the model gives NaN for it.
             SettingsError, ModelError: the model cannot be loaded, or is not the one whose scores are stored.
         """
         decoder, inferencer = self._loaded = self._loaded or self._load()

@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy import select
 
 from db import counts, images
@@ -114,6 +116,30 @@ def test_a_copy_of_a_broken_file_fails_like_it(collection: Collection) -> None:
         assert len(set(rows)) == 1
         assert rows[0].reason == Reason.CORRUPT
         assert len(set(connection.scalars(select(predictions.c.image_id)))) == 9
+
+
+def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker goes on: it would otherwise end over this image, and so would the next one."""
+    shutil.copy(collection.folder / "00003.jpg", collection.folder / "copy.jpg")
+    inferencer = collection.pipeline.inferencer
+    network, forwards = inferencer._network, count()
+
+    def nan_in_the_first_forward(pixels: torch.Tensor) -> torch.Tensor:
+        found = network(pixels)
+        if next(forwards) == 0:
+            found[3] = torch.nan
+        return found
+
+    monkeypatch.setattr(inferencer, "_network", nan_in_the_first_forward)
+    done = collection.tag()
+    assert (done.done, done.failed) == (9, 2)
+    with collection.database.read() as connection:
+        rows = connection.execute(select(image_table.c.uri, failures.c.reason, failures.c.detail).join(failures)).all()
+    assert sorted(row.uri.rpartition("/")[2] for row in rows) == ["00003.jpg", "copy.jpg"]
+    assert {row.reason for row in rows} == {Reason.NAN}
+    assert {row.detail for row in rows} == {"the model gives NaN for it on cpu, in fp32 too"}
 
 
 def test_a_file_that_became_another_is_inferred_again(collection: Collection) -> None:

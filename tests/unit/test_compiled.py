@@ -1,14 +1,18 @@
 """`--compile`: the same probabilities, kept between starts, and a sentence where there is no compiler."""
 
+import inspect
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError, TritonMissing
 
-from db.errors import SettingsError
+from db.errors import ModelError, SettingsError
 from workers.decode import Decoded
 from workers.infer import Inferencer
 from workers.models.folder import read_folder
@@ -45,13 +49,36 @@ def test_it_gives_the_same_probabilities_with_one_shape(jtp2_folder: Path, cache
     del os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 
-def test_without_a_compiler_there_is_a_sentence(jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At start, not when the first chunk has come."""
-    from torch._dynamo.exc import BackendCompilerFailed
+def failing(error: Exception) -> Callable[..., object]:
+    """In place of `torch.compile`."""
 
     def fail(_images: torch.Tensor) -> torch.Tensor:
-        raise BackendCompilerFailed(fail, RuntimeError("no working C++ compiler"), None)
+        raise error
 
-    monkeypatch.setattr(torch, "compile", lambda _network, **_options: fail)
-    with pytest.raises(SettingsError, match="cannot be compiled here: no working C.. compiler.*--no-compile"):
+    return lambda _network, **_options: fail
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (BackendCompilerFailed(failing, RuntimeError("no working C++ compiler"), None), "no working C.. compiler"),
+        (TritonMissing(inspect.currentframe()), "Cannot find a working triton installation"),
+    ],
+)
+def test_without_a_compiler_there_is_a_sentence(
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    """At start, not when the first chunk has come."""
+    monkeypatch.setattr(torch, "compile", failing(error))
+    with pytest.raises(SettingsError, match=rf"cannot be compiled here: {sentence}.*--no-compile"):
         inferencer(jtp1_folder, compile=True).warm_up()
+
+
+def test_memory_that_runs_out_while_kernels_are_tried_halves_the_batch(
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran_out = InductorError(torch.OutOfMemoryError("CUDA out of memory"), inspect.currentframe())
+    monkeypatch.setattr(torch, "compile", failing(ran_out))
+    with pytest.raises(ModelError, match="too little memory for a single image"):
+        inferencer(jtp1_folder, compile=True).warm_up()
+    assert "the batch size is 1 from now on" in caplog.text

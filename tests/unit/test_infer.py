@@ -1,14 +1,15 @@
 """What leaves the device: scores, and nothing that only looks like them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from db.errors import ModelError, SettingsError
+from db.errors import ImageError, ModelError, SettingsError
+from db.scores import Scores
 from workers.decode import Decoded
 from workers.device import pick_device
 from workers.infer import Inferencer
@@ -31,14 +32,78 @@ def inferencer(jtp1_folder: Path) -> Inferencer:
     return Inferencer(read_folder(jtp1_folder), Options(batch_size=4, device="cpu"), floor=0)
 
 
-def test_nan_is_an_error_and_no_image_without_tags(inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inferencer, "_network", lambda pixels: torch.full((len(pixels), 3), torch.nan))
-    with pytest.raises(ModelError, match="NaN on cpu in float32: try --precision fp32"):
-        inferencer.scores(noise(1, 98))
-
-
-def test_out_of_memory_halves_the_batch_and_loses_no_image(
+def test_a_model_that_gives_nan_for_a_blank_image_is_an_error(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As scores it would look like images without tags, and as failures it would empty the queue."""
+    monkeypatch.setattr(inferencer, "_network", lambda pixels: torch.full((len(pixels), 3), torch.nan))
+    with pytest.raises(ModelError, match="NaN on cpu in float32, even for a blank image: try --precision fp32"):
+        inferencer.scores(noise(5, 98))
+
+
+def nan_for(image: Decoded, inferencer: Inferencer) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network, but for this image, wherever it is in a batch."""
+    network, pixels = inferencer._network, inferencer._preprocess.normalise(inferencer._collate([image], 1))[0]
+
+    def broken(batch: torch.Tensor) -> torch.Tensor:
+        found = network(batch)
+        found[(batch == pixels).flatten(1).all(1), 1] = torch.nan
+        return found
+
+    return broken
+
+
+@pytest.mark.parametrize("number", [1, 6])
+def test_an_image_that_gives_nan_takes_no_other_along(
+    inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Also alone, as a chunk that was split down to it brings it."""
+    images = noise(number, 98)
+    expected = inferencer.scores(images).scores
+    monkeypatch.setattr(inferencer, "_network", nan_for(images[0], inferencer))
+    first, *others = inferencer.scores(images).scores
+    assert first is None
+    assert_same(others, expected[1:])
+    with pytest.raises(ImageError, match="nan: the model gives NaN for it on cpu, in fp32 too"):
+        inferencer.probabilities(images)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_what_overflows_a_lower_precision_is_computed_in_fp32(
+    inferencer: Inferencer, jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    half = Inferencer(read_folder(jtp1_folder), Options(batch_size=4, device="cpu", precision=precision), floor=0)
+    images = noise(5, 98)
+    lower, exact = half.scores(images).scores, inferencer.scores(images).scores
+    monkeypatch.setattr(half, "_network", nan_for(images[2], half))
+    found = half.scores(images).scores
+    assert_same(found, [*lower[:2], exact[2], *lower[3:]])
+    torch.testing.assert_close(half.probabilities(images[2:3]), inferencer.probabilities(images[2:3]))
+
+
+def assert_same(found: Sequence[Scores | None], expected: Sequence[Scores | None]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one.tag_ids, other.tag_ids)
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB)."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried ..."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
+def test_out_of_memory_halves_the_batch_and_loses_no_image(
+    inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """What the device cannot hold is done in smaller pieces, in the same order, from then on."""
     images, network, sizes = noise(7, 98), inferencer._network, []
@@ -47,13 +112,14 @@ def test_out_of_memory_halves_the_batch_and_loses_no_image(
     def small(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
         if len(pixels) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return network(pixels)
 
     monkeypatch.setattr(inferencer, "_network", small)
     kept = inferencer.scores(images).scores
     assert sizes == [4, 2, 2, 2, 1]
     for one, row in zip(kept, expected, strict=True):
+        assert one is not None
         by_tag = dict(zip(one.tag_ids.tolist(), one.scores.tolist(), strict=True))
         assert [by_tag[tag] for tag in range(len(row))] == pytest.approx((row.double() * 10_000).tolist(), abs=1.01)
 
@@ -64,6 +130,15 @@ def test_a_device_without_memory_for_one_image_is_said(inferencer: Inferencer, m
 
     monkeypatch.setattr(inferencer, "_network", full)
     with pytest.raises(ModelError, match="too little memory for a single image"):
+        inferencer.scores(noise(1, 98))
+
+
+def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(inferencer, "_network", broken)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
         inferencer.scores(noise(1, 98))
 
 
@@ -84,9 +159,7 @@ def test_threads_that_share_it_get_each_their_own_scores(inferencer: Inferencer)
     for position, scores in enumerate(expected):
         assert found[position].device_seconds > 0
         assert found[position].wait_seconds >= 0
-        for one, other in zip(found[position].scores, scores, strict=True):
-            np.testing.assert_array_equal(one.tag_ids, other.tag_ids)
-            np.testing.assert_array_equal(one.scores, other.scores)
+        assert_same(found[position].scores, scores)
 
 
 def test_a_full_batch_is_computed_where_one_shape_is_wanted(
