@@ -20,9 +20,10 @@ from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
-DISK_FULL, DEATH_AT_COMMIT = "disk-full", "death-at-commit"
+DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
 """Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
-second one kills whoever is about to commit and takes it."""
+second one kills whoever is about to commit and takes it; the third one whoever has just got the lock under which
+chunks are put back on the queue whose leases ran out."""
 READY = "batches of"
 """In the line that a worker logs when its model is loaded."""
 
@@ -120,8 +121,21 @@ def run(
 
 
 def heed(omens: Path) -> None:
-    """Before and after every transaction on any database."""
+    """Before and after every transaction on any database, and at a lock in Redis: kombu's is the only one."""
+    from redis.lock import Lock
     from sqlalchemy import Connection, Engine, event
+
+    acquire = Lock.do_acquire
+
+    def acquire_and_die(self: Lock, token: str) -> bool:
+        acquired = bool(acquire(self, token))
+        if acquired:
+            with suppress(FileNotFoundError):
+                (omens / DEATH_AT_RESTORE).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return acquired
+
+    Lock.do_acquire = acquire_and_die
 
     @event.listens_for(Engine, "begin")
     def begin(connection: Connection) -> None:
