@@ -13,7 +13,6 @@ from db import images
 from db import workers as worker_rows
 from db.copies import Known
 from db.database import Database
-from db.errors import TransientError
 from db.models import Model
 from db.results import Failure, Prediction, save
 from db.scores import Scores
@@ -23,6 +22,7 @@ from workers.load import Broken, Loaded, Loader
 from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
+from workers.self_test import SelfTest
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
@@ -57,6 +57,7 @@ class Pipeline:
         self.model = model
         self.metrics = Metrics()
         self.inferencer = Inferencer(spec, options, floor=model.floor)
+        self.self_test = SelfTest(spec, self.inferencer, options.max_pixels)
         self.worker = Worker(
             f"{socket.gethostname()}:{os.getpid()}", " ".join(self.inferencer.where), datetime.now(UTC)
         )
@@ -70,6 +71,7 @@ class Pipeline:
 
         Raises:
             TransientError: the database does not answer. What was written stays; the chunk can be run again.
+            ModelError: no image of a batch got scores. What came before it is written.
         """
         begun = time.perf_counter()
         with self.metrics.active():
@@ -82,8 +84,8 @@ class Pipeline:
                         results.add(batch, self._infer(batch))
                         if should_stop():
                             break
-            except TransientError:
-                with suppress(TransientError):
+            except Exception:
+                with suppress(Exception):
                     results.write()  # what was finished does not have to be done again
                 raise
             results.write()

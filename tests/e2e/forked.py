@@ -1,8 +1,8 @@
 """`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
 
 What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
-or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Files in
-a folder of omens make SQLite full, or a worker die in the midst of a write.
+or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Another
+mark makes the model fail. Files in a folder of omens make SQLite full, or a worker die in the midst of a write.
 """
 
 import multiprocessing
@@ -12,18 +12,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
+NAN = b"this image makes the model fail"
 PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
 DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
+BROKEN_DEVICE = "broken-device"
 """Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
 second one kills whoever is about to commit and takes it; the third one whoever has just got the lock under which
-chunks are put back on the queue whose leases ran out."""
+chunks are put back on the queue whose leases ran out. While there is the last one, the model fails on everything."""
 READY = "batches of"
 """In the line that a worker logs when its model is loaded."""
 
@@ -111,13 +113,34 @@ def run(
         time.sleep(decode_seconds)
         if POISON in data:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(self, data)
+        decoded = decode(self, data)
+        return replace(decoded, format=NAN.decode()) if NAN in data else decoded
 
     Decoder.decode = slow_or_deadly
+    fail_where_marked(omens)
     if omens:
         heed(omens)
     sys.argv = ["tagonce", "worker", *arguments]
     main()
+
+
+def fail_where_marked(omens: Path | None) -> None:
+    """As the model does when all scores of a batch are NaN."""
+    from collections.abc import Sequence
+
+    from db.errors import ModelError
+    from workers.decode import Decoded
+    from workers.infer import Inferencer, Inferred
+
+    scores = Inferencer.scores
+
+    def or_fail(self: Inferencer, images: Sequence[Decoded]) -> Inferred:
+        broken = omens and (omens / BROKEN_DEVICE).exists()
+        if broken or any(image.format == NAN.decode() for image in images):
+            raise ModelError("The model gives NaN.")
+        return scores(self, images)
+
+    Inferencer.scores = or_fail
 
 
 def heed(omens: Path) -> None:

@@ -12,7 +12,7 @@ from celery import Celery
 
 from producer import broker
 from producer.references import file_uri
-from tests.e2e.forked import DEATH_AT_RESTORE, POISON, Workers
+from tests.e2e.forked import BROKEN_DEVICE, DEATH_AT_RESTORE, NAN, POISON, Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores
 from tests.fixtures.checkpoints import TAGS
@@ -126,6 +126,57 @@ def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
     assert "an image is recorded as crashed" in worker.words()
     wait_until(lambda: rows.deliveries() == 0)
+
+
+def test_the_image_on_which_the_model_fails_is_recorded_and_the_worker_goes_on(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+) -> None:
+    """The only worker there is: it is not ended by the one image, whose neighbours are done. The first of a chunk, so
+    that nothing before it shows that the model works.
+    """
+    photos = make_photos(3 * CHUNK_SIZE)
+    poison = photos[CHUNK_SIZE]
+    poison.write_bytes(poison.read_bytes() + NAN)
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+    worker = workers.start(**settings)
+    worker.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    wait_until(lambda: rows.count() == len(photos) or not worker.process.is_alive())
+    assert worker.process.is_alive(), worker.words()
+    assert rows.failed() == {file_uri(str(poison)): "crashed"}
+    assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+    wait_until(lambda: rows.deliveries() == 0)
+
+
+def test_a_model_that_fails_on_everything_ends_its_worker_and_blames_no_image(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """In the midst of the work, as a device does."""
+    photos = make_photos(3 * CHUNK_SIZE)
+    omens = tmp_path / "omens"
+    omens.mkdir()
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+    worker = workers.start(decode_seconds=0.3, omens=omens, **settings)
+    worker.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    wait_until(lambda: rows.deliveries() > 0)
+    (omens / BROKEN_DEVICE).touch()
+    assert worker.wait() == 1, worker.words()
+    assert "The model gives NaN" in worker.words()
+    assert rows.failed() == {}
+    assert rows.deliveries() == 0
+    workers.start(**settings)
+    wait_until(lambda: rows.count() == len(photos))
+    assert rows.failed() == {}
 
 
 def test_a_worker_that_dies_with_the_lock_of_restoring_delays_the_others_by_seconds(
