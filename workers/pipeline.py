@@ -9,6 +9,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from sqlalchemy import Connection
+
 from db import images
 from db import workers as worker_rows
 from db.copies import Known
@@ -98,6 +100,10 @@ class Pipeline:
             seconds=time.perf_counter() - begun,
         )
 
+    def tell(self, connection: Connection) -> None:
+        """That this worker is alive, and what it spends its time on."""
+        worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
+
     def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores]:
         """Scores of those that have pixels, in order."""
         pixels = [one.pixels for one in batch if isinstance(one, Loaded) and one.pixels]
@@ -166,7 +172,7 @@ class _Results:
         pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
         with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
             save(connection, pipeline.model.id, self._predictions, self._failures)
-            worker_rows.save(connection, pipeline.model.id, pipeline.worker, pipeline.metrics.recent())
+            pipeline.tell(connection)
         self.done += len(self._predictions)
         self.failed += len(self._failures)
         self._predictions, self._failures, self._duplicates = [], [], 0

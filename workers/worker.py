@@ -194,6 +194,7 @@ class _Tagger:
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
             migrate.check(connection)  # a newer program may have brought it forward since we started
+            self._pipeline.tell(connection)
             return deliveries.count(connection, chunk_id)
 
     def _forget(self, chunk_id: str) -> None:
