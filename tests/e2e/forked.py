@@ -47,6 +47,11 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid or 0, number)
 
+    def kill(self) -> None:
+        """And wait until it is dead: on a loaded machine it looks alive for a while, and is asked for more."""
+        self.process.kill()
+        self.process.join()
+
     def wait(self, seconds: float = 60) -> int:
         """Its exit code, negative for the number of a signal."""
         self.process.join(seconds)

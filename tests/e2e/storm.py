@@ -122,7 +122,7 @@ class Storm:
         self._pause(least / 2, most / 2)
 
     def _kill(self) -> None:
-        self._random.choice(self.crew.workers).process.kill()
+        self._random.choice(self.crew.workers).kill()
 
     def _terminate(self) -> None:
         if ready := self.crew.ready():
