@@ -28,6 +28,8 @@ second one kills whoever is about to commit and takes it; the third one whoever 
 chunks are put back on the queue whose leases ran out. While there is the last one, the model fails on everything."""
 READY = "batches of"
 """In the line that a worker logs when its model is loaded."""
+CONNECTED = "Connected to"
+"""In the line that it logs a moment later, when Celery runs and heeds signals. Before, SIGTERM just ends it."""
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,7 @@ class Storm:
         omen.unlink(missing_ok=True)
 
     def terminate(self) -> None:
-        if ready := self.crew.ready():
-            worker = self.chance.choice(ready)
-            worker.signal(signal.SIGTERM)
-            assert worker.wait() == 0, worker.words()
+        self.crew.terminate_one(self.chance)
 
     def lock(self, seconds: float = 2) -> None:
         """Another program holds the one lock there is."""
