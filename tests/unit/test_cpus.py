@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tagonce import settings, wiring
 from workers import cpus
+from workers.models.spec import ModelSpec
 
 MANY = set(range(64))
 
@@ -74,3 +77,18 @@ def test_cores_that_the_process_may_not_run_on_do_not_count(group: Path, monkeyp
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 5}, raising=False)
     put(group, "0::/\n", **{"cpu.max": "800000 100000"})
     assert cpus.cores() == 2
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(2.0, 2), (None, None)])
+def test_a_forward_takes_no_more_threads_than_the_quota_gives(
+    limit: float | None, threads: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Torch counts the cores that it sees, which is right where there is no quota."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wiring, "quota", lambda: limit)
+    monkeypatch.setattr(wiring, "cores", lambda: 2)
+    spec = cast("ModelSpec", None)  # asked only for a batch size that is measured
+    options = wiring.worker_options(settings.load(device="cpu"), spec)
+    assert options.torch_threads == threads
+    assert options.decoders == 2
+    assert wiring.worker_options(settings.load(device="cpu", torch_threads=7), spec).torch_threads == 7
