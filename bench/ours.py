@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from runs import Run, Setup, from_database, times
 
 from producer import broker
 
-TAGONCE = str(Path(sys.executable).with_name("tagonce"))
 READY = "batches of"
 """What a worker writes to its log when it has its model."""
 CHUNK = "64"
@@ -68,7 +66,7 @@ def running(arguments: list[str], folder: Path, **environment: str) -> Iterator[
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TAGONCE_", "AWS_"))}
     with (folder / "words").open("ab") as words:
         process = subprocess.Popen(
-            [TAGONCE, *arguments], cwd=folder, env=inherited | environment, stdout=words, stderr=words
+            [*services.TAGONCE, *arguments], cwd=folder, env=inherited | environment, stdout=words, stderr=words
         )
     try:
         yield process

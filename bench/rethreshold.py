@@ -325,7 +325,7 @@ sys.exit(code)
 
 def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
     """`tagonce export` in a process of its own."""
-    command = [str(Path(sys.executable).with_name("tagonce")), "export", "--format", format_, "-t", threshold]
+    command = [*services.TAGONCE, "export", "--format", format_, "-t", threshold]
     done = subprocess.run(
         [sys.executable, "-S", "-c", MEASURE, *command, "--out", out, "--database", store.url],
         capture_output=True,

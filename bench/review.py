@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import psutil
@@ -34,7 +33,6 @@ from db.search import index
 CATEGORIES = ("general", "general", "general", "character", "species", "meta")
 COMMON, MIDDLE, RARE = "animal", "tag_0300", "tag_9000"
 TIMES = 12
-SCRIPT = str(Path(sys.executable).with_name("tagonce"))
 COUNTING = b"Counting the collection"
 INDEXED_FROM = 3_500
 
@@ -67,7 +65,7 @@ class Bench:
         """The whole of a command, a process of its own."""
         begun = time.perf_counter()
         subprocess.run(
-            [SCRIPT, *arguments.split(), "--database", self.url],
+            [*services.TAGONCE, *arguments.split(), "--database", self.url],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -128,7 +126,7 @@ def review(bench: Bench) -> Iterator[Page]:
     """Start it on a free port; it ends with the block."""
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [SCRIPT, "review", "--port", "0", "--database", bench.url],
+        [*services.TAGONCE, "review", "--port", "0", "--database", bench.url],
         env=bench.environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -18,6 +18,8 @@ import redis as redis_client
 from tagonce import embedded
 
 START_SECONDS = 20.0
+TAGONCE = (sys.executable, "-m", "tagonce")
+"""The command that this interpreter imports, wherever its script lies, if there is one."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, func, literal, select, union_all
+from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, column, func, literal, select, values
 
 from db.among import among
 from db.schema import Int16Array, images, predictions
@@ -71,7 +71,8 @@ def _rows(connection: Connection, hashes: Sequence[bytes]) -> FromClause:
         rows = func.unnest(literal(list(hashes), ARRAY(LargeBinary))).table_valued("sha256", name="wanted")
         # With its column named in SQL, or `wanted.sha256` is the function sha256() of `wanted`.
         return rows.render_derived()
-    return union_all(*(select(literal(one, LargeBinary).label("sha256")) for one in hashes)).subquery("wanted")
+    # VALUES with a name for its column, which SQLite has in `with` alone. A compound SELECT has 500 terms at most.
+    return values(column("sha256", LargeBinary), name="wanted").data([(one,) for one in hashes]).cte("wanted")
 
 
 def _ascending(tag_ids: Int16Array, scores: Int16Array) -> Scores:

@@ -22,6 +22,9 @@ from db.errors import DatabaseError, SettingsError, TransientError
 BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
 
+CONNECTIONS = 5
+"""Kept, at least, by a process that used as many at the same time."""
+
 _BEGIN = "tagonce_sqlite_begin"
 _CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
 _PATIENCE = {
@@ -49,13 +52,15 @@ class Database:
 
     Args:
         url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`.
+        threads: that use it at the same time: as many connections are kept, and at least five. Ten more are made when
+            they are wanted; who finds none waits for half a minute.
 
     Raises:
         SettingsError: the URL is not one of these.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(_parse(url))
+    def __init__(self, url: str, *, threads: int = 1) -> None:
+        self.engine = _engine(_parse(url), max(CONNECTIONS, threads))
 
     @property
     def dialect(self) -> str:
@@ -140,19 +145,20 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str, *, create: bool = True) -> Database:
+def open_database(url: str, *, create: bool = True, threads: int = 1) -> Database:
     """Open a database that has the schema of this program.
 
     Args:
         url: see `Database`.
         create: make the tables, or bring older ones forward. With False nothing is written: a database that is not
             there, or is older, is an error.
+        threads: see `Database`.
 
     Raises:
         DatabaseError: it cannot be reached, was made by a newer tagonce, or (`create=False`) is not there.
         SettingsError: the URL is wrong.
     """
-    database = Database(url)
+    database = Database(url, threads=threads)
     file = database.engine.url.database
     if database.dialect == "sqlite" and not create and file and not Path(file).exists():
         raise DatabaseError(
@@ -205,8 +211,8 @@ def _parse(url: str) -> URL:
     raise SettingsError(f"tagonce stores in PostgreSQL or SQLite, not in {backend!r}.")
 
 
-def _engine(url: URL) -> Engine:
-    options: dict[str, Any] = {"pool_pre_ping": True}
+def _engine(url: URL, connections: int) -> Engine:
+    options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": connections}
     if url.get_backend_name() == "postgresql":
         options["connect_args"] = {"application_name": "tagonce", **_PATIENCE}
     try:

@@ -24,6 +24,11 @@ def so_far(connection: Connection, chunk_id: str) -> int:
     return connection.scalar(query) or 0
 
 
+def any_counted(connection: Connection) -> bool:
+    """Whether a chunk is in work, or was when its worker died, or when its message was lost."""
+    return connection.scalar(select(deliveries.c.chunk_id).limit(1)) is not None
+
+
 def forget_all(connection: Connection) -> None:
     """Nothing is queued or in work, of no model: what is counted belongs to chunks whose messages were lost."""
     connection.execute(delete(deliveries))

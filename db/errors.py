@@ -39,7 +39,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     """Storage kept failing in a way that should pass, and did not."""
     CRASHED = "crashed"
-    """The worker process died while it had this image."""
+    """The worker process died, or its model failed, while it had this image."""
     NAN = "nan"
     """The model gives NaN for this image, and numbers for others."""
 

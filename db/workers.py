@@ -1,4 +1,6 @@
-"""What workers spend their time on. Each writes its row along with its results, so that `tagonce status` can tell."""
+"""What workers spend their time on. Each writes its row when it takes a chunk and along with its results, so that
+`tagonce status` can tell.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +82,14 @@ def save(connection: Connection, model_id: int, worker: Worker, work: Work) -> N
 def forget_old(connection: Connection) -> None:
     """Drop the rows of workers that ended long ago."""
     connection.execute(delete(workers).where(workers.c.seen_at < datetime.now(UTC) - FORGOTTEN_AFTER))
+
+
+def any_since(connection: Connection, moment: datetime, model_id: int | None = None) -> bool:
+    """Whether a worker, of this model or of any, has taken a chunk or written results at or after a moment."""
+    query = select(workers.c.name).where(workers.c.seen_at >= moment).limit(1)
+    if model_id is not None:
+        query = query.where(workers.c.model_id == model_id)
+    return connection.scalar(query) is not None
 
 
 def seen_since(connection: Connection, model_id: int, moment: datetime) -> list[tuple[Worker, Work]]:

@@ -4,6 +4,7 @@ Redis holds, under the prefix `tagonce:`
 
     tag.<model id>      list of messages, one chunk of image ids each, waiting for a worker that runs that model
     unacked             hash of messages that workers hold; `unacked_index` sorts them by the time they were taken
+    unacked_mutex       lock of the worker that puts messages back whose leases ran out
 """
 
 import ssl
@@ -80,6 +81,9 @@ def create_app(
             # How often a worker looks for leases that ran out.
             "unacked_restore_interval": max(1, lease_seconds // 12),
             "unacked_restore_throttle": 1,  # the default of 10 looks for lost messages every 100 s only
+            # Seconds that the lock lives under which a worker looks. One that dies, or hangs, while it has it keeps all
+            # others from looking for so long; the default is 300. It may run out too early: `producer.transport`.
+            "unacked_mutex_expire": max(3, min(30, lease_seconds // 4)),
             "socket_timeout": 10,  # the default, none, waits for ever on a connection that died silently
             "socket_connect_timeout": 5,
             "socket_keepalive": not broker_url.startswith("redis+socket://"),

@@ -13,18 +13,19 @@ from db.errors import SettingsError
 from db.models import Model
 from db.scores import to_score
 from tagonce.settings import Settings
+from workers.cpus import cores, quota
 from workers.models.registry import find_model, stored_name
 from workers.models.spec import ModelSpec
-from workers.options import Options, cores
+from workers.options import Options
 
 GPU_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 8
 
 
 @contextmanager
-def stored(settings: Settings, *, create: bool = False) -> Iterator[Database]:
-    """The database of the settings, closed at the end."""
-    database = open_database(settings.database_url, create=create)
+def stored(settings: Settings, *, create: bool = False, threads: int = 1) -> Iterator[Database]:
+    """The database of the settings, closed at the end. `threads`: how many use it at the same time."""
+    database = open_database(settings.database_url, create=create, threads=threads)
     try:
         yield database
     finally:
@@ -78,7 +79,8 @@ def worker_options(settings: Settings, spec: ModelSpec) -> Options:
         device=settings.device,
         precision=settings.precision,
         compile=settings.compile,
-        torch_threads=settings.torch_threads,
+        # torch takes one a core by itself, and of all that it sees.
+        torch_threads=settings.torch_threads or (cores() if quota() else None),
         concurrency=settings.concurrency,
         fetchers=settings.fetchers,
         decoders=settings.decoders or cores(),

@@ -10,14 +10,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 VARIABLE = "TAGONCE_TEST_BROWSER"
+POLL_SECONDS = 2.0
 NOTED = Path(sys.prefix) / ".browser"
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
 PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core")
 """The browser without windows needs two thirds of the packages; without a font it shows no text."""
+LOCK_SECONDS = 600
+APT = ("apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}")
+"""Waits while somebody else installs something; by default it gives up at once."""
 UNPACKED = Path(__file__).parents[1] / "build" / "browser"
 WRAPPER = UNPACKED / "chromium"
 SCRIPT = """#!/bin/sh
@@ -54,13 +59,28 @@ def of_debian() -> Iterator[str]:
         return
     if os.geteuid() == 0:
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "-qq", "update"], check=False)  # one list of many that fails harms nobody
-        install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *PACKAGES]
+        update(APT)
+        install = [*APT, "install", "-y", "--no-install-recommends", *PACKAGES]
         subprocess.run(install, env=environment, check=False)
         yield from at_hand()
     elif download():
         wrap()
         yield str(WRAPPER)
+
+
+def update(apt: Sequence[str]) -> None:
+    """Fetch the lists of packages. One of many that fails harms nobody; while somebody else does it, apt-get gives up
+    at once, whatever it is told, and is asked again.
+    """
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        done = subprocess.run(
+            [*apt, "update"], env=os.environ | {"LC_ALL": "C"}, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if "Could not get lock" not in done.stderr or time.monotonic() > give_up:
+            sys.stderr.write(done.stderr)
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def download() -> bool:
@@ -72,8 +92,8 @@ def download() -> bool:
             (Path(state) / name / "partial").mkdir(parents=True)
         options = [f"Dir::{name}={folder}" for name, folder in folders.items()]
         options += ["Dir::State::status=/var/lib/dpkg/status", "Debug::NoLocking=true"]
-        apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
-        subprocess.run([*apt, "update"], check=False)
+        apt = [*APT, *(word for option in options for word in ("-o", option))]
+        update(apt)
         install = ["install", "-y", "--download-only", "--no-install-recommends", *PACKAGES]
         if subprocess.run([*apt, *install], check=False).returncode != 0:
             return False

@@ -1,4 +1,8 @@
-"""Fixtures of all tiers. Services are real and come from wheels; one that does not start fails the test."""
+"""Fixtures of all tiers. Services are real and come from wheels; one that does not start fails the test.
+
+So does one that is not installed, and it fails no other: what only some tests need is imported in the fixture that
+starts it, so that `pytest tests/unit/test_infer.py` runs on a GPU machine that has `tagonce[worker]` and pytest.
+"""
 
 import os
 

@@ -6,7 +6,6 @@ two attributes used here are its own names for its keys, and a test holds them.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from celery import Celery
 
 from db.errors import BrokerError
 from producer.broker import errors_mapped
+from workers import background
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class Leases:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._held: set[str] = set()
-        self._period: float = app.conf.broker_transport_options["visibility_timeout"] / 3
-        threading.Thread(target=self._renew_forever, name="leases", daemon=True).start()
+        period: float = app.conf.broker_transport_options["visibility_timeout"] / 3
+        background.repeat("leases", period, self._renew_or_warn)
 
     @contextmanager
     def held(self, delivery_tag: str) -> Iterator[None]:
@@ -54,10 +54,8 @@ class Leases:
             # xx: only what is still there. A message that was acknowledged meanwhile must not be listed again.
             client.zadd(connection.default_channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
 
-    def _renew_forever(self) -> None:
-        while True:
-            time.sleep(self._period)
-            try:
-                self.renew()
-            except BrokerError as error:
-                log.warning("leases not renewed: %s", error)
+    def _renew_or_warn(self) -> None:
+        try:
+            self.renew()
+        except BrokerError as error:
+            log.warning("leases not renewed: %s", error)

@@ -1,13 +1,16 @@
 """Memory of a process that computes on the CPU."""
 
 import ctypes
+import logging
 import os
 import sys
 
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
+_M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 _MAX_INT = 2**31 - 1
+
+log = logging.getLogger(__name__)
 
 
 def keep_freed_memory() -> None:
@@ -23,5 +26,7 @@ def keep_freed_memory() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's own switch for huge pages
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl has none
-        for option, value in ((_M_MMAP_THRESHOLD, _MAX_INT), (_M_TRIM_THRESHOLD, _MAX_INT), (_M_ARENA_MAX, 1)):
-            libc.mallopt(option, value)
+        # No block by mmap, whatever its size: up to 2.34 glibc refuses a threshold for that above 32 MiB.
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _MAX_INT), (_M_ARENA_MAX, 1)):
+            if not libc.mallopt(option, value):
+                log.warning("glibc refuses mallopt(%d, %d): freed memory may go back to the system", option, value)

@@ -1,12 +1,10 @@
 """What a worker is told at start."""
 
-import os
 from dataclasses import dataclass, field
 
+from workers.cpus import cores
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+__all__ = ["Options", "cores"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from sqlalchemy import Connection
+
 from db import images
 from db import workers as worker_rows
 from db.copies import Known
 from db.database import Database
-from db.errors import Reason, TransientError
+from db.errors import Reason
 from db.models import Model
 from db.results import Failure, Prediction, save
 from db.scores import Scores
@@ -24,6 +26,7 @@ from workers.load import Broken, Loaded, Loader
 from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
+from workers.self_test import SelfTest
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
@@ -58,6 +61,7 @@ class Pipeline:
         self.model = model
         self.metrics = Metrics()
         self.inferencer = Inferencer(spec, options, floor=model.floor)
+        self.self_test = SelfTest(spec, self.inferencer, options.max_pixels)
         self.worker = Worker(
             f"{socket.gethostname()}:{os.getpid()}", " ".join(self.inferencer.where), datetime.now(UTC)
         )
@@ -71,6 +75,7 @@ class Pipeline:
 
         Raises:
             TransientError: the database does not answer. What was written stays; the chunk can be run again.
+            ModelError: no image of a batch got scores. What came before it is written.
         """
         begun = time.perf_counter()
         with self.metrics.active():
@@ -83,8 +88,8 @@ class Pipeline:
                         results.add(batch, self._infer(batch))
                         if should_stop():
                             break
-            except TransientError:
-                with suppress(TransientError):
+            except Exception:
+                with suppress(Exception):
                     results.write()  # what was finished does not have to be done again
                 raise
             results.write()
@@ -96,6 +101,10 @@ class Pipeline:
             skipped=len(image_ids) - len(pending),
             seconds=time.perf_counter() - begun,
         )
+
+    def tell(self, connection: Connection) -> None:
+        """That this worker is alive, and what it spends its time on."""
+        worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
 
     def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores | None]:
         """Scores of those that have pixels, in order."""
@@ -168,7 +177,7 @@ class _Results:
         pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
         with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
             save(connection, pipeline.model.id, self._predictions, self._failures)
-            worker_rows.save(connection, pipeline.model.id, pipeline.worker, pipeline.metrics.recent())
+            pipeline.tell(connection)
         self.done += len(self._predictions)
         self.failed += len(self._failures)
         self._predictions, self._failures, self._duplicates = [], [], 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from db.errors import BrokerError
+from workers import background
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class Watchdog:
         """Does nothing where nothing is to be watched."""
         limits = [limit for limit in (self._stall_seconds, self._max_idle_seconds) if limit and limit < math.inf]
         if limits:
-            pause = min(LONGEST_PAUSE, min(limits) / LOOKS)
-            threading.Thread(target=self._look_for_ever, args=(pause,), name="watchdog", daemon=True).start()
+            background.repeat("watchdog", min(LONGEST_PAUSE, min(limits) / LOOKS), self._look)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -80,11 +80,6 @@ class Watchdog:
         with self._lock:
             self._moved_at = time.monotonic()
             self._queue_since = None
-
-    def _look_for_ever(self, pause: float) -> None:
-        while True:
-            time.sleep(pause)
-            self._look()
 
     def _look(self) -> None:
         if (progress := self._progress()) != self._last_progress:

@@ -13,10 +13,11 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.worker import state
 from celery.worker.control import Panel
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import deliveries, images, migrate, results
 from db.batches import batched
-from db.errors import BrokerError, Reason, StopError, TransientError
+from db.errors import BrokerError, ModelError, Reason, StopError, TagonceError, TransientError
 from db.results import Failure
 from producer.broker import TASK_NAME, depth
 from producer.chunks import Chunk, sending
@@ -31,7 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_DELIVERIES = 3
-"""A chunk that comes a fourth time has killed, or lost, three workers: it is split, down to the image that does it."""
+"""A chunk that comes a fourth time has killed, lost or failed three workers: it is split, down to the image that does
+it."""
 
 SPLIT = 8
 """Pieces. Each level costs as many dead workers as there are deliveries: from 256 images to one in three levels."""
@@ -139,13 +141,24 @@ class _Tagger:
         except Reject:
             raise
         except Exception as error:
-            # This process is alive: whatever it was, the chunk is not to blame for a death. A database that is full or
-            # read-only refuses this too, and the chunk has to go back all the same.
-            with suppress(Exception):
-                self._forget(chunk_id)
-            if not isinstance(error, TransientError | BrokerError):
+            if blamed := self._is_to_blame(error):
+                log.warning("the model works, and fails on this chunk: its delivery stays counted", error=str(error))
+            else:
+                # A database that is full or read-only refuses this too, and the chunk has to go back all the same.
+                with suppress(Exception):
+                    self._forget(chunk_id)
+            goes_on = isinstance(error, ModelError) if blamed else isinstance(error, TransientError | BrokerError)
+            if not goes_on:
                 _end_this_worker(error, self._stop)
             raise Reject(error, requeue=True) from error
+
+    def _is_to_blame(self, error: Exception) -> bool:
+        """Whether it is the chunk that made this worker fail: pictures of our own, just now, do not.
+
+        What is away, full, or set wrongly is nobody's fault; an unforeseen error may well be due to an image.
+        """
+        elsewhere = isinstance(error, TagonceError | SQLAlchemyError | OSError) and not isinstance(error, ModelError)
+        return not elsewhere and self._pipeline.self_test.passes()
 
     def _deliver(self, chunk: Chunk, chunk_id: str) -> None:
         delivery = self._patiently(lambda: self._count(chunk_id))
@@ -181,6 +194,7 @@ class _Tagger:
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
             migrate.check(connection)  # a newer program may have brought it forward since we started
+            self._pipeline.tell(connection)
             return deliveries.count(connection, chunk_id)
 
     def _forget(self, chunk_id: str) -> None:
@@ -204,7 +218,7 @@ class _Tagger:
                 sender.send(piece)
 
     def _record_as_crashed(self, chunk: Chunk) -> None:
-        detail = f"{MAX_DELIVERIES} workers died, or were killed, while they had this image alone"
+        detail = f"{MAX_DELIVERIES} times a worker died, was killed, or its model failed, with this image alone"
         with self._database.write() as connection:
             for image in images.pending_among(connection, chunk.image_ids, chunk.model_id):
                 log.error("an image is recorded as crashed", uri=image.uri)

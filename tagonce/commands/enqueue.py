@@ -1,5 +1,6 @@
 """`tagonce enqueue`: the producer."""
 
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def send(
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
     """
-    from db import deliveries, models
+    from db import deliveries, models, workers
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
@@ -71,9 +72,14 @@ def send(
         if if_idle:
             if not broker.depth(app, model.id).empty:
                 return Enqueued()
+            # A queue that was flushed does not know what workers have in work. The database does: their deliveries, and
+            # that one was heard of since it would have lost its lease.
+            since = datetime.now(UTC) - timedelta(seconds=config.lease_seconds)
             with database.read() as connection:
-                known = models.every(connection)
-            if all(broker.depth(app, one.id).empty for one in known):
+                if deliveries.any_counted(connection) and workers.any_since(connection, since, model.id):
+                    return Enqueued()
+                known, others = models.every(connection), workers.any_since(connection, since)
+            if not others and all(broker.depth(app, one.id).empty for one in known):
                 with database.write() as connection:
                     deliveries.forget_all(connection)
         with ui.progress_bar() as bar:

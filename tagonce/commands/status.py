@@ -112,7 +112,7 @@ def _table(look: Look) -> Table:
         rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
     if look.work:
         rows += [
-            ("an image takes", _split(look.work)),
+            ("an image takes", _split(look.work) or "-"),
             ("device busy", _busy(look.work)),
             *(
                 (f"  {escape(worker.name)}", f"{_busy(work)}  [dim]{escape(worker.device)}[/]")

@@ -56,7 +56,7 @@ def command(
 def run_on(devices: str, config: settings.Settings) -> int:
     """A process for each device. Returns the exit code."""
     from tagonce.devices import Supervisor, named_devices, shares
-    from workers.options import cores
+    from workers.cpus import cores
 
     config.need_broker()
     return Supervisor(shares(config, named_devices(devices), cores())).run()
@@ -75,7 +75,7 @@ def run(config: settings.Settings) -> int:
     from workers.worker import run_worker
 
     log = logging.getLogger("tagonce")
-    with wiring.stored(config, create=True) as database:
+    with wiring.stored(config, create=True, threads=config.concurrency) as database:
         with database.write() as connection:
             forget_old(connection)
         spec, model = wiring.find_and_register(database, config)

@@ -20,9 +20,9 @@ from tagonce.web.orientation import turn_of
 from tagonce.web.shrink import PREVIEW_SIZE, SIZE, shrink, target
 from tagonce.web.thumbnail_files import ThumbnailFiles
 from workers.cache import cache_folder
+from workers.cpus import cores
 from workers.fetch import Fetcher
 from workers.opening import Opener
-from workers.options import cores
 from workers.roots import Roots
 
 KEPT_BYTES = Settings.model_fields["thumbnails_bytes"].default

@@ -1,8 +1,8 @@
 """`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
 
 What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
-or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Files in
-a folder of omens make SQLite full, or a worker die in the midst of a write.
+or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Another
+mark makes the model fail. Files in a folder of omens make SQLite full, or a worker die in the midst of a write.
 """
 
 import multiprocessing
@@ -12,19 +12,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
+NAN = b"this image makes the model fail"
 PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
-DISK_FULL, DEATH_AT_COMMIT = "disk-full", "death-at-commit"
+DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
+BROKEN_DEVICE = "broken-device"
 """Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
-second one kills whoever is about to commit and takes it."""
+second one kills whoever is about to commit and takes it; the third one whoever has just got the lock under which
+chunks are put back on the queue whose leases ran out. While there is the last one, the model fails on everything."""
 READY = "batches of"
 """In the line that a worker logs when its model is loaded."""
+CONNECTED = "Connected to"
+"""In the line that it logs a moment later, when Celery runs and heeds signals. Before, SIGTERM just ends it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Worker:
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid or 0, number)
+
+    def kill(self) -> None:
+        """And wait until it is dead: on a loaded machine it looks alive for a while, and is asked for more."""
+        self.process.kill()
+        self.process.join()
 
     def wait(self, seconds: float = 60) -> int:
         """Its exit code, negative for the number of a signal."""
@@ -110,18 +120,52 @@ def run(
         time.sleep(decode_seconds)
         if POISON in data:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(self, data)
+        decoded = decode(self, data)
+        return replace(decoded, format=NAN.decode()) if NAN in data else decoded
 
     Decoder.decode = slow_or_deadly
+    fail_where_marked(omens)
     if omens:
         heed(omens)
     sys.argv = ["tagonce", "worker", *arguments]
     main()
 
 
+def fail_where_marked(omens: Path | None) -> None:
+    """As the model does when all scores of a batch are NaN."""
+    from collections.abc import Sequence
+
+    from db.errors import ModelError
+    from workers.decode import Decoded
+    from workers.infer import Inferencer, Inferred
+
+    scores = Inferencer.scores
+
+    def or_fail(self: Inferencer, images: Sequence[Decoded]) -> Inferred:
+        broken = omens and (omens / BROKEN_DEVICE).exists()
+        if broken or any(image.format == NAN.decode() for image in images):
+            raise ModelError("The model gives NaN.")
+        return scores(self, images)
+
+    Inferencer.scores = or_fail
+
+
 def heed(omens: Path) -> None:
-    """Before and after every transaction on any database."""
+    """Before and after every transaction on any database, and at a lock in Redis: kombu's is the only one."""
+    from redis.lock import Lock
     from sqlalchemy import Connection, Engine, event
+
+    acquire = Lock.do_acquire
+
+    def acquire_and_die(self: Lock, token: str) -> bool:
+        acquired = bool(acquire(self, token))
+        if acquired:
+            with suppress(FileNotFoundError):
+                (omens / DEATH_AT_RESTORE).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return acquired
+
+    Lock.do_acquire = acquire_and_die
 
     @event.listens_for(Engine, "begin")
     def begin(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from celery import Celery
 
 from db.errors import BrokerError
 from producer import broker
-from tests.e2e.forked import READY, Worker
+from tests.e2e.forked import CONNECTED, Worker
 from tests.e2e.ledger import Ledger
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.servers import PostgresServer, RedisServer
@@ -25,6 +25,8 @@ create trigger no_room before insert on predictions for each row execute functio
 """The error that PostgreSQL has when the disk is full, by its own means: to fill a disk takes more rights."""
 ROOM_AGAIN = "drop function if exists no_room cascade"
 
+FULL = ("No space left on device", "disk is full")
+"""What PostgreSQL and SQLite say then."""
 TERM_SECONDS = 40.0
 """After SIGTERM, in which a worker has to hand back its chunks and end."""
 
@@ -49,9 +51,19 @@ class Crew:
                 self.ends[worker.wait()] += 1
                 self.workers[place] = self._start()
 
-    def ready(self) -> list[Worker]:
-        """Those that run and have loaded their model."""
-        return [worker for worker in self.workers if worker.process.is_alive() and READY in worker.words()]
+    def terminate_one(self, chance: random.Random) -> bool:
+        """Ask one to go that has begun its work, and see that it does; False where there is none.
+
+        Its exit code is 0, or 1 where it was about to end because the disk was full.
+        """
+        ready = [worker for worker in self.workers if worker.process.is_alive() and CONNECTED in worker.words()]
+        if not ready:
+            return False
+        worker = chance.choice(ready)
+        worker.signal(signal.SIGTERM)
+        code = worker.wait(TERM_SECONDS)
+        assert code == 0 or (code == 1 and any(full in worker.words() for full in FULL)), worker.words()
+        return True
 
     def dismiss(self) -> None:
         """Ask all to go, and see that they do."""
@@ -122,14 +134,10 @@ class Storm:
         self._pause(least / 2, most / 2)
 
     def _kill(self) -> None:
-        self._random.choice(self.crew.workers).process.kill()
+        self._random.choice(self.crew.workers).kill()
 
     def _terminate(self) -> None:
-        if ready := self.crew.ready():
-            worker = self._random.choice(ready)
-            worker.signal(signal.SIGTERM)
-            code = worker.wait(TERM_SECONDS)
-            assert code == 0, worker.words()
+        self.crew.terminate_one(self._random)
 
     def _restart_redis(self) -> None:
         self.redis.kill()

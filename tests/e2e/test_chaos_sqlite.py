@@ -63,20 +63,18 @@ class Storm:
         return happened
 
     def kill(self) -> None:
-        self.chance.choice(self.crew.workers).process.kill()
+        self.chance.choice(self.crew.workers).kill()
 
     def kill_at_commit(self) -> None:
-        """Whoever is the next to commit."""
+        """Whoever is the next to commit. Once it is dead: it takes the omen a moment before."""
         omen = self.omens / DEATH_AT_COMMIT
+        before = self.crew.ends[-signal.SIGKILL]
         omen.touch()
-        self._wait_until(lambda: not omen.exists())
+        self._wait_until(lambda: self.crew.ends[-signal.SIGKILL] > before)
         omen.unlink(missing_ok=True)
 
     def terminate(self) -> None:
-        if ready := self.crew.ready():
-            worker = self.chance.choice(ready)
-            worker.signal(signal.SIGTERM)
-            assert worker.wait() == 0, worker.words()
+        self.crew.terminate_one(self.chance)
 
     def lock(self, seconds: float = 2) -> None:
         """Another program holds the one lock there is."""

@@ -12,16 +12,20 @@ from celery import Celery
 
 from producer import broker
 from producer.references import file_uri
-from tests.e2e.forked import POISON, Workers
+from tests.e2e.forked import BROKEN_DEVICE, DEATH_AT_RESTORE, NAN, POISON, Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores
 from tests.fixtures.checkpoints import TAGS
 from tests.fixtures.command import Outcome, wait_until
+from tests.fixtures.servers import RedisServer
 
 PHOTOS = 64
 CHUNK_SIZE = 8
 MOST_DEATHS = 9
 """Three of the chunk, three of the image, since 8 images split into 8 pieces; and three when a message was lost."""
+
+BACK_AFTER = 20
+"""Seconds after which the chunks of dead workers are done, with a lease of three."""
 
 
 @pytest.fixture
@@ -121,6 +125,90 @@ def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done
     assert rows.failed() == {file_uri(str(poison)): "crashed"}
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
     assert "an image is recorded as crashed" in worker.words()
+    wait_until(lambda: rows.deliveries() == 0)
+
+
+def test_the_image_on_which_the_model_fails_is_recorded_and_the_worker_goes_on(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+) -> None:
+    """The only worker there is: it is not ended by the one image, whose neighbours are done. The first of a chunk, so
+    that nothing before it shows that the model works.
+    """
+    photos = make_photos(3 * CHUNK_SIZE)
+    poison = photos[CHUNK_SIZE]
+    poison.write_bytes(poison.read_bytes() + NAN)
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+    worker = workers.start(**settings)
+    worker.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    wait_until(lambda: rows.count() == len(photos) or not worker.process.is_alive())
+    assert worker.process.is_alive(), worker.words()
+    assert rows.failed() == {file_uri(str(poison)): "crashed"}
+    assert rows.finished() == [file_uri(str(photo)) for photo in photos]
+    wait_until(lambda: rows.deliveries() == 0)
+
+
+def test_a_model_that_fails_on_everything_ends_its_worker_and_blames_no_image(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """In the midst of the work, as a device does."""
+    photos = make_photos(3 * CHUNK_SIZE)
+    omens = tmp_path / "omens"
+    omens.mkdir()
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+    worker = workers.start(decode_seconds=0.3, omens=omens, **settings)
+    worker.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    wait_until(lambda: rows.deliveries() > 0)
+    (omens / BROKEN_DEVICE).touch()
+    assert worker.wait() == 1, worker.words()
+    assert "The model gives NaN" in worker.words()
+    assert rows.failed() == {}
+    assert rows.deliveries() == 0
+    workers.start(**settings)
+    wait_until(lambda: rows.count() == len(photos))
+    assert rows.failed() == {}
+
+
+def test_a_worker_that_dies_with_the_lock_of_restoring_delays_the_others_by_seconds(
+    tagonce: Callable[..., Outcome],
+    workers: Workers,
+    make_photos: Callable[..., list[Path]],
+    settings: dict[str, str],
+    jtp2_folder: Path,
+    redis_server: RedisServer,
+    tmp_path: Path,
+) -> None:
+    """The lock in Redis under which kombu puts back what dead workers held lived five minutes, and so did the stall."""
+    make_photos(2 * CHUNK_SIZE)
+    omens = tmp_path / "omens"
+    omens.mkdir()
+    rows = Ledger(settings["TAGONCE_DATABASE_URL"])
+    holder = workers.start(decode_seconds=1, **settings)
+    holder.wait_until_ready()
+    enqueue(tagonce, "photos", jtp2_folder, settings)
+    app = broker.create_app(settings["TAGONCE_BROKER_URL"], 1)
+    # All of it is held: what a dying worker takes off the queue may be lost, and this is not about that (kombu#305).
+    wait_until(lambda: broker.depth(app, 1) == broker.Depth(waiting=0, in_flight=2) and rows.deliveries() == 2)
+    app.close()
+    holder.signal(signal.SIGKILL)
+    holder.wait()
+    (omens / DEATH_AT_RESTORE).touch()
+    restorer = workers.start(omens=omens, **settings)
+    assert restorer.wait() == -signal.SIGKILL
+    with redis_server.client as client:
+        assert client.pttl("tagonce:unacked_mutex") > 0
+    workers.start(**settings)
+    wait_until(lambda: rows.count() == 2 * CHUNK_SIZE, BACK_AFTER)
     wait_until(lambda: rows.deliveries() == 0)
 
 

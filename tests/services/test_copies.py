@@ -1,19 +1,21 @@
 """The same bytes under another reference are found by their hash, on both databases."""
 
+import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from db import results
+from db import images, results
 from db.copies import known
 from db.database import Database
-from db.errors import TransientError
+from db.errors import Reason, TransientError
 from db.models import Model
-from db.results import Prediction
+from db.results import Failure, Prediction
 from db.scores import NO_SCORES, Scores
+from producer.chunks import MAX_IMAGES
 
 Register = Callable[..., list[int]]
 
@@ -38,6 +40,34 @@ def test_scores_and_facts_come_back_as_they_were_stored(database: Database, mode
     assert (one.width, one.height, one.format) == (640, 480, "webp")
     assert (one.scores.tag_ids.tolist(), one.scores.scores.tolist()) == ([7, 2, 3, 0], [100, 250, 250, 9_999])
     assert len(found[b"b" * 32].scores) == 0
+
+
+def test_the_largest_chunk_and_batch_that_may_be_set(database: Database, model: Model, registered: Register) -> None:
+    """Every statement about a chunk, with as many images as one has at most, half of them failures, and the limits that
+    SQLite has where Python brings it along; Debian's takes eight times as many parameters.
+    """
+    if database.dialect == "sqlite":
+
+        @event.listens_for(database.engine, "connect")
+        def limit(connection: sqlite3.Connection, _record: object) -> None:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+
+        database.engine.dispose()
+    ids = registered(MAX_IMAGES)
+    hashes = [sha256(str(image_id).encode()).digest() for image_id in ids]
+    half = MAX_IMAGES // 2
+    done = [
+        Prediction(image_id, "1", 10, 640, 480, "webp", content, SCORES)
+        for image_id, content in zip(ids[:half], hashes[:half], strict=True)
+    ]
+    failed = [Failure(image_id, "1", Reason.CORRUPT, "x") for image_id in ids[half:]]
+    with database.write() as connection:
+        assert len(images.pending_among(connection, ids, model.id)) == MAX_IMAGES
+        for _ in range(2):  # the second time what is there is replaced
+            results.save(connection, model.id, done, failed)
+        assert images.pending_among(connection, ids, model.id) == []
+        found = known(connection, model.id, hashes)
+    assert set(found) == set(hashes[:half])
 
 
 def test_another_model_and_an_older_file_say_nothing(

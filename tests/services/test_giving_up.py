@@ -33,7 +33,10 @@ def test_its_pieces_are_sent_once(
 
     monkeypatch.setattr(deliveries, "forget", forget_or_fail)
     app = create_app(redis_url, model.id)
-    pipeline, watchdog = SimpleNamespace(database=database), SimpleNamespace(note_progress=lambda: None)
+    pipeline, watchdog = (
+        SimpleNamespace(database=database, tell=lambda _: None),
+        SimpleNamespace(note_progress=lambda: None),
+    )
     tagger = worker._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))
     with database.write() as connection:
         for _ in range(MAX_DELIVERIES):

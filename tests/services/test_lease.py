@@ -1,5 +1,7 @@
 """Leases: a message that is held stays with its worker, one that nobody renews comes back."""
 
+import base64
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,14 +10,17 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu import Connection
+from kombu.transport import redis as kombu_redis
 
 from db.errors import BrokerError
 from producer.broker import Depth, create_app, depth, queue_name, release_all
 from producer.chunks import sending
+from producer.transport import QoS
 from tests.fixtures.command import wait_until
 from tests.fixtures.servers import RedisServer
 from workers.lease import Leases
 
+KEY = "tagonce:tag.1"
 LEASE_SECONDS = 3
 NOTHING = 0.3
 """Seconds without a message after which a consumer looks for leases that ran out."""
@@ -31,6 +36,7 @@ class Consumer:
     def __init__(self, connection: Connection, *, acknowledge: bool) -> None:
         self.taken: list[list[int]] = []
         self.messages: list[Any] = []
+        self.qos = connection.default_channel.qos
         self._connection = connection
         self._acknowledge = acknowledge
         connection.default_channel.basic_consume(queue_name(1), no_ack=False, callback=self._take, consumer_tag="test")
@@ -105,6 +111,48 @@ def test_released_leases_run_out_at_once(redis_url: str) -> None:
     assert depth(app, 1).empty
     release_all(app)
     app.close()
+
+
+def test_the_lock_of_restoring_lives_for_seconds(redis_url: str, redis_server: RedisServer) -> None:
+    """A worker that dies with it keeps the others from restoring for as long, whatever the lease is."""
+    for lease, most in ((3, 3), (120, 30), (86_400, 30)):
+        app = create_app(redis_url, 1, lease_seconds=lease)
+        with app.connection_for_read() as connection, redis_server.client as client:
+            channel = connection.default_channel
+            with kombu_redis.Mutex(channel.client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+                assert most - 1 < client.pttl("tagonce:unacked_mutex") / 1000 <= most
+        app.close()
+
+
+def test_two_that_restore_at_once_neither_double_nor_lose(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock has run out under the first one, which was slow: a second one puts all back meanwhile, and a third takes
+    a message again under its old tag. The first one goes on, from what it saw before.
+    """
+    send(app, *([number] for number in range(1, 11)))
+    restore, looked = QoS.restore_by_tag, iter([True])
+    with consuming(app) as dead, consuming(app) as alive, app.connection_for_read() as slow_connection:
+        dead.take(10)
+        slow, fast = slow_connection.default_channel.qos, alive.qos
+        with redis_server.client as client:
+            client.zadd("tagonce:unacked_index", dict.fromkeys(client.zrange("tagonce:unacked_index", 0, -1), 1.0))
+
+            def restore_late(self: QoS, tag: str, *arguments: Any, **named: Any) -> None:
+                if self is slow and next(looked, False):
+                    client.delete("tagonce:unacked_mutex")  # as if it had run out
+                    fast.restore_visible(num=10, interval=1)
+                    assert depth(app, 1) == Depth(waiting=10, in_flight=0)
+                    alive.take(3)
+                restore(self, tag, *arguments, **named)
+
+            monkeypatch.setattr(QoS, "restore_by_tag", restore_late)
+            slow.restore_visible(num=10, interval=1)
+            assert len(alive.taken) == 3
+            assert depth(app, 1) == Depth(waiting=7, in_flight=3)
+            waiting = [json.loads(base64.b64decode(json.loads(one)["body"]))[1] for one in client.lrange(KEY, 0, -1)]
+        seen = [image_id for one in waiting for image_id in one["image_ids"]] + [ids[0] for ids in alive.taken]
+        assert sorted(seen) == list(range(1, 11))
 
 
 def test_kombus_names_for_its_keys_are_still_those_that_we_use(app: Celery, redis_server: RedisServer) -> None:

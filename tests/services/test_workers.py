@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import update
 
-from db import workers
+from db import deliveries, workers
 from db.database import Database
 from db.models import Model
 from db.schema import workers as table
 from db.workers import Stage, Work, Worker
 from tests.fixtures.command import Outcome
+
+Register = Callable[..., list[int]]
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ONE = Worker("gpu-1:17", "NVIDIA H100 bfloat16", STARTED)
@@ -62,3 +65,43 @@ def test_status_shows_the_split_and_who_is_busy(
     told = invoke("status", "--json", "--database", database_url).json["devices"]
     assert [(one["worker"], one["busy"]) for one in told] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
     assert told[0]["seconds_an_image"]["decode"] == 0.016
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (True, 5, None, False, False),  # at work, as long as the queue was not flushed
+        (False, 5, None, True, True),  # it had something to do, and is done
+        (True, 3_600, None, True, True),  # it died with that chunk, or its message was lost
+        (True, None, None, True, True),
+        (True, 3_600, 5, True, False),  # the chunk may be that of another model
+    ],
+)
+def test_what_workers_have_in_work_is_not_sent_again_after_redis_was_flushed(
+    invoke: Callable[..., Outcome],
+    database: Database,
+    database_url: str,
+    model: Model,
+    other_model: Model,
+    registered: Register,
+    redis_url: str,
+    case: tuple[bool, int | None, int | None, bool, bool],
+) -> None:
+    """Redis is empty. A case: a delivery is counted; seconds since a worker of the model, and of another one, was heard
+    of, where a lease is two minutes; what is pending is sent; the delivery is forgotten.
+    """
+    counted, ours, others, sends, forgets = case
+    registered(10)
+    with database.write() as connection:
+        if counted:
+            deliveries.count(connection, "x")
+        for name, of, ago in (("one", model, ours), ("two", other_model, others)):
+            if ago is not None:
+                workers.save(connection, of.id, replace(ONE, name=name), WORK)
+                seen_at = datetime.now(UTC) - timedelta(seconds=ago)
+                connection.execute(update(table).where(table.c.name == name).values(seen_at=seen_at))
+    where = ("--database", database_url, "--broker", redis_url, "--model", model.name)
+    sent = invoke("enqueue", "--pending", "--if-idle", "--json", *where)
+    assert sent.json == {"seen": 10 * sends, "sent": 10 * sends}
+    with database.read() as connection:
+        assert deliveries.any_counted(connection) == (counted and not forgets)

