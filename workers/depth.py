@@ -13,6 +13,7 @@ _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 """Modes whose numbers are of 16 bits, or of fewer, without a sign."""
 _WHOLE, _FRACTIONS = "I", "F"
 """Of 32 bits."""
+_WHITE = 255
 _WHITE_IS_ZERO = 0
 
 
@@ -38,18 +39,18 @@ def eight_bits(image: Image.Image) -> Image.Image:
     else:
         return image
     if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
-        grey = 255 - grey
+        grey = _WHITE - grey
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):
         return Image.fromarray(grey)
-    alpha = np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8)
+    alpha = np.where(np.asarray(image) == transparent, 0, _WHITE).astype(np.uint8)
     return Image.merge("RGBA", [Image.fromarray(band) for band in (grey, grey, grey, alpha)])
 
 
 def _of_numbers(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
     """`255 * value / white`, rounded half up: of 16 bits a 257th, which gives back what eight bits were made into."""
     scaled = values.astype(np.uint32)
-    scaled *= 2 * 255
+    scaled *= 2 * _WHITE
     scaled += white
     scaled //= 2 * white
     return scaled.astype(np.uint8)
@@ -57,11 +58,11 @@ def _of_numbers(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
 
 def _of_any(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     lowest, highest = values.min(), values.max()
-    if not (lowest >= 0 and highest <= 255):  # nor if one is no number
+    if not (lowest >= 0 and highest <= _WHITE):  # nor if one is no number
         raise ImageError(
             Reason.UNSUPPORTED,
             f"grey of 32 bits from {lowest:g} to {highest:g}: nothing says what is white; save it with 8 or 16 bits",
         )
     if values.dtype.kind == "f" and highest <= 1:
-        return np.rint(values * np.float32(255)).astype(np.uint8)
+        return np.rint(values * np.float32(_WHITE)).astype(np.uint8)
     return values.astype(np.uint8)

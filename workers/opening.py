@@ -139,14 +139,14 @@ class Opener:
         other = "not an image in a format that is read here"
         for name in self._formats:
             factory, accepts = Image.OPEN[name]
-            if accepts and accepts(data[:16]) is True:
-                try:
+            try:
+                if accepts and accepts(data[:16]) is True:
                     factory(RationedFile(data), "")
-                except Exception as error:  # noqa: BLE001 - as when it is opened
-                    if _SIGNATURE.match(data):
-                        return _refusal(broken, error, data)
-                    says = f"; as {name}: {_one_line(error)}" if _SAYS_UNSUPPORTED.search(str(error)) else ""
-                    return ImageError(Reason.UNSUPPORTED, other + says)
+            except Exception as error:  # noqa: BLE001 - as when it is opened
+                if _SIGNATURE.match(data):
+                    return _refusal(broken, error, data)
+                says = f"; as {name}: {_one_line(error)}" if _SAYS_UNSUPPORTED.search(str(error)) else ""
+                return ImageError(Reason.UNSUPPORTED, other + says)
         return ImageError(*(Reason.CORRUPT, broken) if _SIGNATURE.match(data) else (Reason.UNSUPPORTED, other))
 
     def _refuse_undecodable(self, image: Image.Image, data: bytes) -> None:

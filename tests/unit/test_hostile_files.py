@@ -131,10 +131,10 @@ def list_of_pictures() -> bytes:
     return jpeg_with(jpeg_segment(0xE2, b"MPF\0" + listed.ljust(65_000, b"\7")))
 
 
-def gif_comment() -> bytes:
-    """A comment of half a million pieces of a byte."""
+def gif_comment(pieces: int = 500_000) -> bytes:
+    """A comment of so many pieces of a byte."""
     gif, colours = saved(picture("P"), "gif"), 13 + 3 * 256
-    return gif[:colours] + b"\x21\xfe" + b"\x01c" * 500_000 + b"\0" + gif[colours:]
+    return gif[:colours] + b"\x21\xfe" + b"\x01c" * pieces + b"\0" + gif[colours:]
 
 
 def tiled_tiff() -> bytes:
@@ -146,6 +146,12 @@ def tiled_tiff() -> bytes:
         (277, short, 1, 1), (322, long, 1, 20_000), (323, long, 1, 26_000), (324, long, 1, tiff_end(10)),
         (325, long, 1, len(tile)), after=tile,
     )  # fmt: skip
+
+
+def offsets_of_tiff() -> bytes:
+    """Of two million strips."""
+    long, many = 4, 2_000_000
+    return grey_tiff(4, 4, (273, long, many, 8), after=bytes(4 * many))
 
 
 def tiff_of_numbers(*, big: bool = False) -> bytes:
@@ -184,22 +190,24 @@ def packed(kind: bytes, head: bytes) -> bytes:
 
 
 BOMBS: dict[str, tuple[Callable[[], bytes], Reason | None]] = {
+    "offsets of a TIFF": (offsets_of_tiff, Reason.CORRUPT),
     "tags of a TIFF": (many_tags, Reason.CORRUPT),
     "tags in EXIF": (exif_of_many_tags, None),
     "the list of pictures in a JPEG": (list_of_pictures, None),
     "segments of EXIF": (lambda: jpeg_with(*[jpeg_segment(0xE1, b"Exif\0\0x")] * 300_000), Reason.CORRUPT),
-    "a comment in a GIF": (gif_comment, Reason.CORRUPT),
+    "a comment in a GIF": (gif_comment, None),
+    "a comment in a GIF without end": (lambda: gif_comment(2_000_000), Reason.CORRUPT),
     "a tile of a TIFF": (tiled_tiff, Reason.TOO_LARGE),
-    "numbers in a TIFF": (tiff_of_numbers, Reason.CORRUPT),
+    "numbers in a TIFF": (tiff_of_numbers, None),
     "numbers in a BigTIFF": (lambda: tiff_of_numbers(big=True), Reason.CORRUPT),
     "directories of a TIFF in a circle": (looping_tiff, None),
     "directories of a TIFF in a row": (chained_tiff, None),
-    "text in a PNG": (lambda: packed(b"zTXt", b"k\0\0"), Reason.CORRUPT),
-    "international text in a PNG": (lambda: packed(b"iTXt", b"k\0\1\0\0\0"), Reason.CORRUPT),
-    "a profile in a PNG": (lambda: packed(b"iCCP", b"k\0\0"), Reason.CORRUPT),
+    "text in a PNG": (lambda: packed(b"zTXt", b"k\0\0"), None),
+    "international text in a PNG": (lambda: packed(b"iTXt", b"k\0\1\0\0\0"), None),
+    "a profile in a PNG": (lambda: packed(b"iCCP", b"k\0\0"), None),
     "much text in a PNG": (
         lambda: png_with(*[(b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 20)))] * 200),
-        Reason.CORRUPT,
+        None,
     ),
     "pixels in a PNG that has four": (
         lambda: hostile.png(hostile.png_header(2, 2), (b"IDAT", zlib.compress(bytes(1 << 28), 1)), (b"IEND", b"")),
