@@ -28,6 +28,11 @@ _EXTENSION, _CONTROL = 0x21, 0xF9
 _FEW_PIECES, _PIECES = 1_000, 1_000_000
 """Of extensions: what Pillow may as well read itself, and what is looked at."""
 
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_BOXES = {b"xml ", b"uuid", b"uinf", b"jp2i"}
+"""Of a JPEG 2000, that hold no pixels. The library cannot step over a megabyte."""
+_BOX_HEAD, _SMALL_BOX = 8, 1 << 16
+
 _TIFF = (b"II", b"MM")
 _TAGS = 20_000
 """Of a directory, that are looked at."""
@@ -49,6 +54,8 @@ def without_metadata(data: bytes) -> bytes:
         return _replaced(data, (change for at in _pngs(data) for change in _changes_of_png(data, at)))
     if _GIF.match(data):
         return _without_extensions(data)
+    if data.startswith(_JP2):
+        return _without_boxes(data)
     if data.startswith(_TIFF):
         return _replaced(data, _changes_of_tiff(data))
     return data
@@ -138,6 +145,25 @@ def _without_extensions(gif: bytes) -> bytes:
     except IndexError:
         return gif
     return gif if pieces < _FEW_PIECES or pieces >= _PIECES else b"".join([*kept, gif[at:]])
+
+
+# ── JPEG 2000 ──
+
+
+def _without_boxes(jp2: bytes) -> bytes:
+    """Without the large ones that hold no pixels."""
+    kept, at, done = [], 0, 0
+    while at + _BOX_HEAD <= len(jp2):
+        length, kind = int.from_bytes(jp2[at : at + 4], "big"), jp2[at + 4 : at + 8]
+        if length == 1:
+            length = int.from_bytes(jp2[at + 8 : at + 16], "big")
+        if length < _BOX_HEAD:  # up to the end of the file, or broken
+            break
+        if kind in _BOXES and length > _SMALL_BOX:
+            kept.append(jp2[done:at])
+            done = at + length
+        at += length
+    return b"".join([*kept, jp2[done:]]) if kept else jp2
 
 
 # ── TIFF ──
