@@ -1,5 +1,6 @@
 """What a stranger's file may cost, and odd files that are all right. Generators: `tests.fixtures.hostile`."""
 
+import dataclasses
 import resource
 import struct
 import subprocess
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import MODEL, grey_tiff, jpeg_segment, jpeg_with, picture, png_with, saved, tiff_end
 from workers.decode import Decoder
+from workers.depth import eight_bits
 from workers.opening import FORMATS
 
 MAX_PIXELS = 178_956_970
@@ -90,6 +93,132 @@ def test_a_film_behind_a_photograph_is_not_searched_for_scans() -> None:
 @pytest.mark.parametrize("extra", [b"\xff" * 50, b"\xff\xda"])
 def test_a_progressive_jpeg_of_many_scans_is_read(extra: bytes) -> None:
     assert decoded(hostile.progressive_scans(99, 80, 80) + extra).width == 80
+
+
+# ── sound, and of a kind that is not read ──
+
+
+def patched(data: bytes, at: int, kind: str, *values: int) -> bytes:
+    made = bytearray(data)
+    struct.pack_into(kind, made, at, *values)
+    return bytes(made)
+
+
+def jpeg_frame(marker: int) -> bytes:
+    plain = WHOLE["rgb.jpg"]
+    return patched(plain, plain.index(b"\xff\xc0") + 1, "B", marker)
+
+
+def tiff_of(compression: int, photometric: int = 1, bits: int = 8) -> bytes:
+    made = bytearray(grey_tiff(8, 8))
+    for entry, value in ((2, bits), (3, compression), (4, photometric)):
+        struct.pack_into("<H", made, 10 + 12 * entry + 8, value)
+    return bytes(made) + bytes(64)
+
+
+TGA = WHOLE["rgb.tga"]
+UNSUPPORTED: dict[str, bytes] = {
+    "BMP of 2 bits": patched(WHOLE["palette.bmp"], 28, "<H", 2),
+    "BMP with a JPEG in it": patched(WHOLE["rgb.bmp"], 28, "<HI", 0, 4),
+    "BMP of compression 6": patched(WHOLE["rgb.bmp"], 28, "<HI", 32, 6),
+    "BMP of OS/2 2": patched(WHOLE["rgb.bmp"], 14, "<I", 16),
+    "BMP of other masks": WHOLE["rgb.bmp"][:28] + struct.pack("<HI", 16, 3) + WHOLE["rgb.bmp"][34:],
+    "BMP of 300 colours": patched(WHOLE["palette.bmp"], 46, "<I", 300),
+    "DIB of 2 bits": patched(WHOLE["rgb.dib"], 14, "<H", 2),
+    "DDS of DXGI format 93": hostile.dds(b"DX10", 93),
+    "DDS of four letters": hostile.dds(b"WHAT"),
+    "DDS of flags": patched(WHOLE["rgba.dds"], 80, "<I", 8),
+    "DDS of luminance in 24 bits": patched(WHOLE["rgba.dds"], 80, "<III", 0x20000, 0, 24),
+    "JPEG of 12 bits": patched(WHOLE["rgb.jpg"], WHOLE["rgb.jpg"].index(b"\xff\xc0") + 4, "B", 12),
+    "JPEG of two components": patched(WHOLE["rgb.jpg"], WHOLE["rgb.jpg"].index(b"\xff\xc0") + 9, "B", 2),
+    "JPEG, hierarchical": jpeg_frame(0xC5),
+    "JPEG, lossless by arithmetic codes": jpeg_frame(0xCB),
+    "JPEG-LS": jpeg_frame(0xF7),
+    "PNG of iPhones": hostile.png((b"CgBI", bytes(4)), hostile.png_header(2, 2), (b"IDAT", b"?"), (b"IEND", b"")),
+    "PSD of 16 bits": patched(WHOLE["rgb.psd"], 22, ">H", 16),
+    "PSD, packed as ZIP": patched(WHOLE["rgb.psd"], 38, ">H", 2),
+    "SGI of another packing": patched(WHOLE["rgb.sgi"], 2, "B", 7),
+    "SGI of two channels": patched(WHOLE["rgb.sgi"], 10, ">H", 2),
+    "Sun raster of 16 bits": patched(WHOLE["rgb.ras"], 12, ">I", 16),
+    "TGA of grey in 24 bits": patched(TGA, 2, "B", 3),
+    "TIFF of JPEG 2000": tiff_of(34712),
+    "TIFF of WebP": tiff_of(50001),
+    "TIFF of 64 bits": tiff_of(1, bits=64),
+    "TIFF of a mask": tiff_of(1, photometric=4),
+    "PCX of 4 bits in 2 planes": patched(patched(WHOLE["rgb.pcx"], 3, "B", 4), 65, "B", 2),
+    "XPM by names of colours": WHOLE["two.xpm"].replace(b"c #ff0000", b"c s_mine"),
+    "JPEG 2000 of five components": hostile.j2k_components(5),
+    "PAM": b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n\0",
+    "whole numbers of 32 bits": saved(picture("I"), "tiff"),
+    "fractions above 255": saved(picture("F").point(lambda value: value * 1000), "tiff"),
+    "no numbers": saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "tiff"),
+}
+"""As programs write them that are not Pillow: the file is not to blame."""
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_a_kind_that_is_not_read_is_called_so(case: str) -> None:
+    error = refused(UNSUPPORTED[case])
+    assert error.reason == Reason.UNSUPPORTED, error
+    assert len(error.detail) > 20
+
+
+@pytest.mark.parametrize(
+    "name", ["rgb.jpg", "rgb.png", "rgb.bmp", "rgb.tga", "rgb.sgi", "rgba.dds", "RGB.tif", "rgb.ppm"]
+)
+def test_what_is_cut_in_its_pixels_is_corrupt(name: str) -> None:
+    data = WHOLE[name.lower()]
+    assert refused(data[: len(data) * 2 // 3]).reason == Reason.CORRUPT
+
+
+def test_a_png_without_a_picture_is_corrupt() -> None:
+    assert refused(hostile.png(hostile.png_header(2, 2), (b"IEND", b""))).reason == Reason.CORRUPT
+
+
+# ── deeper than eight bits ──
+
+
+GREY = picture("L", size=(64, 64))
+LEVELS = np.asarray(GREY)
+SIXTEEN = Image.fromarray(LEVELS.astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(SIXTEEN, "png"),
+        saved(SIXTEEN, "tiff"),
+        saved(SIXTEEN, "tiff", compression="tiff_lzw"),
+        saved(SIXTEEN, "ppm"),
+        saved(SIXTEEN, "jpeg2000"),
+        hostile.deep_tiff(LEVELS.astype(np.uint16) * 257, ">"),
+        hostile.deep_tiff(65_535 - LEVELS.astype(np.uint16) * 257, "<", white=0),
+        saved(GREY.convert("I"), "tiff"),
+        saved(GREY.convert("F"), "tiff"),
+        saved(Image.fromarray((LEVELS / 255).astype(np.float32)), "tiff"),
+        saved(Image.fromarray((LEVELS / 255).astype(np.float32)), "ppm"),
+    ],
+    ids=["png", "tiff", "lzw", "pgm", "jp2", "MM", "white is 0", "I", "F", "fractions", "pfm"],
+)
+def test_deep_grey_is_as_its_copy_in_eight_bits(data: bytes) -> None:
+    assert decoded(data).pixels.tobytes() == decoded(saved(GREY, "png")).pixels.tobytes()
+
+
+def test_every_number_of_16_bits_is_rounded_to_its_257th() -> None:
+    every = Image.fromarray(np.arange(65_536, dtype=np.uint16).reshape(256, 256))
+    expected = np.round(np.arange(65_536) / 257).reshape(256, 256)
+    np.testing.assert_array_equal(np.asarray(eight_bits(every)), expected)
+
+
+def test_a_transparent_grey_of_16_bits_is_transparent() -> None:
+    """That number alone, and not its neighbours, which become the same level."""
+    numbers = np.full((64, 64), 1000, np.uint16)
+    numbers[:, :32] = 1001
+    made = saved(Image.fromarray(numbers), "png", transparency=1000)
+    shown = dataclasses.replace(MODEL, background=(0.0, 0.0, 0.0))
+    alpha = Decoder(shown, MAX_PIXELS).decode(made).pixels[..., 3]
+    assert (alpha[:, :32] == 255).all()
+    assert (alpha[:, 32:] == 0).all()
 
 
 # ── claims ──
