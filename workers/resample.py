@@ -115,7 +115,7 @@ def resample(
     """
     number = _KINDS.index(kind)
     left, top = ((outer - inner) // 2 for outer, inner in zip(canvas, image.size, strict=True))
-    colour = np.array((*fill, 255), np.uint8).view(np.uint32)[0]
+    colour = int(np.array((*fill, 255), np.uint8).view(np.uint32)[0])
     rows = _weigh(canvas[1], size[1], window[1], window[3], number)
     columns = _weigh(canvas[0], size[0], window[0], window[2], number)
     passes = _columns_then_rows if columns_first(canvas, size, _PILLOW) else _rows_then_columns
@@ -125,7 +125,7 @@ def resample(
 
 
 def _rows_then_columns(
-    image: Image.Image, left: int, top: int, colour: np.uint32, rows: Weighed, columns: Weighed
+    image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed
 ) -> Words:
     row_starts, row_weights, begin, end = rows
     # Rows above and below the image are the fill before the first pass, and so they are after it.
@@ -138,7 +138,7 @@ def _rows_then_columns(
 
 
 def _columns_then_rows(
-    image: Image.Image, left: int, top: int, colour: np.uint32, rows: Weighed, columns: Weighed
+    image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed
 ) -> Words:
     row_starts, row_weights, begin, end = rows
     first, last = max(columns[2], left), min(columns[3], left + image.width)

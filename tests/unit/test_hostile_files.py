@@ -102,62 +102,7 @@ def test_a_progressive_jpeg_of_many_scans_is_read(extra: bytes) -> None:
 # ── sound, and of a kind that is not read ──
 
 
-def patched(data: bytes, at: int, kind: str, *values: int) -> bytes:
-    made = bytearray(data)
-    struct.pack_into(kind, made, at, *values)
-    return bytes(made)
-
-
-def jpeg_frame(marker: int) -> bytes:
-    plain = WHOLE["rgb.jpg"]
-    return patched(plain, plain.index(b"\xff\xc0") + 1, "B", marker)
-
-
-def tiff_of(compression: int, photometric: int = 1, bits: int = 8) -> bytes:
-    made = bytearray(grey_tiff(8, 8))
-    for entry, value in ((2, bits), (3, compression), (4, photometric)):
-        struct.pack_into("<H", made, 10 + 12 * entry + 8, value)
-    return bytes(made) + bytes(64)
-
-
-TGA = WHOLE["rgb.tga"]
-UNSUPPORTED: dict[str, bytes] = {
-    "BMP of 2 bits": patched(WHOLE["palette.bmp"], 28, "<H", 2),
-    "BMP with a JPEG in it": patched(WHOLE["rgb.bmp"], 28, "<HI", 0, 4),
-    "BMP of compression 6": patched(WHOLE["rgb.bmp"], 28, "<HI", 32, 6),
-    "BMP of OS/2 2": patched(WHOLE["rgb.bmp"], 14, "<I", 16),
-    "BMP of other masks": WHOLE["rgb.bmp"][:28] + struct.pack("<HI", 16, 3) + WHOLE["rgb.bmp"][34:],
-    "BMP of 300 colours": patched(WHOLE["palette.bmp"], 46, "<I", 300),
-    "DIB of 2 bits": patched(WHOLE["rgb.dib"], 14, "<H", 2),
-    "DDS of DXGI format 93": hostile.dds(b"DX10", 93),
-    "DDS of four letters": hostile.dds(b"WHAT"),
-    "DDS of flags": patched(WHOLE["rgba.dds"], 80, "<I", 8),
-    "DDS of luminance in 24 bits": patched(WHOLE["rgba.dds"], 80, "<III", 0x20000, 0, 24),
-    "JPEG of 12 bits": patched(WHOLE["rgb.jpg"], WHOLE["rgb.jpg"].index(b"\xff\xc0") + 4, "B", 12),
-    "JPEG of two components": patched(WHOLE["rgb.jpg"], WHOLE["rgb.jpg"].index(b"\xff\xc0") + 9, "B", 2),
-    "JPEG, hierarchical": jpeg_frame(0xC5),
-    "JPEG, lossless by arithmetic codes": jpeg_frame(0xCB),
-    "JPEG-LS": jpeg_frame(0xF7),
-    "PNG of iPhones": hostile.png((b"CgBI", bytes(4)), hostile.png_header(2, 2), (b"IDAT", b"?"), (b"IEND", b"")),
-    "PSD of 16 bits": patched(WHOLE["rgb.psd"], 22, ">H", 16),
-    "PSD, packed as ZIP": patched(WHOLE["rgb.psd"], 38, ">H", 2),
-    "SGI of another packing": patched(WHOLE["rgb.sgi"], 2, "B", 7),
-    "SGI of two channels": patched(WHOLE["rgb.sgi"], 10, ">H", 2),
-    "Sun raster of 16 bits": patched(WHOLE["rgb.ras"], 12, ">I", 16),
-    "TGA of grey in 24 bits": patched(TGA, 2, "B", 3),
-    "TIFF of JPEG 2000": tiff_of(34712),
-    "TIFF of WebP": tiff_of(50001),
-    "TIFF of 64 bits": tiff_of(1, bits=64),
-    "TIFF of a mask": tiff_of(1, photometric=4),
-    "PCX of 4 bits in 2 planes": patched(patched(WHOLE["rgb.pcx"], 3, "B", 4), 65, "B", 2),
-    "XPM by names of colours": WHOLE["two.xpm"].replace(b"c #ff0000", b"c s_mine"),
-    "JPEG 2000 of five components": hostile.j2k_components(5),
-    "PAM": b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n\0",
-    "whole numbers of 32 bits": saved(picture("I"), "tiff"),
-    "fractions above 255": saved(picture("F").point(lambda value: value * 1000), "tiff"),
-    "no numbers": saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "tiff"),
-}
-"""As programs write them that are not Pillow: the file is not to blame."""
+UNSUPPORTED = hostile.unsupported()
 
 
 @pytest.mark.parametrize("case", UNSUPPORTED)
