@@ -176,7 +176,9 @@ def without_unknown_tags(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, l
 
 def unknown_name(name: str, known: Collection[str], what: str) -> str:
     """The sentence for a name that is not there, with what may have been meant."""
-    near = get_close_matches(name, known, n=_SHOWN)
+    # About one wrong letter in five. difflib's own cutoff alone takes `ostrich` for `nosuch`.
+    letters = max(len(name), 1)
+    near = get_close_matches(name, known, n=_SHOWN, cutoff=max(0.6, (letters - 1 - letters // 5) / letters))
     return f"there is no {what} {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ".")
 
 

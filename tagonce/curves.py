@@ -117,7 +117,10 @@ def _precision_recall(
 
 
 def _with_best(axes: "Axes", thresholds: FloatArray, values: FloatArray, name: str, colour: str, style: str) -> None:
-    at = int(np.argmax(values))
+    if np.isnan(values).all():
+        axes.plot([], [], color=colour, linestyle=style, label=f"{name}: undefined, no tag is both given and not given")
+        return
+    at = int(np.nanargmax(values))
     axes.plot(
         thresholds, values, color=colour, linestyle=style, label=f"{name}, best {values[at]:.3f} at {thresholds[at]:g}"
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from math import isnan
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from db.judging.tag_index import TagIndex
 from db.judging.truth import Truth
 from db.labels import Drawn
 from db.models import Model, Tag
+from db.plural import counted
 from db.policies import unknown_name
 from db.scores import to_probability, to_score
 from tagonce import ui
@@ -41,12 +43,17 @@ class Row:
     threshold: int | None
     """A score; None for a policy."""
     micro: dict[str, float]
+    """NaN for what is undefined."""
     macro: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; None for what is undefined."""
         threshold = None if self.threshold is None else to_probability(self.threshold)
-        return {"label": self.label, "threshold": threshold, "micro": self.micro, "macro": self.macro}
+        metrics = {
+            kind: {name: None if isnan(value) else value for name, value in values.items()}
+            for kind, values in (("micro", self.micro), ("macro", self.macro))
+        }
+        return {"label": self.label, "threshold": threshold, **metrics}
 
 
 def parse_range(text: str) -> list[int]:
@@ -97,6 +104,7 @@ def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
     for kind in ("micro", "macro"):
         for name in METRICS:
             table.add_column(f"{kind}\n{_HEADINGS[name]}", justify="right")
+    # What is undefined is undefined in all rows: it depends on the truth alone. NaN equals nothing, so it gets no star.
     best = [max(row.micro[name] for row in rows) for name in METRICS]
     best += [max(row.macro[name] for row in rows) for name in METRICS]
     for row in rows:
@@ -108,7 +116,9 @@ def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
 def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
     # The star is for terminals without colours, and for pipes.
     return [
-        Text(f"{value:.4f}*", style="bold green") if best and value == best[place] else Text(f"{value:.4f} ")
+        Text(f"{value:.4f}*", style="bold green")
+        if best and value == best[place]
+        else Text("- " if isnan(value) else f"{value:.4f} ")
         for place, value in enumerate(values)
     ]
 
@@ -127,8 +137,8 @@ def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list
 def basis(truth: Truth, counts: Counts) -> str:
     """What figures rest on: `45 images with true tags from captions/`, or `123 labels of 45 images`."""
     if counts.judged is None:
-        return f"{counts.images:,} images with true tags from {truth.source}"
-    return f"{int(counts.judged.sum()):,} labels of {counts.images:,} images"
+        return f"{counted(counts.images, 'image')} with true tags from {truth.source}"
+    return f"{counted(int(counts.judged.sum()), 'label')} of {counted(counts.images, 'image')}"
 
 
 def _words(counts: Counts) -> str:

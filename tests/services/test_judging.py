@@ -477,6 +477,51 @@ def test_calibrate_saves_a_profile_that_judges_better(
     assert "best@2" in held.out
 
 
+def test_calibrate_leaves_tags_alone_that_the_truth_never_names(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
+) -> None:
+    """A truth of four tags says nothing of the others: they keep what the model keeps."""
+    named = {TAGS[tag].name for tag in range(4)}
+    whole = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
+    lines(tmp_path / "four.jsonl", *(one | {"tags": [tag for tag in one["tags"] if tag in named]} for one in whole))
+    done = invoke("calibrate", "four.jsonl", "--save", "four", **judged["environment"])
+    assert done.code == 0, done.err
+    assert "Saved as four@1: thresholds for 4 tags, the model's own for all others." in done.err
+    opened = open_database(judged["environment"]["TAGONCE_DATABASE_URL"], create=False)
+    with opened.read() as connection:
+        model = models.latest(connection)
+        tags = models.tag_names(connection, model.id)
+        before, after = resolve(model, tags), resolve(model, tags, profiles.find(connection, model, "four").policy)
+    opened.close()
+    assert {tags[tag].name for tag in np.flatnonzero(before.scores != after.scores)} == named
+
+
+@pytest.mark.parametrize("options", [(), ("--min-support", "1"), ("--threshold", "0.5")])
+def test_calibrate_refuses_too_little_truth(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """One image tells no threshold of any tag, whatever --min-support asks for."""
+    lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
+    done = invoke("calibrate", "one.jsonl", "--save", "one", *options, **judged["environment"])
+    assert (done.code, done.out) == (1, "")
+    needed = "a tag needs 1 image with it" if "--min-support" in options else "a tag needs 10 images with it"
+    assert f"{needed} and one without, and none has them. Found: 1 image with true tags from" in done.err
+    assert "one.jsonl, 2 tags of the model; the most frequent, tag_00, is on 1 of 1." in done.err
+
+
+def test_what_is_undefined_is_shown_as_that(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
+) -> None:
+    """On one image every tag is given to all or to none: macro informedness has no tag to be a mean over."""
+    lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
+    asked = ("evaluate", "one.jsonl", "-t", "0.2", "-t", "0.5", "--plot", "one.svg")
+    done = invoke(*asked, "--json", **judged["environment"])
+    assert [row["macro"]["informedness"] for row in done.json["results"]] == [None, None]
+    table = invoke(*asked, **judged["environment"])
+    assert [line.split()[-1] for line in table.out.splitlines()[-2:]] == ["-", "-"]
+    assert "macro: undefined" in (tmp_path / "one.svg").read_text()
+
+
 def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str, Any]) -> None:
     """What a loop over scores and truth finds; the widest difference first; in some images, or of some tags, only."""
     environment, scores, truth = judged["environment"], judged["scores"], judged["given"]

@@ -247,7 +247,8 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     assert "0.5 for all others." in held.err
     few = invoke("calibrate", "labels", "--save", "none", "--min-support", "500", **environment)
     assert (few.code, few.out) == (1, "")
-    assert "No tag has 500 labels that say right and one that says wrong" in few.err
+    assert "a tag needs 500 labels saying right and one saying wrong, and none has them" in few.err
+    assert f"Found: {number} labels of " in few.err
 
 
 def test_search_finds_labels_that_the_model_denies(
