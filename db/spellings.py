@@ -21,13 +21,13 @@ LEGACY = ("cp1252", "cp932", "gb18030", "big5", "cp949", "cp1251", "cp1250", "cp
 """Encodings in which Windows and older programs write names, tried where bytes are not UTF-8."""
 
 _DRIVE = re.compile(r"(?:[A-Za-z]:|\\\\[^\\/]+[\\/][^\\/]+)[\\/]")
-"""`C:\` or `\\server\share\`."""
+"""A drive, or a server and its share."""
 
 
 def spellings(text: str) -> Iterator[str]:
     """The text itself, then other spellings of it, likelier ones first."""
     found = [text]
-    for change in (_unquoted, _slashes, _decoded, _composed, _decomposed, _without_percent):
+    for change in (_unquoted, _slashes, legacy, composed, _without_percent):
         for one in found[:]:
             found += [other for other in change(one) if other and other not in found]
     yield from found
@@ -57,6 +57,11 @@ def legacy(text: str) -> Iterator[str]:
             continue
 
 
+def shown(text: str) -> str:
+    """For messages and JSON, which have to be Unicode."""
+    return next(legacy(text), text).encode("utf-8", "replace").decode()
+
+
 def _unquoted(text: str) -> Iterator[str]:
     """Explorer's "Copy as path" and `ls -Q` write names in quotes."""
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":  # noqa: PLR2004 - two quotes
@@ -69,16 +74,11 @@ def _slashes(text: str) -> Iterator[str]:
         yield text.replace("\\", "/")
 
 
-_decoded = legacy
-
-
-def _composed(text: str) -> Iterator[str]:
+def composed(text: str) -> Iterator[str]:
+    """The text, and with accents in one character with their letter (NFC) and in one of their own (NFD)."""
+    yield text
     if not text.isascii():
         yield unicodedata.normalize("NFC", text)
-
-
-def _decomposed(text: str) -> Iterator[str]:
-    if not text.isascii():
         yield unicodedata.normalize("NFD", text)
 
 

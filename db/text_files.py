@@ -91,11 +91,11 @@ def decode(data: bytes) -> tuple[str, Encoding]:
 
 @contextmanager
 def opened(path: Path, error: type[StopError], *, lines: bool = False, strict: bool = False) -> Iterator[TextIO]:
-    """A text file, packed (.gz) or not. Line ends are not translated.
+    r"""A text file, packed (.gz) or not. Line ends are not translated.
 
     Args:
         error: raised in place of what Python raises, with a sentence.
-        lines: iterate by lines that end at `\\n` alone (or `\\r` where there is no `\\n`), since a carriage return may
+        lines: iterate by lines that end at `\n` alone (or `\r` where there is no `\n`), since a carriage return may
             be a part of a file name. Otherwise as `csv` wants it.
         strict: refuse what is not Unicode.
     """

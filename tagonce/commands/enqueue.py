@@ -19,6 +19,7 @@ def command(
         bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
     ] = False,
     column: parameters.Column = None,
+    null: parameters.Null = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
@@ -34,7 +35,7 @@ def command(
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column, if_idle=if_idle)
+    counts = send(config, sources or [], column=column, null=null, if_idle=if_idle)
     if json:
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
@@ -45,7 +46,12 @@ def command(
 
 
 def send(
-    config: settings.Settings, sources: list[str], *, column: str | None = None, if_idle: bool = False
+    config: settings.Settings,
+    sources: list[str],
+    *,
+    column: str | None = None,
+    null: bool = False,
+    if_idle: bool = False,
 ) -> Enqueued:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
@@ -59,7 +65,7 @@ def send(
     from tagonce.wiring import stored, stored_model
 
     # First of all: a source that is not there is said before anything is written.
-    found = chain.from_iterable([references(source, column=column) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
     broker_url = config.need_broker()
     with stored(config, create=True) as database:
         with database.read() as connection:

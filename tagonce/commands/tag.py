@@ -18,6 +18,7 @@ LINE_SECONDS = 30.0
 def command(
     sources: parameters.Sources,
     column: parameters.Column = None,
+    null: parameters.Null = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     floor: parameters.Floor = None,
@@ -40,15 +41,15 @@ def command(
         compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    _run(config, sources, column)
+    _run(config, sources, column, null=null)
 
 
-def _run(config: settings.Settings, sources: list[str], column: str | None) -> None:
+def _run(config: settings.Settings, sources: list[str], column: str | None, *, null: bool) -> None:
     from producer import broker
     from producer.sources import references
     from tagonce import embedded, wiring
 
-    found = chain.from_iterable([references(source, column=column) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
     wiring.need_worker_extra()
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost

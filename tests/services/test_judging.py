@@ -297,7 +297,7 @@ def test_what_fits_no_image_or_several_is_counted(
     examples = ("1.jpg", "z/2.png", "/elsewhere/c/2.png")
     assert truth.found == Found(entries=4, unmatched=2, ambiguous=1, examples=examples)
     (line,) = describe(truth)
-    assert line.startswith("Left out of 4 references: 2 are of no image in the database, 1 may mean several images (")
+    assert line.startswith("Left out of 4 references: 2 of no image in the database, 1 that may mean several images (")
     assert line.endswith("(1.jpg, z/2.png, /elsewhere/c/2.png).")
 
 
@@ -323,7 +323,7 @@ def test_sidecars_beside_the_images_and_in_a_folder(
     assert read(database, model, tmp_path)[0] == expected
     (tmp_path / "out" / "c").mkdir(parents=True)
     (tmp_path / "out" / "c" / "2.txt").write_text("tag 01\n")
-    (tmp_path / "out" / "c" / "bad.txt").write_bytes(b"\xff")
+    (tmp_path / "out" / "c" / "bad.txt").write_bytes(b"\xff\0\xff")
     found, truth = read(database, model, tmp_path / "out")
     assert found == {library["deep"]: ["tag_01"]}
     assert (truth.found.unreadable, truth.found.examples) == (1, ("c/bad",))
@@ -336,7 +336,7 @@ def test_truth_of_no_image_is_refused(
     (tmp_path / "empty.csv").touch()
     with database.read() as connection:
         for source, words in (
-            (file, "None of the 1 references in .* for example nothing.jpg"),
+            (file, "None of the 1 reference in .* for example nothing.jpg"),
             (tmp_path / "empty.csv", "speaks of no image"),
             ("beside", "No .txt file lies beside"),
         ):
@@ -429,7 +429,7 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert "0.35" in table.out
     assert "*" in table.out
     assert "tiny judged on 400 images with true tags from truth.jsonl" in table.err
-    assert "1 are of no image in the database (gone.jpg)" in table.err
+    assert "1 of no image in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
         rows = list(csv.DictReader(file))

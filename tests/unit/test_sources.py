@@ -327,7 +327,7 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
     [
         ("m.csv", "path,label\na.jpg,cat\n,dog\n", r"m\.csv:3: .*empty"),
         ("m.csv", "label,path\ncat,a.jpg\ndog\n", r"m\.csv:3: this row has no column 'path'"),
-        ("m.csv", "path\n" + "x" * 200_000, r"m\.csv:2: field larger than field limit"),
+        ("m.csv", 'path\na.jpg\n"b.jpg\nc.jpg\n', r"m\.csv, line 3: a quoted field begins here and never ends"),
         ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this is not JSON"),
         ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this is neither a string nor an object"),
         ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this is neither a string nor an object"),
