@@ -8,15 +8,19 @@ tag_id,name,category,count,best_threshold selected_tags.csv of the animetimm mod
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
+from typing import NamedTuple
 
 from db import text_files
 from db.errors import ThresholdError
+from db.judging.tag_index import TagIndex
+from db.models import Tag
 from db.policies import NEVER, OFF, Policy
 from db.scores import SCALE
+from db.vocabulary import Vocabulary
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
@@ -53,6 +57,43 @@ def read_thresholds(path: Path) -> ThresholdTable:
     if not rows:
         raise ThresholdError(f"{path} holds no thresholds.")
     return _needed(path, _from_rows(path, rows))
+
+
+def for_model(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:
+    """The same in the model's spelling (`db.judging.tag_index`), and the names of tags that it lacks.
+
+    A file of `name,category,threshold` does not say whether `name` is a tag or a category: where no name is a category
+    of the model, they are tags.
+
+    Raises:
+        ThresholdError: two names are one tag or category of the model.
+    """
+    index, vocabulary = TagIndex(tags), Vocabulary(tags)
+    categories, others = _spelt(
+        policy.categories, lambda name: [tags[tag_id].category for tag_id in vocabulary.in_category(name)][:1]
+    )
+    as_tags = {} if categories else {name: policy.categories[name] for name in others if index.find(name)}
+    # What is neither stays, and is refused by name where policies are checked.
+    categories |= {name: policy.categories[name] for name in others if name not in as_tags}
+    spelt, unknown = _spelt({**as_tags, **policy.tags}, lambda name: [tags[tag_id].name for tag_id in index.find(name)])
+    return replace(policy, categories=categories, tags=spelt), unknown
+
+
+def _spelt(scores: Mapping[str, int], find: Callable[[str], list[str | None]]) -> tuple[dict[str, int], list[str]]:
+    found: dict[str, int] = {}
+    unknown = []
+    written: dict[str, str] = {}
+    for name, score in scores.items():
+        spellings = {one for one in find(name) if one}
+        if not spellings:
+            unknown.append(name)
+        for spelling in sorted(spellings):
+            if spelling in found:
+                raise ThresholdError(
+                    f"{spelling!r} has two thresholds, under {written[spelling]!r} and {name!r}. Leave one of them out."
+                )
+            found[spelling], written[spelling] = score, name
+    return found, unknown
 
 
 def _needed(path: Path, table: ThresholdTable) -> ThresholdTable:
@@ -130,25 +171,28 @@ def _from_json(path: Path, text: str) -> ThresholdTable:
         return ThresholdTable(Policy(tags=scores), rounded, without)
     if unknown := sorted(set(said).difference(_POLICY_KEYS)):
         raise ThresholdError(f"{path}: a policy has no {', '.join(unknown)}; it has {', '.join(_POLICY_KEYS)}.")
-    (default, *first), (categories, *second), (tags, *third) = (
+    default, categories, tags = parts = [
         _scores(path, ((repr(name), name, str(value)) for name, value in part.items()))
         for part in (
             {"threshold": said["threshold"]} if "threshold" in said else {},
             said.get("categories", {}),
             said.get("tags", {}),
         )
-    )
-    policy = Policy(default.get("threshold"), categories, tags, said.get("top"), bool(said.get("mcut")))
-    rounded, without = zip(first, second, third, strict=True)
-    return ThresholdTable(policy, sum(rounded), sum(without, ()))
+    ]
+    policy = Policy(default.of.get("threshold"), categories.of, tags.of, said.get("top"), bool(said.get("mcut")))
+    return ThresholdTable(policy, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
 
 
-def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> tuple[dict[str, int], int, tuple[str, ...]]:
-    """Scores by name, how many had to be rounded, and the names whose threshold is empty.
+class _Scores(NamedTuple):
+    of: dict[str, int]
+    """By name."""
+    rounded: int
+    without: tuple[str, ...]
+    """Names whose threshold is empty."""
 
-    Args:
-        pairs: (where in the file, name, threshold).
-    """
+
+def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> _Scores:
+    """The thresholds of a file. `pairs` are (where in the file, name, threshold)."""
     scores: dict[str, int] = {}
     rounded = 0
     without = []
@@ -167,7 +211,7 @@ def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> tuple[dict[str
         exact = Decimal(text) * SCALE
         scores[name] = int(exact.to_integral_value(ROUND_CEILING))
         rounded += scores[name] != exact
-    return scores, rounded, tuple(without)
+    return _Scores(scores, rounded, tuple(without))
 
 
 def _is_threshold(text: str) -> bool:

@@ -53,8 +53,8 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
     """Tags of another model are left out and named; the second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tags of the file are not tiny's and were left out: unicorn" in said
-    assert "1 thresholds had more than four decimals and were rounded up" in said
+    assert "1 tag left out, because tiny has no tag of that name: unicorn" in said
+    assert "1 threshold with more than four decimals, rounded up" in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
     assert shown["policy"] == {"threshold": 0.3, "tags": {"cat": 0.3457, "dog": "off"}}
@@ -164,4 +164,4 @@ def test_thresholds_below_the_floor_are_refused_or_raised(run: Run, tmp_path: Pa
     run("thresholds", "import", "low.csv", "-n", "low", "--raise-to-floor")
     assert run("thresholds", "show", "low", "--json").json["policy"]["tags"] == {"cat": 0.01, "dog": 0.5}
     (tmp_path / "alien.csv").write_text("tag,threshold\na,0.5\nb,0.5\n")
-    assert "knows none of the 2 tags" in run("thresholds", "import", "alien.csv", "-n", "x", code=2).err
+    assert "has none of the 2 tags" in run("thresholds", "import", "alien.csv", "-n", "x", code=2).err

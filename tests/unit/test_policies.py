@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from db.errors import ThresholdError
 from db.models import Model, Tag
-from db.policies import NEVER, Policy, resolve, to_cut, to_threshold, without_unknown_tags
+from db.policies import NEVER, Policy, resolve, to_cut, to_threshold
 from db.scores import SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
@@ -83,12 +83,6 @@ def test_a_number_above_1_is_not_off_but_a_mistake(threshold: float | str) -> No
 def test_what_cannot_be_answered_is_refused_in_words(policy: Policy, message: str) -> None:
     with pytest.raises(ThresholdError, match=message):
         resolve(MODEL, TAGS, policy)
-
-
-def test_tags_of_another_model_are_left_out_and_named() -> None:
-    policy, unknown = without_unknown_tags(Policy(3000, {"general": 1}, {"hair": 1, "x": 2, "y": 3}, 4), TAGS)
-    assert policy == Policy(3000, {"general": 1}, {"hair": 1}, 4)
-    assert unknown == ["x", "y"]
 
 
 def test_changes_take_the_place_of_what_was_said_on_the_same_thing() -> None:
