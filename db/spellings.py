@@ -27,7 +27,8 @@ _DRIVE = re.compile(r"(?:[A-Za-z]:|\\\\[^\\/]+[\\/][^\\/]+)[\\/]")
 def spellings(text: str) -> Iterator[str]:
     """The text itself, then other spellings of it, likelier ones first."""
     found = [text]
-    for change in (_unquoted, _slashes, legacy, composed, _without_percent):
+    # Encodings before backslashes: in Shift-JIS a backslash is the second half of many characters.
+    for change in (_unquoted, legacy, _slashes, composed, _without_percent):
         for one in found[:]:
             found += [other for other in change(one) if other and other not in found]
     yield from found

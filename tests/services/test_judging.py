@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,69 @@ def test_sidecars_beside_the_images_and_in_a_folder(
     found, truth = read(database, model, tmp_path / "out")
     assert found == {library["deep"]: ["tag_01"]}
     assert (truth.found.unreadable, truth.found.examples) == (1, ("c/bad",))
+
+
+def test_a_folder_of_captions_is_walked_as_sources_are(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path
+) -> None:
+    """Through links, once each, in any case of the suffix; what is hidden is passed over."""
+    (tmp_path / "elsewhere" / "c").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "c" / "2.TXT").write_text("tag 01\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (tmp_path / "out" / "loop").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / ".cache").mkdir()
+    (tmp_path / "out" / ".cache" / "1.txt").write_text("tag 02\n")
+    _found, truth = read(database, model, tmp_path / "out")
+    assert truth.found.entries == 1
+
+
+def test_captions_beside_names_that_are_no_text(database: Database, model: Model, tmp_path: Path) -> None:
+    """Names need not be UTF-8, and a Mac writes accents as characters of their own."""
+    names = [os.fsdecode(b"\xff"), unicodedata.normalize("NFC", "é")]
+    store(database, model, [file_uri(str(tmp_path / f"{name}.jpg")) for name in names], [{}, {}])
+    (tmp_path / f"{names[0]}.txt").write_text("tag_01")
+    (tmp_path / (unicodedata.normalize("NFD", names[1]) + ".txt")).write_text("tag_02")
+    found, _ = read(database, model, "beside")
+    assert sorted(found.values()) == [["tag_01"], ["tag_02"]]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected", "spaced", "unknown"),
+    [
+        ("tag_01 tag_02", ["tag_01", "tag_02"], 1, 0),
+        ("tag_01 tag_02 other", ["tag_01", "tag_02"], 1, 1),
+        ("tag 01", ["tag_01"], 0, 0),
+        (["tag_01 tag_02", "tag_03"], ["tag_03"], 0, 1),
+        ("tag_01 tag_02, tag_03", ["tag_03"], 0, 1),
+    ],
+)
+def test_tags_between_spaces_are_split_where_the_whole_is_no_tag(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path, tags: object, expected: list[str],
+    spaced: int, unknown: int,
+) -> None:  # fmt: skip
+    """Boorus write `tags` so. In a list, or between commas, spaces belong to a tag."""
+    found, truth = read(database, model, lines(tmp_path / "t.jsonl", {"path": "a b/1.jpg", "tags": tags}))
+    assert found == {library["local"]: expected}
+    assert (truth.found.spaced, len(truth.found.unknown)) == (spaced, unknown)
+    said = "1 text without commas read as tags between spaces, as that of a b/1.jpg."
+    assert (said in describe(truth)) is bool(spaced)
+
+
+def test_a_truth_of_unknown_tags_is_refused(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path
+) -> None:
+    """Recall 0 would be about the file and not about the model. Few tags of a model of few tags are enough."""
+    sentence = lines(tmp_path / "s.jsonl", {"path": "a b/1.jpg", "caption": "a photograph of a cat"})
+    with pytest.raises(SourceError, match=r"1 of the 1 tag in .* are not among the 20 of tiny, for example a photo"):
+        read(database, model, sentence)
+    many = [f"other_{number}" for number in range(200)]
+    with pytest.raises(SourceError, match="200 of the 201 tags"):
+        read(database, model, lines(tmp_path / "m.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", *many]}))
+    named = lines(tmp_path / "n.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", "tag_02", *many]})
+    assert len(read(database, model, named)[1].found.unknown) == 200
+    nothing = lines(tmp_path / "e.jsonl", {"path": "a b/1.jpg", "tags": []})
+    assert not read(database, model, nothing)[1].found.unknown
 
 
 def test_truth_of_no_image_is_refused(
