@@ -125,12 +125,12 @@ def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
 
 def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list[str]:
     """Sentences on what was compared with what."""
-    counted = int((counts.support >= max(min_support, 1)).sum())
-    macro_is = f"macro is the mean over the {counted:,} tags given to at least {max(min_support, 1):,} of them"
+    supported = counted(int((counts.support >= max(min_support, 1)).sum()), "tag")
+    macro_is = f"macro is the mean over {supported} given to at least {max(min_support, 1):,} of them"
     micro_is = f"micro counts all {counts.support.size:,}" if counts.judged is None else "micro counts every label"
     lines = [f"{model.name} judged on {basis(truth, counts)}; {macro_is}, {micro_is}."]
     if without := len(truth) - counts.images:
-        lines.append(f"{without:,} more images have {_words(counts)} but no prediction of this model.")
+        lines.append(f"{counted(without, 'more image')} with {_words(counts)} but no prediction of this model.")
     return lines + describe(truth) + ([] if counts.judged is None else _cautions(truth))
 
 
@@ -156,8 +156,8 @@ def _cautions(truth: Truth) -> list[str]:
     if chosen:
         ways = ", ".join(f"{name} {number:,}" for name, number in chosen.items())
         lines.append(
-            f"{sum(chosen.values()):,} of {sum(dict(truth.found.drawn).values()):,} labels are of pictures that were "
-            f"not drawn at random ({ways}): these figures describe what was judged, not the collection."
+            f"{sum(chosen.values()):,} of {counted(sum(dict(truth.found.drawn).values()), 'label')} on pictures not "
+            f"drawn at random ({ways}): these figures describe what was judged, not the collection."
         )
     return lines
 
@@ -188,7 +188,7 @@ def need_images(model: Model, truth: Truth, counts: Counts) -> None:
     """
     if not counts.images:
         raise SourceError(
-            f"Of the {len(truth):,} images with {_words(counts)} from {truth.source} to compare with, none has a "
+            f"Of {counted(len(truth), 'image')} with {_words(counts)} from {truth.source} to compare with, none has a "
             f"prediction of {model.name}."
         )
 

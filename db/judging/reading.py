@@ -113,7 +113,7 @@ def _need_known_tags(model: Model, tags: int, truth: Truth, known: int) -> None:
     named = np.unique(truth.tag_ids).size
     if unknown and (not known or (unknown > _NEARLY_ALL * (known + unknown) and named < _NEARLY_NONE * tags)):
         raise SourceError(
-            f"{unknown:,} of the {counted(known + unknown, 'tag')} in {truth.source} are not among the {tags:,} of "
+            f"{unknown:,} of {counted(known + unknown, 'tag')} in {truth.source} are not among the {tags:,} of "
             f"{model.name}, for example {_some_of(truth.found.unknown)}. Tags stand between commas or on lines of "
             "their own; between spaces under tag_string. If they do, they are another model's: choose it with --model."
         )
@@ -271,7 +271,7 @@ def _nothing(source: str, found: Found) -> str:
     if not found.entries:
         return f"{source} speaks of no image."
     return (
-        f"None of the {counted(found.entries, 'reference')} in {source} means one image of the database, for example "
+        f"None of {counted(found.entries, 'reference')} in {source} means one image of the database, for example "
         f"{', '.join(found.examples)}. They are matched by full uri, by path (relative ones start at the folder of the "
         "file, or are the end of a uri), by md5 in the file name, or by sha256."
     )

@@ -113,7 +113,7 @@ def command(
         row_of_cut(profile.label, after, 1),
     ]
     if plot:
-        curves.save_overview(plot, f"{row.name}, {found.counts.images:,} images", found.counts)
+        curves.save_overview(plot, f"{row.name}, {counted(found.counts.images, 'image')}", found.counts)
     if json:
         ui.print_json(
             _as_json(row, profile, result, found)
@@ -164,13 +164,13 @@ def _need_thresholds(said: Truth, counts: Counts, result: Calibration, goal: Goa
 def _caution(aside: Truth | None, found: Evaluation) -> str:
     if aside is None:
         return "The thresholds were made from the same images, which flatters them: --holdout 0.2 judges on others."
-    return f"None of these images is among the {found.counts.images:,} that the thresholds were made from."
+    return f"None of these images is among the {found.counts.images:,} from which the thresholds were made from."
 
 
 def _outcome(profile: Profile, result: Calibration) -> list[str]:
     policy = result.policy
     default = "the model's own" if policy.default is None else to_threshold(policy.default)
-    lines = [f"Saved as {profile.label}: thresholds for {len(policy.tags):,} tags, {default} for all others."]
+    lines = [f"Saved as {profile.label}: thresholds for {counted(len(policy.tags), 'tag')}, {default} for all others."]
     for names, words in (
         (result.off, "are off: none of their thresholds is good enough"),
         (result.short, "do not reach the recall"),

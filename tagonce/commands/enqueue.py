@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from db.errors import SettingsError
+from db.plural import counted
 from producer.enqueue import Enqueued
 from tagonce import parameters, settings, ui
 
@@ -40,8 +41,8 @@ def command(
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
         ui.errors.print(
-            f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
-            "Watch with: tagonce status --watch"
+            f"{counted(counts.seen, 'image')} seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result "
+            "before. Watch with: tagonce status --watch"
         )
 
 

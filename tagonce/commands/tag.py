@@ -8,6 +8,7 @@ from rich.progress import TaskID
 
 from db import counts
 from db.errors import Reason
+from db.plural import counted
 from tagonce import parameters, settings, ui
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
@@ -71,7 +72,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, *, n
             done = ""
             if run:
                 run.recount()
-                done = f" {run.progress.done:,} images were done."
+                done = f" {counted(run.progress.done, 'image')} done."
             ui.errors.print(f"Stopped.{done} Nothing is lost: the same command goes on from here.")
             raise
         finally:
@@ -96,7 +97,7 @@ class _Display:
         if self._bar.disable and progress.seconds > self._line_due:
             self._line_due += LINE_SECONDS
             rate = finished / progress.seconds
-            ui.errors.print(f"{finished:,} of {progress.sent:,} images, {rate:,.1f} images/s")
+            ui.errors.print(f"{finished:,} of {counted(progress.sent, 'image')}, {rate:,.1f} images/s")
 
 
 def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.Settings) -> None:
@@ -107,11 +108,11 @@ def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.S
     )
     before = progress.seen - progress.sent
     if not progress.sent:
-        ui.errors.print(f"All {progress.seen:,} images had a result before; nothing was sent.")
+        ui.errors.print(f"Nothing was sent: {counted(progress.seen, 'image')}, with a result from before.")
     else:
         ui.errors.print(
-            f"[green]{progress.done:,} images tagged[/] in {progress.seconds:,.1f} s, loading the model included"
-            + (f"; {before:,} had a result before" if before else "")
+            f"[green]{counted(progress.done, 'image')} tagged[/] in {progress.seconds:,.1f} s, loading the model "
+            "included" + (f"; {before:,} had a result before" if before else "")
         )
     if failed:
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")

@@ -222,8 +222,9 @@ def diff(
         return
     share = found.changed / found.images if found.images else 0
     ui.output.print(
-        f"{found.changed:,} of {found.images:,} images change ({share:.1%}): {int(found.gained.sum()):,} tags gained, "
-        f"{int(found.lost.sum()):,} lost, {int(found.kept.sum()):,} stay."
+        f"{found.changed:,} of {counted(found.images, 'image')} changed ({share:.1%}): "
+        f"{counted(int(found.gained.sum()), 'tag')} gained, {int(found.lost.sum()):,} lost, "
+        f"{int(found.kept.sum()):,} unchanged."
     )
     if not shown or not limit:
         return
@@ -234,7 +235,7 @@ def diff(
         table.add_row(Text(str(change["tag"])), *(f"{change[key]:,}" for key in ("before", "after", "gained", "lost")))
     ui.output.print(table)
     if len(shown) > limit:
-        ui.output.print(f"and {len(shown) - limit:,} more tags; --limit shows more, --json all")
+        ui.output.print(f"and {counted(len(shown) - limit, 'more tag')}; --limit shows more, --json all")
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
@@ -251,8 +252,8 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
 
 def _print_saved(profile: Profile, model: Model) -> None:
     policy = profile.policy
-    parts = [f"{len(policy.tags):,} tags"] if policy.tags else []
-    parts += [f"{len(policy.categories):,} categories"] if policy.categories else []
+    parts = [counted(len(policy.tags), "tag")] if policy.tags else []
+    parts += [counted(len(policy.categories), "category", "categories")] if policy.categories else []
     parts += [f"{to_threshold(policy.default)} for the rest"] if policy.default is not None else []
     ui.errors.print(
         f"Saved as {profile.label} for {model.name}: {', '.join(parts) or 'no thresholds of its own'}.\n"

@@ -383,10 +383,10 @@ def test_a_truth_of_unknown_tags_is_refused(
 ) -> None:
     """Recall 0 would be about the file and not about the model. Few tags of a model of few tags are enough."""
     sentence = lines(tmp_path / "s.jsonl", {"path": "a b/1.jpg", "caption": "a photograph of a cat"})
-    with pytest.raises(SourceError, match=r"1 of the 1 tag in .* are not among the 20 of tiny, for example a photo"):
+    with pytest.raises(SourceError, match=r"1 of 1 tag in .* are not among the 20 of tiny, for example a photo"):
         read(database, model, sentence)
     many = [f"other_{number}" for number in range(200)]
-    with pytest.raises(SourceError, match="200 of the 201 tags"):
+    with pytest.raises(SourceError, match="200 of 201 tags"):
         read(database, model, lines(tmp_path / "m.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", *many]}))
     named = lines(tmp_path / "n.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", "tag_02", *many]})
     assert len(read(database, model, named)[1].found.unknown) == 200
@@ -401,7 +401,7 @@ def test_truth_of_no_image_is_refused(
     (tmp_path / "empty.csv").touch()
     with database.read() as connection:
         for source, words in (
-            (file, "None of the 1 reference in .* for example nothing.jpg"),
+            (file, "None of 1 reference in .* for example nothing.jpg"),
             (tmp_path / "empty.csv", "speaks of no image"),
             ("beside", "No .txt file lies beside"),
         ):
@@ -611,7 +611,7 @@ def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str,
     table = invoke(*asked, "-n", "3", **environment)
     assert len(table.out.splitlines()) == 4
     assert f"{len(expected):,} tags to look at" in table.err
-    assert "The 3 widest differences are shown." in table.err
+    assert "Shown: the 3 widest differences." in table.err
     refused = invoke("search", **environment)
     assert (refused.code, "Say what to search for" in refused.err) == (2, True)
 

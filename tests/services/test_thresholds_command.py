@@ -73,7 +73,7 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
 
 def test_options_are_saved_and_changed(run: Run) -> None:
     said = run("thresholds", "save", "-n", "mine", "-t", "0.3", "--tag-threshold", "saber_(fate)=0.5", "--top", "9").err
-    assert "Saved as mine@1 for tiny: 1 tags, 0.3 for the rest." in said
+    assert "Saved as mine@1 for tiny: 1 tag, 0.3 for the rest." in said
     run("thresholds", "save", "-n", "other", "-p", "mine", "--category-threshold", "rating=off", "--mcut")
     policy = run("thresholds", "show", "other", "--json").json["policy"]
     assert policy == {
@@ -97,10 +97,10 @@ def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
     ]
     run("thresholds", "save", "-n", "low", "-t", "0.01", "--tag-threshold", "cat=off")
     text = run("thresholds", "diff", "default", "low", "--limit", "1").out
-    assert "2 of 4 images change (50.0%): 1 tags gained, 2 lost, 4 stay." in text
+    assert "2 of 4 images changed (50.0%): 1 tag gained, 2 lost, 4 unchanged." in text
     assert "cat" in text
     assert "and 1 more tags" in text
-    assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images change")
+    assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images changed")
     assert "no profile 'nobody'" in run("thresholds", "diff", "nobody", "low", code=2).err
 
 
