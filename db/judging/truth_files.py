@@ -188,7 +188,11 @@ def _table(file: Path, usual: str) -> Iterator[Entry]:
         # Rows of the same image that follow each other are one entry: less to look up.
         for text, group in groupby(complete, key=lambda row: row[image_at]):
             reference = _reference(name, text, file)
-            parts = [_entry(reference, row[tags_at], tags) for row in group]
+            cells = [row[tags_at] for row in group]
+            if tags == TAG:
+                yield Entry(reference, [tag for cell in cells if (tag := cell.strip())])
+                continue
+            parts = [_entry(reference, cell, tags) for cell in cells]
             yield Entry(
                 reference,
                 [tag for part in parts for tag in part.tags or ()],

@@ -46,7 +46,10 @@ def in_stream(lines: TextIO, base: str, *, null: bool = False) -> Iterator[Refer
     """Every reference on standard input, a line each, or between NUL characters."""
     name = "standard input"
     text_files.as_list(lines, null=null)
-    yield from _found(null_rows(lines) if null else text_rows(lines, name), name, base)
+    try:
+        yield from _found(null_rows(lines) if null else text_rows(lines, name), name, base)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{name} is not {error.encoding.upper()} text ({error}).") from error
 
 
 def _found(rows: Iterable[Row], name: str, base: str) -> Iterator[Reference]:
