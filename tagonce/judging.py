@@ -24,7 +24,7 @@ from db.scores import to_probability, to_score
 from tagonce import ui
 
 TRUTH_HELP = (
-    "What people said: a folder of captions, a .jsonl or .csv, `beside` for the captions next to the images, or "
+    "What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the images, or "
     "`labels` for what was judged by hand."
 )
 

@@ -99,7 +99,7 @@ def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
     text = run("thresholds", "diff", "default", "low", "--limit", "1").out
     assert "2 of 4 images changed (50.0%): 1 tag gained, 2 lost, 4 unchanged." in text
     assert "cat" in text
-    assert "and 1 more tags" in text
+    assert "and 1 more tag;" in text
     assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images changed")
     assert "no profile 'nobody'" in run("thresholds", "diff", "nobody", "low", code=2).err
 

@@ -214,7 +214,7 @@ def test_rules_are_read_from_a_file_of_aliases(tmp_path: Path) -> None:
     file.write_bytes(b"\xff,a\n")
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
         read_replacements(file)
-    with pytest.raises(SettingsError, match="cannot read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         read_replacements(tmp_path / "nothing.csv")
 
 
