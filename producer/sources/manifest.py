@@ -15,7 +15,7 @@ from producer.references import Reference, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import extension
 from producer.sources.local_names import LocalNames
-from producer.sources.rows import READERS, Row, at, null_rows, null_separated, text_rows
+from producer.sources.rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -33,9 +33,9 @@ def in_manifest(path: str, base: str, column: str | None, *, null: bool = False)
     """Every reference in the file, in its order. Raises SourceError with file and row for what is none.
 
     Args:
-        null: references are separated by NUL, whatever the extension says.
+        null: references are separated by NUL, unless the list is a table.
     """
-    rows = null_separated(path) if null else READERS[extension(path)](path, column)
+    rows = null_separated(path) if null and extension(path) not in TABLES else READERS[extension(path)](path, column)
     try:
         yield from _found(rows, path, base)
     except OSError as error:

@@ -160,3 +160,6 @@ READERS: dict[str, Reader] = {
     "parquet": _parquet,
 }
 """By extension. A file with one of these is a list of references, any other is an image."""
+
+TABLES = frozenset(READERS) - {"txt", "list"}
+"""Those in which a line is more than a name."""

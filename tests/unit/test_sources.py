@@ -307,6 +307,10 @@ def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> N
     data = b"".join(os.fsencode(path.name) + b"\0" for path in paths)
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8")  # type: ignore[type-var]
     assert found("-", base=tmp_path, stdin=stdin, null=True) == [reference(path) for path in paths]
+    listed = image(tmp_path / "names", data)
+    table = image(tmp_path / "names.csv", b"path\n#x.jpg\n")
+    assert found(listed, null=True) == [reference(path) for path in paths]
+    assert found(table, null=True) == [reference(paths[1])]
     plain = image(tmp_path / "é.jpg")
     for codec in ("utf-16", "utf-16-le", "utf-8-sig"):
         stdin = io.TextIOWrapper(io.BytesIO("é.jpg\r\n".encode(codec)), "utf-8")
