@@ -166,17 +166,11 @@ def own_threshold(model: Model, *, mcut: bool = False) -> int:
     return model.floor if mcut else max(model.default_threshold, model.floor)
 
 
-def without_unknown_tags(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:
-    """Leave out what names tags that are not in a list, and say which: a file may be made for another model."""
-    known = {tag.name for tag in tags}
-    unknown = [name for name in policy.tags if name not in known]
-    kept = {name: score for name, score in policy.tags.items() if name in known}
-    return replace(policy, tags=kept), unknown
-
-
 def unknown_name(name: str, known: Collection[str], what: str) -> str:
     """The sentence for a name that is not there, with what may have been meant."""
-    near = get_close_matches(name, known, n=_SHOWN)
+    # About one wrong letter in five. difflib's own cutoff alone takes `ostrich` for `nosuch`.
+    letters = max(len(name), 1)
+    near = get_close_matches(name, known, n=_SHOWN, cutoff=max(0.6, (letters - 1 - letters // 5) / letters))
     return f"there is no {what} {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ".")
 
 

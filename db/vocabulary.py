@@ -1,5 +1,6 @@
 """Names of tags and categories as people write them: exact spelling first, then any case, spaces for underscores."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -65,8 +66,8 @@ def _look_up(spelled: _Spelled, name: str) -> tuple[int, ...]:
 
 
 def folded_name(name: str) -> str:
-    """As names are compared: without regard to case, and to spaces for underscores."""
-    return name.casefold().replace(" ", "_")
+    """As names are compared: without regard to case, to spaces for underscores, and to how accents are composed."""
+    return unicodedata.normalize("NFC", name.casefold()).replace(" ", "_")
 
 
 def _fits(parts: Sequence[str], name: str) -> bool:

@@ -11,6 +11,7 @@ from db.errors import SettingsError
 from db.export.images import whole_path
 from db.judging.evaluation import Confusion, Counts, FloatArray, Metrics, micro
 from db.judging.histograms import Histogram
+from db.plural import counted
 from db.scores import SCALE
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def save_tag(path: Path, title: str, counts: Counts, tag_id: int) -> None:
 def save_histogram(path: Path, title: str, found: Histogram) -> None:
     """A tag's scores over the collection."""
     with _panels(path, title, 1) as (axes,):
-        label = f"{found.images:,} images, {found.not_stored:,} of them below the floor and not shown"
+        label = f"{counted(found.images, 'image')}, {found.not_stored:,} of them below the floor and not shown"
         axes.stairs(found.counts, found.edges, fill=True, color=_BLUE, label=label)
         _count_axis(axes, max(found.counts))
         _legend(axes)
@@ -117,7 +118,10 @@ def _precision_recall(
 
 
 def _with_best(axes: "Axes", thresholds: FloatArray, values: FloatArray, name: str, colour: str, style: str) -> None:
-    at = int(np.argmax(values))
+    if np.isnan(values).all():
+        axes.plot([], [], color=colour, linestyle=style, label=f"{name}: undefined, no tag is both given and not given")
+        return
+    at = int(np.nanargmax(values))
     axes.plot(
         thresholds, values, color=colour, linestyle=style, label=f"{name}, best {values[at]:.3f} at {thresholds[at]:g}"
     )

@@ -24,6 +24,7 @@ from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a
 from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat, json_inner
 from db.kept import Kept, kept_images
 from db.models import Tag
+from db.plural import counted
 from producer.references import file_path, file_uri
 from tagonce import destinations, ui
 from tagonce.export_options import PARQUETS, SIDECARS, TABLES, Existing, Format, check_options, defaults
@@ -199,7 +200,7 @@ def _write_text(job: _Run) -> str:
         ui.errors.print(json.dumps(job.record(job.counts), ensure_ascii=False), markup=False)
     else:
         leave_record(f"{out}.export.json", job.record(job.counts))
-    return f"{job.images:,} images written to {out or 'standard output'}."
+    return f"{counted(job.images, 'image')} written to {out or 'standard output'}."
 
 
 def _text_format(job: _Run, out: str | None) -> TextFormat:
@@ -255,7 +256,7 @@ def _write_parquet(job: _Run) -> str:
             file.close()
     leave_record(f"{out}.export.json", job.record({**job.counts, "files": len(names)}))
     to = out if len(names) == 1 else f"{len(names)} files, {names[0]} and on"
-    return f"{job.images:,} images written to {to}."
+    return f"{counted(job.images, 'image')} written to {to}."
 
 
 def _numbered(out: str, number: int) -> str:

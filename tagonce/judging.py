@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from math import isnan
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +18,13 @@ from db.judging.tag_index import TagIndex
 from db.judging.truth import Truth
 from db.labels import Drawn
 from db.models import Model, Tag
+from db.plural import counted
 from db.policies import unknown_name
 from db.scores import to_probability, to_score
 from tagonce import ui
 
 TRUTH_HELP = (
-    "What people said: a folder of captions, a .jsonl or .csv, `beside` for the captions next to the images, or "
+    "What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the images, or "
     "`labels` for what was judged by hand."
 )
 
@@ -41,12 +43,17 @@ class Row:
     threshold: int | None
     """A score; None for a policy."""
     micro: dict[str, float]
+    """NaN for what is undefined."""
     macro: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; None for what is undefined."""
         threshold = None if self.threshold is None else to_probability(self.threshold)
-        return {"label": self.label, "threshold": threshold, "micro": self.micro, "macro": self.macro}
+        metrics = {
+            kind: {name: None if isnan(value) else value for name, value in values.items()}
+            for kind, values in (("micro", self.micro), ("macro", self.macro))
+        }
+        return {"label": self.label, "threshold": threshold, **metrics}
 
 
 def parse_range(text: str) -> list[int]:
@@ -97,6 +104,7 @@ def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
     for kind in ("micro", "macro"):
         for name in METRICS:
             table.add_column(f"{kind}\n{_HEADINGS[name]}", justify="right")
+    # What is undefined is undefined in all rows: it depends on the truth alone. NaN equals nothing, so it gets no star.
     best = [max(row.micro[name] for row in rows) for name in METRICS]
     best += [max(row.macro[name] for row in rows) for name in METRICS]
     for row in rows:
@@ -108,27 +116,29 @@ def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
 def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
     # The star is for terminals without colours, and for pipes.
     return [
-        Text(f"{value:.4f}*", style="bold green") if best and value == best[place] else Text(f"{value:.4f} ")
+        Text(f"{value:.4f}*", style="bold green")
+        if best and value == best[place]
+        else Text("- " if isnan(value) else f"{value:.4f} ")
         for place, value in enumerate(values)
     ]
 
 
 def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list[str]:
     """Sentences on what was compared with what."""
-    counted = int((counts.support >= max(min_support, 1)).sum())
-    macro_is = f"macro is the mean over the {counted:,} tags given to at least {max(min_support, 1):,} of them"
+    supported = counted(int((counts.support >= max(min_support, 1)).sum()), "tag")
+    macro_is = f"macro is the mean over {supported} given to at least {max(min_support, 1):,} of them"
     micro_is = f"micro counts all {counts.support.size:,}" if counts.judged is None else "micro counts every label"
     lines = [f"{model.name} judged on {basis(truth, counts)}; {macro_is}, {micro_is}."]
     if without := len(truth) - counts.images:
-        lines.append(f"{without:,} more images have {_words(counts)} but no prediction of this model.")
+        lines.append(f"{counted(without, 'more image')} with {_words(counts)} but no prediction of this model.")
     return lines + describe(truth) + ([] if counts.judged is None else _cautions(truth))
 
 
 def basis(truth: Truth, counts: Counts) -> str:
     """What figures rest on: `45 images with true tags from captions/`, or `123 labels of 45 images`."""
     if counts.judged is None:
-        return f"{counts.images:,} images with true tags from {truth.source}"
-    return f"{int(counts.judged.sum()):,} labels of {counts.images:,} images"
+        return f"{counted(counts.images, 'image')} with true tags from {truth.source}"
+    return f"{counted(int(counts.judged.sum()), 'label')} of {counted(counts.images, 'image')}"
 
 
 def _words(counts: Counts) -> str:
@@ -146,8 +156,8 @@ def _cautions(truth: Truth) -> list[str]:
     if chosen:
         ways = ", ".join(f"{name} {number:,}" for name, number in chosen.items())
         lines.append(
-            f"{sum(chosen.values()):,} of {sum(dict(truth.found.drawn).values()):,} labels are of pictures that were "
-            f"not drawn at random ({ways}): these figures describe what was judged, not the collection."
+            f"{sum(chosen.values()):,} of {counted(sum(dict(truth.found.drawn).values()), 'label')} on pictures not "
+            f"drawn at random ({ways}): these figures describe what was judged, not the collection."
         )
     return lines
 
@@ -178,7 +188,7 @@ def need_images(model: Model, truth: Truth, counts: Counts) -> None:
     """
     if not counts.images:
         raise SourceError(
-            f"Of the {len(truth):,} images with {_words(counts)} from {truth.source} to compare with, none has a "
+            f"Of {counted(len(truth), 'image')} with {_words(counts)} from {truth.source} to compare with, none has a "
             f"prediction of {model.name}."
         )
 

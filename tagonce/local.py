@@ -23,6 +23,7 @@ from db.database import Database
 from db.errors import StopError
 from db.images import Reference
 from db.models import Model
+from db.plural import counted
 from producer import broker, chunks
 from producer.enqueue import Enqueued, enqueue
 from tagonce.settings import Settings
@@ -170,7 +171,7 @@ class LocalRun:
                     sender.send(chunk)
             left = self._wait(sent)
         if left:
-            raise StopError(f"{len(left):,} images are still pending. Run the same command again.")
+            raise StopError(f"{counted(len(left), 'image')} still pending. Run the same command again.")
 
     def recount(self) -> None:
         """Bring `progress` up to date with what the worker wrote."""

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from db.judging.mistakes import Mistake
+from db.plural import counted
 from tagonce import ui
 
 SHOWN = 100
@@ -31,8 +32,8 @@ def print_table(mistakes: Iterable[Mistake], limit: int | None) -> None:
         ui.output.print(_table(shown))
     number = sum(kinds.values())
     ui.errors.print(
-        f"{number:,} tags to look at: {kinds['given']:,} given, {kinds['missing']:,} not given"
-        + (f". The {len(shown):,} widest differences are shown." if len(shown) < number else ".")
+        f"{counted(number, 'tag')} to look at: {kinds['given']:,} given, {kinds['missing']:,} not given"
+        + (f". Shown: the {counted(len(shown), 'widest difference')}." if len(shown) < number else ".")
     )
 
 

@@ -14,6 +14,9 @@ OptionalSources = Annotated[
     list[str] | None, typer.Argument(metavar="[SOURCE...]", help=SOURCE_HELP, show_default=False)
 ]
 Column = Annotated[str | None, typer.Option(help="Column of a list that holds the references.", show_default=False)]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="A list has NUL between its references, as by `find -print0`.")
+]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database", "-d", help="TAGONCE_DATABASE_URL. PostgreSQL or SQLite.", show_default=False),

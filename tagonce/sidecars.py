@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from db.errors import SettingsError
+from db.plural import counted
 from producer.references import file_path
 from tagonce.destinations import Files
 from tagonce.export_options import Existing
@@ -87,7 +88,7 @@ class Sidecars:
     def summary(self) -> str:
         """The same in words."""
         to = "" if self._folder is None else "to "
-        parts = [f"{self.written:,} captions written {to}{self._files.label}"]
+        parts = [f"{counted(self.written, 'caption')} written {to}{self._files.label}"]
         if self.kept and self._existing is Existing.MERGE:
             parts.append(f"{self.kept:,} had all these tags already")
         elif self.kept:

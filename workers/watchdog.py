@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from db.errors import BrokerError
+from db.plural import counted
 from workers import background
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Watchdog:
             in_work, still_for = self._in_work, time.monotonic() - self._moved_at
         if in_work:
             if 0 < self._stall_seconds < still_for:
-                _die(f"{in_work} chunks in work, and no image got a step further for {still_for:.0f} s")
+                _die(f"{counted(in_work, 'chunk')} in work, and no image got a step further for {still_for:.0f} s")
         else:
             self._look_at_queue(still_for)
 
@@ -102,7 +103,7 @@ class Watchdog:
         if waiting:
             since = self._queue_since = self._queue_since or time.monotonic()
             if 0 < self._stall_seconds < (still_for := time.monotonic() - since):
-                _die(f"{waiting} chunks wait on the queue, and none was taken for {still_for:.0f} s")
+                _die(f"{counted(waiting, 'chunk')} waiting on the queue, and none was taken for {still_for:.0f} s")
         elif self._max_idle_seconds is not None and idle_for > self._max_idle_seconds:
             log.info("nothing to do for %.0f s: this worker ends", idle_for)
             self._stop()

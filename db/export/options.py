@@ -1,12 +1,12 @@
 """What a caption is to look like, as a person says it. `db.export.captions` says in which order it is done."""
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from db import text_files
 from db.errors import SettingsError
 
 _KOHYAS_SHORT = 3
@@ -146,22 +146,16 @@ def read_replacements(path: Path) -> list[tuple[str, str]]:
     Raises:
         SettingsError: it cannot be read, or a line is no rule.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_rules(path, file))
-    except OSError as error:
-        raise SettingsError(f"--replace-from: cannot read {path}: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"--replace-from: {path} is no CSV text in UTF-8: {error}.") from error
+    with text_files.opened(path, SettingsError, strict=True) as file:
+        return list(_rules(path, file))
 
 
 def _rules(path: Path, lines: Iterable[str]) -> Iterable[tuple[str, str]]:
-    reader = csv.reader(lines)
-    for row in reader:
-        if not row or row[0].startswith("#"):
+    for line, row in text_files.rows(lines, path, SettingsError, known=()):
+        if row[0].startswith("#") or not any(row):
             continue
         if len(row) != _PAIR or not row[0].strip():
-            raise SettingsError(f"--replace-from: line {reader.line_num} of {path} is not `old,new`: {','.join(row)}")
+            raise SettingsError(f"--replace-from: line {line} of {path} is not `old,new`: {','.join(row)}")
         yield row[0].strip(), row[1].strip()
 
 

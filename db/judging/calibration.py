@@ -52,7 +52,7 @@ class Calibration:
     """What came out."""
 
     policy: Policy
-    """A threshold for each tag with enough support, and one for all others, or the model's own."""
+    """A threshold for each tag with enough support. Other tags keep the model's own, or `default`."""
     off: list[str]
     """Tags that are never kept: no threshold reaches the precision, or none is better than keeping nothing."""
     short: list[str]
@@ -67,18 +67,15 @@ def grid(floor: int, step: int = STEP) -> list[int]:
 def calibrate(counts: Counts, tags: Sequence[Tag], goal: Goal, *, default: int | None = None) -> Calibration:
     """Find the best threshold of each tag.
 
-    Where tags were judged one by one (`counts.judged`), a tag needs a label that says wrong too, or nothing speaks for
-    any threshold; and the sums over the few tags that people chose to judge say nothing of the others.
+    A tag needs `min_support` images that have it and one that does not: otherwise every threshold is equally good. The
+    sums over the tags that people named say nothing of the tags that they did not name, so these are left alone.
 
     Args:
         counts: at the thresholds of `grid`.
         tags: of the model.
-        default: for tags without enough support. None takes what is best for the sums over all tags, and of single
-            judgements the model's own.
+        default: for tags without enough support; None leaves them to the model's own threshold.
     """
-    enough_said = counts.support >= max(goal.min_support, 1)
-    if counts.judged is not None:
-        enough_said &= counts.judged > counts.support
+    enough_said = (counts.support >= max(goal.min_support, 1)) & (counts.judged_on > counts.support)
     found: dict[str, int] = {}
     off: list[str] = []
     short: list[str] = []
@@ -96,9 +93,6 @@ def calibrate(counts: Counts, tags: Sequence[Tag], goal: Goal, *, default: int |
                 off.append(name)
             elif not enough:
                 short.append(name)
-    if default is None and counts.judged is None:
-        (place,), _ = best(counts.micro().at(None), goal)
-        default = NEVER if place < 0 else int(counts.thresholds[place])
     return Calibration(Policy(default=default, tags=found), off, short)
 
 

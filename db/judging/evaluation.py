@@ -238,7 +238,7 @@ def macro(parts: Iterable[Confusion], min_support: int = 1) -> Metrics:
     Args:
         parts: (some tags, thresholds) each.
 
-    In informedness only tags count that were also not given to some image. Without any such tag a mean is 0.
+    In informedness only tags count that were also not given to some image. A mean over no tag is NaN.
     """
     sums: dict[str, FloatArray | float] = dict.fromkeys(METRICS, 0.0)
     tags = dict.fromkeys(METRICS, 0)
@@ -249,12 +249,13 @@ def macro(parts: Iterable[Confusion], min_support: int = 1) -> Metrics:
             values: FloatArray = getattr(counted, name)
             sums[name] = sums[name] + np.nansum(values, axis=0)
             tags[name] += int((~np.isnan(values[:, 0])).sum())
-    return Metrics(*(np.asarray(sums[name], dtype=np.float64) / max(tags[name], 1) for name in METRICS))
+    means = (np.asarray(sums[name], dtype=np.float64) / (tags[name] or np.nan) for name in METRICS)
+    return Metrics(*means)
 
 
 def micro(confusion: Confusion) -> Metrics:
-    """The figures of sums. Informedness that does not exist is 0."""
-    return Metrics(*(np.nan_to_num(np.asarray(getattr(confusion, name), dtype=np.float64)) for name in METRICS))
+    """The figures of sums. Informedness is NaN where it does not exist."""
+    return Metrics(*(np.asarray(getattr(confusion, name), dtype=np.float64) for name in METRICS))
 
 
 def as_column(confusion: Confusion) -> Confusion:

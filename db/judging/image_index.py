@@ -7,21 +7,24 @@ it is asked for first. (Two of a million names share one of 2^64 hashes with a p
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from db.schema import images
+from db.spellings import spellings, windows_parts
+from db.uris import file_path, file_uri
 
 Int64Array = npt.NDArray[np.int64]
 
 _AT_ONCE = 10_000
+_LONGEST_END = 4
+"""Parts of an absolute path of Windows that are looked up: each number of them is a table more."""
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -55,18 +58,33 @@ def by_path(text: str, folder: Path) -> Reference:
     """A uri, an absolute path, or a path that starts at a folder; without its suffix too.
 
     A relative path that leads to no image from there means the image whose uri ends with it, part by part: `a/1.jpg` is
-    `s3://b/x/a/1.jpg` and never `s3://b/x/c/1.jpg`.
+    `s3://b/x/a/1.jpg` and never `s3://b/x/c/1.jpg`. So does an absolute path of Windows, of which at most the last
+    `_LONGEST_END` parts count. Other spellings (`db.spellings`) count where the text as it stands leads nowhere.
     """
+    plain = file_path(text) if text.lower().startswith("file://") else text
+    ways = [way for spelling in spellings(plain) for way in _ways(spelling, folder)]
+    return Reference(text, tuple(dict.fromkeys(ways)))
+
+
+def _ways(text: str, folder: Path) -> Iterator[tuple[Way, str]]:
+    if "\0" in text:
+        return
     if "://" in text:
-        return Reference(text, ((Way(0, suffix=True), text), (Way(0, suffix=False), text)))
+        yield from _both(0, text)
+        return
     # As sources make paths absolute: `..` goes, links stay.
-    uri = Path(os.path.abspath(folder / text)).as_uri()  # noqa: PTH100
-    ways = [(Way(0, suffix=True), uri), (Way(0, suffix=False), uri)]
+    yield from _both(0, file_uri(os.path.abspath(folder / text)))  # noqa: PTH100
     parts = [part for part in PurePosixPath(os.path.normpath(text)).parts if part != ".."]
     if parts and not PurePosixPath(text).is_absolute():
-        end = "/".join(parts)
-        ways += [(Way(len(parts), suffix=True), end), (Way(len(parts), suffix=False), end)]
-    return Reference(text, tuple(ways))
+        yield from _both(len(parts), "/".join(parts))
+    parts = windows_parts(text.removeprefix("/"))
+    for number in range(min(len(parts), _LONGEST_END), 0, -1):
+        yield from _both(number, "/".join(parts[-number:]))
+
+
+def _both(parts: int, name: str) -> Iterator[tuple[Way, str]]:
+    yield Way(parts, suffix=True), name
+    yield Way(parts, suffix=False), name
 
 
 def by_md5(text: str) -> Reference:
@@ -91,6 +109,7 @@ class ImageIndex:
         found = [_NONE] * len(references)
         open_ = list(range(len(references)))
         step = 0
+        open_ = [number for number in open_ if references[number].ways]
         while open_:
             by_way: dict[Way, list[int]] = defaultdict(list)
             for number in open_:
@@ -131,7 +150,7 @@ def _name(uri: str, way: Way) -> str:
     """What a way calls an image. Ends of paths are as people see them, without percent signs."""
     name = uri
     if way.parts:
-        path = url2pathname(uri.removeprefix("file://")) if uri.startswith("file://") else uri.partition("://")[2]
+        path = file_path(uri) if uri.startswith("file://") else uri.partition("://")[2]
         name = "/".join(path.split("/")[-way.parts :])
     if not way.suffix:
         dot = name.rfind(".")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from db.models import Tag
+from db.spellings import legacy
 from db.vocabulary import Vocabulary
 
 NAMESPACES = (
@@ -21,7 +22,8 @@ class TagIndex:
     """The tags of a model by name.
 
     A text is looked up as it stands, then without what prompts escape, then also without a namespace, which is one of
-    `NAMESPACES` or a category of the model. Case, and spaces for underscores, are as in `Vocabulary`.
+    `NAMESPACES` or a category of the model. Case, and spaces for underscores, are as in `Vocabulary`. Bytes that are
+    not UTF-8 are tried in older encodings.
     """
 
     def __init__(self, tags: Sequence[Tag]) -> None:
@@ -40,8 +42,11 @@ class TagIndex:
 
     def _find(self, text: str) -> tuple[int, ...]:
         find = self._vocabulary.find
-        plain = unescaped(text)
-        if found := find(text.strip()) or find(plain):
-            return found
-        namespace, _, rest = plain.partition(":")
-        return find(rest.strip()) if namespace.lower() in self._namespaces else ()
+        for spelling in (text, *legacy(text)):
+            plain = unescaped(spelling)
+            if found := find(spelling.strip()) or find(plain):
+                return found
+            namespace, _, rest = plain.partition(":")
+            if namespace.lower() in self._namespaces and (found := find(rest.strip())):
+                return found
+        return ()

@@ -33,6 +33,10 @@ class Found:
     """Some of the unmatched, ambiguous and unreadable ones."""
     unknown: tuple[tuple[str, int], ...] = ()
     """Tags that the model does not have and how often they were given, most frequent first."""
+    spaced: int = 0
+    """Texts without commas that were split at spaces."""
+    spaced_example: str = ""
+    """The image of the first of them."""
     undecided: int = 0
     """Of labels: tags of images that were judged and do not count (`db.labels`)."""
     drawn: tuple[tuple[str, int], ...] = ()

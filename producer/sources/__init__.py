@@ -10,6 +10,7 @@ from typing import TextIO
 from db.errors import SourceError
 from producer.references import Reference
 from producer.sources.addresses import resolve
+from producer.sources.extensions import is_image
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
 
@@ -17,7 +18,12 @@ __all__ = ["references"]
 
 
 def references(
-    source: str, *, base: Path | None = None, column: str | None = None, stdin: TextIO | None = None
+    source: str,
+    *,
+    base: Path | None = None,
+    column: str | None = None,
+    null: bool = False,
+    stdin: TextIO | None = None,
 ) -> Iterator[Reference]:
     """Every image that a source points at, one at a time: a source may hold millions.
 
@@ -28,22 +34,23 @@ def references(
             input the current one.
         column: which column of a manifest holds the reference; by default the first of `rows.COLUMNS` that is
             there. Sources without columns pass over it.
+        null: a list, on standard input or in a file, has NUL between its references, as of `find -print0`.
         stdin: read in place of sys.stdin.
 
     Raises SourceError at once when the source is nothing we can read, and while iterating when reading fails
     or nothing is found.
     """
     if source == "-":
-        return in_stream(stdin or sys.stdin, str((base or Path()).absolute()))
+        return in_stream(stdin or sys.stdin, str((base or Path()).absolute()), null=null)
     target = resolve(source, str(Path.cwd()))
     if target.startswith("s3://"):
         from producer.sources.s3 import under_prefix  # boto3 is slow to import: only for those who need it
 
         return under_prefix(target)
-    return _local(target, base, column)
+    return _local(target, base, column, null=null)
 
 
-def _local(path: str, base: Path | None, column: str | None) -> Iterator[Reference]:
+def _local(path: str, base: Path | None, column: str | None, *, null: bool) -> Iterator[Reference]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- paths are strings here: Path is slow by the million
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -52,8 +59,8 @@ def _local(path: str, base: Path | None, column: str | None) -> Iterator[Referen
         raise SourceError(f"cannot read {path!r}: {error.strerror}.") from error
     if stat.S_ISDIR(mode):
         return in_folder(path)
-    if is_manifest(path):
-        return in_manifest(path, str(base.absolute()) if base else str(Path(path).parent), column)
+    if is_manifest(path) or (null and stat.S_ISREG(mode) and not is_image(path)):
+        return in_manifest(path, str(base.absolute()) if base else str(Path(path).parent), column, null=null)
     if stat.S_ISREG(mode):
         return iter([local_reference(path)])
     raise SourceError(f"{path!r} is neither a file nor a folder.")

@@ -22,7 +22,7 @@ def resolve(text: str, base: str) -> str:
     Raises SourceError when it can be neither, or holds what no database column and no file name can.
     """
     if "\0" in text:
-        raise SourceError("a reference holds a NUL byte (a list has to be UTF-8, not UTF-16).")
+        raise SourceError("a reference holds a NUL byte. Is this a list by `find -print0`? Then say --null.")
     scheme = _SCHEME.match(text)
     if not text:
         raise SourceError("a reference is empty.")

@@ -4,18 +4,18 @@ What a list points at and is not there is still a reference, without a version: 
 image. What cannot be a reference at all stops the run, with the number of its row.
 """
 
-import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO
 
+from db import text_files
 from db.errors import SourceError
 from producer.references import Reference, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import extension
-from producer.sources.folder import local_reference
-from producer.sources.rows import READERS, Row, at, text_rows
+from producer.sources.local_names import LocalNames
+from producer.sources.rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -29,33 +29,42 @@ def is_manifest(path: str) -> bool:
     return extension(path) in READERS
 
 
-def in_manifest(path: str, base: str, column: str | None) -> Iterator[Reference]:
-    """Every reference in the file, in its order. Raises SourceError with file and row for what is none."""
+def in_manifest(path: str, base: str, column: str | None, *, null: bool = False) -> Iterator[Reference]:
+    """Every reference in the file, in its order. Raises SourceError with file and row for what is none.
+
+    Args:
+        null: references are separated by NUL, unless the list is a table.
+    """
+    rows = null_separated(path) if null and extension(path) not in TABLES else READERS[extension(path)](path, column)
     try:
-        yield from _found(READERS[extension(path)](path, column), path, base)
+        yield from _found(rows, path, base)
     except OSError as error:
         raise SourceError(f"cannot read {path!r}: {error.strerror or error}.") from error
 
 
-def in_stream(lines: TextIO, base: str) -> Iterator[Reference]:
-    """Every reference on standard input, a line each."""
-    if isinstance(lines, io.TextIOWrapper):
-        # As text manifests are opened: `find` prints names that are no UTF-8.
-        lines.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    yield from _found(text_rows(lines), "standard input", base)
+def in_stream(lines: TextIO, base: str, *, null: bool = False) -> Iterator[Reference]:
+    """Every reference on standard input, a line each, or between NUL characters."""
+    name = "standard input"
+    text_files.as_list(lines, null=null)
+    try:
+        yield from _found(null_rows(lines) if null else text_rows(lines, name), name, base)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{name} is not {error.encoding.upper()} text ({error}).") from error
 
 
 def _found(rows: Iterable[Row], name: str, base: str) -> Iterator[Reference]:
     empty = True
-    for reference in _looked_up(_targets(rows, name, base)):
+    names = LocalNames(name, base)
+    for reference in _looked_up(_targets(rows, name, base), names):
         empty = False
         yield reference
+    names.report()
     if empty:
         raise SourceError(f"no references in {name!r}: it is empty but for comments or a header.")
 
 
-def _targets(rows: Iterable[Row], name: str, base: str) -> Iterator[str]:
-    """Absolute paths and `s3://bucket/key`."""
+def _targets(rows: Iterable[Row], name: str, base: str) -> Iterator[tuple[str, str]]:
+    """Absolute paths and `s3://bucket/key`, each with the text that it was made from."""
     for number, text in rows:
         try:
             target = resolve(text, base)
@@ -63,21 +72,21 @@ def _targets(rows: Iterable[Row], name: str, base: str) -> Iterator[str]:
             raise at(name, number, error) from error
         if _is_remote(target) and not split_s3(target)[1]:
             raise at(name, number, f"{text!r} names a bucket and no object in it.")
-        yield target
+        yield target, text
 
 
-def _looked_up(targets: Iterable[str]) -> Iterator[Reference]:
+def _looked_up(targets: Iterable[tuple[str, str]], names: LocalNames) -> Iterator[Reference]:
     """Files are looked up at once, objects by many threads a bounded way ahead. The order stays."""
     waiting: deque[Reference | Future[Reference]] = deque()
     client: S3Client | None = None
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="head")
     try:
-        for target in targets:
+        for target, text in targets:
             if _is_remote(target):
                 client = client or _client_for(target)
                 waiting.append(pool.submit(_head, client, target))
             else:
-                waiting.append(local_reference(target))
+                waiting.append(names.reference(target, text))
             while waiting and (isinstance(waiting[0], Reference) or len(waiting) > LOOK_AHEAD):
                 yield _ready(waiting.popleft())
         while waiting:

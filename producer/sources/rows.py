@@ -1,20 +1,23 @@
 """Lists of references as they are written: text, csv, tsv, jsonl, parquet. Read as (row number, reference).
 
-Text of every kind is UTF-8, with or without a byte order mark. Bytes that are none become Python's surrogate
+Text of every kind is in an encoding that `db.text_files` knows. Bytes that are not UTF-8 become Python's surrogate
 escapes and are bytes again in the path, because file names need not be UTF-8. Row numbers are those an editor
 shows, from 1; in parquet the first row is 1.
 """
 
-import csv
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from db import text_files
 from db.errors import SettingsError, SourceError
+from db.plural import counted
+from db.spellings import COLUMNS
+from producer.sources.extensions import is_image
 
-COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image", "image_path", "key")
-"""Where the reference is looked for, in this order, when nobody says which column holds it."""
+logger = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[int, str]
 Reader: TypeAlias = Callable[[str, str | None], Iterator[Row]]
@@ -26,23 +29,45 @@ def at(name: str, number: int, problem: object) -> SourceError:
     return SourceError(f"{name}:{number}: {problem}")
 
 
-def text_rows(lines: TextIO) -> Iterator[Row]:
+def text_rows(lines: TextIO, name: str) -> Iterator[Row]:
     """A reference a line. Blank lines and lines from `#` on are passed over; spaces are part of a name."""
+    images = 0
+    example = ""
     for number, line in enumerate(lines, 1):
         text = line.removesuffix("\n").removesuffix("\r")
-        if text.strip() and not text.startswith("#"):
+        if text.startswith("#"):
+            if is_image(text):
+                images += 1
+                example = example or text
+        elif text.strip():
             yield number, text
+    if images:
+        logger.warning(
+            "%s: passed over as comments: %s with the name of an image after #, for example %r. For a file of that "
+            "name write ./%s, or separate the names by NUL (--null).",
+            name, counted(images, "line"), example, example,
+        )  # fmt: skip
+
+
+def null_rows(stream: TextIO) -> Iterator[Row]:
+    """References that are separated by NUL, of any other characters, as `find -print0` writes them."""
+    return ((number, text) for number, text in enumerate(text_files.null_separated(stream), 1) if text)
+
+
+def null_separated(path: str) -> Iterator[Row]:
+    """The same from a file."""
+    with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        yield from null_rows(stream)
 
 
 def _text(path: str, _column: str | None) -> Iterator[Row]:
-    # Lines end at \n alone: a carriage return is a legal, if mad, part of a file name.
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
-        yield from text_rows(lines)
+    with text_files.opened(Path(path), SourceError, lines=True) as lines:
+        yield from text_rows(lines, path)
 
 
 def _jsonl(path: str, column: str | None) -> Iterator[Row]:
     """A JSON string, or an object with the column, a line."""
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
+    with text_files.opened(Path(path), SourceError, lines=True) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -57,24 +82,23 @@ def _jsonl(path: str, column: str | None) -> Iterator[Row]:
             yield number, value
 
 
-def _separated(dialect: type[csv.Dialect]) -> Reader:
-    """A reader for csv or tsv, with a header."""
+def _separated(usual: str) -> Reader:
+    """A reader for tables with a header. Their separator is found out, and is the usual one where others do as well."""
 
     def rows(path: str, column: str | None) -> Iterator[Row]:
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            reader = csv.reader(lines, dialect)
-            try:
-                header = next(reader, None)
-                if header is None:
-                    return
-                index = header.index(_pick(header, column, path))
-                for row in reader:
-                    if len(row) > index:
-                        yield reader.line_num, row[index]
-                    elif row:
-                        raise at(path, reader.line_num, f"this row has no column {header[index]!r}.")
-            except csv.Error as error:
-                raise at(path, reader.line_num, f"{error}.") from error
+        known = {*COLUMNS, *([column.lower()] if column else [])}
+        with text_files.opened(Path(path), SourceError) as lines:
+            table = text_files.rows(lines, path, SourceError, known=known, usual=usual)
+            _, header = next(table, (0, None))
+            if header is None:
+                return
+            index = header.index(_pick(header, column, path))
+            for number, row in table:
+                if not any(row):
+                    continue  # spreadsheets write ;;; for rows that once held something
+                if len(row) <= index:
+                    raise at(path, number, f"this row has no column {header[index]!r}.")
+                yield number, row[index]
 
     return rows
 
@@ -129,10 +153,13 @@ def _pick(names: Iterable[str], column: str | None, place: str) -> str:
 READERS: dict[str, Reader] = {
     "txt": _text,
     "list": _text,
-    "csv": _separated(csv.excel),
-    "tsv": _separated(csv.excel_tab),
+    "csv": _separated(","),
+    "tsv": _separated("\t"),
     "jsonl": _jsonl,
     "ndjson": _jsonl,
     "parquet": _parquet,
 }
 """By extension. A file with one of these is a list of references, any other is an image."""
+
+TABLES = frozenset(READERS) - {"txt", "list"}
+"""Those in which a line is more than a name."""

@@ -1,5 +1,6 @@
 """`tagonce calibrate`: the best threshold of each tag, by tags that people gave, saved as a profile."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,10 +8,11 @@ import typer
 
 from db.errors import SourceError
 from db.judging.calibration import By, Calibration, Goal
-from db.judging.evaluation import Evaluation
+from db.judging.evaluation import Counts, Evaluation
 from db.judging.truth import Truth
-from db.models import Model
-from db.policies import to_threshold
+from db.models import Model, Tag
+from db.plural import counted
+from db.policies import NEVER, to_threshold
 from db.profiles import Profile
 from tagonce import parameters, settings, ui
 from tagonce.judging import (
@@ -48,7 +50,7 @@ def command(
         typer.Option(
             "--threshold",
             "-t",
-            help="For all those tags. Default: what is best over all tags together; with `labels` the model's own.",
+            help="For all those tags. Default: the model's own, which stays as it is.",
             show_default=False,
         ),
     ] = None,
@@ -88,13 +90,13 @@ def command(
             own = resolve(row, tags)
             said = read_truth(connection, row, truth)
             used, aside = said.split(holdout) if holdout else (said, None)
-            # The model's own may be what remains for tags that nobody judged.
-            tried = grid(row.floor) if said.judged is None else {*grid(row.floor), *own.scores.tolist()}
+            # Tags that get no threshold are judged at the model's own, or at --threshold.
+            tried = {*grid(row.floor), *own.scores.tolist()} | ({default} if default and default < NEVER else set())
             with progress(used, "Calibrating") as advance:
                 found = evaluate(connection, row, used, sorted(tried), [own], advance=advance)
             need_images(row, said, found.counts)
             result = calibrate(found.counts, tags, goal, default=default)
-            _need_thresholds(result, goal)
+            _need_thresholds(said, found.counts, result, goal, tags)
             new = resolve(row, tags, result.policy)
             if aside is None:
                 before, after, judged_on = found.cuts[0], found.counts.of_cut(new), found.counts
@@ -111,7 +113,7 @@ def command(
         row_of_cut(profile.label, after, 1),
     ]
     if plot:
-        curves.save_overview(plot, f"{row.name}, {found.counts.images:,} images", found.counts)
+        curves.save_overview(plot, f"{row.name}, {counted(found.counts.images, 'image')}", found.counts)
     if json:
         ui.print_json(
             _as_json(row, profile, result, found)
@@ -134,29 +136,41 @@ def command(
         ui.errors.print(line, markup=False)
 
 
-def _need_thresholds(result: Calibration, goal: Goal) -> None:
-    """A profile that says nothing is not worth a name.
+def _need_thresholds(said: Truth, counts: Counts, result: Calibration, goal: Goal, tags: Sequence[Tag]) -> None:
+    """A profile without a calibrated tag is not saved.
 
     Raises:
-        SourceError: no tag was judged often enough.
+        SourceError: no tag has enough images.
     """
-    if result.policy.is_empty:
-        raise SourceError(
-            f"No tag has {goal.min_support:,} labels that say right and one that says wrong, which a threshold takes. "
-            "Judge more, or lower --min-support."
-        )
+    if result.policy.tags:
+        return
+    if said.judged is not None:
+        needed = f"{counted(goal.min_support, 'label')} saying right and one saying wrong"
+        more = "Judge more"
+    else:
+        needed = f"{counted(goal.min_support, 'image')} with it and one without"
+        more = "Give more images with true tags"
+    most = int(counts.support.argmax())
+    named = counted(int((counts.support > 0).sum()), "tag")
+    found = f"{basis(said, counts)}, {named} of the model"
+    if counts.support[most]:
+        found += f"; the most frequent, {tags[most].name}, is on {counts.support[most]:,} of {counts.judged_on[most]:,}"
+    raise SourceError(
+        f"Too little to calibrate from: a tag needs {needed}, and none has them. Found: {found}. {more}, or lower "
+        "--min-support."
+    )
 
 
 def _caution(aside: Truth | None, found: Evaluation) -> str:
     if aside is None:
         return "The thresholds were made from the same images, which flatters them: --holdout 0.2 judges on others."
-    return f"None of these images is among the {found.counts.images:,} that the thresholds were made from."
+    return f"None of these images is among the {found.counts.images:,} from which the thresholds were made from."
 
 
 def _outcome(profile: Profile, result: Calibration) -> list[str]:
     policy = result.policy
     default = "the model's own" if policy.default is None else to_threshold(policy.default)
-    lines = [f"Saved as {profile.label}: thresholds for {len(policy.tags):,} tags, {default} for all others."]
+    lines = [f"Saved as {profile.label}: thresholds for {counted(len(policy.tags), 'tag')}, {default} for all others."]
     for names, words in (
         (result.off, "are off: none of their thresholds is good enough"),
         (result.short, "do not reach the recall"),

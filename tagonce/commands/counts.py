@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from db.plural import counted
 from tagonce import parameters, settings, ui
 
 
@@ -55,8 +56,9 @@ def command(
     for one in found[:limit]:
         table.add_row(Text(one.tag), Text(one.category or ""), f"{one.images:,}", f"{one.mean_probability:.4f}")
     ui.output.print(table)
+    times = counted(sum(one.images for one in found), "time")
     ui.errors.print(
-        f"{read_from} at {resolved.label}: {len(found):,} tags, {sum(one.images for one in found):,} times"
+        f"{read_from} at {resolved.label}: {counted(len(found), 'tag')}, {times}"
         + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
         markup=False,
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from db.errors import SettingsError
+from db.plural import counted
 from producer.enqueue import Enqueued
 from tagonce import parameters, settings, ui
 
@@ -20,6 +21,7 @@ def command(
         bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
     ] = False,
     column: parameters.Column = None,
+    null: parameters.Null = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
@@ -35,18 +37,23 @@ def command(
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column, if_idle=if_idle)
+    counts = send(config, sources or [], column=column, null=null, if_idle=if_idle)
     if json:
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
         ui.errors.print(
-            f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
-            "Watch with: tagonce status --watch"
+            f"{counted(counts.seen, 'image')} seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result "
+            "before. Watch with: tagonce status --watch"
         )
 
 
 def send(
-    config: settings.Settings, sources: list[str], *, column: str | None = None, if_idle: bool = False
+    config: settings.Settings,
+    sources: list[str],
+    *,
+    column: str | None = None,
+    null: bool = False,
+    if_idle: bool = False,
 ) -> Enqueued:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
@@ -60,7 +67,7 @@ def send(
     from tagonce.wiring import stored, stored_model
 
     # First of all: a source that is not there is said before anything is written.
-    found = chain.from_iterable([references(source, column=column) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
     broker_url = config.need_broker()
     with stored(config, create=True) as database:
         with database.read() as connection:

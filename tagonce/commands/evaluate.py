@@ -12,6 +12,7 @@ from rich.table import Table
 
 from db.judging.evaluation import METRICS, Confusion, Counts
 from db.models import Tag
+from db.plural import counted
 from db.scores import to_probability, to_score
 from tagonce import parameters, settings, ui
 from tagonce.judging import (
@@ -113,10 +114,12 @@ def command(
         _write(by_tag, _of_tags(counts, scores, labels, found.cuts, tags, every))
     if plot:
         if tag_id is None:
-            curves.save_overview(plot, f"{row.name}, {counts.images:,} images", counts, min_support=min_support)
+            curves.save_overview(
+                plot, f"{row.name}, {counted(counts.images, 'image')}", counts, min_support=min_support
+            )
         else:
             images = int(counts.judged_on[tag_id])
-            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {images:,} images", counts, tag_id)
+            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {counted(images, 'image')}", counts, tag_id)
     if json:
         ui.print_json(
             {
@@ -174,9 +177,9 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def _tag_table(rows: Sequence[dict[str, Any]], counts: Counts) -> Table:
     first = rows[0]
-    given = f"given to {first['support']:,} images"
+    given = f"given to {counted(first['support'], 'image')}"
     if counts.judged is not None:
-        given = f"right on {first['support']:,} of {sum(first[name] for name in _NUMBERS):,} images judged"
+        given = f"right on {first['support']:,} of {counted(sum(first[name] for name in _NUMBERS), 'image')} judged"
     table = Table("threshold", box=None, title=f"{first['tag']}, {given}")
     for name in (*_NUMBERS, *METRICS):
         table.add_column(name, justify="right")

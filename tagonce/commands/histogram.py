@@ -8,6 +8,7 @@ from rich.bar import Bar
 from rich.table import Table
 
 from db.judging.histograms import Histogram
+from db.plural import counted
 from db.scores import to_probability
 from tagonce import parameters, settings, ui
 from tagonce.judging import find_tag
@@ -59,8 +60,8 @@ def command(
         return
     ui.output.print(_table(found))
     ui.errors.print(
-        f"{name} by {row.name}: {found.images:,} images, {found.not_stored:,} of them below the floor of {floor:g}."
-        + (f"\nWritten: {plot}" if plot else ""),
+        f"{name} by {row.name}: {counted(found.images, 'image')}, {found.not_stored:,} of them below the floor of "
+        f"{floor:g}." + (f"\nWritten: {plot}" if plot else ""),
         markup=False,
     )
 

@@ -8,6 +8,7 @@ from db import results
 from db.batches import batched
 from db.errors import Reason
 from db.models import Model
+from db.plural import counted
 from tagonce import parameters, settings, ui
 
 
@@ -29,14 +30,14 @@ def command(
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         cleared = results.clear_failures(connection, row.id, reason)
-    ui.errors.print(f"{len(cleared):,} failures cleared.")
+    ui.errors.print(f"{counted(len(cleared), 'failure')} cleared.")
     if not cleared:
         return
     if config.broker_url is None:
         ui.errors.print("Run the same `tagonce tag` again, or `tagonce enqueue --pending`, and they are tried anew.")
         return
     _send(config, config.broker_url, row, cleared)
-    ui.errors.print(f"{len(cleared):,} images sent.")
+    ui.errors.print(f"{counted(len(cleared), 'image')} sent.")
 
 
 def _send(config: settings.Settings, broker_url: str, model: Model, image_ids: list[int]) -> None:

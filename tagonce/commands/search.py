@@ -13,6 +13,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from db.models import Tag
+from db.plural import counted
 from db.search.hits import Hit
 from producer.references import path_or_uri
 from tagonce import parameters, settings, ui
@@ -194,7 +195,7 @@ def command(
         more = _each(found, lambda _hit: None) > 0
         name = models.title(connection, row)
     ui.errors.print(
-        f"{name}: " + (f"the first {number:,} images; there are more." if more else f"{number:,} images."),
+        f"{name}: " + (f"the first {number:,}; there are more." if more else f"{counted(number, 'image')}."),
         markup=False,
     )
 

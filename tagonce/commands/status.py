@@ -14,6 +14,7 @@ from db import counts, workers
 from db.counts import Progress
 from db.errors import BrokerError
 from db.models import Model
+from db.plural import counted
 from db.workers import LOOK_BACK, Stage, Work, Worker, together
 from tagonce import parameters, settings, ui
 
@@ -122,7 +123,7 @@ def _table(look: Look) -> Table:
         if look.work.duplicates:
             rows.append(("duplicates", f"{look.work.duplicates:,} in the last minute: same bytes, no inference"))
     if isinstance(queue, Queue):
-        rows.append(("queue", f"{queue.waiting:,} chunks waiting, {queue.in_flight:,} in work"))
+        rows.append(("queue", f"{counted(queue.waiting, 'chunk')} waiting, {queue.in_flight:,} in work"))
         rows.append(("workers", escape(", ".join(queue.workers)) or "none answers"))
     elif queue is not None:
         rows.append(("queue", f"[yellow]{escape(queue)}[/]"))

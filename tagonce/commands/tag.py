@@ -8,6 +8,7 @@ from rich.progress import TaskID
 
 from db import counts
 from db.errors import Reason
+from db.plural import counted
 from tagonce import parameters, settings, ui
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
@@ -18,6 +19,7 @@ LINE_SECONDS = 30.0
 def command(
     sources: parameters.Sources,
     column: parameters.Column = None,
+    null: parameters.Null = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     floor: parameters.Floor = None,
@@ -40,15 +42,15 @@ def command(
         compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    _run(config, sources, column)
+    _run(config, sources, column, null=null)
 
 
-def _run(config: settings.Settings, sources: list[str], column: str | None) -> None:
+def _run(config: settings.Settings, sources: list[str], column: str | None, *, null: bool) -> None:
     from producer import broker
     from producer.sources import references
     from tagonce import embedded, wiring
 
-    found = chain.from_iterable([references(source, column=column) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
     wiring.need_worker_extra()
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
@@ -70,7 +72,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
             done = ""
             if run:
                 run.recount()
-                done = f" {run.progress.done:,} images were done."
+                done = f" {counted(run.progress.done, 'image')} done."
             ui.errors.print(f"Stopped.{done} Nothing is lost: the same command goes on from here.")
             raise
         finally:
@@ -95,7 +97,7 @@ class _Display:
         if self._bar.disable and progress.seconds > self._line_due:
             self._line_due += LINE_SECONDS
             rate = finished / progress.seconds
-            ui.errors.print(f"{finished:,} of {progress.sent:,} images, {rate:,.1f} images/s")
+            ui.errors.print(f"{finished:,} of {counted(progress.sent, 'image')}, {rate:,.1f} images/s")
 
 
 def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.Settings) -> None:
@@ -106,11 +108,11 @@ def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.S
     )
     before = progress.seen - progress.sent
     if not progress.sent:
-        ui.errors.print(f"All {progress.seen:,} images had a result before; nothing was sent.")
+        ui.errors.print(f"Nothing was sent: {counted(progress.seen, 'image')}, with a result from before.")
     else:
         ui.errors.print(
-            f"[green]{progress.done:,} images tagged[/] in {progress.seconds:,.1f} s, loading the model included"
-            + (f"; {before:,} had a result before" if before else "")
+            f"[green]{counted(progress.done, 'image')} tagged[/] in {progress.seconds:,.1f} s, loading the model "
+            "included" + (f"; {before:,} had a result before" if before else "")
         )
     if failed:
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")

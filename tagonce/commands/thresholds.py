@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from db import profiles
 from db.errors import ThresholdError
 from db.models import Model
-from db.policies import Policy, resolve, to_threshold, without_unknown_tags
+from db.plural import counted
+from db.policies import Policy, resolve, to_threshold
 from db.profiles import Profile
 from tagonce import parameters, settings, ui
 
@@ -50,7 +51,7 @@ def import_(
     Example: tagonce thresholds import calibration.csv --name mine
     """
     from db import models
-    from db.threshold_tables import read_thresholds
+    from db.threshold_tables import for_model, read_thresholds
     from tagonce.policy_options import policy_of
     from tagonce.wiring import stored, stored_model
 
@@ -58,22 +59,24 @@ def import_(
     table = read_thresholds(file)
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
-        policy, unknown = without_unknown_tags(table.policy, models.tag_names(connection, row.id))
+        policy, unknown = for_model(table.policy, models.tag_names(connection, row.id))
         if unknown and not policy.tags:
             raise ThresholdError(
-                f"{row.name} knows none of the {len(unknown):,} tags in {file}: it is another model's."
+                f"{row.name} has none of the {counted(len(unknown), 'tag')} in {file}: it is another model's."
             )
         policy = policy.with_default(policy_of(threshold=threshold).default)
         saved = profiles.save(
             connection, row, name, policy.at_least(row.floor) if raise_to_floor else policy, source=f"file {file.name}"
         )
-    if unknown:
-        named = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
-        ui.errors.print(
-            f"{len(unknown):,} tags of the file are not {row.name}'s and were left out: {named}", markup=False
-        )
+    for names, what in (
+        (unknown, f"left out, because {row.name} has no tag of that name"),
+        (table.without, "left at what else applies, because the file gives no threshold"),
+    ):
+        if names:
+            named = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            ui.errors.print(f"{counted(len(names), 'tag')} {what}: {named}", markup=False)
     if table.rounded:
-        ui.errors.print(f"{table.rounded:,} thresholds had more than four decimals and were rounded up.")
+        ui.errors.print(f"{counted(table.rounded, 'threshold')} with more than four decimals, rounded up.")
     _print_saved(saved, row)
 
 
@@ -219,8 +222,9 @@ def diff(
         return
     share = found.changed / found.images if found.images else 0
     ui.output.print(
-        f"{found.changed:,} of {found.images:,} images change ({share:.1%}): {int(found.gained.sum()):,} tags gained, "
-        f"{int(found.lost.sum()):,} lost, {int(found.kept.sum()):,} stay."
+        f"{found.changed:,} of {counted(found.images, 'image')} changed ({share:.1%}): "
+        f"{counted(int(found.gained.sum()), 'tag')} gained, {int(found.lost.sum()):,} lost, "
+        f"{int(found.kept.sum()):,} unchanged."
     )
     if not shown or not limit:
         return
@@ -231,7 +235,7 @@ def diff(
         table.add_row(Text(str(change["tag"])), *(f"{change[key]:,}" for key in ("before", "after", "gained", "lost")))
     ui.output.print(table)
     if len(shown) > limit:
-        ui.output.print(f"and {len(shown) - limit:,} more tags; --limit shows more, --json all")
+        ui.output.print(f"and {counted(len(shown) - limit, 'more tag')}; --limit shows more, --json all")
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
@@ -248,8 +252,8 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
 
 def _print_saved(profile: Profile, model: Model) -> None:
     policy = profile.policy
-    parts = [f"{len(policy.tags):,} tags"] if policy.tags else []
-    parts += [f"{len(policy.categories):,} categories"] if policy.categories else []
+    parts = [counted(len(policy.tags), "tag")] if policy.tags else []
+    parts += [counted(len(policy.categories), "category", "categories")] if policy.categories else []
     parts += [f"{to_threshold(policy.default)} for the rest"] if policy.default is not None else []
     ui.errors.print(
         f"Saved as {profile.label} for {model.name}: {', '.join(parts) or 'no thresholds of its own'}.\n"

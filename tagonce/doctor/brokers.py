@@ -6,6 +6,7 @@ from kombu.utils.url import parse_url
 
 from db import models
 from db.errors import BrokerError, DatabaseError
+from db.plural import counted
 from producer import broker, broker_facts
 from producer.broker_facts import Facts
 from tagonce import embedded
@@ -97,7 +98,7 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
         return
     app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
     alive = broker.workers(app)
-    words = f"{len(alive)} workers answer: {', '.join(alive)}" if alive else "no worker answers"
+    words = f"{', '.join(alive)} answering" if alive else "no worker answers"
     yield Finding(QUEUE, Status.OK, words)
     try:
         with stored(config) as database, database.read() as connection:
@@ -106,7 +107,7 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
         known = []  # the check of the database says why
     for model in known:
         depth = broker.depth(app, model.id)
-        words = f"{model.label}: {depth.waiting:,} chunks wait"
+        words = f"{model.label}: {counted(depth.waiting, 'chunk')} waiting"
         if depth.waiting and not alive:
             yield Finding(QUEUE, Status.WARNING, words, "Start a worker: tagonce worker")
         else:

@@ -52,7 +52,7 @@ def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     assert interrupted(stopped, signal.SIGINT) == 130
     done = rows.count()
     assert before < done < PHOTOS
-    assert f"{done - before} images were done. Nothing is lost: the same command goes on" in stopped.words()
+    assert f"{done - before} images done. Nothing is lost: the same command goes on" in stopped.words()
     assert "Traceback" not in stopped.words()
 
     finished = tagonce(*command)

@@ -52,8 +52,8 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
         assert "0 failures cleared" in tagonce("retry", "--reason", "corrupt", **settings).err
         retried = tagonce("retry", "--reason", "missing", **settings)
         assert retried.code == 0, retried.err
-        assert "1 failures cleared" in retried.err
-        assert "1 images sent" in retried.err
+        assert "1 failure cleared" in retried.err
+        assert "1 image sent" in retried.err
         wait_until(lambda rows=rows: rows.count() == PHOTOS)
         assert rows.failed() == {}
         assert rows.finished() == [file_uri(str(photo)) for photo in photos]

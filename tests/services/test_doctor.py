@@ -168,7 +168,7 @@ def test_chunks_that_nobody_works_on(tagged: str, redis_server: RedisServer, doc
     with chunks.sending(broker.create_app(redis_server.url, 1), 1, max_waiting=10) as sender:
         sender.send([1])
     found = doctor("--database", tagged, "--broker", redis_server.url, "--model", "demo")
-    assert "1 chunks wait | Start a worker" in told(found, "queue", "warning")
+    assert "1 chunk waiting | Start a worker" in told(found, "queue", "warning")
 
 
 def test_sources_that_cannot_be_read(

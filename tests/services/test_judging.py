@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,7 +299,7 @@ def test_what_fits_no_image_or_several_is_counted(
     examples = ("1.jpg", "z/2.png", "/elsewhere/c/2.png")
     assert truth.found == Found(entries=4, unmatched=2, ambiguous=1, examples=examples)
     (line,) = describe(truth)
-    assert line.startswith("Left out of 4 references: 2 are of no image in the database, 1 may mean several images (")
+    assert line.startswith("Left out of 4 references: 2 of no image in the database, 1 that may mean several images (")
     assert line.endswith("(1.jpg, z/2.png, /elsewhere/c/2.png).")
 
 
@@ -323,10 +325,73 @@ def test_sidecars_beside_the_images_and_in_a_folder(
     assert read(database, model, tmp_path)[0] == expected
     (tmp_path / "out" / "c").mkdir(parents=True)
     (tmp_path / "out" / "c" / "2.txt").write_text("tag 01\n")
-    (tmp_path / "out" / "c" / "bad.txt").write_bytes(b"\xff")
+    (tmp_path / "out" / "c" / "bad.txt").write_bytes(b"\xff\0\xff")
     found, truth = read(database, model, tmp_path / "out")
     assert found == {library["deep"]: ["tag_01"]}
     assert (truth.found.unreadable, truth.found.examples) == (1, ("c/bad",))
+
+
+def test_a_folder_of_captions_is_walked_as_sources_are(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path
+) -> None:
+    """Through links, once each, in any case of the suffix; what is hidden is passed over."""
+    (tmp_path / "elsewhere" / "c").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "c" / "2.TXT").write_text("tag 01\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (tmp_path / "out" / "loop").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / ".cache").mkdir()
+    (tmp_path / "out" / ".cache" / "1.txt").write_text("tag 02\n")
+    _found, truth = read(database, model, tmp_path / "out")
+    assert truth.found.entries == 1
+
+
+def test_captions_beside_names_that_are_no_text(database: Database, model: Model, tmp_path: Path) -> None:
+    """Names need not be UTF-8, and a Mac writes accents as characters of their own."""
+    names = [os.fsdecode(b"\xff"), unicodedata.normalize("NFC", "é")]
+    store(database, model, [file_uri(str(tmp_path / f"{name}.jpg")) for name in names], [{}, {}])
+    (tmp_path / f"{names[0]}.txt").write_text("tag_01")
+    (tmp_path / (unicodedata.normalize("NFD", names[1]) + ".txt")).write_text("tag_02")
+    found, _ = read(database, model, "beside")
+    assert sorted(found.values()) == [["tag_01"], ["tag_02"]]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected", "spaced", "unknown"),
+    [
+        ("tag_01 tag_02", ["tag_01", "tag_02"], 1, 0),
+        ("tag_01 tag_02 other", ["tag_01", "tag_02"], 1, 1),
+        ("tag 01", ["tag_01"], 0, 0),
+        (["tag_01 tag_02", "tag_03"], ["tag_03"], 0, 1),
+        ("tag_01 tag_02, tag_03", ["tag_03"], 0, 1),
+    ],
+)
+def test_tags_between_spaces_are_split_where_the_whole_is_no_tag(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path, tags: object, expected: list[str],
+    spaced: int, unknown: int,
+) -> None:  # fmt: skip
+    """Boorus write `tags` so. In a list, or between commas, spaces belong to a tag."""
+    found, truth = read(database, model, lines(tmp_path / "t.jsonl", {"path": "a b/1.jpg", "tags": tags}))
+    assert found == {library["local"]: expected}
+    assert (truth.found.spaced, len(truth.found.unknown)) == (spaced, unknown)
+    said = "1 text without commas read as tags between spaces, as that of a b/1.jpg."
+    assert (said in describe(truth)) is bool(spaced)
+
+
+def test_a_truth_of_unknown_tags_is_refused(
+    database: Database, model: Model, library: dict[str, str], tmp_path: Path
+) -> None:
+    """Recall 0 would be about the file and not about the model. Few tags of a model of few tags are enough."""
+    sentence = lines(tmp_path / "s.jsonl", {"path": "a b/1.jpg", "caption": "a photograph of a cat"})
+    with pytest.raises(SourceError, match=r"1 of 1 tag in .* are not among the 20 of tiny, for example a photo"):
+        read(database, model, sentence)
+    many = [f"other_{number}" for number in range(200)]
+    with pytest.raises(SourceError, match="200 of 201 tags"):
+        read(database, model, lines(tmp_path / "m.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", *many]}))
+    named = lines(tmp_path / "n.jsonl", {"path": "a b/1.jpg", "tags": ["tag_01", "tag_02", *many]})
+    assert len(read(database, model, named)[1].found.unknown) == 200
+    nothing = lines(tmp_path / "e.jsonl", {"path": "a b/1.jpg", "tags": []})
+    assert not read(database, model, nothing)[1].found.unknown
 
 
 def test_truth_of_no_image_is_refused(
@@ -336,7 +401,7 @@ def test_truth_of_no_image_is_refused(
     (tmp_path / "empty.csv").touch()
     with database.read() as connection:
         for source, words in (
-            (file, "None of the 1 references in .* for example nothing.jpg"),
+            (file, "None of 1 reference in .* for example nothing.jpg"),
             (tmp_path / "empty.csv", "speaks of no image"),
             ("beside", "No .txt file lies beside"),
         ):
@@ -429,7 +494,7 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert "0.35" in table.out
     assert "*" in table.out
     assert "tiny judged on 400 images with true tags from truth.jsonl" in table.err
-    assert "1 are of no image in the database (gone.jpg)" in table.err
+    assert "1 of no image in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -477,6 +542,51 @@ def test_calibrate_saves_a_profile_that_judges_better(
     assert "best@2" in held.out
 
 
+def test_calibrate_leaves_tags_alone_that_the_truth_never_names(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
+) -> None:
+    """A truth of four tags says nothing of the others: they keep what the model keeps."""
+    named = {TAGS[tag].name for tag in range(4)}
+    whole = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
+    lines(tmp_path / "four.jsonl", *(one | {"tags": [tag for tag in one["tags"] if tag in named]} for one in whole))
+    done = invoke("calibrate", "four.jsonl", "--save", "four", **judged["environment"])
+    assert done.code == 0, done.err
+    assert "Saved as four@1: thresholds for 4 tags, the model's own for all others." in done.err
+    opened = open_database(judged["environment"]["TAGONCE_DATABASE_URL"], create=False)
+    with opened.read() as connection:
+        model = models.latest(connection)
+        tags = models.tag_names(connection, model.id)
+        before, after = resolve(model, tags), resolve(model, tags, profiles.find(connection, model, "four").policy)
+    opened.close()
+    assert {tags[tag].name for tag in np.flatnonzero(before.scores != after.scores)} == named
+
+
+@pytest.mark.parametrize("options", [(), ("--min-support", "1"), ("--threshold", "0.5")])
+def test_calibrate_refuses_too_little_truth(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """One image tells no threshold of any tag, whatever --min-support asks for."""
+    lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
+    done = invoke("calibrate", "one.jsonl", "--save", "one", *options, **judged["environment"])
+    assert (done.code, done.out) == (1, "")
+    needed = "a tag needs 1 image with it" if "--min-support" in options else "a tag needs 10 images with it"
+    assert f"{needed} and one without, and none has them. Found: 1 image with true tags from" in done.err
+    assert "one.jsonl, 2 tags of the model; the most frequent, tag_00, is on 1 of 1." in done.err
+
+
+def test_what_is_undefined_is_shown_as_that(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
+) -> None:
+    """On one image every tag is given to all or to none: macro informedness has no tag to be a mean over."""
+    lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
+    asked = ("evaluate", "one.jsonl", "-t", "0.2", "-t", "0.5", "--plot", "one.svg")
+    done = invoke(*asked, "--json", **judged["environment"])
+    assert [row["macro"]["informedness"] for row in done.json["results"]] == [None, None]
+    table = invoke(*asked, **judged["environment"])
+    assert [line.split()[-1] for line in table.out.splitlines()[-2:]] == ["-", "-"]
+    assert "macro: undefined" in (tmp_path / "one.svg").read_text()
+
+
 def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str, Any]) -> None:
     """What a loop over scores and truth finds; the widest difference first; in some images, or of some tags, only."""
     environment, scores, truth = judged["environment"], judged["scores"], judged["given"]
@@ -501,7 +611,7 @@ def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str,
     table = invoke(*asked, "-n", "3", **environment)
     assert len(table.out.splitlines()) == 4
     assert f"{len(expected):,} tags to look at" in table.err
-    assert "The 3 widest differences are shown." in table.err
+    assert "Shown: the 3 widest differences." in table.err
     refused = invoke("search", **environment)
     assert (refused.code, "Say what to search for" in refused.err) == (2, True)
 

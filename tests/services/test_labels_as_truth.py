@@ -159,7 +159,7 @@ def test_labels_that_do_not_count_are_told(database: Database, model: Model, oth
         assert truth.image_ids.tolist() == [ids[0]]
         assert (truth.found.entries, truth.found.undecided, truth.found.unknown) == (1, 2, (("elsewhere", 1),))
         assert describe(truth) == [
-            "1 tags are not the model's and do not count: elsewhere (1).",
+            "1 tag is not the model's and does not count: elsewhere (1).",
             "2 more were judged and do not count: their file has changed, or as many people say right as wrong.",
         ]
         # The other model has the tag and none of the images.
@@ -183,12 +183,12 @@ def test_evaluate_judges_by_labels(
     done = invoke("evaluate", "labels", "-t", "0.4", "--by-tag", "tags.csv", "--plot", "all.svg", **environment)
     assert done.code == 0, done.err
     assert (
-        f"tiny judged on {number} labels of {pictures} images; macro is the mean over the {JUDGED_TAGS + 1} tags"
+        f"tiny judged on {number} labels of {pictures} images; macro is the mean over {JUDGED_TAGS + 1} tags"
         in done.err
     )
     assert "micro counts every label." in done.err
     assert "Only what was judged counts" in done.err
-    assert f"{of_line} of {number} labels are of pictures that were not drawn at random (line {of_line})" in done.err
+    assert f"{of_line} of {number} labels on pictures not drawn at random (line {of_line})" in done.err
     with (tmp_path / "tags.csv").open() as file:
         by_tag = {row["tag"]: row for row in csv.DictReader(file)}
     assert set(by_tag) == {tag.name for tag in TAGS[: JUDGED_TAGS + 1]}
@@ -247,7 +247,8 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     assert "0.5 for all others." in held.err
     few = invoke("calibrate", "labels", "--save", "none", "--min-support", "500", **environment)
     assert (few.code, few.out) == (1, "")
-    assert "No tag has 500 labels that say right and one that says wrong" in few.err
+    assert "a tag needs 500 labels saying right and one saying wrong, and none has them" in few.err
+    assert f"Found: {number} labels of " in few.err
 
 
 def test_search_finds_labels_that_the_model_denies(

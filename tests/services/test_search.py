@@ -466,7 +466,7 @@ def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
     ]
     table = run("search", "tag_00", "-n", "1", "--format", "table")
     assert table.stdout.splitlines()[1].split() == [three[0], "640x480", "tag_00", "0.9000"]
-    assert "the first 1 images; there are more" in table.stderr
+    assert "the first 1; there are more" in table.stderr
     assert run("search", "tag_00:0.5", "--count").stdout == "2\n"
     assert json.loads(run("search", "tag_00:0.5", "--count", "--json").stdout) == {"images": 2}
     none = run("search", "tag_02")

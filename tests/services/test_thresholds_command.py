@@ -53,8 +53,8 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
     """Tags of another model are left out and named; the second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tags of the file are not tiny's and were left out: unicorn" in said
-    assert "1 thresholds had more than four decimals and were rounded up" in said
+    assert "1 tag left out, because tiny has no tag of that name: unicorn" in said
+    assert "1 threshold with more than four decimals, rounded up" in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
     assert shown["policy"] == {"threshold": 0.3, "tags": {"cat": 0.3457, "dog": "off"}}
@@ -73,7 +73,7 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
 
 def test_options_are_saved_and_changed(run: Run) -> None:
     said = run("thresholds", "save", "-n", "mine", "-t", "0.3", "--tag-threshold", "saber_(fate)=0.5", "--top", "9").err
-    assert "Saved as mine@1 for tiny: 1 tags, 0.3 for the rest." in said
+    assert "Saved as mine@1 for tiny: 1 tag, 0.3 for the rest." in said
     run("thresholds", "save", "-n", "other", "-p", "mine", "--category-threshold", "rating=off", "--mcut")
     policy = run("thresholds", "show", "other", "--json").json["policy"]
     assert policy == {
@@ -97,10 +97,10 @@ def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
     ]
     run("thresholds", "save", "-n", "low", "-t", "0.01", "--tag-threshold", "cat=off")
     text = run("thresholds", "diff", "default", "low", "--limit", "1").out
-    assert "2 of 4 images change (50.0%): 1 tags gained, 2 lost, 4 stay." in text
+    assert "2 of 4 images changed (50.0%): 1 tag gained, 2 lost, 4 unchanged." in text
     assert "cat" in text
-    assert "and 1 more tags" in text
-    assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images change")
+    assert "and 1 more tag;" in text
+    assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images changed")
     assert "no profile 'nobody'" in run("thresholds", "diff", "nobody", "low", code=2).err
 
 
@@ -164,4 +164,4 @@ def test_thresholds_below_the_floor_are_refused_or_raised(run: Run, tmp_path: Pa
     run("thresholds", "import", "low.csv", "-n", "low", "--raise-to-floor")
     assert run("thresholds", "show", "low", "--json").json["policy"]["tags"] == {"cat": 0.01, "dog": 0.5}
     (tmp_path / "alien.csv").write_text("tag,threshold\na,0.5\nb,0.5\n")
-    assert "knows none of the 2 tags" in run("thresholds", "import", "alien.csv", "-n", "x", code=2).err
+    assert "has none of the 2 tags" in run("thresholds", "import", "alien.csv", "-n", "x", code=2).err

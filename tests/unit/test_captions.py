@@ -212,9 +212,9 @@ def test_rules_are_read_from_a_file_of_aliases(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="line 2 of .* is not `old,new`: just_one"):
         read_replacements(file)
     file.write_bytes(b"\xff,a\n")
-    with pytest.raises(SettingsError, match="no CSV text in UTF-8"):
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
         read_replacements(file)
-    with pytest.raises(SettingsError, match="cannot read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         read_replacements(tmp_path / "nothing.csv")
 
 

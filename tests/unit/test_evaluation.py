@@ -79,7 +79,7 @@ def test_the_metrics_are_scikit_learns(data: tuple[Scores, Given], threshold: in
     for average, metrics, tags in (("micro", micro(counts.micro()), labels), ("macro", counts.macro(), supported)):
         ours = [metrics.precision[place], metrics.recall[place], metrics.f1[place]]
         if not tags:
-            assert ours == [0, 0, 0]
+            assert np.isnan(ours).all()
             continue
         theirs = precision_recall_fscore_support(*padded, labels=tags, average=average, zero_division=0)[:3]
         np.testing.assert_allclose(ours, theirs)
@@ -104,7 +104,7 @@ def test_informedness_is_recall_of_both_classes_less_one(data: tuple[Scores, Giv
     found = counts.of(slice(None)).at(slice(None), 1).informedness
     np.testing.assert_allclose(found, expected, atol=1e-12)
     known = [value for value in expected if not np.isnan(value)]
-    assert counts.macro().informedness[1] == pytest.approx(np.mean(known) if known else 0)
+    assert counts.macro().informedness[1] == pytest.approx(np.mean(known) if known else np.nan, nan_ok=True)
 
 
 def test_macro_leaves_out_tags_below_the_support() -> None:
@@ -113,7 +113,7 @@ def test_macro_leaves_out_tags_below_the_support() -> None:
     counts = counted(scores, truth, [5000])
     assert counts.macro(2).precision.tolist() == [1]
     assert counts.macro(1).precision.tolist() == [0.75]
-    assert counts.macro(3).precision.tolist() == [0]
+    assert np.isnan(counts.macro(3).precision).all()
 
 
 @given(some_data(), st.lists(st.sampled_from([FLOOR, 3500, SCALE, NEVER]), min_size=4, max_size=4))
@@ -173,7 +173,7 @@ def test_the_best_f_beta_is_the_best_of_scikit_learn_over_the_grid(data: tuple[S
     scores, truth = data
     policy = calibrated(scores, truth, Goal(By.F_BETA, beta, min_support=1)).policy
     for tag in range(scores.shape[1]):
-        if not truth[:, tag].any():
+        if not truth[:, tag].any() or truth[:, tag].all():
             assert f"t{tag}" not in policy.tags
             continue
         # Between two neighbouring scores nothing changes: the scores' own places on the grid are all there is to try.
@@ -219,14 +219,19 @@ def test_the_widest_of_separate_stretches_is_taken() -> None:
     assert reached.tolist() == [True]
 
 
-def test_without_support_a_tag_has_the_threshold_of_all() -> None:
-    scores = np.array([[6000, 5000], [6000, 0], [2000, 0]])
-    truth = np.array([[True, True], [True, False], [False, False]])
-    result = calibrated(scores, truth, Goal(min_support=2))
-    assert set(result.policy.tags) == {"t0"}
-    # All tags together: nothing lies between 0.2 and 0.5.
-    assert result.policy.default == 3500
-    assert calibrated(scores, truth, Goal(min_support=2), default=7000).policy.default == 7000
+def test_without_support_a_tag_is_left_alone() -> None:
+    """The sums over the tags that people named say nothing of the others, which keep the model's own threshold."""
+    scores = np.array([[6000, 5000, 9000], [6000, 0, 9000], [2000, 0, 9000]])
+    truth = np.array([[True, True, False], [True, False, False], [False, False, False]])
+    assert calibrated(scores, truth, Goal(min_support=2)).policy == Policy(tags={"t0": 4000})
+    assert calibrated(scores, truth, Goal(min_support=2), default=7000).policy == Policy(7000, tags={"t0": 4000})
+
+
+@pytest.mark.parametrize("by", By)
+def test_a_tag_that_all_images_have_is_left_alone(by: By) -> None:
+    """No image says what the tag is not: it was switched off, or kept everywhere."""
+    scores, truth = np.array([[9000], [8000], [100]]), np.array([[True], [True], [True]])
+    assert calibrated(scores, truth, Goal(by, min_support=1)).policy.is_empty
 
 
 def test_a_tag_that_the_model_cannot_tell_is_off() -> None:
@@ -234,8 +239,7 @@ def test_a_tag_that_the_model_cannot_tell_is_off() -> None:
     scores, truth = np.array([[200], [9000]]), np.array([[True], [False]])
     result = calibrated(scores, truth, Goal(min_support=1))
     assert result.off == ["t0"]
-    assert result.policy.tags == {"t0": NEVER}
-    assert result.policy.default == NEVER
+    assert result.policy == Policy(tags={"t0": NEVER})
 
 
 def test_out_of_reach_of_the_recall_the_highest_recall_counts() -> None:
@@ -354,4 +358,4 @@ def test_another_format_is_refused_before_the_work(tmp_path: Path) -> None:
 
 def test_each_metric_has_a_name() -> None:
     assert METRICS == ("precision", "recall", "f1", "informedness")
-    assert macro([]).f1 == 0
+    assert np.isnan(macro([]).f1)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from db.errors import ThresholdError
 from db.models import Model, Tag
-from db.policies import NEVER, Policy, resolve, to_cut, to_threshold, without_unknown_tags
+from db.plural import counted
+from db.policies import NEVER, Policy, resolve, to_cut, to_threshold, unknown_name
 from db.scores import SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
@@ -85,12 +86,6 @@ def test_what_cannot_be_answered_is_refused_in_words(policy: Policy, message: st
         resolve(MODEL, TAGS, policy)
 
 
-def test_tags_of_another_model_are_left_out_and_named() -> None:
-    policy, unknown = without_unknown_tags(Policy(3000, {"general": 1}, {"hair": 1, "x": 2, "y": 3}, 4), TAGS)
-    assert policy == Policy(3000, {"general": 1}, {"hair": 1}, 4)
-    assert unknown == ["x", "y"]
-
-
 def test_changes_take_the_place_of_what_was_said_on_the_same_thing() -> None:
     base = Policy(2000, {"general": 3000}, {"hair": 4000}, 5)
     changed = base.changed(Policy(None, {"character": 1000}, {"hair": 9000}, mcut=True))
@@ -120,3 +115,24 @@ cuts = st.integers(0, NEVER)
 def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
     assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
     assert policy.is_empty == (policy.as_json() == {})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("nosuch", []), ("kat", ["cat"]), ("cta", ["cat"]), ("ostrch", ["ostrich"]), ("longhair", ["long_hair"]),
+        ("x", []), ("", []), ("zebra crossing", []),
+    ],
+)  # fmt: skip
+def test_only_what_is_close_is_suggested(name: str, meant: list[str]) -> None:
+    said = unknown_name(name, ["ostrich", "cat", "long_hair"], "tag")
+    assert said == f"there is no tag {name!r}" + (f"; did you mean {meant[0]!r}?" if meant else ".")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 tags"), (1, "1 tag"), (2, "2 tags"), (1234, "1,234 tags"), (-1, "-1 tags")]
+)
+def test_a_number_and_its_noun_agree(number: int, words: str) -> None:
+    assert counted(number, "tag") == words
+    assert counted(1, "category", "categories") == "1 category"
+    assert counted(2, "category", "categories") == "2 categories"

@@ -301,6 +301,26 @@ def test_standard_input_is_a_text_list(tmp_path: Path, monkeypatch: pytest.Monke
         found("-", stdin=io.StringIO("# nothing\n"))
 
 
+def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> None:
+    """`find -print0 | tagonce tag -0 -`, with names that no line holds; and what PowerShell pipes."""
+    paths = [image(tmp_path / name) for name in ("two\nlines.jpg", "#x.jpg", os.fsdecode(b"\xff.jpg"))]
+    data = b"".join(os.fsencode(path.name) + b"\0" for path in paths)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8")  # type: ignore[type-var]
+    assert found("-", base=tmp_path, stdin=stdin, null=True) == [reference(path) for path in paths]
+    listed = image(tmp_path / "names", data)
+    table = image(tmp_path / "names.csv", b"path\n#x.jpg\n")
+    assert found(listed, null=True) == [reference(path) for path in paths]
+    assert found(table, null=True) == [reference(paths[1])]
+    plain = image(tmp_path / "é.jpg")
+    for codec in ("utf-16", "utf-16-le", "utf-8-sig"):
+        stdin = io.TextIOWrapper(io.BytesIO("é.jpg\r\n".encode(codec)), "utf-8")
+        assert found("-", base=tmp_path, stdin=stdin) == [reference(plain)]
+    with pytest.raises(SourceError, match="standard input is not UTF-16-LE text"):
+        found("-", base=tmp_path, stdin=io.TextIOWrapper(io.BytesIO(b"\xff\xfea"), "utf-8"))
+    with pytest.raises(SourceError, match="no references in 'standard input'"):
+        found("-", stdin=io.TextIOWrapper(io.BytesIO(b"\0"), "utf-8"), null=True)
+
+
 def test_columns_are_found_by_name_or_chosen(tmp_path: Path) -> None:
     """Ours in any case and order of preference; a given one exactly."""
     manifest = image(tmp_path / "m.csv", b'\xef\xbb\xbfkey,Path,"odd, name"\nk,p,"o\nx"\n\n')
@@ -327,7 +347,7 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
     [
         ("m.csv", "path,label\na.jpg,cat\n,dog\n", r"m\.csv:3: .*empty"),
         ("m.csv", "label,path\ncat,a.jpg\ndog\n", r"m\.csv:3: this row has no column 'path'"),
-        ("m.csv", "path\n" + "x" * 200_000, r"m\.csv:2: field larger than field limit"),
+        ("m.csv", 'path\na.jpg\n"b.jpg\nc.jpg\n', r"m\.csv, line 3: a quoted field begins here and never ends"),
         ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this is not JSON"),
         ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this is neither a string nor an object"),
         ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this is neither a string nor an object"),

@@ -91,7 +91,7 @@ def test_a_broken_selected_tags_is_refused_with_the_reason(tmp_path: Path, text:
 def test_a_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "selected_tags.csv"
     path.write_bytes(WD_HEAD.encode() + b"1,caf\xe9,0,1\n")
-    with pytest.raises(ModelError, match="not a UTF-8 CSV"):
+    with pytest.raises(ModelError, match="is not UTF-8 text"):
         read_tags(path)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from db.errors import ThresholdError
+from db.models import Tag
 from db.policies import NEVER, Policy
-from db.threshold_tables import read_thresholds
+from db.threshold_tables import for_model, read_thresholds
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,11 @@ from db.threshold_tables import read_thresholds
         ("bom.csv", "\ufefftag,threshold\r\ncat,0.5\r\n\r\n", Policy(tags={"cat": 5000})),
         ("quoted.csv", 'Tag,Threshold,note\n"a,b",1,x\n"q""q",0,\n', Policy(tags={"a,b": 10_000, 'q"q': 0})),
         ("tabs.tsv", "tag\tthreshold\ncat\t.5\n", Policy(tags={"cat": 5000})),
+        ("noid.csv", "name,category,best_threshold\ncat,0,0.5\n", Policy(tags={"cat": 5000})),
+        ("by-tag.csv", "name,category,threshold\ncat,0,0.5\ndog,0,0.6\n", Policy(tags={"cat": 5000, "dog": 6000})),
+        ("quoted.csv", 'tag,threshold\ncat,"0,35"\n', Policy(tags={"cat": 3500})),
+        ("lines.csv", 'tag,threshold\n"a\nb",0.5\n', Policy(tags={"a\nb": 5000})),
+        ("form-feed.csv", "tag,threshold\na\x0cb,0.5\n", Policy(tags={"a\x0cb": 5000})),
         ("off.csv", "tag,threshold\ncat,off\ndog,inf\n", Policy(tags={"cat": NEVER, "dog": NEVER})),
         (
             "thresholds.csv",
@@ -59,8 +65,9 @@ def test_more_than_four_decimals_are_rounded_up(tmp_path: Path) -> None:
     [
         ("empty.csv", "\n", "holds no thresholds"),
         ("x.csv", "tag,threshold\ncat,1.5\n", r"x\.csv, line 2: '1\.5' is no threshold between 0 and 1"),
-        ("x.csv", "tag,threshold\ncat,\n", "line 2: '' is no threshold"),
-        ("x.csv", "tag,threshold\ncat,nan\n", "line 2: 'nan' is no threshold"),
+        ("x.csv", "tag,threshold\ncat,\n", "holds no thresholds: that of cat is empty"),
+        ("x.csv", "tag,threshold\ncat,nan\n", "holds no thresholds: that of cat is empty"),
+        ("x.csv", "tag,threshold\ncat,0,35\n", "line 2: 3 columns, and the first line names 2. .*decimal comma"),
         ("x.csv", "tag,threshold\ncat\n", "line 2: too few columns"),
         ("x.csv", "tag,threshold\ncat,0.1\ndog,0.2\ncat,0.3\n", "line 4: 'cat' has a threshold already"),
         ("x.csv", "cat,0.1\ndog\n", "line 2: not a tag and a threshold"),
@@ -82,6 +89,35 @@ def test_what_is_wrong_is_said_with_the_place(tmp_path: Path, name: str, text: s
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(ThresholdError, match="No such file"):
         read_thresholds(tmp_path / "gone.csv")
-    (tmp_path / "utf16.csv").write_bytes("tag,threshold\ncat,0.5".encode("utf-16"))
-    with pytest.raises(ThresholdError, match="not UTF-8"):
-        read_thresholds(tmp_path / "utf16.csv")
+    (tmp_path / "latin.csv").write_bytes(b"tag,threshold\ncaf\xe9,0.5")
+    with pytest.raises(ThresholdError, match="not UTF-8 text .*Save it as UTF-8"):
+        read_thresholds(tmp_path / "latin.csv")
+
+
+NAMES = [Tag("cat"), Tag("long_hair"), Tag("saber_(fate)", "character")]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "unknown"),
+    [
+        (Policy(tags={"Long Hair": 1, "x": 3}), Policy(tags={"long_hair": 1}), ["x"]),
+        (Policy(tags={r"saber \(fate\)": 2}), Policy(tags={"saber_(fate)": 2}), []),
+        (Policy(3, {"Character": 1}, {"cat": 2}, 4), Policy(3, {"character": 1}, {"cat": 2}, 4), []),
+        (Policy(categories={"cat": 1, "long hair": 2}), Policy(tags={"cat": 1, "long_hair": 2}), []),
+        (Policy(categories={"charcter": 1}), Policy(categories={"charcter": 1}), []),
+    ],
+)  # fmt: skip
+def test_names_are_given_the_spelling_of_the_model(said: Policy, expected: Policy, unknown: list[str]) -> None:
+    assert for_model(said, NAMES) == (expected, unknown)
+
+
+def test_a_tag_with_two_thresholds_is_refused() -> None:
+    with pytest.raises(ThresholdError, match="'long_hair' has two thresholds, under 'long hair' and 'long_hair'"):
+        for_model(Policy(tags={"long hair": 1, "long_hair": 2}), NAMES)
+
+
+def test_an_empty_threshold_says_nothing(tmp_path: Path) -> None:
+    """As pandas writes it: the cell of a tag without positives is empty."""
+    (tmp_path / "t.csv").write_text("tag,threshold\ncat,0.5\ndog,\nfox,NaN\n")
+    table = read_thresholds(tmp_path / "t.csv")
+    assert (table.policy, table.without) == (Policy(tags={"cat": 5000}), ("dog", "fox"))

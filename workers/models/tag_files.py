@@ -7,13 +7,14 @@
 A list that is one line off gives every image plausible nonsense, so everything that can be checked is refused.
 """
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from db import text_files
 from db.errors import ModelError
 from db.models import Tag
 
@@ -25,6 +26,8 @@ RATINGS = ("general", "sensitive", "questionable", "explicit")
 
 _CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character", "5": "meta", "9": "rating"}
 """Danbooru's numbers, and 9 as the WD taggers use it."""
+
+_COLUMNS = {"tag_id", "name", "category", "count"}
 
 _SHOWN = 3
 """How many offenders an error names."""
@@ -42,9 +45,7 @@ def read_json(path: Path) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+        return json.loads(text_files.read_text(path, ModelError), object_pairs_hook=unique)
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON ({error}). Download it again.") from error
 
@@ -115,21 +116,18 @@ def is_wd_list(path: Path) -> bool:
     rows = _csv_rows(path)[: len(RATINGS)]
     first = tuple((row["name"], row.get("category")) for row in rows)
     # Other trainers keep the ratings and add columns such as best_threshold; their preprocessing differs.
-    columns = rows and set(rows[0]) == {"tag_id", "name", "category", "count"}
+    columns = rows and set(rows[0]) == _COLUMNS
     return bool(columns) and first == tuple((name, "9") for name in RATINGS)
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if "name" not in (reader.fieldnames or ()):
-                raise ModelError(f"{path} should start with a line of column names, `name` among them.")
-            return list(reader)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ModelError(f"{path} is not a UTF-8 CSV file ({error}). Download it again.") from error
+    with text_files.opened(path, ModelError, strict=True) as file:
+        table = text_files.rows(file, path, ModelError, known=_COLUMNS)
+        _, header = next(table, (0, []))
+        if "name" not in header:
+            raise ModelError(f"{path} should start with a line of column names, `name` among them.")
+        # What a short row lacks is None; what a long one has too much is left out.
+        return [dict(zip_longest(header, row[: len(header)])) for _, row in table]
 
 
 def _category(text: str | None) -> str | None:
