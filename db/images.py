@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,11 @@ class Image:
     version: str
     bytes: int | None
     """As the source said, or as it was when the file was last read."""
+
+
+def file_path(uri: str) -> str:
+    """The path behind a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
+    return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
 
 
 def stored_version(version: str) -> str:

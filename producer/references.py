@@ -3,7 +3,7 @@
 import os
 import urllib.parse
 
-from db.images import Reference
+from db.images import Reference, file_path
 
 __all__ = ["Reference", "file_path", "file_uri", "path_or_uri", "split_s3"]
 
@@ -11,11 +11,6 @@ __all__ = ["Reference", "file_path", "file_uri", "path_or_uri", "split_s3"]
 def file_uri(path: str) -> str:
     """The `file://` URI of an absolute path. Percent-encoding keeps names that are no valid UTF-8."""
     return "file://" + urllib.parse.quote_from_bytes(os.fsencode(path))
-
-
-def file_path(uri: str) -> str:
-    """The path behind a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
-    return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
 
 
 def path_or_uri(uri: str) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
+from db.images import file_path
 from db.schema import images
 
 Int64Array = npt.NDArray[np.int64]
@@ -131,7 +131,7 @@ def _name(uri: str, way: Way) -> str:
     """What a way calls an image. Ends of paths are as people see them, without percent signs."""
     name = uri
     if way.parts:
-        path = url2pathname(uri.removeprefix("file://")) if uri.startswith("file://") else uri.partition("://")[2]
+        path = file_path(uri) if uri.startswith("file://") else uri.partition("://")[2]
         name = "/".join(path.split("/")[-way.parts :])
     if not way.suffix:
         dot = name.rfind(".")

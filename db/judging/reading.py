@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from urllib.request import url2pathname
 
 import numpy as np
 from sqlalchemy import Connection, select
 
 from db import labels, models
 from db.errors import SourceError
+from db.images import file_path
 from db.judging.image_index import ImageIndex
 from db.judging.pairs import Pairs, offsets_of, ranges
 from db.judging.tag_index import TagIndex
@@ -177,7 +177,7 @@ def _local_images(connection: Connection, model: Model) -> Iterator[tuple[int, P
         .execution_options(yield_per=_AT_ONCE)
     )
     for row in connection.execute(query):
-        yield row.id, Path(url2pathname(row.uri.removeprefix("file://")))
+        yield row.id, Path(file_path(row.uri))
 
 
 def _of_labels(connection: Connection, model: Model) -> Truth:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,17 @@ def test_sidecars_beside_the_images_and_in_a_folder(
     found, truth = read(database, model, tmp_path / "out")
     assert found == {library["deep"]: ["tag_01"]}
     assert (truth.found.unreadable, truth.found.examples) == (1, ("c/bad",))
+
+
+def test_sidecars_whose_names_are_no_utf_8(database: Database, model: Model, tmp_path: Path) -> None:
+    image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    image.with_suffix(".txt").write_text("tag_01\n")
+    store(database, model, [file_uri(str(image))], [{1: 9000}])
+    expected = {file_uri(str(image)): ["tag_01"]}
+    assert read(database, model, "beside")[0] == expected
+    (tmp_path / "elsewhere").mkdir()
+    image.with_suffix(".txt").rename(tmp_path / "elsewhere" / image.with_suffix(".txt").name)
+    assert read(database, model, tmp_path / "elsewhere")[0] == expected
 
 
 def test_truth_of_no_image_is_refused(
