@@ -129,7 +129,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="So many tags an image, the most probable ones, counted after all of the above.",
+            help="So many tags an image, those of --first, then the most probable ones, counted after the above.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
