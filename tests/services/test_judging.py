@@ -551,3 +551,24 @@ def test_what_cannot_be_judged_is_said_in_words(
     assert (done.code, done.out) == (code, "")
     assert words in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("histogram", "tag_04", "--plot"), "h.png"),
+        (("histogram", "tag_04", "--plot"), "h.svg"),
+        (("evaluate", "truth.jsonl", "-t", "0.2", "--by-tag"), "t.csv"),
+    ],
+)
+def test_plots_and_tables_replace_their_kind_and_nothing_else(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    """A picture that is called like a plot would be gone."""
+    (tmp_path / name).write_bytes(b"\x89PNG a photograph")
+    refused = invoke(*arguments, name, **judged["environment"])
+    assert (refused.code, "tagonce did not write it: name another file" in refused.err) == (2, True)
+    assert (tmp_path / name).read_bytes() == b"\x89PNG a photograph"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert invoke(*arguments, name, **judged["environment"]).code == 0
