@@ -26,6 +26,9 @@ CONNECTIONS = 5
 """Kept, at least, by a process that used as many at the same time."""
 
 _BEGIN = "tagonce_sqlite_begin"
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""PostgreSQL's default shows each statement what was committed before it. The pool takes these back with the
+connection."""
 _CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
 _PATIENCE = {
     "connect_timeout": 10,
@@ -76,8 +79,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
-        with self._transaction("BEGIN") as connection:
+        """A transaction that only reads, and sees the database as it was at its first statement until its end.
+
+        What is shown together has to be read in one of them. PostgreSQL refuses to write in it.
+        """
+        snapshot = _SNAPSHOT if self.dialect == "postgresql" else {}
+        with self._transaction(**snapshot, **{_BEGIN: "BEGIN"}) as connection:
             yield connection
 
     @contextmanager
@@ -87,16 +94,13 @@ class Database:
         SQLite takes its write lock right here: a transaction that starts reading and then wants to write is refused
         at once when somebody else has written meanwhile, whatever the busy timeout is.
         """
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._transaction(**{_BEGIN: "BEGIN IMMEDIATE"}) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, sqlite_begin: str) -> Iterator[Connection]:
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
         try:
-            with (
-                self.engine.connect().execution_options(**{_BEGIN: sqlite_begin}) as connection,
-                connection.begin(),
-            ):
+            with self.engine.connect() as connection, connection.execution_options(**options).begin():
                 yield connection
         except NoConnectionInTime as error:
             raise TransientError(f"All connections to the database {self.label} are at work. Try again.") from error

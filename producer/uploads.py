@@ -45,13 +45,24 @@ class Bucket:
     ) -> None:
         self._client.close()
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with a prefix."""
+    def listing(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """The key and the ETag, with its quotes, of every object whose key begins with a prefix."""
         with _writing(self.name):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
             for page in pages:
                 for found in page.get("Contents", ()):
-                    yield found["Key"]
+                    yield found["Key"], found["ETag"]
+
+    def head(self, key: str) -> dict[str, str] | None:
+        """The metadata of an object, None when there is none."""
+        with _writing(self.name):
+            try:
+                return self._client.head_object(Bucket=self.name, Key=key)["Metadata"]
+            except ClientError as error:
+                # Whoever may not list a bucket is told "forbidden" of what is not there, too.
+                if http_status(error) == NOT_FOUND:
+                    return None
+                raise
 
     def get(self, key: str) -> bytes:
         with _writing(self.name):
@@ -61,11 +72,11 @@ class Bucket:
         with _writing(self.name):
             self._client.put_object(Bucket=self.name, Key=key, Body=content)
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, metadata: dict[str, str]) -> None:
         """A file of any size, in parts where it is large."""
         with _writing(self.name):
             try:
-                self._client.upload_file(str(path), self.name, key)
+                self._client.upload_file(str(path), self.name, key, ExtraArgs={"Metadata": metadata})
             except S3UploadFailedError as error:
                 # boto3 wraps what botocore said and keeps it as the context.
                 if isinstance(error.__context__, ClientError):
@@ -82,7 +93,7 @@ def _writing(bucket: str) -> Iterator[None]:
         refusal = error.__cause__
         if isinstance(refusal, ClientError) and http_status(refusal) == FORBIDDEN:
             raise StopError(
-                f"S3 does not let us write to bucket {bucket!r} ({refusal}): the credentials need s3:PutObject on it, "
-                "s3:ListBucket to leave what is there, and s3:GetObject for --merge."
+                f"S3 does not let us write to bucket {bucket!r} ({refusal}): the credentials need s3:PutObject and "
+                "s3:GetObject on it, and s3:ListBucket to see what is there."
             ) from refusal
         raise StopError(f"Cannot write to bucket {bucket!r}: {error}") from refusal

@@ -13,11 +13,14 @@ from db.judging.evaluation import Confusion, Counts, FloatArray, Metrics, micro
 from db.judging.histograms import Histogram
 from db.plural import counted
 from db.scores import SCALE
+from tagonce.existing import refuse_foreign
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
+_MADE_BY = "tagonce"
+"""In the metadata of the file."""
 BARS = 20
 """In the histogram of a tag's judged scores: one for each 0.05."""
 
@@ -32,10 +35,12 @@ def check(path: Path) -> None:
     """Before the work is done: whether a file of this name can be drawn.
 
     Raises:
-        SettingsError: its suffix is neither .png nor .svg, or matplotlib is not installed.
+        SettingsError: its suffix is neither .png nor .svg, matplotlib is not installed, or something else than a plot
+            of tagonce is there: a picture, perhaps.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"--plot writes {' or '.join(SUFFIXES)}, not {path.name}.")
+    refuse_foreign(path, _MADE_BY.encode())
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError as error:
@@ -160,4 +165,5 @@ def _panels(path: Path, title: str, number: int) -> Iterator[Sequence[Any]]:
         figure.suptitle(title, parse_math=False)
         yield axes
         with whole_path(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:].lower())
+            kind = path.suffix[1:].lower()
+            figure.savefig(temporary, format=kind, metadata={"Software" if kind == "png" else "Creator": _MADE_BY})

@@ -20,9 +20,24 @@ def leave_record(out: str, record: dict[str, Any]) -> None:
     """The export is there by now: where its record cannot lie beside it, the record is shown instead."""
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     try:
-        destinations.write_text(out, text)
+        foreign = read_record(out) is None and destinations.digest(out) is not None
+        why = f"{out} is there and is no record of an export: it was left."
+        if not foreign:
+            destinations.write_text(out, text)
+            return
     except StopError as error:
-        ui.errors.print(f"{error} The record of this export, instead:\n{text}", markup=False)
+        why = str(error)
+    ui.errors.print(f"{why} The record of this export, instead:\n{text}", markup=False)
+
+
+def read_record(out: str) -> dict[str, Any] | None:
+    """The record that an export left here; None when there is none, or something else."""
+    text = destinations.read_text(out)
+    try:
+        record = json.loads(text or "")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"tagonce", "exported_at"} <= record.keys() else None
 
 
 def write_frequencies(out: str, counts: Iterable[tuple[str, str | None, int]]) -> None:

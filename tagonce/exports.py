@@ -1,145 +1,39 @@
 """An export from beginning to end: read, write captions, put them where they go, leave a record of it."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.progress import Progress
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection
 
 from db import models
 from db.errors import SettingsError
-from db.export.captions import Captioner, Written
-from db.export.images import count_images, ends
-from db.export.items import NAMESPACES, unique_names
-from db.export.options import CaptionOptions
+from db.export.images import count_images, uris_ending
 from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
-from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat, json_inner
-from db.kept import Kept, kept_images
-from db.models import Tag
+from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat
+from db.kept import IMAGES_AT_ONCE
 from db.plural import counted
-from producer.references import file_path, file_uri
-from tagonce import destinations, ui
-from tagonce.export_options import PARQUETS, SIDECARS, TABLES, Existing, Format, check_options, defaults
-from tagonce.export_record import leave_record, write_frequencies
-from tagonce.policy_options import Resolved
-from tagonce.sidecars import Sidecars, beside, common_folder, relative_name
+from producer.references import file_path, path_or_uri
+from tagonce import destinations, imagefolders, ui
+from tagonce.export_options import PARQUETS, SIDECARS, Existing, Format, check_options
+from tagonce.export_record import leave_record, read_record
+from tagonce.export_run import Export, Run
+from tagonce.sidecars import Sidecars, beside, relative_name
+from tagonce.small_files import small_files
 
-METADATA = "metadata.jsonl"
-"""What `datasets` looks for in an imagefolder."""
+__all__ = ["Export", "run"]
+
 RECORD = "tagonce-export.json"
 """Left in a folder of sidecars."""
-HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
-"""What Hydrus calls these categories."""
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What to write where."""
-
-    format: Format
-    out: str | None
-    """File, folder, `s3://bucket/...`; None for standard output, or beside the images."""
-    options: CaptionOptions
-    resolved: Resolved
-    """What to keep."""
-    extension: str = ".txt"
-    existing: Existing = Existing.SKIP
-    under: str = ""
-    """Only images whose uri begins with this."""
-    where: ColumnElement[bool] | None = None
-    """Only images that a search finds."""
-    query: str | None = None
-    """That search, in words, for the record."""
-    frequencies: str | None = None
-    """File for the number of images of each tag; `-` is a table for the person who watches."""
-
-
-@dataclass
-class _Run:
-    """One export under way."""
-
-    export: Export
-    connection: Connection
-    tags: list[Tag]
-    total: int
-    """Images that there are to write."""
-    bar: Progress
-    captioner: Captioner = field(init=False)
-    images: int = 0
-    tagged: int = 0
-    frequencies: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        format_, tags = self.export.format, self.tags
-        if format_ in TABLES:
-            tags = [Tag(name, tag.category) for name, tag in zip(unique_names(tags), tags, strict=True)]
-        self.captioner = Captioner(
-            self.export.options,
-            tags,
-            self.export.resolved.cut,
-            namespaces=HYDRUS_NAMESPACES if format_ is Format.HYDRUS else NAMESPACES,
-            encode=json_inner if format_ in {Format.JSONL, Format.IMAGEFOLDER, Format.KOHYA} else str,
-        )
-        self.frequencies = np.zeros(len(self.captioner.texts), dtype=np.int64)
-
-    @cached_property
-    def ends(self) -> tuple[str, str]:
-        """The first and the last uri. Asked for where names of files depend on it: it costs a walk over all images."""
-        return ends(self.connection, self.model, where=self.export.where, under=self.export.under)
-
-    @property
-    def folder(self) -> str:
-        return common_folder(*self.ends)
-
-    @property
-    def model(self) -> models.Model:
-        return self.export.resolved.model
-
-    def batches(self) -> Iterator[tuple[Kept, Written]]:
-        task = self.bar.add_task("Exporting", total=self.total)
-        found = kept_images(
-            self.connection, self.model, self.captioner.reading, where=self.export.where, under=self.export.under
-        )
-        for batch in found:
-            written = self.captioner.written(batch)
-            yield batch, written
-            self.images += len(batch)
-            self.tagged += int((np.diff(written.offsets) > 0).sum())
-            self.frequencies += np.bincount(written.items, minlength=self.frequencies.size)
-            self.bar.advance(task, len(batch))
-
-    def record(self, counts: dict[str, int] | None = None) -> dict[str, Any]:
-        """What made this export, as JSON values."""
-        export = self.export
-        return {
-            "tagonce": version("tagonce"),
-            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **export.resolved.as_json(),
-            "format": str(export.format),
-            "options": export.options.differences(defaults(export.format)),
-            "under": export.under or None,
-            "query": export.query,
-            **({} if counts is None else {"counts": counts}),
-        }
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"images": self.images, "tagged": self.tagged, "tags": int(self.frequencies.sum())}
+EARLIER = 20
+"""Records of earlier exports into a folder of sidecars that are kept."""
 
 
 def run(connection: Connection, export: Export) -> str:
     """Do it; what was done comes back in words.
 
     Raises:
-        SettingsError: there is nothing to export, or the options do not fit.
+        SettingsError: there is nothing to export, the options do not fit, or something must not be written over.
         StopError: something cannot be written.
     """
     check_options(export.format, export.options)
@@ -151,86 +45,105 @@ def run(connection: Connection, export: Export) -> str:
         chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
         raise SettingsError(f"{models.title(connection, model)} has no predictions{chosen} to export.")
     with ui.progress_bar() as bar:
-        job = _Run(export, connection, models.tag_names(connection, model.id), total, bar)
-        if export.format in SIDECARS:
-            summary = _write_sidecars(job)
-        elif export.format in PARQUETS:
-            summary = _write_parquet(job)
-        else:
-            summary = _write_text(job)
-    if export.frequencies is not None:
-        captioner = job.captioner
-        counts = zip(captioner.texts, captioner.categories, job.frequencies.tolist(), strict=True)
-        write_frequencies(export.frequencies, counts)
-    return summary
+        return _write(Run(export, connection, models.tag_names(connection, model.id), total, bar))
 
 
-def _write_sidecars(job: _Run) -> str:
+def _write(job: Run) -> str:
+    export = job.export
+    if export.format in SIDECARS:
+        return _write_sidecars(job)
+    if export.format in PARQUETS:
+        return _write_parquet(job)
+    if export.format is Format.IMAGEFOLDER and export.out is not None:
+        out = imagefolders.metadata_file(export.out)
+        # Under another name it is no metadata of a folder: one file.
+        if out.rpartition("/")[2] == imagefolders.METADATA:
+            return imagefolders.write(job, out)
+    return _write_text(job)
+
+
+def _write_sidecars(job: Run) -> str:
     export, captioner = job.export, job.captioner
     if export.out is None:
         beside(*job.ends)
-    look = export.existing is not Existing.OVERWRITE
-    with destinations.small_files(export.out, look=look) as files:
+    place = export.out.rstrip("/") if export.out is not None else file_path(job.folder).rstrip("/")
+    before = read_record(f"{place}/{RECORD}")
+    root = None if export.out is None else _root_of_names(job, before)
+    guard = job.guard(export.out or "", f"{place}/{RECORD}")
+    job.check_frequencies(guard)
+    with small_files(export.out, uris_ending(job.connection, export.extension)) as files:
         sidecars = Sidecars(
             files,
-            None if export.out is None else job.folder,
+            root,
             extension=export.extension,
             whole_name=export.format is Format.HYDRUS,
             existing=export.existing,
             separator=export.options.separator,
+            dry=export.dry,
         )
         with sidecars:
             for batch, written in job.batches():
                 lists = captioner.lists(written) if export.existing is Existing.MERGE else ()
                 sidecars.write(batch.uris, captioner.captions(written), lists)
-    place = export.out.rstrip("/") if export.out is not None else file_path(job.folder).rstrip("/")
-    leave_record(f"{place}/{RECORD}", job.record({**job.counts, **sidecars.counts}))
+    if export.dry:
+        return sidecars.plan
+    job.write_frequencies()
+    earlier = [before, *before.pop("earlier", [])] if before else []
+    counts = {**job.counts, **sidecars.counts}
+    leave_record(guard.record_at, job.record(counts, root=root, files=guard.digests(), earlier=earlier[:EARLIER]))
     return sidecars.summary
 
 
-def _write_text(job: _Run) -> str:
-    out = _metadata_file(job.export.out) if job.export.format is Format.IMAGEFOLDER else job.export.out
-    writer = _text_format(job, out)
+def _root_of_names(job: Run, before: dict[str, Any] | None) -> str:
+    """That of the captions which are there already, so that an image keeps its name; else the one of all images."""
+    root = (before or {}).get("root")
+    if job.export.root is not None or not isinstance(root, str):
+        return job.root
+    outside = [uri for uri in job.ends if not uri.startswith(root)]
+    if outside:
+        raise SettingsError(
+            f"The captions in {job.export.out} are named from {path_or_uri(root) or '/'} on, and {outside[0]} does not "
+            "lie there. Choose another folder; or name all of them anew with --root, the folder that holds all images."
+        )
+    return root
+
+
+def _write_text(job: Run) -> str:
+    out = job.export.out
+    if job.export.format is Format.IMAGEFOLDER and out is not None:
+        out = imagefolders.metadata_file(out)
+    writer = _text_format(job)
+    guard = None if out is None else job.guard(out)
+    replaces = guard is not None and out is not None and guard.check(out)
+    job.check_frequencies(guard)
+    if job.export.dry:
+        return _plan(job, out, replaces=replaces)
     with destinations.whole_text(out) as file:
         file.write(writer.head)
         for batch, written in job.batches():
             file.write(writer.text(batch, written))
         file.write(writer.tail)
-    if out is None:
+    job.write_frequencies()
+    if guard is None:
         ui.errors.print(json.dumps(job.record(job.counts), ensure_ascii=False), markup=False)
     else:
-        leave_record(f"{out}.export.json", job.record(job.counts))
+        leave_record(guard.record_at, job.record(job.counts, files=guard.digests()))
     return f"{counted(job.images, 'image')} written to {out or 'standard output'}."
 
 
-def _text_format(job: _Run, out: str | None) -> TextFormat:
+def _text_format(job: Run) -> TextFormat:
     match job.export.format:
         case Format.JSONL:
             return JsonLines(job.captioner, job.tags)
         case Format.IMAGEFOLDER:
-            folder = _image_folder(job, out)
-            return ImageFolder(job.captioner, job.tags, lambda uri: relative_name(uri, folder) or uri)
+            return ImageFolder(job.captioner, job.tags, lambda uri: relative_name(uri, job.root) or uri)
         case Format.KOHYA:
-            return Kohya(job.captioner, lambda uri: file_path(uri) if uri.startswith("file://") else uri)
+            return Kohya(job.captioner, path_or_uri)
         case _:
             return LongCsv(job.captioner)
 
 
-def _metadata_file(out: str | None) -> str | None:
-    return out if out is None or out.endswith(".jsonl") else f"{out.rstrip('/')}/{METADATA}"
-
-
-def _image_folder(job: _Run, out: str | None) -> str:
-    """What `file_name` is relative to: the folder of the metadata where the images are in it, else what all share."""
-    if out is None:
-        return job.folder
-    place = out if destinations.in_s3(out) else file_uri(str(Path(out).absolute()))
-    folder = place[: place.rfind("/") + 1]
-    inside = all(uri.startswith(folder) for uri in job.ends)
-    return folder if inside else job.folder
-
-
-def _write_parquet(job: _Run) -> str:
+def _write_parquet(job: Run) -> str:
     out = job.export.out
     if out is None:
         raise SettingsError(f"--format {job.export.format} is no text: say with --out to which file it goes.")
@@ -238,27 +151,49 @@ def _write_parquet(job: _Run) -> str:
     kind = LongParquet if job.export.format is Format.PARQUET else WideParquet
     limit = None if kind is LongParquet else images_in_a_file(len(job.captioner.texts))
     several = limit is not None and job.total > limit
-    names: list[str] = []
+    names = _may_be_named(out, job.total, limit) if limit is not None and several else [out]
+    guard = job.guard(out)
+    there = [name for name in names if guard.check(name)]
+    job.check_frequencies(guard)
+    if job.export.dry:
+        return _plan(job, names[0], replaces=bool(there))
+    written = 0
     # All files get their names when the last one is whole.
     with ExitStack() as wholes:
         file: ParquetFile | None = None
         room = 0
-        for batch, written in job.batches():
+        for batch, found in job.batches():
             if file is None or (several and room < len(batch)):
                 if file is not None:
                     file.close()
-                names.append(_numbered(out, len(names)) if several else out)
-                file = kind(wholes.enter_context(destinations.whole(names[-1])), job.captioner, metadata)
+                file = kind(wholes.enter_context(destinations.whole(names[written])), job.captioner, metadata)
+                written += 1
                 room = limit or 0
-            file.write(batch, written)
+            file.write(batch, found)
             room -= len(batch)
         if file is not None:
             file.close()
-    leave_record(f"{out}.export.json", job.record({**job.counts, "files": len(names)}))
-    to = out if len(names) == 1 else f"{len(names)} files, {names[0]} and on"
-    return f"{counted(job.images, 'image')} written to {to}."
+    job.write_frequencies()
+    leave_record(guard.record_at, job.record({**job.counts, "files": written}, files=guard.digests()))
+    old = sorted(set(there) - set(names[:written]))
+    stays = f" {len(old):,} more of an earlier export are still there: remove {old[0]} and on." if old else ""
+    to = out if not several else f"{written} files, {names[0]} and on"
+    return f"{counted(job.images, 'image')} written to {to}.{stays}"
+
+
+def _may_be_named(out: str, total: int, limit: int) -> list[str]:
+    """Names for all files that so many images can take: one is closed when the next batch would not fit."""
+    in_each = max(limit - IMAGES_AT_ONCE, IMAGES_AT_ONCE)
+    return [_numbered(out, number) for number in range(total // in_each + 2)]
 
 
 def _numbered(out: str, number: int) -> str:
     stem, dot, suffix = out.rpartition(".")
     return f"{stem}-{number:05}{dot}{suffix}" if dot and "/" not in suffix else f"{out}-{number:05}"
+
+
+def _plan(job: Run, out: str | None, *, replaces: bool) -> str:
+    """What --dry-run says of one file."""
+    how = "replacing what is there" if replaces else "a new file"
+    where = "standard output" if out is None else f"{out}, {how}"
+    return f"Nothing was written. It would be: {job.total:,} images to {where}."

@@ -124,9 +124,7 @@ def resample(
     return pixels if alpha else _without_fourth(pixels)
 
 
-def _rows_then_columns(
-    image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed
-) -> Words:
+def _rows_then_columns(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
     row_starts, row_weights, begin, end = rows
     # Rows above and below the image are the fill before the first pass, and so they are after it.
     narrow = np.full((end - begin, _padded(columns[0].size)), colour, np.uint32)
@@ -137,9 +135,7 @@ def _rows_then_columns(
     return out
 
 
-def _columns_then_rows(
-    image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed
-) -> Words:
+def _columns_then_rows(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
     row_starts, row_weights, begin, end = rows
     first, last = max(columns[2], left), min(columns[3], left + image.width)
     low = np.empty((row_starts.size, max(last - first, 0)), np.uint32)

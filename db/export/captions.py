@@ -13,7 +13,8 @@ What the options do, in this order:
  5. Write: the underscore rule, line ends as spaces, then `category:` before it, then escaping.
  6. Duplicates, equal as written so far: a placed tag stays, else the most probable one, so too of two placed tags;
     ties by the model's list.
- 7. Max tags: so many of what is left, the most probable ones, ties by the model's list. Placed tags do not count.
+ 7. Max tags: so many of what is left, pinned tags as listed and then the most probable ones, ties by the model's list.
+    Placed tags do not count.
  8. Order: fixed texts, pinned tags as listed, the rating and then the quality when they are first, the tags by category
     order, the quality and then the rating when they are last, fixed texts. Within each of these as `sort` says; what is
     equal there by falling score, ties by the model's list.
@@ -147,10 +148,7 @@ class Captioner:
         if self._shared.any():
             found = found.only(self._without_duplicates(found))
         if self._options.max_tags is not None:
-            counted = ~self._items.placed[found.items]
-            before = np.concatenate([[0], np.cumsum(counted)])
-            most = before[found.offsets[found.rows]] + self._options.max_tags
-            found = found.only(~counted | (before[1:] <= most))
+            found = found.only(self._not_too_many(found, self._options.max_tags))
         return self._sorted(found, batch.uris) if self._sorts else found
 
     def captions(self, found: Written) -> list[str]:
@@ -208,6 +206,17 @@ class Captioner:
         # By image and text, placed tags first; the sort is stable, so the others stay in falling order.
         order = np.lexsort((~self._items.placed[items], text))
         mask[places[order[~_first_of_runs(text[order])]]] = False
+        return mask
+
+    def _not_too_many(self, found: Written, most: int) -> npt.NDArray[np.bool_]:
+        placed = self._items.placed[found.items]
+        # Stable: tags that are not pinned stay in falling order, as do those with the same place in the list.
+        pinned = self._items.pinned[found.items]
+        order = np.lexsort((pinned, found.rows))
+        counted = np.cumsum(~placed[order])
+        before = np.concatenate([[0], counted])[found.offsets[found.rows]]
+        mask = placed.copy()
+        mask[order] |= counted - before <= most
         return mask
 
     def _sorted(self, found: Written, uris: Sequence[str]) -> Written:

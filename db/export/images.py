@@ -1,16 +1,17 @@
 """What every export needs: which images there are, their tags one by one, and files that are whole or not touched."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote_from_bytes
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from db import models
 from db.errors import StopError
@@ -73,6 +74,28 @@ def ends(
     return first or "", last or ""
 
 
+def uris(
+    connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
+) -> Iterator[str]:
+    """Those of the images that `kept_images` yields, in any order."""
+    options = {"yield_per": 10_000}
+    yield from connection.execute(_chosen(model, [images.c.uri], where, under), execution_options=options).scalars()
+
+
+def uris_ending(connection: Connection, ending: str) -> list[str]:
+    """Of all registered images those whose uri ends with a text, whatever its case. Reads all of them."""
+    spelt = {ending.lower(), quote_from_bytes(os.fsencode(ending)).lower()}  # objects are called as they are
+    matches = [func.lower(images.c.uri).endswith(one, autoescape=True) for one in sorted(spelt)]
+    return list(connection.scalars(select(images.c.uri).where(or_(*matches))))
+
+
+def is_registered(connection: Connection, uris: Iterable[str], sha256: bytes | None) -> bool:
+    """An image is registered under one of these uris, or with this content."""
+    conditions: list[ColumnElement[bool]] = [images.c.uri.in_(list(uris))]
+    conditions += [images.c.sha256 == sha256] if sha256 else []
+    return connection.scalar(select(images.c.id).where(or_(*conditions)).limit(1)) is not None
+
+
 def _chosen(
     model: Model, columns: Sequence[ColumnElement[Any]], where: ColumnElement[bool] | None, under: str
 ) -> Select[Any]:
@@ -98,20 +121,23 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 def whole_path(path: Path) -> Iterator[Path]:
     """The same for whatever writes files itself: the block gets the path of an empty file, which then takes the name.
 
+    Who may read and write it is the umask's choice, or that of the file which it replaces.
+
     Raises:
         StopError: see `whole_file`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tagonce-", dir=path.parent)
+        temporary = path.with_name(f".tagonce-{secrets.token_hex(8)}")
+        # By open(2) and not by tempfile: its files are for us alone, and the umask can only be asked for by setting it,
+        # for all threads.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise _cannot_write(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files that only we may read; this one is for everybody whom the umask lets.
-        temporary.chmod(0o666 & ~_umask())
+        if path.is_file():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -124,10 +150,3 @@ def _cannot_write(path: Path, error: OSError) -> StopError:
     # pyarrow has words of its own around those of the system.
     reason = os.strerror(error.errno) if error.errno else error
     return StopError(f"Cannot write {path}: {reason}. --out names another place.")
-
-
-@cache
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -45,6 +45,8 @@ class Items:
     """(items,) equal where the texts are equal; ascending as the texts are."""
     placed: npt.NDArray[np.bool_]
     """(items,) those of a category that is placed first or last."""
+    pinned: Int64Array
+    """(items,) the place in `CaptionOptions.first`; of all that are not in it a later one."""
 
 
 def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping[str, str] = NAMESPACES) -> Items:
@@ -75,6 +77,10 @@ def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping
         np.array([dense[place] for place in places], dtype=np.int64),
         np.array([numbers[text] for text in texts], dtype=np.int64),
         np.array([place[0] in {_Zone.FIRST, _Zone.LAST} for place in places], dtype=np.bool_),
+        np.array(
+            [place if zone is _Zone.PINNED else len(options.first) for zone, place in places],
+            dtype=np.int64,
+        ),
     )
 
 

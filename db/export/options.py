@@ -85,7 +85,8 @@ class CaptionOptions:
     rating: Placement = Placement.NONE
     quality: Placement = Placement.NONE
     max_tags: int | None = None
-    """So many of an image's tags, the most probable ones. Fixed texts and tags placed first or last do not count."""
+    """So many of an image's tags: those of `first`, then the most probable ones. Fixed texts and tags placed first or
+    last do not count."""
     sort: Sort = Sort.SCORE
     seed: int = 0
     """For the shuffle."""

@@ -29,6 +29,8 @@ from tagonce.judging import (
 )
 
 _NUMBERS = ("tp", "fp", "fn", "tn")
+_COLUMNS = ("tag", "category", "threshold", "support", *_NUMBERS, *METRICS)
+"""Of --by-tag."""
 _USUAL = "0.1..0.9:0.1"
 _PLOT_STEP = 100
 """Curves have a point every 0.01."""
@@ -84,12 +86,15 @@ def command(
     from db.judging.evaluation import evaluate
     from db.judging.reading import read_truth
     from tagonce import curves
+    from tagonce.existing import refuse_foreign
     from tagonce.policy_options import resolve_policy
     from tagonce.wiring import stored, stored_model
 
     asked = {to_score(one) for one in threshold or ()} | set(parse_range(thresholds) if thresholds else ())
     if plot:
         curves.check(plot)
+    if by_tag:
+        refuse_foreign(by_tag, ",".join(_COLUMNS).encode())
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
@@ -168,9 +173,7 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     from db.export.text import no_formula
 
     with whole_file(path) as file:
-        writer = csv.DictWriter(
-            file, ["tag", "category", "threshold", "support", *_NUMBERS, *METRICS], lineterminator="\n"
-        )
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | {"tag": no_formula(row["tag"])} for row in rows)
 

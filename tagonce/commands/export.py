@@ -8,8 +8,9 @@ import typer
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
 from db.models import title
+from producer.sources.extensions import is_image
 from tagonce import parameters, settings, ui
-from tagonce.export_options import SIDECARS, Existing, Format, with_options
+from tagonce.export_options import PARQUETS, SIDECARS, Existing, Format, with_options
 
 _FILES = "Where it goes"
 _TAGS = "Which tags, called what"
@@ -34,14 +35,20 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="A folder or s3://bucket/prefix/ for sidecars and imagefolder, else a file or s3://bucket/key. "
-            "Default: beside the images; standard output.",
+            help="A folder or s3://bucket/prefix/ for sidecars and imagefolder, else a file or s3://bucket/key; - is "
+            "standard output. Default: beside the images; standard output.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace sidecars that are there already.", rich_help_panel=_FILES)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace what is there already. Without it sidecars are left alone, and of other files only those are "
+            "replaced that the same export wrote. Images are never replaced.",
+            rich_help_panel=_FILES,
+        ),
     ] = False,
     merge: Annotated[
         bool,
@@ -55,6 +62,24 @@ def command(
     extension: Annotated[
         str, typer.Option(help="Of the sidecars: .txt, .caption, ...", rich_help_panel=_FILES)
     ] = ".txt",
+    root: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Names in --out begin below this folder or s3:// prefix. Default: the one that all images of the "
+            "model have in common, whichever of them are exported.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing and say how many files would be new, replaced or left, with an example of each.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
     frequencies: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +154,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="So many tags an image, the most probable ones, counted after all of the above.",
+            help="So many tags an image, those of --first, then the most probable ones, counted after the above.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -248,6 +273,9 @@ def command(
         threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
     )
     existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
+    out = _out(format_, out)
+    if root is not None and (out is None or format_ not in {*SIDECARS, Format.IMAGEFOLDER}):
+        raise SettingsError("--root is for names below --out, of sidecars and imagefolder.")
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read() as connection:
         row = stored_model(connection, queries.model_named(query or "", model))
@@ -264,6 +292,8 @@ def command(
                 under=uri_prefix(under),
                 where=queries.condition(connection, row, query, resolved.cut),
                 query=query,
+                root=None if root is None else uri_prefix(root).rstrip("/") + "/",
+                dry=dry_run,
                 frequencies=frequencies,
             ),
         )
@@ -272,12 +302,23 @@ def command(
 
 
 def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:
-    if format_ not in SIDECARS and (overwrite or merge):
-        raise SettingsError(f"--overwrite and --merge are for sidecars; --format {format_} replaces its file whole.")
+    if format_ not in SIDECARS and merge:
+        raise SettingsError(f"--merge is for sidecars; --format {format_} makes its file anew.")
     if overwrite and merge:
         raise SettingsError("--overwrite throws away what --merge keeps: give one of the two.")
     if not extension.startswith(".") or "/" in extension or extension == ".":
         raise SettingsError(f"--extension begins with a dot, as in .caption, and is not {extension!r}.")
+    if is_image(extension.rstrip(". ")):
+        raise SettingsError(f"--extension {extension} is one of images: captions would take their names.")
     if overwrite:
         return Existing.OVERWRITE
     return Existing.MERGE if merge else Existing.SKIP
+
+
+def _out(format_: Format, out: str | None) -> str | None:
+    """None for standard output, which people call `-`."""
+    if out == "":
+        raise SettingsError("--out is empty: name a folder or a file.")
+    if out == "-" and (format_ in SIDECARS or format_ in PARQUETS):
+        raise SettingsError(f"--format {format_} is no single stream of text: --out names its place.")
+    return None if out == "-" else out

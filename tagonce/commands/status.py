@@ -66,12 +66,10 @@ def command(
         def look() -> Look:
             with opened.read() as connection:
                 row = stored_model(connection, model)
-                return Look(
-                    row,
-                    counts.progress(connection, row.id),
-                    workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK),
-                    _queue(config, row),
-                )
+                progress = counts.progress(connection, row.id)
+                seen = workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK)
+            # Not in the transaction: workers have a second to answer.
+            return Look(row, progress, seen, _queue(config, row))
 
         if json:
             ui.print_json(_as_json(look()))

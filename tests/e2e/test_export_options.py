@@ -298,6 +298,12 @@ def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., O
     assert streamed.out == demo.lines(options)
     made_by = json.loads(streamed.err.splitlines()[0])
     assert (made_by["model"]["name"], made_by["options"]) == ("demo", {"sort": "name", "score_suffix": True})
+    assert tagonce("export", *arguments, "--format", "jsonl", "--out", "-").out == streamed.out
+    folder = Path(file_path(min(demo.scores))).parent
+    planned = tagonce("export", *arguments, "--out", "txt", "--dry-run", "--root", folder)
+    assert planned.code == 0, planned.err
+    assert f"It would be: {len(demo.scores)} new ({tmp_path / 'txt'}/" in planned.err
+    assert not (tmp_path / "txt").exists()
     written = tagonce("export", *arguments, "--out", "txt", "--frequencies", "counts.csv")
     assert written.code == 0, written.err
     assert f"demo at 0.05: {len(demo.scores)} captions written to {tmp_path / 'txt'}." in written.err
@@ -313,7 +319,15 @@ def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., O
     ("arguments", "words"),
     [
         (["--overwrite", "--merge", "--out", "x"], "give one of the two"),
-        (["--format", "jsonl", "--merge"], "are for sidecars"),
+        (["--format", "jsonl", "--merge"], "--merge is for sidecars"),
+        (["--extension", ".png", "--overwrite"], "--extension .png is one of images"),
+        (["--extension", ".tags.JPG", "--out", "x"], "is one of images"),
+        (["--out", "-"], "--format txt is no single stream of text"),
+        (["--format", "parquet", "--out", "-"], "--format parquet is no single stream of text"),
+        (["--out", ""], "--out is empty"),
+        (["--root", "/"], "--root is for names below --out"),
+        (["--root", "/", "--format", "csv", "--out", "x"], "--root is for names below --out"),
+        (["--root", "/nowhere", "--out", "x"], "--root file:///nowhere/ does not hold file://"),
         (["--format", "parquet"], "say with --out to which file"),
         (["--format", "csv", "--escape"], "has no place for --escape"),
         (["--replace", "cat", "--out", "x"], "--replace is OLD=NEW"),

@@ -26,9 +26,10 @@ from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
 from producer.storage import s3_client
-from tagonce.destinations import LocalFiles, small_files
 from tagonce.export_options import Existing
-from tagonce.sidecars import Sidecars, beside, common_folder, merged
+from tagonce.merging import merged
+from tagonce.sidecars import Sidecars, beside, common_folder
+from tagonce.small_files import LocalFiles, small_files
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -176,11 +177,16 @@ def write(uris: Sequence[str], out: Path | None, existing: Existing = Existing.S
         beside(first, last)
     folder = None if out is None else common_folder(first, last)
     with (
-        small_files(None if out is None else str(out), look=existing is not Existing.OVERWRITE) as files,
+        small_files(None if out is None else str(out)) as files,
         Sidecars(files, folder, extension=".txt", existing=existing) as sidecars,
     ):
         sidecars.write(uris, [text] * len(uris), [text.split(", ")] * len(uris))
     return sidecars
+
+
+def some(sidecars: Sidecars) -> dict[str, int]:
+    """What happened, without what did not."""
+    return {name: count for name, count in sidecars.counts.items() if count}
 
 
 def files_in(folder: Path) -> set[str]:
@@ -191,7 +197,7 @@ def test_captions_go_beside_local_images(tmp_path: Path) -> None:
     """Under the same name with another suffix, whatever is in the name: bytes that are no UTF-8 too."""
     paths = [tmp_path / "a b.c.jpg", tmp_path / "sub" / "100%é.png", tmp_path / os.fsdecode(b"\xff.gif")]
     uris = [file_uri(str(path)) for path in paths]
-    assert write(uris, None).written == 3
+    assert write(uris, None).counts["written"] == 3
     assert all(path.with_suffix(".txt").read_text() == "a b\n" for path in paths)
 
 
@@ -220,7 +226,7 @@ def test_captions_in_a_folder_keep_what_is_below_the_common_part(
     tmp_path: Path, uris: list[str], expected: set[str]
 ) -> None:
     sidecars = write(uris, tmp_path / "out")
-    assert (sidecars.written, sidecars.refused) == (len(uris), 0)
+    assert (sidecars.counts["written"], sidecars.counts["refused"]) == (len(uris), 0)
     assert files_in(tmp_path) == {f"out/{name}" for name in expected}
 
 
@@ -232,7 +238,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path, uri: str)
     """Keys are strangers' text."""
     sidecars = write(["s3://b/0.jpg", uri], tmp_path / "deep" / "down" / "out")
     assert files_in(tmp_path) == {"deep/down/out/0.txt"}
-    assert sidecars.refused == 1
+    assert sidecars.counts["refused"] == 1
     assert "1 refused: their names lead out of the folder" in sidecars.summary
 
 
@@ -240,7 +246,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path, uri: str)
 def test_a_file_reference_with_escaped_dots_or_a_nul_is_refused_too(tmp_path: Path, uri: str) -> None:
     sidecars = write(["file:///a/0.jpg", uri], tmp_path / "d" / "out")
     assert files_in(tmp_path) == {"d/out/0.txt"}
-    assert sidecars.refused == 1
+    assert sidecars.counts["refused"] == 1
 
 
 def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) -> None:
@@ -248,10 +254,10 @@ def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) 
     (tmp_path / "1.txt").write_text("mine")
     uris = ["s3://b/1.jpg", "s3://b/2.jpg"]
     sidecars = write(uris, tmp_path)
-    assert (sidecars.written, sidecars.kept) == (1, 1)
+    assert (sidecars.counts["written"], sidecars.counts["left"]) == (1, 1)
     assert "1 were there already and were left (--overwrite replaces them, --merge adds to them)" in sidecars.summary
     assert (tmp_path / "1.txt").read_text() == "mine"
-    assert write(uris, tmp_path, Existing.OVERWRITE).written == 2
+    assert some(write(uris, tmp_path, Existing.OVERWRITE)) == {"written": 1, "replaced": 1, "unchanged": 1}
     assert (tmp_path / "1.txt").read_text() == "a b\n"
 
 
@@ -260,7 +266,7 @@ def test_a_key_too_long_for_a_file_name_is_refused(tmp_path: Path) -> None:
     names = ["x" * 300 + ".jpg", "d" * 300 + "/1.jpg", "日" * 84 + ".jpg", "日" * 83 + ".jpg"]
     sidecars = write(["s3://b/0.jpg", *(f"s3://b/{name}" for name in names)], tmp_path)
     assert files_in(tmp_path) == {"0.txt", "日" * 83 + ".txt"}
-    assert sidecars.refused == 3
+    assert sidecars.counts["refused"] == 3
     assert "lead out of the folder, or are too long" in sidecars.summary
 
 
@@ -270,8 +276,10 @@ def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) ->
     with Sidecars(LocalFiles(None), None, extension=".txt", existing=Existing.OVERWRITE) as sidecars:
         sidecars.write(uris, ["tag 0", "tag 1"])
     assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
-    assert sidecars.written == sidecars.shared == 1
-    assert "would share" in sidecars.summary
+    assert sidecars.counts["written"] == sidecars.counts["shared"] == 1
+    assert (
+        f"1 would share the file of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
+    )
 
 
 def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
@@ -280,7 +288,7 @@ def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
     with Sidecars(LocalFiles(None), None, extension=".tags", whole_name=True) as sidecars:
         sidecars.write(uris, ["x", "y"])
     assert files_in(tmp_path) == {"cat.jpg.tags", "cat.png.tags"}
-    assert sidecars.counts == {"written": 2, "left": 0, "shared": 0, "refused": 0}
+    assert some(sidecars) == {"written": 2, "new": 2}
 
 
 def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Path) -> None:
@@ -288,7 +296,7 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     (tmp_path / "2.txt").write_text("c, a b")
     uris = ["s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3.jpg"]
     sidecars = write(uris, tmp_path, Existing.MERGE, "a b, c")
-    assert (sidecars.written, sidecars.kept) == (2, 1)
+    assert (sidecars.counts["written"], sidecars.counts["unchanged"]) == (2, 1)
     assert "1 had all these tags already" in sidecars.summary
     texts = [(tmp_path / f"{number}.txt").read_text() for number in (1, 2, 3)]
     assert texts == ["Mine, a_b, c\n", "c, a b", "a b, c\n"]
@@ -298,22 +306,25 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     ("there", "texts", "separator", "expected"),
     [
         ("a, b\n", ["b", "c"], ", ", "a, b, c\n"),
+        ("a, b", ["c"], ", ", "a, b, c"),
         ("a, b", ["a", "b"], ", ", None),
         ("", ["a"], ", ", "a\n"),
         (" \n", ["a"], ", ", "a\n"),
         ("", [], ", ", None),
         ("Long_Hair", ["long hair"], ", ", None),
         (r"saber \(fate\)", ["saber_(fate)"], ", ", None),
-        ("(cat:0.9)", ["(cat:0.8)", "dog"], ", ", "(cat:0.9), dog\n"),
-        ("a,b,", ["c"], ",", "a,b,c\n"),
-        ("a,  b ,c", ["b", "d"], ", ", "a,  b ,c, d\n"),
-        ("a\r\nb\r\n", ["b", "c"], "\n", "a\nb\nc\n"),
-        ("a\nb\n", ["c"], ", ", "a, b, c\n"),
-        ("a b", ["b", "c"], " ", "a b c\n"),
-        ("\ufeffa", ["a"], ", ", None),
-        ("a, say hi", ["say, hi", "say hi, a"], ", ", "a, say hi, say, hi\n"),
-        ("abc ", ["abc_", "x "], ", ", "abc , x \n"),
-        ("caf\udce9", ["x"], ", ", "caf\udce9, x\n"),
+        ("(cat:0.9)", ["(cat:0.8)", "dog"], ", ", "(cat:0.9), dog"),
+        ("a,b,", ["c"], ",", "a,b,c"),
+        ("a,  b ,c", ["b", "d"], ", ", "a,  b ,c, d"),
+        ("a\r\nb\r\n", ["b", "c"], "\n", "a\r\nb\r\nc\r\n"),
+        ("a\nb", ["c", "d"], "\n", "a\nb\nc\nd"),
+        ("a\nb\n", ["c"], ", ", "a, c\nb\n"),
+        ("a cat\r\n\r\nA big cat.\r\n", ["dog"], ", ", "a cat, dog\r\n\r\nA big cat.\r\n"),
+        ("\n a\n", ["b"], ", ", "\n a, b\n"),
+        ("a b", ["b", "c"], " ", "a b c"),
+        ("a, say hi", ["say, hi", "say hi, a"], ", ", "a, say hi, say, hi"),
+        ("abc ", ["abc_", "x "], ", ", "abc , x "),
+        ("caf\udce9", ["x"], ", ", "caf\udce9, x"),
     ],
 )
 def test_a_merged_caption(there: str, texts: list[str], separator: str, expected: str | None) -> None:
@@ -346,7 +357,7 @@ def objects(bucket: str) -> Iterator[Callable[[], dict[str, bytes]]]:
 def write_to_s3(bucket: str, uris: Sequence[str], existing: Existing, text: str = "a b") -> Sidecars:
     folder = common_folder(min(uris), max(uris))
     with (
-        small_files(f"s3://{bucket}/captions", look=existing is not Existing.OVERWRITE) as files,
+        small_files(f"s3://{bucket}/captions") as files,
         Sidecars(files, folder, extension=".txt", existing=existing) as sidecars,
     ):
         sidecars.write(uris, [text] * len(uris), [text.split(", ")] * len(uris))
@@ -357,7 +368,7 @@ def test_captions_under_a_prefix_in_s3(bucket: str, objects: Callable[[], dict[s
     """The same names and the same three ways with what is there, as in a folder."""
     uris = [f"s3://b/x/{name}" for name in ("日 本.jpg", "sub/2.jpg", "../up.jpg", "d" * 1100 + ".jpg", "sub/2.png")]
     done = write_to_s3(bucket, uris, Existing.SKIP)
-    assert done.counts == {"written": 2, "left": 0, "shared": 1, "refused": 2}
+    assert some(done) == {"written": 2, "new": 2, "shared": 1, "refused": 2}
     assert f"2 captions written to s3://{bucket}/captions/" in done.summary
     assert objects() == {"captions/日 本.txt": b"a b\n", "captions/sub/2.txt": b"a b\n"}
     uris = ["s3://b/x/sub/2.jpg", "s3://b/x/3.jpg"]
@@ -374,13 +385,13 @@ def test_captions_under_a_prefix_in_s3(bucket: str, objects: Callable[[], dict[s
 
 def test_a_path_that_is_no_utf_8_is_refused_in_s3(bucket: str) -> None:
     uris = [file_uri("/a/1.jpg"), file_uri(os.fsdecode(b"/a/\xff.jpg"))]
-    assert write_to_s3(bucket, uris, Existing.SKIP).counts == {"written": 1, "left": 0, "shared": 0, "refused": 1}
+    assert some(write_to_s3(bucket, uris, Existing.SKIP)) == {"written": 1, "new": 1, "refused": 1}
 
 
 def test_many_captions_are_put_at_the_same_time(bucket: str) -> None:
     uris = [f"s3://b/{number}.jpg" for number in range(100)]
-    assert write_to_s3(bucket, uris, Existing.SKIP).written == 100
-    assert write_to_s3(bucket, uris, Existing.SKIP).kept == 100
+    assert write_to_s3(bucket, uris, Existing.SKIP).counts["written"] == 100
+    assert write_to_s3(bucket, uris, Existing.SKIP).counts["left"] == 100
 
 
 def test_a_bucket_that_is_not_there_is_known_at_once(s3_settings: None) -> None:

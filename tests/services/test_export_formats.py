@@ -1,6 +1,7 @@
 """Formats: what an export writes is what `json`, `csv` and pyarrow read, and what a plain loop would have written."""
 
 import csv
+import hashlib
 import io
 import json
 import resource
@@ -59,7 +60,7 @@ class Store:
         """Run one; what is no option of captions is one of `Export`."""
         about = {
             name: given.pop(name)
-            for name in ("extension", "existing", "under", "frequencies", "where")
+            for name in ("extension", "existing", "under", "frequencies", "where", "root", "dry")
             if name in given
         }
         profile = given.pop("profile", None)
@@ -242,18 +243,21 @@ def add_local(store: Store, paths: list[str]) -> None:
 
 
 def test_imagefolder_names_are_relative_to_the_folder_that_holds_the_images(small: Store, tmp_path: Path) -> None:
-    """In the folder of the metadata, `datasets` finds the images under these names."""
+    """In the folder of the metadata, `datasets` finds the images under these names; else from a root on."""
     folder = tmp_path / "set"
-    add_local(small, [str(folder / "train" / "a b.jpg"), str(folder / "train" / "sub" / "ü.png")])
-    (folder / "train" / "sub").mkdir(parents=True)
+    add_local(small, [str(folder / "pics" / "a b.jpg"), str(folder / "pics" / "sub" / "ü.png")])
+    (folder / "pics" / "sub").mkdir(parents=True)
     here = {"under": file_uri(str(folder))}
     for out, expected in (
-        (folder, ["train/a b.jpg", "train/sub/ü.png"]),
-        (folder / "train" / "metadata.jsonl", ["a b.jpg", "sub/ü.png"]),
-        (folder / "train" / "sub", ["a b.jpg", "sub/ü.png"]),
+        (folder, ["pics/a b.jpg", "pics/sub/ü.png"]),
+        (folder / "pics" / "metadata.jsonl", ["a b.jpg", "sub/ü.png"]),
+        (folder / "pics" / "sub", ["a b.jpg", "sub/ü.png"]),
         (tmp_path / "elsewhere", ["a b.jpg", "sub/ü.png"]),
     ):
-        small.export(Format.IMAGEFOLDER, out, **here)
+        inside = out in {folder, folder / "pics" / "metadata.jsonl"}
+        root = {} if inside else {"root": file_uri(str(folder / "pics")) + "/"}
+        said = small.export(Format.IMAGEFOLDER, out, **here, **root)
+        assert inside == ("The images are not in" not in said)
         file = out if out.suffix else out / "metadata.jsonl"
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         assert [row["file_name"] for row in rows] == expected
@@ -445,6 +449,7 @@ def test_a_record_says_what_made_the_export(small: Store, tmp_path: Path) -> Non
     assert datetime.fromisoformat(said.pop("exported_at")).tzinfo is not None
     assert said.pop("tagonce")
     assert said.pop("counts")["images"] == 12
+    assert said.pop("files") == {"a.jsonl": hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()}
     assert said == {
         "model": {
             "id": small.model.id,
@@ -571,7 +576,7 @@ def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("old")
     failed = subprocess.run(
-        [script(), "export", "--format", format_, "--out", "out/file", "-t", "0.02", "-d", large_store],
+        [script(), "export", "--format", format_, "--out", "out/file", "-t", "0.02", "-d", large_store, "--overwrite"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -394,6 +394,17 @@ def test_a_truth_of_unknown_tags_is_refused(
     assert not read(database, model, nothing)[1].found.unknown
 
 
+def test_sidecars_whose_names_are_no_utf_8(database: Database, model: Model, tmp_path: Path) -> None:
+    image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    image.with_suffix(".txt").write_text("tag_01\n")
+    store(database, model, [file_uri(str(image))], [{1: 9000}])
+    expected = {file_uri(str(image)): ["tag_01"]}
+    assert read(database, model, "beside")[0] == expected
+    (tmp_path / "elsewhere").mkdir()
+    image.with_suffix(".txt").rename(tmp_path / "elsewhere" / image.with_suffix(".txt").name)
+    assert read(database, model, tmp_path / "elsewhere")[0] == expected
+
+
 def test_truth_of_no_image_is_refused(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path
 ) -> None:
@@ -649,3 +660,24 @@ def test_what_cannot_be_judged_is_said_in_words(
     assert (done.code, done.out) == (code, "")
     assert words in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("histogram", "tag_04", "--plot"), "h.png"),
+        (("histogram", "tag_04", "--plot"), "h.svg"),
+        (("evaluate", "truth.jsonl", "-t", "0.2", "--by-tag"), "t.csv"),
+    ],
+)
+def test_plots_and_tables_replace_their_kind_and_nothing_else(
+    invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    """A picture that is called like a plot would be gone."""
+    (tmp_path / name).write_bytes(b"\x89PNG a photograph")
+    refused = invoke(*arguments, name, **judged["environment"])
+    assert (refused.code, "tagonce did not write it: name another file" in refused.err) == (2, True)
+    assert (tmp_path / name).read_bytes() == b"\x89PNG a photograph"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert invoke(*arguments, name, **judged["environment"]).code == 0
