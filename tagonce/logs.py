@@ -46,5 +46,5 @@ def to_stderr(*, level: str, as_json: bool) -> None:
     )
     logging.captureWarnings(capture=True)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for library in ("alembic", "celery"):
+    for library in ("alembic", "botocore", "celery"):
         logging.getLogger(library).setLevel(logging.WARNING if level == "INFO" else level)

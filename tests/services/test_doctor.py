@@ -1,11 +1,8 @@
 """`tagonce doctor` looks at real services, as they should be and as they should not."""
 
-import http.server
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -184,29 +181,6 @@ def test_sources_that_cannot_be_read(
     outside = doctor("photos", "--model", "demo")
     assert "outside of TAGONCE_ROOTS" in told(outside, "storage", "failed")
     assert len(told(outside, "roots", "warning").splitlines()) == 2
-
-
-@pytest.fixture
-def forbidding(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A storage that lets nobody in."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(403)
-            self.end_headers()
-            self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-    yield
-    server.shutdown()
-    server.server_close()
 
 
 def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor) -> None:

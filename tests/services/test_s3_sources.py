@@ -16,7 +16,9 @@ import pytest
 from db.errors import SettingsError, SourceError
 from producer.references import Reference, file_uri, split_s3
 from producer.sources import references
-from producer.storage import s3_client, s3_errors
+from producer.storage import is_anonymous, s3_client, s3_errors
+from tests.fixtures.s3 import new_bucket
+from workers.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:
@@ -150,11 +152,56 @@ def test_a_bucket_that_does_not_exist() -> None:
         found("s3://nobody-made-this/photos")
 
 
-def test_no_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A bucket that does not let everybody in: the sentence is about credentials, not about rights."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(SourceError, match=rf"credentials to read bucket '{bucket}'.* set AWS_ACCESS"):
-        found(f"s3://{bucket}")
+    for source in ("s3://shut/photos/", manifest_of(tmp_path, "s3://shut/a.jpg")):
+        with pytest.raises(SourceError, match=r"credentials to read bucket 'shut'.* set AWS_ACCESS"):
+            found(source)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of them")
+    with pytest.raises(SettingsError, match="missing: AWS_SECRET_ACCESS_KEY"):
+        found("s3://shut/photos/")
+
+
+@pytest.fixture
+def public_bucket(s3_settings: None, request: pytest.FixtureRequest) -> str:
+    """Everybody may list it and read its objects, with and without the check of credentials."""
+    name = new_bucket()
+    client = s3_client()
+    client.put_bucket_acl(Bucket=name, ACL="public-read")
+    client.put_object(Bucket=name, Key="a.jpg", Body=b"a.jpg", ACL="public-read")
+    client.close()
+    return name
+
+
+@pytest.fixture
+def without_credentials(bucket: str, public_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on; the buckets were made before."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+def test_a_public_bucket_needs_no_credentials(public_bucket: str, without_credentials: None, tmp_path: Path) -> None:
+    """Listing, a list of objects, and reading: by boto3 first, then by obstore."""
+    reference = expected(public_bucket, "a.jpg")
+    assert found(f"s3://{public_bucket}/") == [reference]
+    assert found(manifest_of(tmp_path, reference.uri)) == [reference]
+    fetcher = Fetcher(max_bytes=100, connections=2)
+    assert [fetcher.fetch(reference.uri) for _ in range(3)] == [b"a.jpg"] * 3
+    assert public_bucket in fetcher._objects._proven, "obstore has read it"
+
+
+def test_credentials_are_not_used_where_that_is_asked_for(
+    public_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These are rejected by any bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    with credentials_checked(s3_endpoint), pytest.raises(SourceError, match="rejects the credentials"):
+        found(f"s3://{public_bucket}/")
+    monkeypatch.setenv("TAGONCE_S3_ANONYMOUS", "1")
+    assert is_anonymous(s3_client())
+    assert found(f"s3://{public_bucket}/") == [expected(public_bucket, "a.jpg")]
 
 
 @contextmanager
