@@ -5,10 +5,14 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 from db.errors import SourceError
 from producer.references import Reference, file_uri
-from producer.sources.extensions import KNOWN, is_image
+from producer.sources.names import Names
+
+COUNTED = 20_000
+"""Entries of folders that are left out which are looked at to count them: a snapshot may hold everything once more."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +32,14 @@ def _reference(path: str, facts: os.stat_result) -> Reference:
     return Reference(file_uri(path), f"{facts.st_size}-{facts.st_mtime_ns}", facts.st_size)
 
 
-def in_folder(root: str) -> Iterator[Reference]:
+def in_folder(root: str, names: Names) -> Iterator[Reference]:
     """Every image below an absolute path, in the order the file system gives them.
 
-    Links are followed and keep their own name; names that start with a dot are passed over.
+    Links are followed and keep their own name.
     Raises SourceError when the root cannot be read, or when there is no image in it.
     """
-    found = other = 0
-    for entry in _files(root):
-        if not is_image(entry.name):
-            other += 1
-            continue
+    found, other = 0, -names.passed_over
+    for entry in _Walk(root, names).files():
         try:
             reference = _reference(entry.path, entry.stat())
         except OSError as error:  # a broken link, or deleted since the folder was listed
@@ -48,42 +49,69 @@ def in_folder(root: str) -> Iterator[Reference]:
             found += 1
             yield reference
         else:  # a pipe or device with the name of an image would block whoever reads it
+            logger.warning("passed over %r: it is no regular file", entry.path)
             other += 1
     if not found:
-        raise SourceError(f"no image files in {root!r} ({other} other files seen; known extensions: {KNOWN})")
+        raise names.nothing_in(root, f"{other + names.passed_over} other files seen")
 
 
-def _files(root: str) -> Iterator[os.DirEntry[str]]:
-    """Everything that is no folder, a folder at a time: only names of folders still to visit are held.
+class _Walk:
+    """Through a folder and those below it, a folder at a time: only names of folders still to visit are held."""
 
-    A folder that several paths lead to is visited once, by its real path where that lies below the root:
-    linked folders wait until the real ones are done. Otherwise the order of a listing would decide under
-    which of its URIs an image is known.
-    """
-    real, linked = [root], deque[str]()
-    visited: set[tuple[int, int]] = set()
-    while real or linked:
-        folder = real.pop() if real else linked.popleft()
-        try:
-            facts = os.stat(folder)  # noqa: PTH116 -- see local_reference
-            identity = (facts.st_dev, facts.st_ino)
-            if identity in visited:
-                continue
-            visited.add(identity)
-            with os.scandir(folder) as entries:
+    def __init__(self, root: str, names: Names) -> None:
+        self._root = root
+        self._names = names
+        self._start = len(os.path.join(root, ""))  # noqa: PTH118 -- see local_reference
+        self._left_to_count = COUNTED
+
+    def files(self) -> Iterator[os.DirEntry[str]]:
+        """Those that are taken.
+
+        A folder that several paths lead to is visited once, by its real path where that lies below the root:
+        linked folders wait until the real ones are done. Otherwise the order of a listing would decide under
+        which of its URIs an image is known.
+        """
+        real, linked = [self._root], deque[str]()
+        visited: set[tuple[int, int]] = set()
+        while real or linked:
+            folder = real.pop() if real else linked.popleft()
+            try:
+                facts = os.stat(folder)  # noqa: PTH116 -- see local_reference
+                identity = (facts.st_dev, facts.st_ino)
+                if identity in visited:
+                    continue
+                visited.add(identity)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        path = entry.path[self._start :]
+                        if not _is_folder(entry):
+                            if self._names.take(path):
+                                yield entry
+                        elif not self._names.enter(path):
+                            self._count(entry)
+                        elif entry.is_symlink():
+                            linked.append(entry.path)
+                        else:
+                            real.append(entry.path)
+            except OSError as error:
+                if folder == self._root:
+                    raise SourceError(f"cannot read the folder {self._root!r}: {error.strerror}.") from error
+                logger.warning("cannot read the folder %r, passed over: %s", folder, error.strerror)
+
+    def _count(self, folder: os.DirEntry[str]) -> None:
+        """What lies in a folder that is left out, up to a number of entries. Links are not followed."""
+        waiting = [] if folder.is_symlink() else [folder.path]
+        while waiting:
+            with suppress(OSError), os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if not _is_folder(entry):
-                        yield entry
-                    elif entry.is_symlink():
-                        linked.append(entry.path)
+                    if not self._left_to_count:
+                        self._names.more_hidden = True
+                        return
+                    self._left_to_count -= 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
                     else:
-                        real.append(entry.path)
-        except OSError as error:
-            if folder == root:
-                raise SourceError(f"cannot read the folder {root!r}: {error.strerror}.") from error
-            logger.warning("cannot read the folder %r, passed over: %s", folder, error.strerror)
+                        self._names.take(entry.path[self._start :])
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,6 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from producer.enqueue import Enqueued
+from producer.sources.names import Names
 from tagonce import parameters, settings, ui
 
 
@@ -19,6 +20,9 @@ def command(
         bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
     ] = False,
     column: parameters.Column = None,
+    exclude: parameters.Exclude = None,
+    no_default_excludes: parameters.NoDefaultExcludes = False,
+    all_names: parameters.AllNames = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
@@ -34,10 +38,12 @@ def command(
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column, if_idle=if_idle)
+    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    counts = send(config, sources or [], column=column, if_idle=if_idle, names=names)
     if json:
-        ui.print_json({"seen": counts.seen, "sent": counts.sent})
+        ui.print_json({"seen": counts.seen, "sent": counts.sent, **names.as_json()})
     else:
+        ui.print_names(names)
         ui.errors.print(
             f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
             "Watch with: tagonce status --watch"
@@ -45,12 +51,18 @@ def command(
 
 
 def send(
-    config: settings.Settings, sources: list[str], *, column: str | None = None, if_idle: bool = False
+    config: settings.Settings,
+    sources: list[str],
+    *,
+    column: str | None = None,
+    if_idle: bool = False,
+    names: Names | None = None,
 ) -> Enqueued:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
+        names: which names are taken, and where those that are not are counted.
     """
     from db import deliveries, models
     from producer import broker, chunks
@@ -59,7 +71,7 @@ def send(
     from tagonce.wiring import stored, stored_model
 
     # First of all: a source that is not there is said before anything is written.
-    found = chain.from_iterable([references(source, column=column) for source in sources])
+    found = chain.from_iterable([references(source, column=column, names=names) for source in sources])
     broker_url = config.need_broker()
     with stored(config, create=True) as database:
         with database.read() as connection:

@@ -15,7 +15,7 @@ import pytest
 
 from db.errors import SettingsError, SourceError
 from producer.references import Reference, file_uri, split_s3
-from producer.sources import references
+from producer.sources import Names, references
 from producer.storage import is_anonymous, s3_client, s3_errors
 from tests.fixtures.s3 import new_bucket
 from workers.fetch import Fetcher
@@ -93,10 +93,10 @@ def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
 
 def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> None:
     """Folder markers and other files are passed over; an object named in full is taken whatever it is called."""
-    put(bucket, "cat/", "cat/1.JPG", "cat/readme.md", "cats.png", "dog")
+    put(bucket, "cat/", "cat/1.JPG", "cat/photo.orig", "cats.png", "dog")
     keys = {
         prefix: {split_s3(each.uri)[1] for each in references(f"s3://{bucket}{prefix}")}
-        for prefix in ("", "/", "/cat", "/cat/", "/dog", "/cat/readme.md")
+        for prefix in ("", "/", "/cat", "/cat/", "/dog", "/cat/photo.orig")
     }
     assert keys == {
         "": {"cat/1.JPG", "cats.png"},
@@ -104,7 +104,7 @@ def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> 
         "/cat": {"cat/1.JPG", "cats.png"},
         "/cat/": {"cat/1.JPG"},
         "/dog": {"dog"},
-        "/cat/readme.md": {"cat/readme.md"},
+        "/cat/photo.orig": {"cat/photo.orig"},
     }
 
 
@@ -114,6 +114,40 @@ def test_a_prefix_without_images_says_what_it_saw(bucket: str) -> None:
         found(f"s3://{bucket}/texts")
     with pytest.raises(SourceError, match=r"no image files .* \(0 other objects"):
         found(f"s3://{bucket}/nothing/")
+
+
+def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
+    """By their place below the folder of the prefix; the object of exactly the key is always taken."""
+    kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
+    put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
+    put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
+    names = Names(["drafts/"])
+    assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
+    assert names.as_json() == {"passed_over": 2, "hidden": 2, "excluded": 1}
+    everything = Names(default_excludes=False, all_names=True)
+    assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
+    assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
+
+
+def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
+    """Relative references start at its folder; an absolute path is one of this machine. Errors name it as we do."""
+    put(bucket, "lists/a.jpg", "b.jpg")
+    local = tmp_path / "c.jpg"
+    local.write_bytes(b"c")
+    lines = f"file_name,x\na.jpg,1\n../b.jpg,2\ns3://{bucket}/b.jpg,3\n{local},4\n"
+    client = s3_client()
+    client.put_object(Bucket=bucket, Key="lists/train.csv", Body=lines.encode())
+    client.put_object(Bucket=bucket, Key="lists/wrong.txt", Body=b"a.jpg\nhttps://b/c\n")
+    client.put_object(Bucket=bucket, Key="folder.txt/d.jpg", Body=b"folder.txt/d.jpg")
+    client.close()
+    a, b = expected(bucket, "lists/a.jpg"), expected(bucket, "b.jpg")
+    assert found(f"s3://{bucket}/lists/train.csv")[:3] == [a, b, b]
+    assert found(f"s3://{bucket}/lists/train.csv")[3].uri == file_uri(str(local))
+    with pytest.raises(SourceError, match=rf"^s3://{bucket}/lists/wrong.txt:2: .*https:// is not supported"):
+        found(f"s3://{bucket}/lists/wrong.txt")
+    with pytest.raises(SourceError, match="no text column 'nothing'"):
+        list(references(f"s3://{bucket}/lists/train.csv", column="nothing"))
+    assert found(f"s3://{bucket}/folder.txt") == [expected(bucket, "folder.txt/d.jpg")], "no list: a prefix"
 
 
 def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Path) -> None:
