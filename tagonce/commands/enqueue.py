@@ -68,11 +68,12 @@ def send(
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
-    from tagonce.wiring import stored, stored_model
+    from tagonce.wiring import stored, stored_model, with_stored_model
 
     # First of all: a source that is not there is said before anything is written.
     found = chain.from_iterable([references(source, column=column, names=names) for source in sources])
     broker_url = config.need_broker()
+    config = with_stored_model(config, files=False)
     with stored(config, create=True) as database:
         with database.read() as connection:
             model = stored_model(connection, config.model)

@@ -34,7 +34,7 @@ def command(
     Example: tagonce predict cat.jpg --threshold 0.2
     """
     from producer.sources import is_list, references
-    from tagonce.wiring import find_spec_of, need_worker_extra, worker_options
+    from tagonce.wiring import find_spec_of, need_worker_extra, with_stored_model, worker_options
 
     if threshold is not None:
         to_score(threshold)
@@ -47,6 +47,7 @@ def command(
         found += uris if is_list(source) else sorted(uris)  # a list has an order, folders and buckets have none
     ui.print_names(names)
     need_worker_extra()
+    config = ui.say_model(config, with_stored_model(config))
 
     from workers.decode import Decoder
     from workers.fetch import Fetcher

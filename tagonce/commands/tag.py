@@ -55,6 +55,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, name
 
     found = chain.from_iterable([references(source, column=column, names=names) for source in sources])
     wiring.need_worker_extra()
+    config = ui.say_model(config, wiring.with_stored_model(config))
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.

@@ -16,8 +16,6 @@ from tagonce.wiring import stored
 
 NAME = "broker"
 QUEUE = "queue"
-OLDEST = (6, 2)
-"""What redis-py and kombu of today are tested with."""
 SLOW_SECONDS = 0.1
 FULL = 0.8
 """Part of maxmemory above which it is time to do something."""
@@ -54,17 +52,17 @@ def look(config: Settings) -> Iterator[Finding]:
 
 def _without_broker() -> Iterator[Finding]:
     try:
-        binary = embedded.server_binary()
+        server = embedded.find_server()
     except BrokerError as error:
         yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds none to start", str(error))
     else:
-        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {binary}"
+        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {server}"
         yield Finding(NAME, Status.OK, words, "For several machines set TAGONCE_BROKER_URL.")
 
 
 def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
-    if facts.protocol < OLDEST:
-        needed = ".".join(map(str, OLDEST))
+    if facts.protocol < embedded.OLDEST:
+        needed = ".".join(map(str, embedded.OLDEST))
         yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")
     if facts.policy != "noeviction":
         yield Finding(
