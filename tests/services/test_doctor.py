@@ -27,20 +27,6 @@ MEANT = "s3cr@t-of-ours"
 Doctor = Callable[..., list[dict[str, str]]]
 
 
-@pytest.fixture
-def doctor(invoke: Callable[..., Outcome]) -> Doctor:
-    """Findings of `tagonce doctor --json`. Its exit code has to be that of the worst one."""
-
-    def look(*arguments: str | Path, **environment: str) -> list[dict[str, str]]:
-        done = invoke("doctor", "--json", "--device", "cpu", *arguments, **environment)
-        found: list[dict[str, str]] = done.json
-        assert done.code == any(one["status"] == "failed" for one in found), done
-        assert {"check", "status", "message", "advice"} == set(found[0])
-        return found
-
-    return look
-
-
 def told(found: list[dict[str, str]], check: str, *statuses: str) -> str:
     """Messages and advice of a check with these statuses."""
     return "\n".join(
