@@ -121,9 +121,6 @@ class Names:
         if self.excluded:
             yield f"{_counted(self.excluded, 'file')} left out by --exclude"
 
-    def as_json(self) -> dict[str, int]:
-        return {"passed_over": self.passed_over, "hidden": self.hidden, "excluded": self.excluded}
-
     def _pass_over(self, name: str) -> None:
         known = name if len(name) <= _LONGEST else ""
         if known not in self.extensions and len(self.extensions) >= _EXTENSIONS:

@@ -40,10 +40,10 @@ def command(
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
     names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     counts = send(config, sources or [], column=column, if_idle=if_idle, names=names)
+    ui.print_names(names)
     if json:
-        ui.print_json({"seen": counts.seen, "sent": counts.sent, **names.as_json()})
+        ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
-        ui.print_names(names)
         ui.errors.print(
             f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
             "Watch with: tagonce status --watch"

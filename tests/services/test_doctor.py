@@ -70,7 +70,20 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
     arguments = ("--database", tagged, "--broker", redis_server.url, "--model", jtp2_folder)
     found = doctor(*arguments, TAGONCE_ROOTS=f"s3://{bucket}/cats")
     assert wrong(found) == set()
-    expected = {"settings", "database", "broker", "queue", "clock", "roots", "storage", "model", "device", "disk"}
+    expected = {
+        "settings",
+        "database",
+        "broker",
+        "queue",
+        "clock",
+        "roots",
+        "storage",
+        "model",
+        "device",
+        "disk",
+        "images",
+        "profiles",
+    }
     assert {one["check"] for one in found} == expected
     assert "schema 0005, up to date" in told(found, "database", "ok")
     assert f"{find_server().name}, a round trip" in told(found, "broker", "ok")
@@ -125,6 +138,69 @@ def test_variables_that_mean_nothing(doctor: Doctor, tmp_path: Path) -> None:
     assert "TAGONCE_DATABSE_URL" in warnings
     assert len(warnings.splitlines()) == 2
     assert f"2 given, by the environment and {tmp_path / '.env'}" in told(found, "settings", "ok")
+
+
+def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip in a name of ours or of boto3's, a line without a value, and a value that the environment overrides."""
+    lines = (
+        "TAGONE_MODEL=demo\nAWS_ENDPOINT_URL_S4=http://x\nAWS_REGION=eu-west-1\nAWS_PROFILE=p\nPOSTGRES_PASSWORD=x\n"
+        "TAGONCE_DEVICE cpu\nHF_HUB_CACHE=/x\n"
+    )
+    (tmp_path / ".env").write_text(lines)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    for name in ("AWS_PROFILE", "HF_HUB_CACHE", "AWS_ENDPOINT_URL_S4"):
+        monkeypatch.setenv(name, "restored after the test")
+        monkeypatch.delenv(name)
+    found = doctor()
+    warnings = told(found, "settings", "warning")
+    assert "nothing reads TAGONE_MODEL of .env | Did you mean TAGONCE_MODEL?" in warnings
+    assert "nothing reads AWS_ENDPOINT_URL_S4 of .env | Did you mean AWS_ENDPOINT_URL_S3?" in warnings
+    assert "AWS_REGION of .env is not used: the environment has another value" in warnings
+    assert "has no `=` and is not read" in warnings or "TAGONCE_DEVICE" in warnings
+    assert len(warnings.splitlines()) == 4
+    assert "for other programs, and not read here: POSTGRES_PASSWORD" in told(found, "settings", "ok")
+
+
+def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Path, doctor: Doctor) -> None:
+    opened = Database(tagged)
+    for number in range(6):
+        path = tmp_path / f"{number}.jpg"
+        if number < 4:
+            path.write_bytes(b"x")
+        register(opened, path.as_uri())
+    register(opened, f"s3://{bucket}/gone.png")
+    opened.close()
+    warnings = told(doctor("--database", tagged, "--model", "demo"), "images", "warning")
+    assert "2 of 6 files, a sample, are not there: " in warnings
+    assert f"1 of 2 objects, a sample, are not there: s3://{bucket}/gone.png" in warnings
+
+
+def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Callable[..., Outcome]) -> None:
+    for name, threshold in (("low", "0.5"), ("low", "0.02"), ("high", "0.5")):
+        assert invoke("thresholds", "save", "--name", name, "-t", threshold, "--database", tagged).code == 0
+    arguments = ("--database", tagged, "--model", "demo")
+    assert "2 saved, none below the floor of 0.01" in told(doctor(*arguments), "profiles", "ok")
+    warnings = told(doctor(*arguments, TAGONCE_FLOOR="0.05"), "profiles", "warning")
+    assert warnings.startswith("low@2 keeps tags from 0.02 on, and TAGONCE_FLOOR is 0.05")
+    assert len(warnings.splitlines()) == 1
+
+
+def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: RedisServer, doctor: Doctor) -> None:
+    """Kombu's own, by kombu's own name. Without chunks in anybody's hands it says nothing."""
+    open_database(sqlite_url).close()
+    arguments = ("--database", sqlite_url, "--broker", redis_server.url, "--model", "demo")
+    app = broker.create_app(redis_server.url, 1)
+    with (
+        app.connection_or_acquire() as connection,
+        connection.channel() as channel,
+        channel.conn_or_acquire() as client,
+    ):
+        client.lock(channel.unacked_mutex_key, timeout=300).acquire()
+        assert "lock" not in told(doctor(*arguments), "queue", "warning")
+        client.hset(channel.unacked_key, "tag", "a chunk")
+    warnings = told(doctor(*arguments), "queue", "warning")
+    assert "1 chunks are held by workers, and the lock" in warnings
+    assert "is taken for another 29" in warnings or "another 300 s" in warnings
 
 
 def test_settings_that_are_wrong_are_all_there_is_to_say(doctor: Doctor) -> None:

@@ -123,7 +123,7 @@ def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
     put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
     names = Names(["drafts/"])
     assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
-    assert names.as_json() == {"passed_over": 2, "hidden": 2, "excluded": 1}
+    assert (names.passed_over, names.hidden, names.excluded) == (2, 2, 1)
     everything = Names(default_excludes=False, all_names=True)
     assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
     assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
