@@ -18,7 +18,7 @@ from db.scores import to_score
 DEFAULT_DATABASE = "sqlite:///tagonce.db"
 ENV_FILE = Path(".env")
 """In the current folder."""
-_ENCODING = "utf-8-sig"
+ENCODING = "utf-8-sig"
 """Editors of Windows put a byte order mark before the first name."""
 LIBRARY_PREFIXES = ("AWS_", "HF_", "PG")
 """How the names begin that boto3, the Hugging Face hub and libpq read."""
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """What every command may need to know. An option on the command line wins over the environment, that over .env."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TAGONCE_", env_file=ENV_FILE, env_file_encoding=_ENCODING, extra="ignore", frozen=True
+        env_prefix="TAGONCE_", env_file=ENV_FILE, env_file_encoding=ENCODING, extra="ignore", frozen=True
     )
 
     # Both may hold a password: repr=False keeps them out of whatever prints the settings.
@@ -172,7 +172,7 @@ def in_env_file() -> dict[str, str | None]:
         SettingsError: the file is no text.
     """
     try:
-        return dotenv_values(ENV_FILE, encoding=_ENCODING) if ENV_FILE.is_file() else {}
+        return dotenv_values(ENV_FILE, encoding=ENCODING) if ENV_FILE.is_file() else {}
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"{ENV_FILE.absolute()} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."

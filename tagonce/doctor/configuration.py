@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from urllib.parse import unquote
 
+from dotenv.parser import parse_stream
+
 from tagonce.doctor.finding import Finding, Status
-from tagonce.settings import ENV_FILE, Settings, in_env_file, is_for_library
+from tagonce.settings import ENCODING, ENV_FILE, Settings, in_env_file, is_for_library
 
 NAME = "settings"
 PREFIX = "TAGONCE_"
@@ -34,9 +36,27 @@ def look() -> Iterator[Finding]:
             f"{name} is no setting of this program and does nothing",
             f"Did you mean {close[0]}?" if close else "The README lists all settings.",
         )
+    yield from _lines_without_value()
     yield from _rest_of_file({name: value for name, value in in_file.items() if name not in ours}, known)
     place = f"and {ENV_FILE.absolute()}" if in_file else f"(no {ENV_FILE.absolute()})"
     yield Finding(NAME, Status.OK, f"{len(ours) - len(wrong)} given, by the environment {place}")
+
+
+def _lines_without_value() -> Iterator[Finding]:
+    """By their numbers: whatever stands there may be a secret."""
+    if not ENV_FILE.is_file():
+        return
+    with ENV_FILE.open(encoding=ENCODING) as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key and binding.value is None):
+                line = binding.original.line + _blank_lines(binding.original.string)
+                words = f"line {line} of {ENV_FILE} is not read: it is no NAME=value"
+                yield Finding(NAME, Status.WARNING, words, "Write NAME=value, with quotes where the value has spaces.")
+
+
+def _blank_lines(text: str) -> int:
+    """Before what stands in it."""
+    return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _rest_of_file(others: dict[str, str | None], known: set[str]) -> Iterator[Finding]:
@@ -44,10 +64,7 @@ def _rest_of_file(others: dict[str, str | None], known: set[str]) -> Iterator[Fi
     unread = []
     for name, value in others.items():
         close = get_close_matches(name.upper(), known | _LIBRARIES, n=1, cutoff=_LIKENESS)
-        if value is None:
-            words, advice = f"a line of {ENV_FILE} has no `=` and is not read: {name[:40]}", "Write NAME=value."
-            yield Finding(NAME, Status.WARNING, words, advice)
-        elif name in _LIBRARIES:
+        if name in _LIBRARIES:
             if value and os.environ.get(name) != value:
                 words = f"{name} of {ENV_FILE} is not used: the environment has another value"
                 yield Finding(NAME, Status.WARNING, words, "The environment wins. Unset it there, or change the file.")
