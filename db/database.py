@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,11 @@ _BEGIN = "tagonce_sqlite_begin"
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """PostgreSQL's default shows each statement what was committed before it. The pool takes these back with the
 connection."""
+_PREPARE = "prepare_threshold"
+"""psycopg prepares a statement that comes so often. Here 0 means never, as none does: behind a pooler people write
+either, and nobody wants each statement prepared."""
+_NOT_IN_A_URL = {"autocommit", "context", "cursor_factory", "row_factory"}
+"""Arguments of psycopg's `connect` that our transactions depend on."""
 _CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
 _PATIENCE = {
     "connect_timeout": 10,
@@ -47,6 +51,8 @@ _DISK_FULL = "53100"
 _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
+_NOT_PREPARED = {"26000", "42P05"}
+"""A prepared statement is not there, or is there already."""
 """PostgreSQL's codes."""
 
 
@@ -54,7 +60,8 @@ class Database:
     """Transactions on one database. Threads share it; processes open their own.
 
     Args:
-        url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`.
+        url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`. After a `?`, PostgreSQL's takes
+            what libpq knows, and psycopg's `prepare_threshold`: none, for poolers that know no prepared statements.
         threads: that use it at the same time: as many connections are kept, and at least five. Ten more are made when
             they are wanted; who finds none waits for half a minute.
 
@@ -111,6 +118,12 @@ class Database:
                     f"The database was stopped before it had an answer: {_first_line(error)}. Searches by tag are fast "
                     "after `tagonce index`."
                 ) from error
+            if sqlstate in _NOT_PREPARED:
+                raise DatabaseError(
+                    f"The database {self.label} mixes up prepared statements ({_first_line(error)}): there is a pooler "
+                    "before it in transaction mode. Add ?prepare_threshold=none to TAGONCE_DATABASE_URL (&... after "
+                    "other options)."
+                ) from error
             if _will_pass(error):
                 raise TransientError(f"The database {self.label} does not answer: {_first_line(error)}.") from error
             if sqlstate == _NOT_ALLOWED:
@@ -130,15 +143,16 @@ class Database:
 
         Somebody who changes a table may hold it for hours, and a worker that waits without a word looks stuck.
         """
-        if self.dialect == "postgresql":
-            event.listen(self.engine, "connect", _limit_waiting_for_locks)
-            self.engine.dispose()
+        self._set_in_transactions(f"lock_timeout = {BUSY_TIMEOUT_MS}")
 
     def limit_statements(self, seconds: int) -> None:
         """From now on no statement takes longer, for who waits for a page. SQLite knows no such limit."""
+        self._set_in_transactions(f"statement_timeout = '{seconds}s'")
+
+    def _set_in_transactions(self, setting: str) -> None:
+        """In each of them, and not once a session: a pooler would hand the session on to somebody else."""
         if self.dialect == "postgresql":
-            event.listen(self.engine, "connect", partial(_limit_statements, seconds=seconds))
-            self.engine.dispose()
+            event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql(f"set local {setting}"))
 
     def without_time_limit(self, connection: Connection) -> None:
         """In this transaction a statement may take as long as it does."""
@@ -218,7 +232,8 @@ def _parse(url: str) -> URL:
 def _engine(url: URL, connections: int) -> Engine:
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": connections}
     if url.get_backend_name() == "postgresql":
-        options["connect_args"] = {"application_name": "tagonce", **_PATIENCE}
+        url, ours = _driver_options(url)
+        options["connect_args"] = {"application_name": "tagonce", **_PATIENCE, **ours}
     try:
         engine = create_engine(url, **options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
@@ -229,6 +244,35 @@ def _engine(url: URL, connections: int) -> Engine:
     else:
         event.listen(engine, "connect", _configure_postgresql)
     return engine
+
+
+def _driver_options(url: URL) -> tuple[URL, dict[str, int | None]]:
+    """The URL without psycopg's own option, which is no text, and that option.
+
+    Raises:
+        SettingsError: the URL holds an option that neither psycopg nor libpq knows.
+    """
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import make_conninfo
+    except ModuleNotFoundError:
+        return url, {}  # and SQLAlchemy says so
+    plain = url.difference_update_query([_PREPARE])
+    wrong = "TAGONCE_DATABASE_URL (or --database)"
+    if unsuitable := _NOT_IN_A_URL & plain.query.keys():
+        raise SettingsError(f"{wrong}: {', '.join(sorted(unsuitable))} cannot be set in it.")
+    try:
+        make_conninfo(**{name: value for name, value in plain.query.items() if isinstance(value, str)})
+    except ProgrammingError as error:
+        raise SettingsError(f"{wrong}: {str(error).strip()}.") from error
+    given = url.query.get(_PREPARE)
+    if given is None:
+        return plain, {}
+    if str(given).lower() in {"0", "none", "off"}:
+        return plain, {_PREPARE: None}
+    if not str(given).isdecimal():
+        raise SettingsError(f"{wrong}: {_PREPARE} is a number or none, not {given!r}.")
+    return plain, {_PREPARE: int(str(given))}
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -267,16 +311,6 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 
     packed.register(connection)
     connection.execute(_SERVERS_PATIENCE)
-    connection.commit()
-
-
-def _limit_waiting_for_locks(connection: Any, _record: object) -> None:
-    connection.execute(f"set lock_timeout = {BUSY_TIMEOUT_MS}")
-    connection.commit()
-
-
-def _limit_statements(connection: Any, _record: object, *, seconds: int) -> None:
-    connection.execute(f"set statement_timeout = '{seconds}s'")
     connection.commit()
 
 

@@ -3,19 +3,27 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from db.errors import SourceError
 
 logger = logging.getLogger(__name__)
 
 
-def files_below(root: str) -> Iterator[os.DirEntry[str]]:
+def is_visible(entry: os.DirEntry[str], is_folder: bool) -> bool:  # noqa: ARG001 -- as `files_below` calls it
+    """Its name does not begin with a dot."""
+    return not entry.name.startswith(".")
+
+
+def files_below(root: str, wanted: Callable[[os.DirEntry[str], bool], bool] = is_visible) -> Iterator[os.DirEntry[str]]:
     """Everything that is no folder, a folder at a time: only names of folders still to visit are held.
 
     A folder that several paths lead to is visited once, by its real path where that lies below the root:
     linked folders wait until the real ones are done. Otherwise the order of a listing would decide under
     which of its URIs an image is known.
+
+    Args:
+        wanted: given an entry and whether it is a folder: whether it is yielded, or visited.
     """
     real, linked = [root], deque[str]()
     visited: set[tuple[int, int]] = set()
@@ -29,9 +37,10 @@ def files_below(root: str) -> Iterator[os.DirEntry[str]]:
             visited.add(identity)
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    is_folder = _is_folder(entry)
+                    if not wanted(entry, is_folder):
                         continue
-                    if not _is_folder(entry):
+                    if not is_folder:
                         yield entry
                     elif entry.is_symlink():
                         linked.append(entry.path)

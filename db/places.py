@@ -22,3 +22,12 @@ def examples(connection: Connection) -> list[str]:
         place = "/".join(uri.split("/")[: 3 if uri.startswith("s3://") else _PARTS])
         after = place + "0"  # what follows the slash, so that nothing below the place comes again
     return found
+
+
+def spread(connection: Connection, number: int) -> list[str]:
+    """The uris of about so many images, spread evenly over all that are known, by their ids."""
+    first, last = connection.execute(select(func.min(images.c.id), func.max(images.c.id))).one()
+    if first is None:
+        return []
+    wanted = {first + (last - first) * step // max(number - 1, 1) for step in range(number)}
+    return list(connection.scalars(select(images.c.uri).where(images.c.id.in_(wanted)).order_by(images.c.id)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from db import models
 from db.errors import ThresholdError
@@ -70,6 +70,31 @@ def save(connection: Connection, model: Model, name: str, policy: Policy, *, sou
         [{"profile_id": row.id, "tag_id": tag_id, "score": score} for tag_id, score in enumerate(cut.scores.tolist())],
     )
     return _profile(row)
+
+
+def lowest(connection: Connection) -> list[tuple[str, int]]:
+    """The latest version of each saved profile, of any model, as `name@version`, and its lowest threshold.
+
+    In ten-thousandths.
+    """
+    newest = (
+        select(profiles.c.model_id, profiles.c.name, func.max(profiles.c.version).label("version"))
+        .group_by(profiles.c.model_id, profiles.c.name)
+        .subquery()
+    )
+    query = (
+        select(profiles.c.name, profiles.c.version, func.min(profile_thresholds.c.score))
+        .join(profile_thresholds, profile_thresholds.c.profile_id == profiles.c.id)
+        .join(
+            newest,
+            (newest.c.model_id == profiles.c.model_id)
+            & (newest.c.name == profiles.c.name)
+            & (newest.c.version == profiles.c.version),
+        )
+        .group_by(profiles.c.id, profiles.c.name, profiles.c.version)
+        .order_by(profiles.c.id)
+    )
+    return [(f"{name}@{version}", score) for name, version, score in connection.execute(query)]
 
 
 def find(connection: Connection, model: Model, wanted: str) -> Profile:

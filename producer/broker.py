@@ -117,6 +117,21 @@ def depth(app: Celery, model_id: int) -> Depth:
         return Depth(client.llen(queue_name(model_id)), client.hlen(channel.unacked_key))
 
 
+def restore_lock_seconds(app: Celery) -> float:
+    """How long the lock under which kombu gives chunks of dead workers back will be held; 0 where nobody holds it.
+
+    A worker at work holds it for milliseconds. One that was killed meanwhile leaves it until it runs out, and until
+    then no chunk of any dead worker is given back.
+
+    Raises:
+        BrokerError: Redis does not answer.
+    """
+    with _redis(app) as (client, channel):
+        # kombu's client adds the prefix to the commands that kombu sends; this one is none of them.
+        prefix = app.conf.broker_transport_options["global_keyprefix"]
+        return max(0, int(client.pttl(prefix + channel.unacked_mutex_key))) / 1000
+
+
 def check(app: Celery) -> None:
     """Say at once, and clearly, that Redis is not there.
 

@@ -2,8 +2,10 @@
 
 import logging
 import sys
+import warnings
 
 import structlog
+from celery.exceptions import SecurityWarning
 from structlog.types import Processor
 
 
@@ -46,5 +48,7 @@ def to_stderr(*, level: str, as_json: bool) -> None:
     )
     logging.captureWarnings(capture=True)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for library in ("alembic", "celery"):
+    # Celery means pickle, which we do not accept, and names an option that we do not have.
+    warnings.filterwarnings("ignore", "You're running the worker with superuser", SecurityWarning)
+    for library in ("alembic", "botocore", "celery"):
         logging.getLogger(library).setLevel(logging.WARNING if level == "INFO" else level)

@@ -17,6 +17,24 @@ Column = Annotated[str | None, typer.Option(help="Column of a list that holds th
 Null = Annotated[
     bool, typer.Option("--null", "-0", help="A list has NUL between its references, as by `find -print0`.")
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave out what this matches, as in a .gitignore, below the source: 'drafts/', '*_small.*'. Repeatable.",
+        show_default=False,
+    ),
+]
+NoDefaultExcludes = Annotated[
+    bool,
+    typer.Option(
+        "--no-default-excludes", help="Take hidden names too, and folders such as @eaDir, #recycle, __MACOSX."
+    ),
+]
+AllNames = Annotated[
+    bool,
+    typer.Option("--all-names", help="Take every name, also without an image's extension: its content decides."),
+]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database", "-d", help="TAGONCE_DATABASE_URL. PostgreSQL or SQLite.", show_default=False),

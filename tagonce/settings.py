@@ -1,8 +1,14 @@
-"""Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line."""
+"""Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line.
 
+The libraries that we use read variables of their own (boto3 `AWS_*`, the Hugging Face hub `HF_*`). An .env file feeds
+those too: `load` puts them into the environment of this process, and child processes inherit them.
+"""
+
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -10,12 +16,25 @@ from db.errors import SettingsError, ThresholdError
 from db.scores import to_score
 
 DEFAULT_DATABASE = "sqlite:///tagonce.db"
+ENV_FILE = Path(".env")
+"""In the current folder."""
+ENCODING = "utf-8-sig"
+"""Editors of Windows put a byte order mark before the first name."""
+LIBRARY_PREFIXES = ("AWS_", "HF_", "PG")
+"""How the names begin that boto3, the Hugging Face hub and libpq read."""
+LIBRARY_NAMES = frozenset({
+    "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE",
+    "XDG_CACHE_HOME",
+})  # fmt: skip
+"""Other names that libraries read. No others are taken from a file that happens to lie in the current folder."""
 
 
 class Settings(BaseSettings):
     """What every command may need to know. An option on the command line wins over the environment, that over .env."""
 
-    model_config = SettingsConfigDict(env_prefix="TAGONCE_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TAGONCE_", env_file=ENV_FILE, env_file_encoding=ENCODING, extra="ignore", frozen=True
+    )
 
     # Both may hold a password: repr=False keeps them out of whatever prints the settings.
     database_url: str = Field(DEFAULT_DATABASE, repr=False, description="PostgreSQL or SQLite")
@@ -54,6 +73,9 @@ class Settings(BaseSettings):
     )
     roots: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None, description="folders and `s3://bucket/prefix`, with commas between: workers read nothing else"
+    )
+    s3_anonymous: bool = Field(
+        False, description="read S3 without credentials even where there are some; without any this is tried by itself"
     )
     thumbnails: Path | None = Field(
         None, description="folder where the review page keeps thumbnails; default: `thumbnails` in `~/.cache/tagonce`"
@@ -124,17 +146,51 @@ class Settings(BaseSettings):
 def load(**overrides: Any) -> Settings:
     """Settings with the options that were given on the command line; None means not given.
 
+    Variables of libraries that stand in .env are in the environment of this process afterwards.
+
     Raises:
         SettingsError: names everything that is wrong, at once.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    _feed_libraries()
     try:
-        return Settings(**given)
+        config = Settings(**given)
     except ValidationError as error:
         lines = [
             f"  {_name(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
         ]
         raise SettingsError("\n".join(["Some settings are wrong:", *lines])) from error
+    if config.s3_anonymous:
+        os.environ[_variable("s3_anonymous")] = "true"  # the client of S3 is made far from here, in workers too
+    return config
+
+
+def in_env_file() -> dict[str, str | None]:
+    """Names and values of the .env file of the current folder; None where a line has a name and no `=`.
+
+    Raises:
+        SettingsError: the file is no text.
+    """
+    try:
+        return dotenv_values(ENV_FILE, encoding=ENCODING) if ENV_FILE.is_file() else {}
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{ENV_FILE.absolute()} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {ENV_FILE.absolute()}: {error.strerror}.") from error
+
+
+def is_for_library(name: str) -> bool:
+    """Whether a library that we use may read this variable."""
+    return name.startswith(LIBRARY_PREFIXES) or name.upper() in LIBRARY_NAMES
+
+
+def _feed_libraries() -> None:
+    """A variable of the environment wins, set to nothing too. An empty value in the file means: not set."""
+    for name, value in in_env_file().items():
+        if value and is_for_library(name):
+            os.environ.setdefault(name, value)
 
 
 def database_file(url: str) -> Path | None:

@@ -20,6 +20,8 @@ from rich.text import Text
 
 from db.errors import Reason
 from producer.references import path_or_uri
+from producer.sources.names import Names
+from tagonce.settings import Settings
 
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -64,6 +66,23 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
     """One line a reason, in words."""
     for reason, count in failed.items():
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
+
+
+def print_names(names: Names) -> None:
+    """A line for each kind of names that were not taken."""
+    for sentence in names.sentences():
+        errors.print(printable(f"{sentence}."), style="dim", markup=False)
+
+
+def say_model(before: Settings, config: Settings) -> Settings:
+    """The second, after a line where its model is another one than before."""
+    if config.model != before.model:
+        errors.print(
+            f"Model: {config.model}, as in the database. For another one: --model.",
+            style="dim",
+            markup=False,
+        )
+    return config
 
 
 def name_of(uri: str) -> Text:

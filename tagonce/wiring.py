@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from db import models
 from db.database import Database, open_database
-from db.errors import SettingsError
+from db.errors import DatabaseError, SettingsError
 from db.models import Model
-from db.scores import to_score
+from db.scores import to_probability, to_score
 from tagonce.settings import Settings
 from workers.cpus import cores, quota
-from workers.models.registry import find_model, stored_name
+from workers.models.registry import can_be_found, find_model, stored_name
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
@@ -35,6 +35,42 @@ def stored(settings: Settings, *, create: bool = False, threads: int = 1) -> Ite
 def stored_model(connection: Connection, name: str | None) -> Model:
     """A model that the database knows: by name, id, or where its files are; else the latest."""
     return models.find(connection, stored_name(name)) if name else models.latest(connection)
+
+
+def with_stored_model(settings: Settings, *, files: bool = True) -> Settings:
+    """The settings with the model of the database, where nobody stated one and the database holds a single one.
+
+    Its floor comes with it unless one is stated: with another it would be another model. The default stays where the
+    database holds that too, and where there is none, or nothing in it.
+
+    Args:
+        files: whether those of the model are needed.
+
+    Raises:
+        SettingsError: the database holds several other models, or one whose files cannot be found by its name.
+    """
+    if "model" in settings.model_fields_set:
+        return settings
+    try:
+        with stored(settings) as database, database.read() as connection:
+            known = models.every(connection)
+    except DatabaseError:
+        return settings  # there is none yet; what else is wrong with it, its first use says
+    names = list(dict.fromkeys(model.name for model in known))
+    if not names or settings.model in names:
+        return settings
+    if len(names) > 1:
+        raise SettingsError(
+            f"The database holds scores of {', '.join(names)}. Say which one is meant, or another: --model NAME, or "
+            "TAGONCE_MODEL."
+        )
+    if files and not can_be_found(names[0]):
+        raise SettingsError(
+            f"The database holds scores of {names[0]}, a model from a folder. Say where it is: --model FOLDER, or "
+            "TAGONCE_MODEL; or name another model."
+        )
+    floor = {} if "floor" in settings.model_fields_set else {"floor": to_probability(known[-1].floor)}
+    return settings.model_copy(update={"model": names[0], **floor})
 
 
 def register_model(database: Database, spec: ModelSpec, settings: Settings) -> Model:

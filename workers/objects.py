@@ -30,7 +30,7 @@ from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, answers, http_status, s3_client
+from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, answers, http_status, no_credentials, s3_client
 from workers.stores import Stores, can_name
 
 if TYPE_CHECKING:
@@ -134,10 +134,7 @@ class Objects:
                 raise ImageError(Reason.DENIED, f"S3 refuses access to this object ({code})") from error
             raise TransientError(f"S3 answered {code}: {error}") from error
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise SettingsError(
-                f"There are no complete S3 credentials to read bucket {bucket!r} with: set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-            ) from error
+            raise SettingsError(no_credentials(bucket)) from error
         except ParamValidationError as error:
             raise ImageError(Reason.MISSING, "no bucket or object can have this name") from error
         except (BotoCoreError, HTTPError, OSError) as error:

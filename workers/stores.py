@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import botocore.session
+from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.httpsession import where
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=[^,]*/(?P<region>[^/,]+)/s3/aws4_request,")
 """Of a signature as obstore makes them too. Those of old storages, of S3 Express and of several regions differ."""
@@ -42,7 +43,8 @@ class Stores:
     def __init__(self, config: Any) -> None:
         session = botocore.session.get_session()
         self._config = config
-        self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LAST)
+        if config.signature_version is not UNSIGNED:
+            self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LAST)
         self._certificates = Path(
             session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or where()
         )
@@ -50,17 +52,25 @@ class Stores:
     def like(self, request: AWSPreparedRequest, bucket: str, key: str) -> S3Store | None:
         """A store of the bucket, from the request for one of its keys; None where obstore cannot ask like that."""
         place = request.url.removesuffix("/" + quote(key, safe="/~"))
+        if place == request.url:
+            return None
+        common: S3Config = {
+            "aws_endpoint_url_s3": place,
+            "virtual_hosted_style_request": True,  # the bucket is in `place` already, in its name or in its path
+        }
+        options = self._options(https=place.startswith("https:"))
+        once: RetryConfig = {"max_retries": 0}
+        if self._config.signature_version is UNSIGNED:
+            return S3Store(bucket, config={**common, "skip_signature": True}, client_options=options, retry_config=once)
         scope = _SCOPE.match(_text(request.headers.get("Authorization", "")))
-        if place == request.url or not scope:
+        if not scope:
             return None
         return S3Store(
             bucket,
-            aws_endpoint_url_s3=place,
-            virtual_hosted_style_request=True,  # the bucket is in `place` already, in its name or in its path
-            region=scope["region"],
+            config={**common, "region": scope["region"]},
             credential_provider=self._credentials,
-            client_options=self._options(https=place.startswith("https:")),
-            retry_config={"max_retries": 0},
+            client_options=options,
+            retry_config=once,
         )
 
     def _options(self, *, https: bool) -> "ClientConfig":

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference
+from producer.references import Reference, path_or_uri, split_s3
 from producer.sources.addresses import resolve
-from producer.sources.extensions import is_image
+from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
+from producer.sources.names import Names
 
-__all__ = ["references"]
+__all__ = ["Names", "is_list", "references"]
 
 
 def references(
@@ -24,33 +25,52 @@ def references(
     column: str | None = None,
     null: bool = False,
     stdin: TextIO | None = None,
+    names: Names | None = None,
 ) -> Iterator[Reference]:
     """Every image that a source points at, one at a time: a source may hold millions.
 
     Args:
         source: a folder, a file, `s3://bucket/prefix`, a manifest (.txt, .list, .csv, .tsv, .jsonl, .ndjson,
-            .parquet), or `-` for a list on standard input.
+            .parquet) on disk or in S3, or `-` for a list on standard input.
         base: where relative references in a list start; by default the manifest's own folder, for standard
             input the current one.
         column: which column of a manifest holds the reference; by default the first of `rows.COLUMNS` that is
             there. Sources without columns pass over it.
         null: a list, on standard input or in a file, has NUL between its references, as of `find -print0`.
         stdin: read in place of sys.stdin.
+        names: which names are taken, and where those that are not are counted.
 
     Raises SourceError at once when the source is nothing we can read, and while iterating when reading fails
     or nothing is found.
     """
+    names = names or Names()
+    start = str((base or Path()).absolute())
     if source == "-":
-        return in_stream(stdin or sys.stdin, str((base or Path()).absolute()), null=null)
+        return _kept(in_stream(stdin or sys.stdin, start, null=null), names, start)
     target = resolve(source, str(Path.cwd()))
     if target.startswith("s3://"):
-        from producer.sources.s3 import under_prefix  # boto3 is slow to import: only for those who need it
-
-        return under_prefix(target)
-    return _local(target, base, column, null=null)
+        return _remote(target, str(base.absolute()) if base else None, column, names, null=null)
+    return _local(target, base, column, names, null=null)
 
 
-def _local(path: str, base: Path | None, column: str | None, *, null: bool) -> Iterator[Reference]:
+def is_list(source: str) -> bool:
+    """Whether the order of a source is its author's."""
+    return source == "-" or is_manifest(source)
+
+
+def _remote(uri: str, base: str | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
+    from producer.sources.s3 import listed_in, under_prefix  # boto3 is slow to import: only for those who need it
+
+    if is_manifest(uri):
+        listed = listed_in(uri, base, column, null=null)
+        if listed is not None:
+            return _kept(listed, names, base or uri.rpartition("/")[0])
+    elif not names.all_names:
+        refuse_other(uri)
+    return under_prefix(uri, names)
+
+
+def _local(path: str, base: Path | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- paths are strings here: Path is slow by the million
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -58,9 +78,27 @@ def _local(path: str, base: Path | None, column: str | None, *, null: bool) -> I
     except OSError as error:
         raise SourceError(f"cannot read {path!r}: {error.strerror}.") from error
     if stat.S_ISDIR(mode):
-        return in_folder(path)
+        return in_folder(path, names)
     if is_manifest(path) or (null and stat.S_ISREG(mode) and not is_image(path)):
-        return in_manifest(path, str(base.absolute()) if base else str(Path(path).parent), column, null=null)
-    if stat.S_ISREG(mode):
-        return iter([local_reference(path)])
-    raise SourceError(f"{path!r} is neither a file nor a folder.")
+        start = str(base.absolute()) if base else str(Path(path).parent)
+        return _kept(in_manifest(path, start, column, null=null), names, start)
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{path!r} is neither a file nor a folder.")
+    if not names.all_names:
+        refuse_other(path)
+    return iter([local_reference(path)])
+
+
+def _kept(found: Iterator[Reference], names: Names, start: str) -> Iterator[Reference]:
+    """Of a list, which names its images one by one, what no pattern of the user leaves out."""
+    if not names.has_patterns:
+        return found
+
+    def relative(uri: str) -> str:
+        place = path_or_uri(uri)
+        inside = place.removeprefix(start)
+        if inside == place and uri.startswith("s3://"):
+            return split_s3(uri)[1]
+        return inside.lstrip("/")
+
+    return (reference for reference in found if names.keep(relative(reference.uri)))

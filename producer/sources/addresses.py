@@ -1,6 +1,7 @@
 """What a person may write to point at something: a path, or an address of one of the schemes we read."""
 
 import os
+import posixpath
 import re
 
 from db.errors import SourceError
@@ -17,7 +18,8 @@ def resolve(text: str, base: str) -> str:
 
     Args:
         text: `s3://bucket/key`, `file:///absolute/path`, or a path.
-        base: the absolute path of the folder that a relative path starts from.
+        base: the absolute path of the folder that a relative path starts from, or an `s3://` folder with a slash at
+            its end.
 
     Raises SourceError when it can be neither, or holds what no database column and no file name can.
     """
@@ -40,6 +42,9 @@ def resolve(text: str, base: str) -> str:
         os.fsencode(path)
     except UnicodeEncodeError as error:
         raise SourceError(f"{text!r} cannot be the name of a file: {error.reason}.") from error
+    if base.startswith("s3://") and not path.startswith("/"):
+        bucket, folder = split_s3(base)
+        return _s3(f"s3://{bucket}/{posixpath.normpath(posixpath.join('/', folder, path)).lstrip('/')}")
     return os.path.abspath(os.path.join(base, path))  # noqa: PTH100, PTH118 -- Path keeps `..`
 
 

@@ -1,4 +1,8 @@
-"""Which names are taken for images when nobody named the file itself."""
+"""What the extension of a name says: an image, or something that is none."""
+
+import mimetypes
+
+from db.errors import SourceError
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset({
@@ -26,3 +30,44 @@ def extension(name: str) -> str:
 
 def is_image(name: str) -> bool:
     return extension(name) in IMAGE_EXTENSIONS
+
+
+_ARCHIVES = frozenset(
+    {"zip", "tar", "tgz", "tbz", "tbz2", "txz", "7z", "rar", "gz", "bz2", "xz", "zst", "lz4", "cbz", "cbr"}
+)
+_DATA = frozenset({
+    "json", "xml", "yaml", "yml", "toml", "xls", "xlsx", "ods", "arrow", "feather", "db", "sqlite", "sqlite3",
+    "safetensors", "ckpt", "pt", "pth", "onnx", "npy", "npz", "pkl", "md", "log",
+})  # fmt: skip
+_TYPES = mimetypes.MimeTypes()
+"""Python's own table, whatever this machine adds to it."""
+
+
+def refuse_other(source: str) -> None:
+    """Before anything is done with a source that is one file: its name may say that it is no picture.
+
+    A name without an extension, or with one that nobody knows, says nothing, and the content decides.
+
+    Raises:
+        SourceError: with what can be given instead.
+    """
+    kind = extension(source)
+    if not kind or kind in IMAGE_EXTENSIONS:
+        return
+    top = (_TYPES.guess_type(f"name.{kind}", strict=False)[0] or "").partition("/")[0]
+    if kind in _ARCHIVES:
+        advice = "Unpack it, and give the folder or the list in it."
+    elif kind in _DATA or (top == "text" and kind != "text"):
+        advice = (
+            "A list of images is read as .txt, .csv, .tsv, .jsonl or .parquet, a reference a line or a column that "
+            "holds them: write one of these."
+        )
+    elif top in {"video", "audio"}:
+        advice = "Write its frames as images, and give their folder."
+    elif top in {"", "image"} or kind == "bin":
+        return
+    else:
+        advice = "Give an image, a folder of images, s3://bucket/prefix, or a list of these."
+    raise SourceError(
+        f"{source!r} is neither an image nor a list, by its name (.{kind}). {advice} --all-names takes it as an image."
+    )

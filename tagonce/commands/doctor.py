@@ -55,7 +55,7 @@ def command(
 
 
 def _look(config: settings.Settings, sources: list[str], *, least_free: float) -> Iterator[Finding]:
-    from tagonce.doctor import brokers, configuration, databases, disk, machine, storages
+    from tagonce.doctor import brokers, configuration, contents, databases, disk, machine, storages
     from tagonce.doctor.finding import Check, run
 
     checks = [
@@ -69,6 +69,8 @@ def _look(config: settings.Settings, sources: list[str], *, least_free: float) -
             if sources
             else [Check(storages.NAME, partial(storages.of_database, config), storages.SECONDS)]
         ),
+        Check(contents.IMAGES, partial(contents.look_at_images, config), storages.SECONDS),
+        Check(contents.PROFILES, partial(contents.look_at_profiles, config), SERVER_SECONDS),
         Check(machine.MODEL, partial(machine.look_at_model, config), LOCAL_SECONDS),
         Check(machine.DEVICE, partial(machine.look_at_device, config), LOCAL_SECONDS),
         Check(disk.NAME, partial(disk.look, least_free=least_free), SERVER_SECONDS),

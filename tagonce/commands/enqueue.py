@@ -9,6 +9,7 @@ import typer
 from db.errors import SettingsError
 from db.plural import counted
 from producer.enqueue import Enqueued
+from producer.sources.names import Names
 from tagonce import parameters, settings, ui
 
 
@@ -22,6 +23,9 @@ def command(
     ] = False,
     column: parameters.Column = None,
     null: parameters.Null = False,
+    exclude: parameters.Exclude = None,
+    no_default_excludes: parameters.NoDefaultExcludes = False,
+    all_names: parameters.AllNames = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
@@ -37,7 +41,9 @@ def command(
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column, null=null, if_idle=if_idle)
+    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    counts = send(config, sources or [], column=column, null=null, if_idle=if_idle, names=names)
+    ui.print_names(names)
     if json:
         ui.print_json({"seen": counts.seen, "sent": counts.sent})
     else:
@@ -54,21 +60,24 @@ def send(
     column: str | None = None,
     null: bool = False,
     if_idle: bool = False,
+    names: Names | None = None,
 ) -> Enqueued:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
+        names: which names are taken, and where those that are not are counted.
     """
     from db import deliveries, models, workers
     from producer import broker, chunks
     from producer.enqueue import enqueue, enqueue_pending
     from producer.sources import references
-    from tagonce.wiring import stored, stored_model
+    from tagonce.wiring import stored, stored_model, with_stored_model
 
     # First of all: a source that is not there is said before anything is written.
-    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     broker_url = config.need_broker()
+    config = with_stored_model(config, files=False)
     with stored(config, create=True) as database:
         with database.read() as connection:
             model = stored_model(connection, config.model)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from db.errors import ImageError
 from db.scores import to_score
+from producer.sources.names import Names
 from tagonce import parameters, settings, ui
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 def command(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or s3:// objects, or a folder.")],
     threshold: parameters.Threshold = None,
+    exclude: parameters.Exclude = None,
+    no_default_excludes: parameters.NoDefaultExcludes = False,
+    all_names: parameters.AllNames = False,
     top: Annotated[int | None, typer.Option(min=1, help="At most so many tags an image.", show_default=False)] = None,
     model: parameters.ModelName = None,
     device: parameters.Device = None,
@@ -27,15 +31,21 @@ def command(
 
     Example: tagonce predict cat.jpg --threshold 0.2
     """
-    from producer.sources import references
-    from tagonce.wiring import find_spec_of, need_worker_extra, worker_options
+    from producer.sources import is_list, references
+    from tagonce.wiring import find_spec_of, need_worker_extra, with_stored_model, worker_options
 
     if threshold is not None:
         to_score(threshold)
     # One image at a time: there is nothing to measure or to compile for.
     config = settings.load(model=model, device=device, precision=precision, batch_size=1, compile=False)
-    found = [reference.uri for image in images for reference in references(image)]
+    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    found: list[str] = []
+    for source in images:
+        uris = [reference.uri for reference in references(source, names=names)]
+        found += uris if is_list(source) else sorted(uris)  # a list has an order, folders and buckets have none
+    ui.print_names(names)
     need_worker_extra()
+    config = ui.say_model(config, with_stored_model(config))
 
     from workers.decode import Decoder
     from workers.fetch import Fetcher

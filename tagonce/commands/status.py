@@ -1,6 +1,8 @@
 """`tagonce status`: how far it is."""
 
+import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -45,7 +47,9 @@ class Look:
 
 
 def command(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every few seconds; with --json a line each.")
+    ] = False,
     interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
@@ -71,15 +75,26 @@ def command(
             # Not in the transaction: workers have a second to answer.
             return Look(row, progress, seen, _queue(config, row))
 
-        if json:
-            ui.print_json(_as_json(look()))
-        elif watch:
-            with Live(_table(look()), console=ui.output, refresh_per_second=4) as live:
-                while True:
-                    time.sleep(interval)
-                    live.update(_table(look()))
-        else:
-            ui.output.print(_table(look()))
+        if not watch:
+            ui.print_json(_as_json(look())) if json else ui.output.print(_table(look()))
+        elif json:
+            for seen in _again(look, interval):
+                ui.print_json_line(_as_json(seen))
+        elif ui.output.is_terminal:
+            with Live(console=ui.output, refresh_per_second=4) as live:
+                for seen in _again(look, interval):
+                    live.update(_table(seen))
+        else:  # a table after the other, for a file or a pipe, where nothing can be overwritten
+            for seen in _again(look, interval):
+                ui.output.print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", _table(seen), sep="\n")
+
+
+def _again(look: Callable[[], Look], seconds: float) -> Iterator[Look]:
+    """A look now and then, for ever. What was printed of one is out before the next."""
+    while True:
+        yield look()
+        sys.stdout.flush()
+        time.sleep(seconds)
 
 
 def _queue(config: settings.Settings, model: Model) -> Queue | str | None:

@@ -9,6 +9,7 @@ from rich.progress import TaskID
 from db import counts
 from db.errors import Reason
 from db.plural import counted
+from producer.sources.names import Names
 from tagonce import parameters, settings, ui
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
@@ -20,6 +21,9 @@ def command(
     sources: parameters.Sources,
     column: parameters.Column = None,
     null: parameters.Null = False,
+    exclude: parameters.Exclude = None,
+    no_default_excludes: parameters.NoDefaultExcludes = False,
+    all_names: parameters.AllNames = False,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
     floor: parameters.Floor = None,
@@ -42,16 +46,18 @@ def command(
         compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    _run(config, sources, column, null=null)
+    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    _run(config, sources, column, names, null=null)
 
 
-def _run(config: settings.Settings, sources: list[str], column: str | None, *, null: bool) -> None:
+def _run(config: settings.Settings, sources: list[str], column: str | None, names: Names, *, null: bool) -> None:
     from producer import broker
     from producer.sources import references
     from tagonce import embedded, wiring
 
-    found = chain.from_iterable([references(source, column=column, null=null) for source in sources])
+    found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     wiring.need_worker_extra()
+    config = ui.say_model(config, wiring.with_stored_model(config))
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.
@@ -79,6 +85,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, *, n
             worker.stop()
         with database.read() as connection:
             failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
+        ui.print_names(names)
         _summarise(run.progress, failed, config)
 
 

@@ -38,9 +38,10 @@ def command(
         metrics_port=metrics_port,
         max_idle=max_idle,
     )
-    from tagonce.wiring import need_worker_extra
+    from tagonce.wiring import need_worker_extra, with_stored_model
 
     need_worker_extra()
+    config = with_stored_model(config)
 
     from tagonce import logs
 

@@ -1,7 +1,9 @@
 """The queue: Redis, how it is set up, what waits in it, and who works on it."""
 
+import time
 from collections.abc import Iterator
 
+from celery import Celery
 from kombu.utils.url import parse_url
 
 from db import models
@@ -17,11 +19,12 @@ from tagonce.wiring import stored
 
 NAME = "broker"
 QUEUE = "queue"
-OLDEST = (6, 2)
-"""What redis-py and kombu of today are tested with."""
 SLOW_SECONDS = 0.1
 FULL = 0.8
 """Part of maxmemory above which it is time to do something."""
+LOCK_LOOKS = 4
+LOCK_SECONDS = 0.25
+"""Between two looks at a lock that is held for milliseconds where all is well."""
 _OURS = (None, "", "localhost", "127.0.0.1", "::1")
 _LEAVES_NOTHING = "Without it a full Redis, or a restart, loses chunks; `tagonce enqueue --pending` sends them again."
 
@@ -55,17 +58,17 @@ def look(config: Settings) -> Iterator[Finding]:
 
 def _without_broker() -> Iterator[Finding]:
     try:
-        binary = embedded.server_binary()
+        server = embedded.find_server()
     except BrokerError as error:
         yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds none to start", str(error))
     else:
-        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {binary}"
+        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {server}"
         yield Finding(NAME, Status.OK, words, "For several machines set TAGONCE_BROKER_URL.")
 
 
 def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
-    if facts.protocol < OLDEST:
-        needed = ".".join(map(str, OLDEST))
+    if facts.protocol < embedded.OLDEST:
+        needed = ".".join(map(str, embedded.OLDEST))
         yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")
     if facts.policy != "noeviction":
         yield Finding(
@@ -105,6 +108,7 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
             known = models.every(connection)
     except DatabaseError:
         known = []  # the check of the database says why
+    yield from _restore_lock(app)
     for model in known:
         depth = broker.depth(app, model.id)
         words = f"{model.label}: {counted(depth.waiting, 'chunk')} waiting"
@@ -112,3 +116,22 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
             yield Finding(QUEUE, Status.WARNING, words, "Start a worker: tagonce worker")
         else:
             yield Finding(QUEUE, Status.OK, words)
+
+
+def _restore_lock(app: Celery) -> Iterator[Finding]:
+    """One that stays means that its holder was killed."""
+    seconds = 0.0
+    for look in range(LOCK_LOOKS):
+        if look:
+            time.sleep(LOCK_SECONDS)
+        seconds = broker.restore_lock_seconds(app)
+        held = broker.depth(app, 0).in_flight
+        if not seconds or not held:
+            return
+    yield Finding(
+        QUEUE,
+        Status.WARNING,
+        f"{held:,} chunks are held by workers, and the lock under which those of dead ones are given back is taken for "
+        f"another {seconds:,.0f} s",
+        "A worker was killed while it had the lock. It runs out by itself; until then chunks of dead workers wait.",
+    )

@@ -3,23 +3,28 @@
 import os
 from collections.abc import Iterator
 from difflib import get_close_matches
-from pathlib import Path
 from urllib.parse import unquote
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from tagonce.doctor.finding import Finding, Status
-from tagonce.settings import Settings
+from tagonce.settings import ENCODING, ENV_FILE, Settings, in_env_file, is_for_library
 
 NAME = "settings"
 PREFIX = "TAGONCE_"
-_ENV_FILE = Path(".env")
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_LIKENESS = 0.8
+"""Of a name that is not ours to one of ours, above which it is taken for a slip of the pen."""
+_LIBRARIES = {
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"),
+    *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "HF_TOKEN", "HF_HOME"),
+}
+"""What people write into an .env file for boto3 and the Hugging Face hub."""
 
 
 def look() -> Iterator[Finding]:
     """Variables that mean nothing, and where the others come from."""
-    in_file = dotenv_values(_ENV_FILE) if _ENV_FILE.is_file() else {}
+    in_file = in_env_file()
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     ours = {name for name in (*os.environ, *in_file) if name.upper().startswith(PREFIX)}
     wrong = sorted(name for name in ours if name.upper() not in known)
@@ -31,8 +36,45 @@ def look() -> Iterator[Finding]:
             f"{name} is no setting of this program and does nothing",
             f"Did you mean {close[0]}?" if close else "The README lists all settings.",
         )
-    place = f"and {_ENV_FILE.absolute()}" if in_file else f"(no {_ENV_FILE.absolute()})"
+    yield from _lines_without_value()
+    yield from _rest_of_file({name: value for name, value in in_file.items() if name not in ours}, known)
+    place = f"and {ENV_FILE.absolute()}" if in_file else f"(no {ENV_FILE.absolute()})"
     yield Finding(NAME, Status.OK, f"{len(ours) - len(wrong)} given, by the environment {place}")
+
+
+def _lines_without_value() -> Iterator[Finding]:
+    """By their numbers: whatever stands there may be a secret."""
+    if not ENV_FILE.is_file():
+        return
+    with ENV_FILE.open(encoding=ENCODING) as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key and binding.value is None):
+                line = binding.original.line + _blank_lines(binding.original.string)
+                words = f"line {line} of {ENV_FILE} is not read: it is no NAME=value"
+                yield Finding(NAME, Status.WARNING, words, "Write NAME=value, with quotes where the value has spaces.")
+
+
+def _blank_lines(text: str) -> int:
+    """Before what stands in it."""
+    return text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _rest_of_file(others: dict[str, str | None], known: set[str]) -> Iterator[Finding]:
+    """Names of .env that are not ours: what they are taken for, and what is not read at all."""
+    unread = []
+    for name, value in others.items():
+        close = get_close_matches(name.upper(), known | _LIBRARIES, n=1, cutoff=_LIKENESS)
+        if name in _LIBRARIES:
+            if value and os.environ.get(name) != value:
+                words = f"{name} of {ENV_FILE} is not used: the environment has another value"
+                yield Finding(NAME, Status.WARNING, words, "The environment wins. Unset it there, or change the file.")
+        elif close:
+            words = f"nothing reads {name} of {ENV_FILE}"
+            yield Finding(NAME, Status.WARNING, words, f"Did you mean {close[0]}?")
+        elif not is_for_library(name):
+            unread.append(name)
+    if unread:
+        yield Finding(NAME, Status.OK, f"for other programs, and not read here: {', '.join(sorted(unread))}")
 
 
 def secrets(config: Settings) -> set[str]:

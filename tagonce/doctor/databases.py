@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -126,6 +127,7 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
         )
     if shown["transaction_read_only"] == "on":
         yield Finding(NAME, Status.FAILED, "it is read-only (a standby?)", "Point TAGONCE_DATABASE_URL at the primary.")
+    yield from _pooler(connection)
     # Of all databases of the server, as max_connections is. Who they are, pg_stat_activity hides from a plain user.
     used = connection.scalar(text("select sum(numbackends) from pg_stat_database")) or 0
     most = int(shown["max_connections"])
@@ -134,6 +136,24 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
         yield Finding(NAME, Status.WARNING, words, "Raise max_connections, or run fewer workers.")
     else:
         yield Finding(NAME, Status.OK, words)
+
+
+def _pooler(connection: Connection) -> Iterator[Finding]:
+    """PgBouncer and its like answer with a process number of their own, which the server's process does not have."""
+    driver: Any = connection.connection.driver_connection
+    if driver.info.backend_pid == connection.scalar(text("select pg_backend_pid()")):
+        return
+    words = "a pooler stands before it"
+    if driver.prepare_threshold is None:
+        yield Finding(NAME, Status.OK, f"{words}, and no statement is prepared")
+    else:
+        yield Finding(
+            NAME,
+            Status.WARNING,
+            f"{words}, and statements are prepared",
+            "In transaction mode most poolers lose them (PgBouncer before 1.21, or without max_prepared_statements): "
+            "add ?prepare_threshold=none to TAGONCE_DATABASE_URL.",
+        )
 
 
 def _skew(connection: Connection) -> float:

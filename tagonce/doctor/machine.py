@@ -27,6 +27,7 @@ def look_at_model(config: Settings) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding(MODEL, Status.SKIPPED, f"no model is run on this machine. {error}")
         return
+    config = wiring.with_stored_model(config)
     # A look must not download gigabytes. Nothing has imported the hub's library in this process yet.
     os.environ["HF_HUB_OFFLINE"] = "1"
     if not in_cache(config.model):

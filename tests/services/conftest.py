@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from db import images, models
 from db.database import Database
 from db.images import Reference
 from db.models import Model, Tag
+from tests.fixtures.command import Outcome
 
 TAGS = tuple(Tag(f"tag_{number:02}", "general" if number % 2 else None) for number in range(20))
 
@@ -76,3 +78,17 @@ def in_threads() -> Callable[[int, Callable[[int, threading.Barrier], None]], No
                 raise error
 
     return start
+
+
+@pytest.fixture
+def doctor(invoke: Callable[..., Outcome]) -> Callable[..., list[dict[str, str]]]:
+    """Findings of `tagonce doctor --json`. Its exit code has to be that of the worst one."""
+
+    def look(*arguments: str | Path, **environment: str) -> list[dict[str, str]]:
+        done = invoke("doctor", "--json", "--device", "cpu", *arguments, **environment)
+        found: list[dict[str, str]] = done.json
+        assert done.code == any(one["status"] == "failed" for one in found), done
+        assert {"check", "status", "message", "advice"} == set(found[0])
+        return found
+
+    return look

@@ -1,11 +1,8 @@
 """`tagonce doctor` looks at real services, as they should be and as they should not."""
 
-import http.server
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -18,6 +15,7 @@ from producer.storage import s3_client
 from tagonce import settings, wiring
 from tagonce.doctor import clock, databases, finding
 from tagonce.doctor.finding import Check, Finding, Status
+from tagonce.embedded import find_server
 from tests.fixtures.command import Outcome
 from tests.fixtures.databases.restored import restore
 from tests.fixtures.photos import MAKER
@@ -27,20 +25,6 @@ PASSWORD = "s3cr%40t-of-ours"  # noqa: S105
 MEANT = "s3cr@t-of-ours"
 
 Doctor = Callable[..., list[dict[str, str]]]
-
-
-@pytest.fixture
-def doctor(invoke: Callable[..., Outcome]) -> Doctor:
-    """Findings of `tagonce doctor --json`. Its exit code has to be that of the worst one."""
-
-    def look(*arguments: str | Path, **environment: str) -> list[dict[str, str]]:
-        done = invoke("doctor", "--json", "--device", "cpu", *arguments, **environment)
-        found: list[dict[str, str]] = done.json
-        assert done.code == any(one["status"] == "failed" for one in found), done
-        assert {"check", "status", "message", "advice"} == set(found[0])
-        return found
-
-    return look
 
 
 def told(found: list[dict[str, str]], check: str, *statuses: str) -> str:
@@ -86,10 +70,23 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
     arguments = ("--database", tagged, "--broker", redis_server.url, "--model", jtp2_folder)
     found = doctor(*arguments, TAGONCE_ROOTS=f"s3://{bucket}/cats")
     assert wrong(found) == set()
-    expected = {"settings", "database", "broker", "queue", "clock", "roots", "storage", "model", "device", "disk"}
+    expected = {
+        "settings",
+        "database",
+        "broker",
+        "queue",
+        "clock",
+        "roots",
+        "storage",
+        "model",
+        "device",
+        "disk",
+        "images",
+        "profiles",
+    }
     assert {one["check"] for one in found} == expected
     assert "schema 0005, up to date" in told(found, "database", "ok")
-    assert "Valkey 9" in told(found, "broker", "ok")
+    assert f"{find_server().name}, a round trip" in told(found, "broker", "ok")
     assert "registered as tiny-jtp2 (id 1" in told(found, "model", "ok")
     assert f"s3://{bucket}/cats/1.png can be read" in told(found, "storage", "ok")
     for_people = invoke("doctor", "--device", "cpu", *arguments)
@@ -143,6 +140,69 @@ def test_variables_that_mean_nothing(doctor: Doctor, tmp_path: Path) -> None:
     assert f"2 given, by the environment and {tmp_path / '.env'}" in told(found, "settings", "ok")
 
 
+def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip in a name of ours or of boto3's, a line without a value, and a value that the environment overrides."""
+    lines = (
+        "TAGONE_MODEL=demo\nAWS_ENDPOINT_URL_S4=http://x\nAWS_REGION=eu-west-1\nAWS_PROFILE=p\nPOSTGRES_PASSWORD=x\n"
+        "\nTAGONCE_DEVICE cpu\nHF_HUB_CACHE=/x\n"
+    )
+    (tmp_path / ".env").write_text(lines)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    for name in ("AWS_PROFILE", "HF_HUB_CACHE", "AWS_ENDPOINT_URL_S4"):
+        monkeypatch.setenv(name, "restored after the test")
+        monkeypatch.delenv(name)
+    found = doctor()
+    warnings = told(found, "settings", "warning")
+    assert "nothing reads TAGONE_MODEL of .env | Did you mean TAGONCE_MODEL?" in warnings
+    assert "nothing reads AWS_ENDPOINT_URL_S4 of .env | Did you mean AWS_ENDPOINT_URL_S3?" in warnings
+    assert "AWS_REGION of .env is not used: the environment has another value" in warnings
+    assert "line 7 of .env is not read: it is no NAME=value" in warnings
+    assert len(warnings.splitlines()) == 4
+    assert "for other programs, and not read here: POSTGRES_PASSWORD" in told(found, "settings", "ok")
+
+
+def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Path, doctor: Doctor) -> None:
+    opened = Database(tagged)
+    for number in range(6):
+        path = tmp_path / f"{number}.jpg"
+        if number < 4:
+            path.write_bytes(b"x")
+        register(opened, path.as_uri())
+    register(opened, f"s3://{bucket}/gone.png")
+    opened.close()
+    warnings = told(doctor("--database", tagged, "--model", "demo"), "images", "warning")
+    assert "2 of 6 files, a sample, are not there: " in warnings
+    assert f"1 of 2 objects, a sample, are not there: s3://{bucket}/gone.png" in warnings
+
+
+def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Callable[..., Outcome]) -> None:
+    for name, threshold in (("low", "0.5"), ("low", "0.02"), ("high", "0.5")):
+        assert invoke("thresholds", "save", "--name", name, "-t", threshold, "--database", tagged).code == 0
+    arguments = ("--database", tagged, "--model", "demo")
+    assert "2 saved, none below the floor of 0.01" in told(doctor(*arguments), "profiles", "ok")
+    warnings = told(doctor(*arguments, TAGONCE_FLOOR="0.05"), "profiles", "warning")
+    assert warnings.startswith("low@2 keeps tags from 0.02 on, and TAGONCE_FLOOR is 0.05")
+    assert len(warnings.splitlines()) == 1
+
+
+def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: RedisServer, doctor: Doctor) -> None:
+    """Kombu's own, by kombu's own name. Without chunks in anybody's hands it says nothing."""
+    open_database(sqlite_url).close()
+    arguments = ("--database", sqlite_url, "--broker", redis_server.url, "--model", "demo")
+    app = broker.create_app(redis_server.url, 1)
+    with (
+        app.connection_or_acquire() as connection,
+        connection.channel() as channel,
+        channel.conn_or_acquire() as client,
+    ):
+        client.lock(channel.unacked_mutex_key, timeout=300).acquire()
+        assert "lock" not in told(doctor(*arguments), "queue", "warning")
+        client.hset(channel.unacked_key, "tag", "a chunk")
+    warnings = told(doctor(*arguments), "queue", "warning")
+    assert "1 chunks are held by workers, and the lock" in warnings
+    assert "is taken for another 29" in warnings or "another 300 s" in warnings
+
+
 def test_settings_that_are_wrong_are_all_there_is_to_say(doctor: Doctor) -> None:
     found = doctor(TAGONCE_FLOOR="7")
     assert [one["check"] for one in found] == ["settings"]
@@ -184,29 +244,6 @@ def test_sources_that_cannot_be_read(
     outside = doctor("photos", "--model", "demo")
     assert "outside of TAGONCE_ROOTS" in told(outside, "storage", "failed")
     assert len(told(outside, "roots", "warning").splitlines()) == 2
-
-
-@pytest.fixture
-def forbidding(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A storage that lets nobody in."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(403)
-            self.end_headers()
-            self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-    yield
-    server.shutdown()
-    server.server_close()
 
 
 def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor) -> None:

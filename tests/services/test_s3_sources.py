@@ -15,8 +15,10 @@ import pytest
 
 from db.errors import SettingsError, SourceError
 from producer.references import Reference, file_uri, split_s3
-from producer.sources import references
-from producer.storage import s3_client, s3_errors
+from producer.sources import Names, references
+from producer.storage import is_anonymous, s3_client, s3_errors
+from tests.fixtures.s3 import new_bucket
+from workers.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:
@@ -91,10 +93,10 @@ def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
 
 def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> None:
     """Folder markers and other files are passed over; an object named in full is taken whatever it is called."""
-    put(bucket, "cat/", "cat/1.JPG", "cat/readme.md", "cats.png", "dog")
+    put(bucket, "cat/", "cat/1.JPG", "cat/photo.orig", "cats.png", "dog")
     keys = {
         prefix: {split_s3(each.uri)[1] for each in references(f"s3://{bucket}{prefix}")}
-        for prefix in ("", "/", "/cat", "/cat/", "/dog", "/cat/readme.md")
+        for prefix in ("", "/", "/cat", "/cat/", "/dog", "/cat/photo.orig")
     }
     assert keys == {
         "": {"cat/1.JPG", "cats.png"},
@@ -102,7 +104,7 @@ def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> 
         "/cat": {"cat/1.JPG", "cats.png"},
         "/cat/": {"cat/1.JPG"},
         "/dog": {"dog"},
-        "/cat/readme.md": {"cat/readme.md"},
+        "/cat/photo.orig": {"cat/photo.orig"},
     }
 
 
@@ -112,6 +114,40 @@ def test_a_prefix_without_images_says_what_it_saw(bucket: str) -> None:
         found(f"s3://{bucket}/texts")
     with pytest.raises(SourceError, match=r"no image files .* \(0 other objects"):
         found(f"s3://{bucket}/nothing/")
+
+
+def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
+    """By their place below the folder of the prefix; the object of exactly the key is always taken."""
+    kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
+    put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
+    put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
+    names = Names(["drafts/"])
+    assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
+    assert (names.passed_over, names.hidden, names.excluded) == (2, 2, 1)
+    everything = Names(default_excludes=False, all_names=True)
+    assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
+    assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
+
+
+def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
+    """Relative references start at its folder; an absolute path is one of this machine. Errors name it as we do."""
+    put(bucket, "lists/a.jpg", "b.jpg")
+    local = tmp_path / "c.jpg"
+    local.write_bytes(b"c")
+    lines = f"file_name,x\na.jpg,1\n../b.jpg,2\ns3://{bucket}/b.jpg,3\n{local},4\n"
+    client = s3_client()
+    client.put_object(Bucket=bucket, Key="lists/train.csv", Body=lines.encode())
+    client.put_object(Bucket=bucket, Key="lists/wrong.txt", Body=b"a.jpg\nhttps://b/c\n")
+    client.put_object(Bucket=bucket, Key="folder.txt/d.jpg", Body=b"folder.txt/d.jpg")
+    client.close()
+    a, b = expected(bucket, "lists/a.jpg"), expected(bucket, "b.jpg")
+    assert found(f"s3://{bucket}/lists/train.csv")[:3] == [a, b, b]
+    assert found(f"s3://{bucket}/lists/train.csv")[3].uri == file_uri(str(local))
+    with pytest.raises(SourceError, match=rf"^s3://{bucket}/lists/wrong.txt:2: .*https:// is not supported"):
+        found(f"s3://{bucket}/lists/wrong.txt")
+    with pytest.raises(SourceError, match="no text column 'nothing'"):
+        list(references(f"s3://{bucket}/lists/train.csv", column="nothing"))
+    assert found(f"s3://{bucket}/folder.txt") == [expected(bucket, "folder.txt/d.jpg")], "no list: a prefix"
 
 
 def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Path) -> None:
@@ -150,11 +186,56 @@ def test_a_bucket_that_does_not_exist() -> None:
         found("s3://nobody-made-this/photos")
 
 
-def test_no_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A bucket that does not let everybody in: the sentence is about credentials, not about rights."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(SourceError, match=rf"credentials to read bucket '{bucket}'.* set AWS_ACCESS"):
-        found(f"s3://{bucket}")
+    for source in ("s3://shut/photos/", manifest_of(tmp_path, "s3://shut/a.jpg")):
+        with pytest.raises(SourceError, match=r"credentials to read bucket 'shut'.* set AWS_ACCESS"):
+            found(source)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of them")
+    with pytest.raises(SettingsError, match="missing: AWS_SECRET_ACCESS_KEY"):
+        found("s3://shut/photos/")
+
+
+@pytest.fixture
+def public_bucket(s3_settings: None, request: pytest.FixtureRequest) -> str:
+    """Everybody may list it and read its objects, with and without the check of credentials."""
+    name = new_bucket()
+    client = s3_client()
+    client.put_bucket_acl(Bucket=name, ACL="public-read")
+    client.put_object(Bucket=name, Key="a.jpg", Body=b"a.jpg", ACL="public-read")
+    client.close()
+    return name
+
+
+@pytest.fixture
+def without_credentials(bucket: str, public_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on; the buckets were made before."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+def test_a_public_bucket_needs_no_credentials(public_bucket: str, without_credentials: None, tmp_path: Path) -> None:
+    """Listing, a list of objects, and reading: by boto3 first, then by obstore."""
+    reference = expected(public_bucket, "a.jpg")
+    assert found(f"s3://{public_bucket}/") == [reference]
+    assert found(manifest_of(tmp_path, reference.uri)) == [reference]
+    fetcher = Fetcher(max_bytes=100, connections=2)
+    assert [fetcher.fetch(reference.uri) for _ in range(3)] == [b"a.jpg"] * 3
+    assert public_bucket in fetcher._objects._proven, "obstore has read it"
+
+
+def test_credentials_are_not_used_where_that_is_asked_for(
+    public_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These are rejected by any bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    with credentials_checked(s3_endpoint), pytest.raises(SourceError, match="rejects the credentials"):
+        found(f"s3://{public_bucket}/")
+    monkeypatch.setenv("TAGONCE_S3_ANONYMOUS", "1")
+    assert is_anonymous(s3_client())
+    assert found(f"s3://{public_bucket}/") == [expected(public_bucket, "a.jpg")]
 
 
 @contextmanager

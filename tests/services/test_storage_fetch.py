@@ -164,12 +164,14 @@ def test_an_object_above_the_limit_is_too_large(fetcher: Fetcher, bucket: str) -
     assert refused(fetcher, f"s3://{bucket}/a").reason is Reason.TOO_LARGE
 
 
-def test_a_worker_without_credentials_stops(fetcher: Fetcher, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_credentials_stops(
+    fetcher: Fetcher, forbidding: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else it would write off one image after the other."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SettingsError, match="no complete S3 credentials.* AWS_ACCESS_KEY_ID"):
-        fetcher.fetch(f"s3://{bucket}/a.jpg")
+        fetcher.fetch("s3://shut/a.jpg")
 
 
 # ── storage that fails ──
@@ -214,7 +216,7 @@ class Storage:
 
     def next(self, seen: Seen) -> tuple[int, str]:
         self.seen.append(seen)
-        if self.region not in seen.headers["Authorization"]:
+        if self.region not in seen.headers.get("Authorization", self.region):
             return 301, "PermanentRedirect"
         if not self.answers:
             return 200, ""
@@ -254,6 +256,19 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
         monkeypatch.setattr(objects, "s3_client", partial(storage.s3_client, max_attempts=0))
         yield told
         server.shutdown()
+
+
+def test_a_private_object_of_a_public_bucket_is_denied(
+    fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is signed. The bucket has let us in before, so that the refusal is about this object."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    failing.answers = [(200, ""), (403, "AccessDenied"), (403, "AccessDenied"), (200, "")]
+    assert fetcher.fetch("s3://b/a.jpg") == CONTENT
+    assert refused(fetcher, "s3://b/secret.jpg").reason is Reason.DENIED
+    assert fetcher.fetch("s3://b/b.jpg") == CONTENT
+    assert not any("Authorization" in seen.headers for seen in failing.seen)
 
 
 @pytest.mark.parametrize("status", [503, 0], ids=["busy", "half an answer"])

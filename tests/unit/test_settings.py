@@ -1,5 +1,6 @@
 """Settings: where they come from, which one wins, and what is said when they are wrong."""
 
+import os
 import re
 from pathlib import Path
 
@@ -49,6 +50,33 @@ def test_an_env_file_may_hold_what_is_not_ours(empty_folder: Path) -> None:
     assert load().device == "cpu"
 
 
+def test_an_env_file_feeds_the_libraries(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3, the hub and libpq read the environment alone. What is set there wins; nobody else's names are taken."""
+    text = (
+        "\ufeffTAGONCE_DEVICE=cpu\n"
+        "AWS_ENDPOINT_URL_S3=http://storage      # only where it is not Amazon's\n"
+        "AWS_PROFILE=\nAWS_REGION=eu-west-1\nexport HF_TOKEN='hf_x'\nPGPASSWORD=p\nLD_PRELOAD=/x.so\nPATH=/x\n"
+    )
+    (empty_folder / ".env").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    path = os.environ["PATH"]
+    for name in ("AWS_ENDPOINT_URL_S3", "HF_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "restored after the test")
+        monkeypatch.delenv(name)
+    assert load().device == "cpu"
+    assert os.environ["AWS_ENDPOINT_URL_S3"] == "http://storage"
+    assert (os.environ["HF_TOKEN"], os.environ["PGPASSWORD"]) == ("hf_x", "p")
+    assert os.environ["AWS_REGION"] == "us-east-1"
+    assert not {"AWS_PROFILE", "LD_PRELOAD"} & set(os.environ)
+    assert os.environ["PATH"] == path
+
+
+def test_an_env_file_that_is_no_text_is_one_sentence(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_bytes("TAGONCE_DEVICE=cpu\n".encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8 .* Save it as UTF-8"):
+        load()
+
+
 def test_all_that_is_wrong_is_named_at_once_as_the_person_wrote_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Environment and options alike, each with its name and what it has to be."""
     wrong = {"CHUNK_SIZE": "0", "FLOOR": "1.5", "PRECISION": "fp8", "FETCHERS": "many", "LEASE_SECONDS": "2"}
@@ -92,7 +120,9 @@ def test_the_file_of_an_sqlite_url() -> None:
 
 def test_the_example_file_shows_every_setting_and_no_other() -> None:
     """`deploy/env.example` is where a person looks; it must not fall behind."""
-    shown = set(re.findall(r"^(?:# )?TAGONCE_([A-Z_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    shown = set(
+        re.findall(r"^(?:# )?TAGONCE_([A-Z0-9_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
     assert shown == {name.upper() for name in Settings.model_fields}
 
 

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from db.errors import SettingsError, SourceError
 from producer.references import Reference, file_path, file_uri
-from producer.sources import references
+from producer.sources import Names, folder, references
 from producer.sources.extensions import is_image
 
 WEIRD_NAMES = [
@@ -92,12 +92,106 @@ def test_weird_names_are_found_and_can_be_opened(tmp_path: Path) -> None:
         assert Path(file_path(each.uri)).read_bytes() == os.fsencode(Path(file_path(each.uri)).name)
 
 
-def test_hidden_names_are_passed_over(tmp_path: Path) -> None:
-    """What starts with a dot, file or folder, is not an image of the collection."""
-    image(tmp_path / ".hidden.jpg")
-    image(tmp_path / ".cache" / "thumb.jpg")
-    shown = image(tmp_path / "shown.jpg")
-    assert found(tmp_path) == [reference(shown)]
+SYSTEM = [
+    ".hidden.jpg", "._apple.jpg", ".cache/thumb.jpg", ".Trash-1000/files/a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "#recycle/a.jpg", "$RECYCLE.BIN/S-1/a.jpg", "$Recycle.Bin/b.jpg", ".thumbnails/a.png", "x/__MACOSX/._a.jpg",
+]  # fmt: skip
+
+
+def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What starts with a dot, thumbnails and trash of NAS boxes, Windows and macOS. Other files there do not count."""
+    for name in SYSTEM:
+        image(tmp_path / name)
+    image(tmp_path / ".git" / "config")
+    kept = {reference(image(tmp_path / name)) for name in ("shown.jpg", "eaDir/a.jpg", "a.b/b.jpg")}
+    names = Names()
+    assert set(found(tmp_path, names=names)) == kept
+    assert list(names.sentences()) == [
+        f"{len(SYSTEM)} files in hidden or system folders left out; --no-default-excludes takes them"
+    ]
+    everything = Names(default_excludes=False)
+    assert len(found(tmp_path, names=everything)) == len(kept) + len(SYSTEM)
+    assert everything.hidden == 0
+    assert found(tmp_path / ".hidden.jpg") == [reference(tmp_path / ".hidden.jpg")], "named by hand"
+    assert len(found(tmp_path / "@eaDir")) == 1, "what is above the source says nothing"
+
+
+def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot may hold everything once more, and nobody waits for its number."""
+    monkeypatch.setattr(folder, "COUNTED", 5)
+    for number in range(9):
+        image(tmp_path / ".snapshot" / f"{number}.jpg")
+    image(tmp_path / "a.jpg")
+    names = Names()
+    assert len(found(tmp_path, names=names)) == 1
+    assert next(names.sentences()).startswith("more than 5 files in hidden")
+
+
+def test_names_that_are_no_images_are_counted_or_taken(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg_large", "c", "d.txt", "sub/e.txt"):
+        image(tmp_path / name)
+    names = Names()
+    assert len(found(tmp_path, names=names)) == 1
+    assert names.passed_over == 4
+    (sentence,) = names.sentences()
+    assert sentence.startswith("4 names passed over (no image extension: .txt, ")
+    assert "none at all" in sentence
+    assert "--all-names" in sentence
+    assert len(found(tmp_path, names=Names(all_names=True))) == 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_out"),
+    [
+        ("*.png", {"a.png", "x/a.png"}),
+        ("x/", {"x/a.jpg", "x/a.png", "y/x/a.jpg"}),
+        ("/x", {"x/a.jpg", "x/a.png"}),
+        ("x/*.jpg", {"x/a.jpg"}),
+        ("**/x/a.jpg", {"x/a.jpg", "y/x/a.jpg"}),
+        ("#odd", {"#odd/a.jpg"}),
+        ("nothing", set()),
+    ],
+)
+def test_patterns_are_those_of_a_gitignore(pattern: str, left_out: set[str], tmp_path: Path) -> None:
+    """On disk, in a list, and, by the same rules, in S3."""
+    every = {"a.jpg", "a.png", "x/a.jpg", "x/a.png", "y/x/a.jpg", "#odd/a.jpg"}
+    for name in every:
+        image(tmp_path / name)
+    names = Names([pattern])
+    expected = {reference(tmp_path / name) for name in every - left_out}
+    assert set(found(tmp_path, names=names)) == expected
+    assert names.excluded == len(left_out)
+    listed = tmp_path / "list.jsonl"
+    listed.write_text("".join(f"{json.dumps(name)}\n" for name in sorted(every)))
+    names = Names([pattern])
+    assert set(found(listed, names=names)) == expected
+    assert names.excluded == len(left_out)
+
+
+def test_an_empty_pattern_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--exclude is empty"):
+        Names(["*.png", " "])
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("photos.zip", "Unpack it"),
+        ("00000.TAR", "Unpack it"),
+        ("list.csv.gz", "Unpack it"),
+        ("list.json", r"read as \.txt, \.csv"),
+        ("notes.html", r"read as \.txt, \.csv"),
+        ("film.mp4", "frames"),
+        ("paper.pdf", "Give an image"),
+    ],
+)
+def test_a_file_that_is_neither_image_nor_list_is_refused_at_the_call(name: str, advice: str, tmp_path: Path) -> None:
+    """In S3 nothing is asked for it."""
+    path = image(tmp_path / name)
+    for source in (str(path), f"file://{path}", f"s3://nobody/{name}"):
+        with pytest.raises(SourceError, match=rf"neither an image nor a list.*{advice}.*--all-names"):
+            references(source)
+    assert found(path, names=Names(all_names=True)) == [reference(path)]
 
 
 def test_links_are_followed_under_their_own_name(tmp_path: Path) -> None:

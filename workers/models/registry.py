@@ -103,6 +103,11 @@ def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
     return True
 
 
+def can_be_found(stored: str) -> bool:
+    """Whether the name that a model has in the database leads to its files, as that of one from a folder does not."""
+    return stored.startswith(_HUB) or any(stored == known.name for known in KNOWN_MODELS)
+
+
 def stored_name(name: str) -> str:
     """What the model of a name is called in the database, without a look at its files: a producer has none of them.
 

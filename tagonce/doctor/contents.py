@@ -1,0 +1,98 @@
+"""What the database holds, beside the settings and the files of today."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from db import places, profiles
+from db.errors import DatabaseError, SettingsError, SourceError
+from db.scores import to_probability
+from producer import sample
+from producer.references import file_path, split_s3
+from tagonce import ui
+from tagonce.doctor.finding import Finding, Status
+from tagonce.settings import Settings
+from tagonce.wiring import stored
+
+IMAGES = "images"
+PROFILES = "profiles"
+SAMPLE = 200
+"""Images that are looked up, of however many there are."""
+_THREADS = 16
+_FILE = "file://"
+
+
+def look_at_images(config: Settings) -> Iterator[Finding]:
+    """Whether files and objects that the database knows are still where they were."""
+    try:
+        with stored(config) as database, database.read() as connection:
+            uris = places.spread(connection, SAMPLE)
+    except DatabaseError:
+        yield Finding(IMAGES, Status.SKIPPED, "the database that lists the images cannot be asked, see there")
+        return
+    for kind, chosen in (
+        ("files", [uri for uri in uris if uri.startswith(_FILE)]),
+        ("objects", [uri for uri in uris if not uri.startswith(_FILE)]),
+    ):
+        if chosen:
+            yield _gone(kind, chosen)
+    if not uris:
+        yield Finding(IMAGES, Status.SKIPPED, "the database knows no image yet")
+
+
+def _gone(kind: str, uris: list[str]) -> Finding:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="doctor") as pool:
+        there = list(pool.map(_is_there, uris))
+    gone = [uri for uri, is_there in zip(uris, there, strict=True) if not is_there]
+    if not gone:
+        return Finding(IMAGES, Status.OK, f"{len(uris):,} {kind}, a sample, are all there")
+    example = file_path(gone[0]) if gone[0].startswith(_FILE) else gone[0]
+    advice = "Moved or deleted? Searches and exports name them all the same."
+    if len(gone) == len(uris):
+        advice = "Is the disk mounted here, under the same path? Only hosts that read images need it."
+    return Finding(
+        IMAGES,
+        Status.WARNING,
+        f"{len(gone):,} of {len(uris):,} {kind}, a sample, are not there: {ui.printable(example)}, for example",
+        advice,
+    )
+
+
+def _is_there(uri: str) -> bool:
+    """What cannot be asked counts as there: the check of the storage says why it cannot."""
+    if uri.startswith(_FILE):
+        try:
+            return Path(file_path(uri)).exists()
+        except OSError:
+            return True
+    try:
+        return sample.is_there(*split_s3(uri))
+    except (SourceError, SettingsError):
+        return True
+
+
+def look_at_profiles(config: Settings) -> Iterator[Finding]:
+    """Whether saved thresholds lie below what a worker of these settings would store."""
+    try:
+        with stored(config) as database, database.read() as connection:
+            yield from _below(connection, config)
+    except DatabaseError:
+        yield Finding(PROFILES, Status.SKIPPED, "the database that holds them cannot be asked, see there")
+
+
+def _below(connection: Connection, config: Settings) -> Iterator[Finding]:
+    lowest = profiles.lowest(connection)
+    below = [(label, score) for label, score in lowest if score < config.floor_score]
+    for label, score in below:
+        yield Finding(
+            PROFILES,
+            Status.WARNING,
+            f"{label} keeps tags from {to_probability(score):g} on, and TAGONCE_FLOOR is {config.floor:g}",
+            "A worker with this floor stores nothing below it, and the profile does not fit its scores: lower the "
+            "floor, or save the profile with higher thresholds.",
+        )
+    if not below:
+        words = f"{len(lowest):,} saved, none below the floor of {config.floor:g}" if lowest else "none is saved"
+        yield Finding(PROFILES, Status.OK, words)
