@@ -65,6 +65,11 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 tag`, `2 tags`, `1,000 tags`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def name_of(uri: str) -> Text:
     """An image for a table."""
     return Text(printable(path_or_uri(uri)))

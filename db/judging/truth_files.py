@@ -96,7 +96,7 @@ def _lines(file: Path) -> Iterator[Entry]:
             where = f"{file}, line {number}"
             try:
                 said = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SourceError(f"{where}: not JSON ({error}).") from error
             if not isinstance(said, dict):
                 raise SourceError(f"{where}: not a JSON object.")

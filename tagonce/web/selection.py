@@ -11,6 +11,7 @@ from db.schema import images, predictions
 from db.search import hits
 from db.search.query import Node, named_model, parse
 from tagonce.policy_options import uri_prefix
+from tagonce.ui import plural
 from tagonce.web.site import Site
 from tagonce.web.view import Sample, Thresholds, View
 
@@ -37,7 +38,9 @@ def found_in_words(site: Site, connection: Connection, view: View, thresholds: T
     if view.sample is not Sample.SEARCH or not view.query:
         return ""
     found = len(_first_found(site, connection, view, thresholds))
-    return f"The search finds {f'more than {MOST_COUNTED:,}' if found > MOST_COUNTED else found} images."
+    return (
+        f"The search finds {f'more than {MOST_COUNTED:,} images' if found > MOST_COUNTED else plural(found, 'image')}."
+    )
 
 
 def load(site: Site, connection: Connection, ids: list[int]) -> Kept:

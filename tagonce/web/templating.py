@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from db.policies import to_threshold
 from db.scores import to_probability
 from producer.references import path_or_uri
-from tagonce.ui import printable
+from tagonce.ui import plural, printable
 
 
 @cache
@@ -34,6 +34,7 @@ def environment() -> Environment:
         "threshold": lambda score: str(to_threshold(score)),
         "share": lambda value: f"{value:.1%}",
         "figure": lambda value: "–" if value is None or value != value else f"{value:.3f}",  # noqa: PLR0124, RUF001 - NaN
+        "plural": plural,
     }
     return made
 
