@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.fixtures.checkpoints",
     "tests.fixtures.command",
     "tests.fixtures.photos",
+    "tests.fixtures.pages",
     "tests.fixtures.review",
     "tests.fixtures.s3",
     "tests.fixtures.servers",

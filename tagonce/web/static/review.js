@@ -48,16 +48,18 @@ function shown(id) {
   return document.getElementById(id).dataset.address;
 }
 
-// Back leads to what was shown before. What is moved without a pause by one control is one step, and so is what is
-// moved within a second by another.
+// Back leads to what was shown before. Moves of one control less than a second apart are one step.
 const STEP_MS = 1000;
 let lastMove = { control: "", at: 0 };
+let here = location.pathname + location.search;
 
 function remember(where, control) {
   const now = Date.now();
   const goesOn = lastMove.control === control && now - lastMove.at < STEP_MS;
   lastMove = { control, at: now };
-  if (new URL(where, location.href).href === location.href) return;
+  const next = new URL(where, location.href);
+  if (next.pathname + next.search === here) return;
+  here = next.pathname + next.search;
   if (goesOn) history.replaceState(null, "", where);
   else history.pushState(null, "", where);
 }
@@ -98,6 +100,8 @@ function live(form) {
   };
   // The address says all of a page: the form is filled in from it as well.
   addEventListener("popstate", async () => {
+    if (here === location.pathname + location.search) return; // to another place of the same page
+    here = location.pathname + location.search;
     const since = ++travels;
     clearTimeout(waiting);
     lastMove = { control: "", at: 0 };
