@@ -334,7 +334,10 @@ def test_counts_are_kept_for_the_next_start(page: TestClient, site: Site) -> Non
     again = Site(site.database, site.model, site.settings, site.thumbnails)
     assert again.collection.distribution is not None
     assert again.collection.distribution.images == IMAGES
+    before = site.collection.distribution
     assert page.post("/recount", data={"back": "/overview"}, headers=OURS).url.path == "/overview"
+    site.collection.wait()
+    assert site.collection.distribution is not before
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # it never reaches the database
@@ -371,9 +374,11 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
     """`tiny` is the name of no model that could be loaded."""
     with photos[0].open("rb") as file:
         answer = page.post("/try", files={"file": ("a.png", file)}, headers=OURS)
-    assert answer.status_code in (400, 500)
-    assert 'role="alert"' in answer.text
-    assert page.post("/try", files={"file": ("a.png", b"")}, headers=OURS).status_code == 400
+    assert answer.status_code == 500
+    assert "There is no model 'tiny'" in text(answer.text)
+    empty = page.post("/try", files={"file": ("a.png", b"")}, headers=OURS)
+    assert empty.status_code == 400
+    assert "No picture came along" in text(empty.text)
 
 
 def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
