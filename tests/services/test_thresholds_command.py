@@ -228,7 +228,6 @@ def test_a_query_says_of_which_images(run: Run) -> None:
         (["counts", "-p", "x@99999999999999999999"], "there is no profile"),
         (["search", "cat", "--limit", "99999999999999999999"], "--limit"),
         (["export", "--format", "jsonl", "--max-tags", "99999999999999999999"], "--max-tags"),
-        (["export", "--format", "jsonl", "--sort", "random", "--seed", "-1"], "--seed"),
     ],
 )
 def test_mistakes_are_sentences(run: Run, arguments: list[str], words: str) -> None:
