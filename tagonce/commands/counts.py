@@ -64,7 +64,8 @@ def command(
         table.add_row(Text(one.tag), Text(one.category or ""), f"{one.images:,}", f"{one.mean_probability:.4f}")
     ui.output.print(table)
     ui.errors.print(
-        f"{read_from} at {resolved.label}: {len(found):,} tags, {sum(one.images for one in found):,} times"
-        + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
+        f"{read_from} at {resolved.label}: {ui.plural(len(found), 'tag')}, "
+        f"{ui.plural(sum(one.images for one in found), 'time')}"
+        + (f"; the {limit:,} most frequent shown." if len(found) > limit else "."),
         markup=False,
     )

@@ -61,7 +61,7 @@ def import_(
         policy, unknown = without_unknown_tags(table.policy, models.tag_names(connection, row.id))
         if unknown and not policy.tags:
             raise ThresholdError(
-                f"{row.name} knows none of the {len(unknown):,} tags in {file}: it is another model's."
+                f"{row.name} knows none of the {ui.plural(len(unknown), 'tag')} in {file}: it is another model's."
             )
         policy = policy.with_default(policy_of(threshold=threshold).default)
         saved = profiles.save(
@@ -70,10 +70,10 @@ def import_(
     if unknown:
         named = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
         ui.errors.print(
-            f"{len(unknown):,} tags of the file are not {row.name}'s and were left out: {named}", markup=False
+            f"{ui.plural(len(unknown), 'tag')} of the file, not {row.name}'s, left out: {named}", markup=False
         )
     if table.rounded:
-        ui.errors.print(f"{table.rounded:,} thresholds had more than four decimals and were rounded up.")
+        ui.errors.print(f"{ui.plural(table.rounded, 'threshold')} of more than four decimals rounded up.")
     _print_saved(saved, row)
 
 
@@ -228,7 +228,8 @@ def diff(
         return
     share = found.changed / found.images if found.images else 0
     ui.output.print(
-        f"{found.changed:,} of {found.images:,} images change ({share:.1%}): {int(found.gained.sum()):,} tags gained, "
+        f"{found.changed:,} of {ui.plural(found.images, 'image')} {'changes' if found.changed == 1 else 'change'} ({share:.1%}): "
+        f"{ui.plural(int(found.gained.sum()), 'tag')} gained, "
         f"{int(found.lost.sum()):,} lost, {int(found.kept.sum()):,} stay."
     )
     if not shown or not limit:
@@ -240,7 +241,7 @@ def diff(
         table.add_row(Text(str(change["tag"])), *(f"{change[key]:,}" for key in ("before", "after", "gained", "lost")))
     ui.output.print(table)
     if len(shown) > limit:
-        ui.output.print(f"and {len(shown) - limit:,} more tags; --limit shows more, --json all")
+        ui.output.print(f"and {ui.plural(len(shown) - limit, 'more tag')}; --limit shows more, --json all")
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
@@ -257,8 +258,12 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
 
 def _print_saved(profile: Profile, model: Model) -> None:
     policy = profile.policy
-    parts = [f"{len(policy.tags):,} tags"] if policy.tags else []
-    parts += [f"{len(policy.categories):,} categories"] if policy.categories else []
+    parts = [ui.plural(len(policy.tags), "tag")] if policy.tags else []
+    parts += (
+        [f"{len(policy.categories):,} {'category' if len(policy.categories) == 1 else 'categories'}"]
+        if policy.categories
+        else []
+    )
     parts += [f"{to_threshold(policy.default)} for the rest"] if policy.default is not None else []
     ui.errors.print(
         f"Saved as {profile.label} for {model.name}: {', '.join(parts) or 'no thresholds of its own'}.\n"

@@ -56,8 +56,8 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
     """Tags of another model are left out and named; the second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tags of the file are not tiny's and were left out: unicorn" in said
-    assert "1 thresholds had more than four decimals and were rounded up" in said
+    assert "1 tag of the file, not tiny's, left out: unicorn" in said
+    assert "1 threshold of more than four decimals rounded up." in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
     assert shown["policy"] == {"threshold": 0.3, "tags": {"cat": 0.3457, "dog": "off"}}
@@ -76,7 +76,7 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
 
 def test_options_are_saved_and_changed(run: Run) -> None:
     said = run("thresholds", "save", "-n", "mine", "-t", "0.3", "--tag-threshold", "saber_(fate)=0.5", "--top", "9").err
-    assert "Saved as mine@1 for tiny: 1 tags, 0.3 for the rest." in said
+    assert "Saved as mine@1 for tiny: 1 tag, 0.3 for the rest." in said
     run("thresholds", "save", "-n", "other", "-p", "mine", "--category-threshold", "rating=off", "--mcut")
     policy = run("thresholds", "show", "other", "--json").json["policy"]
     assert policy == {
@@ -165,9 +165,9 @@ def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
     ]
     run("thresholds", "save", "-n", "low", "-t", "0.01", "--tag-threshold", "cat=off")
     text = run("thresholds", "diff", "default", "low", "--limit", "1").out
-    assert "2 of 4 images change (50.0%): 1 tags gained, 2 lost, 4 stay." in text
+    assert "2 of 4 images change (50.0%): 1 tag gained, 2 lost, 4 stay." in text
     assert "cat" in text
-    assert "and 1 more tags" in text
+    assert "and 1 more tag;" in text
     assert run("thresholds", "diff", "low@1", "low").out.startswith("0 of 4 images change")
     assert "no profile 'nobody'" in run("thresholds", "diff", "nobody", "low", code=2).err
 
@@ -187,7 +187,7 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
     outcome = run("counts", "--limit", "2")
     assert "0.5800" in outcome.out  # the mean of the cats
-    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent shown." in outcome.err
 
 
 def test_a_query_says_of_which_images(run: Run) -> None:
