@@ -228,7 +228,8 @@ def diff(
         return
     share = found.changed / found.images if found.images else 0
     ui.output.print(
-        f"{found.changed:,} of {ui.plural(found.images, 'image')} {'changes' if found.changed == 1 else 'change'} ({share:.1%}): "
+        f"{found.changed:,} of {ui.plural(found.images, 'image')} {'changes' if found.changed == 1 else 'change'} "
+        f"({share:.1%}): "
         f"{ui.plural(int(found.gained.sum()), 'tag')} gained, "
         f"{int(found.lost.sum()):,} lost, {int(found.kept.sum()):,} stay."
     )
@@ -259,11 +260,8 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
 def _print_saved(profile: Profile, model: Model) -> None:
     policy = profile.policy
     parts = [ui.plural(len(policy.tags), "tag")] if policy.tags else []
-    parts += (
-        [f"{len(policy.categories):,} {'category' if len(policy.categories) == 1 else 'categories'}"]
-        if policy.categories
-        else []
-    )
+    categories = "1 category" if len(policy.categories) == 1 else f"{len(policy.categories):,} categories"
+    parts += [categories] if policy.categories else []
     parts += [f"{to_threshold(policy.default)} for the rest"] if policy.default is not None else []
     ui.errors.print(
         f"Saved as {profile.label} for {model.name}: {', '.join(parts) or 'no thresholds of its own'}.\n"
