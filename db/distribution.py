@@ -56,10 +56,14 @@ class Distribution:
     """(tables, `gaps.WIDTH`, `gaps.WIDTH`) the tables of all tags and of each category, as `db.gaps` makes them."""
 
     def can_tell(self, cut: Cut) -> bool:
-        """`kept`, `gained_lost` and `assignments` are exact: thresholds alone, multiples of 0.001 or the floor."""
+        """`kept`, `gained_lost` and `assignments` are exact for every tag."""
+        return bool(self.tells(cut).all())
+
+    def tells(self, cut: Cut) -> npt.NDArray[np.bool_]:
+        """(tags,) for which tags they are exact: thresholds alone, multiples of 0.001 or the floor."""
         scores = cut.scores
-        fits = (scores % STEP == 0) | (scores >= NEVER) | (scores == self.floor)
-        return cut.top is None and cut.mcut is None and bool(fits.all())
+        fits: npt.NDArray[np.bool_] = (scores % STEP == 0) | (scores >= NEVER) | (scores == self.floor)
+        return fits if cut.top is None and cut.mcut is None else np.zeros_like(fits)
 
     def kept(self, cut: Cut) -> Int64Array:
         """(tags,) images that keep each tag; no less than that where it cannot be told exactly."""

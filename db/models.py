@@ -14,6 +14,8 @@ from db.schema import models, tags
 from db.scores import MAX_TAGS, to_probability
 from db.upsert import insert_into
 
+_ID_DIGITS = 18
+
 
 @dataclass(frozen=True, slots=True)
 class Tag:
@@ -102,7 +104,9 @@ def find(connection: Connection, name: str) -> Model:
     Raises:
         ModelError: there is none; the message lists what there is.
     """
-    wanted = models.c.id == int(name) if name.isdecimal() else models.c.name == name
+    # Ids have 64 bits: a longer number is none, and may be a name. Bytes that are no text are no name.
+    is_id = name.isascii() and name.isdecimal() and len(name) <= _ID_DIGITS
+    wanted = models.c.id == int(name) if is_id else models.c.name == name.encode(errors="replace").decode()
     row = connection.execute(select(models).where(wanted).order_by(models.c.id.desc()).limit(1)).first()
     if row is None:
         known = ", ".join(model.name for model in every(connection)) or "none yet"

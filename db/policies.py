@@ -3,8 +3,10 @@
     Policy      as a person says it: one threshold for all, by category, by tag; the k best; MCut
     Cut         the same worked out for one model: the lowest score to keep of each of its tags
 
-For each tag the first of these decides: what was said on the spot for the tag, for its category, for all; then the
-profile's word for the tag, its category, all; then the model's own threshold.
+For each tag the first of these decides: the threshold of the tag, that of its category, the one for all, the model's
+own. A change to a policy replaces what the policy says on the same thing and leaves the rest: a threshold for all does
+not touch a threshold of one tag. That holds for options beside `--profile`, for `thresholds save` and for the review
+page.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 
 from db.errors import ThresholdError
 from db.models import Model, Tag
+from db.policy_json import PolicyJson, parse_policy
 from db.schema import Int16Array
 from db.scores import SCALE, to_probability, to_score
 
@@ -23,6 +26,10 @@ NEVER = SCALE + 1
 """A threshold that no score reaches."""
 OFF = "off"
 """How people write NEVER."""
+UNSAID = -1
+"""In a change to a policy, for a threshold or `top`: what the policy says of it is removed."""
+DEFAULT = "default"
+"""How people write UNSAID, and the model's own threshold where policies are compared."""
 _SHOWN = 3
 """How many offenders an error names."""
 
@@ -39,22 +46,27 @@ def to_cut(threshold: float | str, *, what: str = "A threshold") -> int:
 
 
 def to_threshold(score: int) -> float | str:
-    """The other way: a number from 0 to 1, or `off`."""
+    """The other way: a number from 0 to 1, `off`, or in a change `default`."""
+    if score == UNSAID:
+        return DEFAULT
     return OFF if score >= NEVER else to_probability(score)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What to keep. Thresholds are scores (ten-thousandths) or NEVER; a tag is kept at or above its own."""
+    """What to keep. Thresholds are scores (ten-thousandths) or NEVER; a tag is kept at or above its own.
+
+    The same class holds a change to a policy, for `changed`: there UNSAID and `mcut=False` remove what the policy says.
+    """
 
     default: int | None = None
-    """For every tag that nothing else speaks of; None leaves it to what comes next (see the head of this file)."""
+    """For every tag that nothing else speaks of; None: the model's own threshold."""
     categories: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, int] = field(default_factory=dict)
     """By name, as the model spells it."""
     top: int | None = None
     """At most so many tags an image, the most probable ones."""
-    mcut: bool = False
+    mcut: bool | None = None
     """Cut each category of an image at its widest gap between scores (`db.kept`); thresholds are lower bounds then."""
 
     @property
@@ -77,12 +89,14 @@ class Policy:
 
     def changed(self, changes: "Policy") -> "Policy":
         """The same with what `changes` says in place of what was said on the same thing."""
+        default = self.default if changes.default is None else changes.default
+        top = self.top if changes.top is None else changes.top
         return Policy(
-            default=self.default if changes.default is None else changes.default,
-            categories={**self.categories, **changes.categories},
-            tags={**self.tags, **changes.tags},
-            top=self.top if changes.top is None else changes.top,
-            mcut=self.mcut or changes.mcut,
+            default=None if default == UNSAID else default,
+            categories=_without_unsaid({**self.categories, **changes.categories}),
+            tags=_without_unsaid({**self.tags, **changes.tags}),
+            top=None if top == UNSAID else top,
+            mcut=(self.mcut if changes.mcut is None else changes.mcut) or None,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -94,22 +108,38 @@ class Policy:
             if values := getattr(self, name):
                 said[name] = {key: to_threshold(score) for key, score in values.items()}
         if self.top is not None:
-            said["top"] = self.top
-        if self.mcut:
-            said["mcut"] = True
+            said["top"] = OFF if self.top == UNSAID else self.top
+        if self.mcut is not None:
+            said["mcut"] = self.mcut
         return said
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> "Policy":
-        """From what `as_json` gives."""
-        threshold = said.get("threshold")
+    def from_json(cls, said: object) -> "Policy":
+        """From what `as_json` gives of a policy that is no change.
+
+        Raises:
+            ThresholdError: it is something else.
+        """
+        return cls.of(parse_policy(said, "The policy"))
+
+    @classmethod
+    def of(cls, said: PolicyJson) -> "Policy":
+        """From JSON of the right form.
+
+        Raises:
+            ThresholdError: a threshold is none, or has more than four decimals.
+        """
         return cls(
-            default=None if threshold is None else to_cut(threshold),
-            categories={name: to_cut(value) for name, value in said.get("categories", {}).items()},
-            tags={name: to_cut(value) for name, value in said.get("tags", {}).items()},
-            top=said.get("top"),
-            mcut=said.get("mcut", False),
+            default=None if said.threshold is None else to_cut(said.threshold),
+            categories={name: to_cut(value) for name, value in said.categories.items()},
+            tags={name: to_cut(value) for name, value in said.tags.items()},
+            top=said.top,
+            mcut=said.mcut or None,
         )
+
+
+def _without_unsaid(scores: Mapping[str, int]) -> dict[str, int]:
+    return {name: score for name, score in scores.items() if score != UNSAID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +168,19 @@ class Cut:
         return first if bool((self.scores == first).all()) else None
 
 
-def resolve(model: Model, tags: Sequence[Tag], *layers: Policy) -> Cut:
-    """Work policies out for a model; the first layer that speaks of a tag decides.
+def resolve(model: Model, tags: Sequence[Tag], policy: Policy = Policy()) -> Cut:
+    """Work a policy out for a model. Where it says nothing, the model's own threshold counts.
 
     Args:
         tags: of the model, by output position.
-        layers: what was said on the spot, then the profile. Without any, the model's own threshold counts.
 
     Raises:
         ThresholdError: a threshold is below the model's floor, or is for a tag or category that the model lacks.
     """
-    for layer in layers:
-        _check(model, tags, layer)
-    mcut = any(layer.mcut for layer in layers)
-    own = own_threshold(model, mcut=mcut)
-    scores = np.array([_score(tag, layers, own) for tag in tags], dtype=np.int16)
-    top = next((layer.top for layer in layers if layer.top is not None), None)
-    return Cut(scores, model.floor, top, category_numbers(tags) if mcut else None)
+    _check(model, tags, policy)
+    own = own_threshold(model, mcut=bool(policy.mcut))
+    scores = np.array([_score(tag, policy, own) for tag in tags], dtype=np.int16)
+    return Cut(scores, model.floor, policy.top, category_numbers(tags) if policy.mcut else None)
 
 
 def own_threshold(model: Model, *, mcut: bool = False) -> int:
@@ -200,15 +226,12 @@ def _named(policy: Policy) -> list[tuple[str, int]]:
     return default + categories + [(f"the tag {name}", score) for name, score in policy.tags.items()]
 
 
-def _score(tag: Tag, layers: Sequence[Policy], own: int) -> int:
-    for layer in layers:
-        if tag.name in layer.tags:
-            return layer.tags[tag.name]
-        if tag.category is not None and tag.category in layer.categories:
-            return layer.categories[tag.category]
-        if layer.default is not None:
-            return layer.default
-    return own
+def _score(tag: Tag, policy: Policy, own: int) -> int:
+    if tag.name in policy.tags:
+        return policy.tags[tag.name]
+    if tag.category is not None and tag.category in policy.categories:
+        return policy.categories[tag.category]
+    return own if policy.default is None else policy.default
 
 
 def category_numbers(tags: Sequence[Tag]) -> Int16Array:

@@ -10,12 +10,14 @@ from sqlalchemy import Connection, Row, func, insert, select
 from db import models
 from db.errors import ThresholdError
 from db.models import Model
-from db.policies import Policy, resolve, unknown_name
+from db.policies import DEFAULT, OFF, Policy, resolve, unknown_name
 from db.schema import models as model_table
 from db.schema import profile_thresholds, profiles
 
 LONGEST_NAME = 100
 """Characters."""
+RESERVED = (DEFAULT, OFF, "latest", "none")
+"""Words that mean something else where a profile may be named, or might one day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,56 @@ class Profile:
         return f"{self.name}@{self.version}"
 
 
-def save(connection: Connection, model: Model, name: str, policy: Policy, *, source: str) -> Profile:
-    """Store a policy under a name, as its next version. The same policy as the latest version is not stored twice.
+def check_name(name: str) -> None:
+    """Whether a profile can have a name.
 
     Raises:
-        ThresholdError: it does not fit the model, or the name cannot be one.
+        ThresholdError: it cannot.
     """
     if not name.isprintable() or not name or "@" in name or name.strip() != name or _is_number(name):
         raise ThresholdError(f"{name!r} cannot be the name of a profile: use letters, without @, and no mere number.")
+    if name.startswith("-"):
+        raise ThresholdError(f"{name!r} cannot be the name of a profile: a command would take it for an option.")
+    if name.lower() in RESERVED:
+        raise ThresholdError(
+            f"{name!r} cannot be the name of a profile: {', '.join(RESERVED)} are reserved. Take another name."
+        )
     if len(name) > LONGEST_NAME:
         raise ThresholdError(f"The name of a profile has at most {LONGEST_NAME} characters, not {len(name):,}.")
-    cut = resolve(model, models.tag_names(connection, model.id), policy)
-    # Whoever saves another version of the same name at the same moment waits here.
+
+
+def hold(connection: Connection, model: Model) -> None:
+    """Until the end of this transaction nobody else saves a profile of the model. Call it before reading a profile that
+    is to be changed and saved: two changes at once follow each other then, and none is lost.
+    """
     connection.execute(select(model_table.c.id).where(model_table.c.id == model.id).with_for_update())
+
+
+def save(
+    connection: Connection, model: Model, name: str, policy: Policy, *, source: str, started_from: int | None = None
+) -> Profile:
+    """Store a policy under a name, as its next version. The same policy as the latest version is not stored twice.
+
+    Args:
+        started_from: the version of this name that the policy was made from, 0 for none. None: the policy was not made
+            from one, and replaces whatever the latest version says.
+
+    Raises:
+        ThresholdError: it does not fit the model, the name cannot be one, or its latest version is not the one that
+            `started_from` says.
+    """
+    check_name(name)
+    policy = Policy().changed(policy)
+    cut = resolve(model, models.tag_names(connection, model.id), policy)
+    hold(connection, model)
     rows = _rows(connection, model, name)
     if rows and rows[-1].policy == policy:
         return rows[-1]
+    if started_from is not None and rows and rows[-1].version != started_from:
+        raise ThresholdError(
+            f"{rows[-1].label} is there, with thresholds of its own that this would drop. Choose it as the profile "
+            "first, and change that; or take another name."
+        )
     row = connection.execute(
         insert(profiles)
         .values(

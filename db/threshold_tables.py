@@ -19,12 +19,12 @@ from db.errors import ThresholdError
 from db.judging.tag_index import TagIndex
 from db.models import Tag
 from db.policies import NEVER, OFF, Policy
+from db.policy_json import parse_policy
 from db.scores import SCALE
 from db.vocabulary import Vocabulary
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
-_POLICY_KEYS = ("threshold", "categories", "tags", "top", "mcut")
 _COUNTS = {"tp", "fp", "tn", "fn"}
 _KNOWN = {*_TAG_COLUMNS, *_THRESHOLD_COLUMNS, "category", "tag_id"}
 _NOTHING = {"", "nan", "null", "none", "na", "n/a"}
@@ -161,25 +161,19 @@ def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTabl
 def _from_json(path: Path, text: str) -> ThresholdTable:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ThresholdError(f"{path} is not JSON ({error}).") from error
     if not isinstance(content, dict) or not content:
         raise ThresholdError(f"{path} should hold one JSON object, tag to threshold.")
-    said = content.get("policy")
-    if not isinstance(said, dict):
+    if not isinstance(content.get("policy"), dict):
         scores, rounded, without = _scores(path, ((repr(name), name, str(value)) for name, value in content.items()))
         return ThresholdTable(Policy(tags=scores), rounded, without)
-    if unknown := sorted(set(said).difference(_POLICY_KEYS)):
-        raise ThresholdError(f"{path}: a policy has no {', '.join(unknown)}; it has {', '.join(_POLICY_KEYS)}.")
+    said = parse_policy(content["policy"], str(path))
     default, categories, tags = parts = [
         _scores(path, ((repr(name), name, str(value)) for name, value in part.items()))
-        for part in (
-            {"threshold": said["threshold"]} if "threshold" in said else {},
-            said.get("categories", {}),
-            said.get("tags", {}),
-        )
+        for part in ({} if said.threshold is None else {"threshold": said.threshold}, said.categories, said.tags)
     ]
-    policy = Policy(default.of.get("threshold"), categories.of, tags.of, said.get("top"), bool(said.get("mcut")))
+    policy = Policy(default.of.get("threshold"), categories.of, tags.of, said.top, said.mcut or None)
     return ThresholdTable(policy, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
 
 

@@ -6,6 +6,8 @@ import typer
 
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""
+MOST = 2**31 - 1
+"""Of anything that can be asked for. Larger numbers overflow in SQL or in numpy."""
 
 SOURCE_HELP = "A folder, an image, s3://bucket/prefix, a list (.txt .csv .jsonl .parquet), or - for a list on stdin."
 
@@ -90,7 +92,8 @@ ProfileName = Annotated[
         "--profile",
         "-p",
         metavar="NAME[@VERSION]",
-        help="Thresholds saved under a name, see `tagonce thresholds`. The options beside it win over it.",
+        help="Thresholds saved under a name, see `tagonce thresholds`. The options beside it change it: each replaces "
+        "what the profile says on the same thing.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -100,7 +103,8 @@ CategoryThresholds = Annotated[
     typer.Option(
         "--category-threshold",
         metavar="CATEGORY=VALUE",
-        help="For one category, as in character=0.85; `off` keeps none of it. Repeatable.",
+        help="For one category, as in character=0.85; `off` keeps none of it, `default` drops what the profile says. "
+        "Repeatable.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -110,7 +114,7 @@ TagThresholds = Annotated[
     typer.Option(
         "--tag-threshold",
         metavar="TAG=VALUE",
-        help="For one tag, as in english_text=0.8 or english_text=off. Repeatable.",
+        help="For one tag, as in english_text=0.8; `off` and `default` as for a category. Repeatable.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -119,16 +123,21 @@ Top = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST,
         help="Of what the thresholds leave, at most so many tags an image.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
 ]
+NoTop = Annotated[
+    bool, typer.Option("--no-top", help="Without the profile's limit of tags an image.", rich_help_panel=_POLICY)
+]
 MCut = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--mcut",
+        "--mcut/--no-mcut",
         help="Cut each category of an image at its widest gap; thresholds given beside it are lower bounds.",
+        show_default=False,
         rich_help_panel=_POLICY,
     ),
 ]

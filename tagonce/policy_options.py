@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from db import models, profiles
 from db.errors import ThresholdError
 from db.models import Model
-from db.policies import Cut, Policy, own_threshold, resolve, to_cut, to_threshold
+from db.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
 from db.profiles import Profile
 from db.scores import to_probability
 from producer.references import file_uri
@@ -23,7 +23,7 @@ class Resolved:
 
     cut: Cut
     policy: Policy
-    """Said on the command line."""
+    """Said on the command line; with a profile, changes to that."""
     profile: Profile | None
     model: Model
 
@@ -36,7 +36,7 @@ class Resolved:
         parts = [self.profile.label] if self.profile else []
         parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | bool)]
         parts += [f"{len(value)} {name}" for name, value in said.items() if isinstance(value, dict)]
-        parts += ["MCut"] if self.policy.mcut else []
+        parts += [] if self.policy.mcut is None else ["MCut" if self.policy.mcut else "no MCut"]
         return ", ".join(parts) or f"{to_probability(own_threshold(self.model)):g}, the model's own"
 
     def as_json(self) -> dict[str, Any]:
@@ -61,18 +61,21 @@ def policy_of(
     category_threshold: Iterable[str] | None = None,
     tag_threshold: Iterable[str] | None = None,
     top: int | None = None,
-    mcut: bool = False,
+    no_top: bool = False,
+    mcut: bool | None = None,
 ) -> Policy:
-    """The policy that the options of a command line make.
+    """The policy that the options of a command line make; with a profile, the change to that (`Policy.changed`).
 
     Raises:
-        ThresholdError: one of them is no threshold, or is not NAME=VALUE.
+        ThresholdError: one of them is no threshold, is not NAME=VALUE, or contradicts another one.
     """
+    if no_top and top is not None:
+        raise ThresholdError("--top and --no-top contradict each other. Give one of them.")
     return Policy(
         default=None if threshold is None else to_cut(threshold),
         categories=dict(_pair("--category-threshold", text) for text in category_threshold or ()),
         tags=dict(_pair("--tag-threshold", text) for text in tag_threshold or ()),
-        top=top,
+        top=UNSAID if no_top else top,
         mcut=mcut,
     )
 
@@ -80,15 +83,15 @@ def policy_of(
 def resolve_policy(
     connection: Connection, model: Model, policy: Policy | None = None, profile: str | None = None
 ) -> Resolved:
-    """Work out for a model what the options and a profile say.
+    """Work out for a model what the options and a profile say, as `thresholds save` would save them.
 
     Raises:
         ThresholdError: there is no such profile, tag or category, or a threshold is below the floor.
     """
     policy = policy or Policy()
     found = profiles.find(connection, model, profile) if profile else None
-    layers = [policy, *([found.policy] if found else [])]
-    return Resolved(resolve(model, models.tag_names(connection, model.id), *layers), policy, found, model)
+    whole = (found.policy if found else Policy()).changed(policy)
+    return Resolved(resolve(model, models.tag_names(connection, model.id), whole), policy, found, model)
 
 
 def uri_prefix(under: str | None) -> str:
@@ -104,4 +107,6 @@ def _pair(option: str, text: str) -> tuple[str, int]:
     name, equals, value = text.rpartition("=")
     if not equals or not name:
         raise ThresholdError(f"{option} is NAME=VALUE, as in cat=0.5, not {text!r}.")
+    if value.strip().lower() == DEFAULT:
+        return name, UNSAID
     return name, to_cut(value, what=f"The threshold of {name}")

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.checkpoints",
     "tests.fixtures.command",
     "tests.fixtures.photos",
+    "tests.fixtures.pages",
     "tests.fixtures.pooler",
     "tests.fixtures.review",
     "tests.fixtures.s3",

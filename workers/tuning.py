@@ -96,7 +96,7 @@ def _read(file: Path) -> dict[str, int]:
     """Empty where there is no such file, or a broken one: it is measured anew."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}

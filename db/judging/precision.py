@@ -1,4 +1,4 @@
-"""How sure a precision is that rests on some labels of one tag, and all four figures of them.
+"""How sure the figures are that rest on some labels of one tag.
 
 Pictures that were drawn at random among those that keep the tag give a plain share, with the score interval of Wilson
 ("Probable inference, the law of succession, and statistical inference", JASA 1927), which stays inside of 0 and 1 and
@@ -10,6 +10,10 @@ each stratum of scores counts by the number of images in it. Weights that differ
 as Kish's effective (sum w)^2 / sum w^2 ("Survey Sampling", 1965), and Wilson's interval takes that number (Franco and
 others: "Comparative study of confidence intervals for proportions in complex sample surveys", J. Surv. Stat. Methodol.
 2019). It errs on the wide side. All of it supposes that within a stratum no picture was preferred for being right.
+
+Recall is such a share too, of what the right labels stand for. Informedness is recall less the share of what is not so
+and kept all the same: of two independent shares, whose difference takes Newcombe's interval from theirs ("Interval
+estimation for the difference between independent proportions", Statist. Med. 1998, method 10).
 """
 
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ import numpy as np
 
 from db.judging.evaluation import Confusion, FloatArray
 from db.kept import Int64Array
-from db.labels import NOT_STORED, TagLabels
+from db.labels import NOT_STORED, BoolArray, TagLabels
 from db.scores import SCALE
 
 Z = 1.959963984540054
@@ -38,9 +42,9 @@ class Estimate:
     low: float
     high: float
     right: int
-    """Labels at or above the line that say right."""
+    """Labels of those counted that the value is the share of: at or above the line those that say right."""
     judged: int
-    """Labels at or above the line."""
+    """Labels that were counted: of precision, those at or above the line."""
     covered: float = 1.0
     """Of the images above the line, the share in ranges of scores that have a label. The others are taken to be like
     their neighbours; where they are many, the doubtful ones next to the line speak for the sure ones."""
@@ -138,6 +142,45 @@ def confusion_of(labels: TagLabels, thresholds: Sequence[int], weights: Int64Arr
     tp, fp = ((kept * (counts * chosen)).sum(axis=1)[None] for chosen in (labels.right, ~labels.right))
     support, all_ = int(counts[labels.right].sum()), int(counts.sum())
     return Confusion(tp, fp, support - tp, all_ - support - fp)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What weighted labels say of a threshold."""
+
+    precision: Estimate
+    recall: Estimate
+    informedness: Estimate
+    """NaN where no label is right, or none is wrong."""
+
+
+def figures_at(labels: TagLabels, score: int, weights: Int64Array) -> Figures:
+    """Precision, recall and informedness of what is kept at `score`, each with its interval.
+
+    Args:
+        weights: (labels,) of `weights_of`.
+    """
+    kept, right = labels.scores >= score, labels.right
+    recall, fallout = _share(kept, right, weights), _share(kept, ~right, weights)
+    value = recall.value - fallout.value
+    low, high = -1.0, 1.0
+    if recall.judged and fallout.judged:
+        low = value - sqrt((recall.value - recall.low) ** 2 + (fallout.high - fallout.value) ** 2)
+        high = value + sqrt((recall.high - recall.value) ** 2 + (fallout.value - fallout.low) ** 2)
+    # As many labels as the smaller of its two shares has; what is right is no count of one share.
+    informedness = Estimate(value, low, high, recall.right, min(recall.judged, fallout.judged))
+    return Figures(_share(right, kept, weights), recall, informedness)
+
+
+def _share(hit: BoolArray, of: BoolArray, weights: Int64Array) -> Estimate:
+    """Of the labels `of`, the weighted share that is `hit`; labels without weight are left out."""
+    of = of & (weights > 0)
+    chosen, hits = weights[of].astype(np.float64), hit[of]
+    if not chosen.size:
+        return Estimate(nan, *wilson(0, 0), 0, 0)
+    value = float(chosen[hits].sum() / chosen.sum())
+    effective = float(chosen.sum() ** 2 / (chosen**2).sum())
+    return Estimate(value, *wilson(value * effective, effective), int(hits.sum()), int(hits.size))
 
 
 def _images_above(histogram: Int64Array, score: int) -> FloatArray:

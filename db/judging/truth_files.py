@@ -108,7 +108,7 @@ def _lines(file: Path) -> Iterator[Entry]:
             where = f"{file}, line {number}"
             try:
                 said = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SourceError(f"{where}: not JSON ({error}).") from error
             yield _of_object(said, where, file)
 

@@ -73,7 +73,7 @@ def _jsonl(path: str, column: str | None) -> Iterator[Row]:
                 continue
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise at(path, number, f"this is not JSON ({error}).") from error
             if isinstance(value, dict):
                 value = value[_pick(value, column, f"{path}:{number}")]

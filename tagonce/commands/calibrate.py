@@ -80,6 +80,7 @@ def command(
     from tagonce.wiring import stored, stored_model
 
     default = policy_of(threshold=threshold).default
+    profiles.check_name(save)  # before the work, not after it
     goal = Goal(by, beta, min_precision, min_recall, min_support)
     if plot:
         curves.check(plot)

@@ -17,8 +17,11 @@ def command(
     category_threshold: parameters.CategoryThresholds = None,
     tag_threshold: parameters.TagThresholds = None,
     top: parameters.Top = None,
-    mcut: parameters.MCut = False,
-    limit: Annotated[int, typer.Option(min=1, help="So many tags are shown, the most frequent ones.")] = 50,
+    no_top: parameters.NoTop = False,
+    mcut: parameters.MCut = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=parameters.MOST, help="So many tags are shown, the most frequent ones.")
+    ] = 50,
     under: parameters.Under = None,
     query: parameters.Query = None,
     model: parameters.StoredModel = None,
@@ -38,7 +41,12 @@ def command(
     from tagonce.wiring import stored, stored_model
 
     policy = policy_of(
-        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+        threshold=threshold,
+        category_threshold=category_threshold,
+        tag_threshold=tag_threshold,
+        top=top,
+        no_top=no_top,
+        mcut=mcut,
     )
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
         row = stored_model(connection, queries.model_named(query or "", model))

@@ -94,7 +94,8 @@ def command(
     category_threshold: parameters.CategoryThresholds = None,
     tag_threshold: parameters.TagThresholds = None,
     top: parameters.Top = None,
-    mcut: parameters.MCut = False,
+    no_top: parameters.NoTop = False,
+    mcut: parameters.MCut = None,
     under: parameters.Under = None,
     query: parameters.Query = None,
     exclude: Annotated[
@@ -154,6 +155,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
+            max=parameters.MOST,
             help="So many tags an image, those of --first, then the most probable ones, counted after the above.",
             show_default=False,
             rich_help_panel=_TAGS,
@@ -270,7 +272,12 @@ def command(
         },
     )
     policy = policy_of(
-        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+        threshold=threshold,
+        category_threshold=category_threshold,
+        tag_threshold=tag_threshold,
+        top=top,
+        no_top=no_top,
+        mcut=mcut,
     )
     existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
     out = _out(format_, out)

@@ -71,7 +71,8 @@ def command(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="At most so many images.", show_default=False)
+        int | None,
+        typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most so many images.", show_default=False),
     ] = None,
     count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
     format_: Annotated[

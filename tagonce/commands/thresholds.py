@@ -12,7 +12,7 @@ from db import profiles
 from db.errors import ThresholdError
 from db.models import Model
 from db.plural import counted
-from db.policies import Policy, resolve, to_threshold
+from db.policies import DEFAULT, Policy, resolve, to_threshold
 from db.profiles import Profile
 from tagonce import parameters, settings, ui
 
@@ -88,11 +88,12 @@ def save(
     category_threshold: parameters.CategoryThresholds = None,
     tag_threshold: parameters.TagThresholds = None,
     top: parameters.Top = None,
-    mcut: parameters.MCut = False,
+    no_top: parameters.NoTop = False,
+    mcut: parameters.MCut = None,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Save what these options say; with --profile, as changes to that one.
+    """Save what these options say; with --profile, that profile as these options change it.
 
     Example: tagonce thresholds save --name mine -t 0.3 --category-threshold character=0.75
     """
@@ -100,7 +101,12 @@ def save(
     from tagonce.wiring import stored, stored_model
 
     policy = policy_of(
-        threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
+        threshold=threshold,
+        category_threshold=category_threshold,
+        tag_threshold=tag_threshold,
+        top=top,
+        no_top=no_top,
+        mcut=mcut,
     )
     if policy.is_empty and profile is None:
         raise ThresholdError(
@@ -110,6 +116,7 @@ def save(
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         source = "command line"
+        profiles.hold(connection, row)
         if profile is not None:
             base = profiles.find(connection, row, profile)
             policy, source = base.policy.changed(policy), f"{base.label}, changed on the command line"
@@ -142,7 +149,7 @@ def list_(
             "" if policy.default is None else str(to_threshold(policy.default)),
             Text(", ".join(f"{name}={to_threshold(score)}" for name, score in policy.categories.items())),
             f"{len(policy.tags):,}",
-            ", ".join(["MCut"] * policy.mcut + [f"top {policy.top}"] * (policy.top is not None)),
+            ", ".join(["MCut"] * bool(policy.mcut) + [f"top {policy.top}"] * (policy.top is not None)),
             Text(profile.source),
             profile.added_at.strftime("%Y-%m-%d %H:%M"),
         )
@@ -186,7 +193,9 @@ def show(
 def diff(
     first: Side,
     second: Side,
-    limit: Annotated[int, typer.Option(min=0, help="So many tags are shown, the most changed ones.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=0, max=parameters.MOST, help="So many tags are shown, the most changed ones.")
+    ] = 20,
     under: parameters.Under = None,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
@@ -239,7 +248,7 @@ def diff(
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
-    if text == "default":
+    if text == DEFAULT:
         return Policy()
     try:
         float(text)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db import sampling
+from db.plural import counted
 from db.policies import Policy
 from tagonce.web.site import Site
 from tagonce.web.view import Thresholds, View, export_command
@@ -46,31 +47,31 @@ NOTHING_KNOWN = Change(0, None, 0, 0, 0, 0, 0, exact=False, exact_tags=False)
 def change_of(site: Site, thresholds: Thresholds) -> Change:
     """In milliseconds, whatever the size of the collection."""
     before, cut = thresholds.before, thresholds.cut
-    counted = site.collection.distribution
-    pool = site.collection.pool_at_once
+    counted, drawn = site.collection.distribution, site.collection.drawn
     told = counted is not None and counted.can_tell(before) and counted.can_tell(cut)
     images = counted.changed_images(before, cut) if counted is not None and told else None
     if counted is not None and told and images is not None:
         gained, lost = (int(part.sum()) for part in counted.gained_lost(before, cut))
         return Change(counted.images, images, images, images, counted.images, gained, lost, exact=True, exact_tags=True)
-    if pool is None or not len(pool):
+    if drawn is None:
         return NOTHING_KNOWN
-    population = counted.images if counted is not None else site.collection.population
-    found = sampling.estimate_change(pool, before, cut, population)
-    if counted is not None and told:
+    population, exact = drawn.population, drawn.is_everything
+    found = sampling.estimate_change(drawn.pool, before, cut, population)
+    gained, lost = found.gained, found.lost
+    if counted is not None and told and counted.images == population:  # else the counts are of other images
         gained, lost = (int(part.sum()) for part in counted.gained_lost(before, cut))
-    else:
-        gained, lost = found.gained, found.lost
-    exact = len(pool) >= population
+        return Change(
+            population, found.images, found.low, found.high, len(drawn.pool), gained, lost, exact=exact, exact_tags=True
+        )
     return Change(
-        population, found.images, found.low, found.high, len(pool), gained, lost, exact=exact, exact_tags=told or exact
+        population, found.images, found.low, found.high, len(drawn.pool), gained, lost, exact=exact, exact_tags=exact
     )
 
 
 def assignments_of(site: Site, thresholds: Thresholds) -> int | None:
     """Tags of all images together; None where the counts do not tell it."""
-    counted = site.collection.distribution
-    return counted.assignments(thresholds.cut) if counted is not None and counted.can_tell(thresholds.cut) else None
+    found = site.collection.distribution
+    return found.assignments(thresholds.cut) if found is not None and found.can_tell(thresholds.cut) else None
 
 
 def when_counted(site: Site) -> str:
@@ -81,10 +82,10 @@ def when_counted(site: Site) -> str:
     if collection.counting:
         older = collection.distribution
         since = f", until then as of {older.counted_at:%Y-%m-%d %H:%M} UTC" if older else ""
-        return f"Counting the collection: {collection.counted:,} images so far{since}."
+        return f"Counting the collection: {counted(collection.counted, 'image')} so far{since}."
     if collection.distribution:
-        counted = collection.distribution
-        return f"{counted.images:,} images, counted on {counted.counted_at:%Y-%m-%d at %H:%M} UTC."
+        found = collection.distribution
+        return f"{counted(found.images, 'image')}, counted on {found.counted_at:%Y-%m-%d at %H:%M} UTC."
     return ""
 
 
@@ -101,5 +102,5 @@ def changes_shown(site: Site, view: View, thresholds: Thresholds, path: str) -> 
         "assignments": assignments_of(site, thresholds),
         "counted": when_counted(site),
         "counting": site.collection.counting,
-        "export": export_command(view, thresholds, site.command),
+        "export": export_command(view, site.command),
     }

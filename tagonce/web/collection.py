@@ -5,14 +5,17 @@ import logging
 import math
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import numpy as np
 
 from db import counts, distribution, sampling
 from db.database import Database
 from db.distribution import Distribution
 from db.errors import TagonceError
-from db.kept import Kept
+from db.kept import Int64Array, Kept
 from db.models import Model
 from workers.cache import cache_folder
 
@@ -29,6 +32,28 @@ _TRUE_FOR = timedelta(days=1)
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Images drawn at random, read at one moment."""
+
+    pool: Kept
+    """With all their scores."""
+    population: int
+    """Images of the model at that moment."""
+
+    @property
+    def is_everything(self) -> bool:
+        """What is counted of them is exact."""
+        return len(self.pool) >= self.population
+
+    def scaled(self, counts: Int64Array) -> Int64Array:
+        """Counts of the pool as estimates for the collection."""
+        if self.is_everything or not len(self.pool):
+            return counts
+        scaled: Int64Array = np.rint(counts * (self.population / len(self.pool))).astype(np.int64)
+        return scaled
+
+
 class Collection:
     """All images of a model. Threads share it."""
 
@@ -42,14 +67,12 @@ class Collection:
         self._has_pool = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
-        self._pool: Kept | None = None
+        self._drawn: Drawn | None = None
         self.error: str | None = None
         """Why it could not be counted."""
         self.counting = False
         self.counted = 0
         """Images, while it is being counted."""
-        self.population = 0
-        """Images of the model, before they are counted in full."""
         self.distribution: Distribution | None = distribution.load(self._file)
         """As it was when it was last counted."""
 
@@ -57,12 +80,12 @@ class Collection:
     def pool(self) -> Kept | None:
         """Images drawn at random, with all their scores; None when they took too long, or there are none."""
         self._has_pool.wait(_POOL_SECONDS)
-        return self._pool
+        return self._drawn.pool if self._drawn else None
 
     @property
-    def pool_at_once(self) -> Kept | None:
-        """The same without waiting."""
-        return self._pool
+    def drawn(self) -> Drawn | None:
+        """The same as it is now, without waiting; None where there is no image in it."""
+        return self._drawn if self._drawn and len(self._drawn.pool) else None
 
     def count_again(self) -> None:
         """Begin to count when the counts are old."""
@@ -91,11 +114,11 @@ class Collection:
         try:
             with self._database.read() as connection:
                 self._database.without_time_limit(connection)
-                self.population = counts.predicted(connection, self._model.id)
+                population = counts.predicted(connection, self._model.id)
                 ids = sampling.random_ids(connection, self._model, POOL, seed=1)
-                self._pool = sampling.load(connection, self._model, ids, self._model.floor)
+                self._drawn = Drawn(sampling.load(connection, self._model, ids, self._model.floor), population)
             self._has_pool.set()
-            if anyway or not self._is_true_still():
+            if anyway or not self._is_true_still(population):
                 with self._database.read() as connection:
                     self._database.without_time_limit(connection)
                     self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
@@ -112,11 +135,9 @@ class Collection:
             self.counting = False
             self._idle.set()
 
-    def _is_true_still(self) -> bool:
+    def _is_true_still(self, population: int) -> bool:
         known = self.distribution
-        return (
-            known is not None and known.images == self.population and datetime.now(UTC) - known.counted_at < _TRUE_FOR
-        )
+        return known is not None and known.images == population and datetime.now(UTC) - known.counted_at < _TRUE_FOR
 
     def _advance(self, images: int) -> None:
         self.counted += images

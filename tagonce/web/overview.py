@@ -1,5 +1,6 @@
 """How far a run is, what failed and why, where the time goes, which tags there are most of."""
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -11,6 +12,7 @@ from tagonce.web.changes import when_counted
 from tagonce.web.shell import fields, path_back, shell, site_of
 from tagonce.web.site import Site
 from tagonce.web.templating import page
+from tagonce.web.totals import Number, limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 _TOP_TAGS = 20
@@ -34,20 +36,24 @@ def overview(request: Request) -> Response:
         stages=[] if work is None else [(stage, work.seconds_an_image(stage), work.images[stage]) for stage in Stage],
         work=work,
         top=_top(site, thresholds.cut),
+        limits=limits_in_words(thresholds.cut),
         counted=when_counted(site),
         counting=site.collection.counting,
         command_ending=site.command,
     )
 
 
-def _top(site: Site, cut: Cut) -> list[tuple[str, int, int]]:
+def _top(site: Site, cut: Cut) -> list[tuple[str, int, Number]]:
     """The most frequent tags: name, id, images."""
-    counted = site.collection.distribution
-    if counted is None:
+    totals = totals_of(site, cut)
+    if totals is None:
         return []
-    kept = counted.kept(cut)
-    order = (-kept).argsort(kind="stable")[:_TOP_TAGS].tolist()
-    return [(site.tags[tag_id].name, tag_id, int(kept[tag_id])) for tag_id in order if kept[tag_id]]
+    order = np.where(site.has_name, -totals.kept, 0).argsort(kind="stable")[:_TOP_TAGS].tolist()
+    return [
+        (site.tags[tag_id].name, tag_id, totals.of(tag_id))
+        for tag_id in order
+        if totals.kept[tag_id] and site.has_name[tag_id]
+    ]
 
 
 async def recount(request: Request) -> Response:

@@ -7,6 +7,7 @@ from db import sampling
 from db.database import expect_all_rows
 from db.errors import SettingsError
 from db.kept import Kept
+from db.plural import counted
 from db.schema import images, predictions
 from db.search import hits
 from db.search.query import Node, named_model, parse
@@ -37,7 +38,9 @@ def found_in_words(site: Site, connection: Connection, view: View, thresholds: T
     if view.sample is not Sample.SEARCH or not view.query:
         return ""
     found = len(_first_found(site, connection, view, thresholds))
-    return f"The search finds {f'more than {MOST_COUNTED:,}' if found > MOST_COUNTED else found} images."
+    return (
+        f"The search finds {f'more than {MOST_COUNTED:,} images' if found > MOST_COUNTED else counted(found, 'image')}."
+    )
 
 
 def load(site: Site, connection: Connection, ids: list[int]) -> Kept:

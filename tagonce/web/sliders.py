@@ -86,4 +86,4 @@ def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, l
 
 
 def _default(site: Site, policy: Policy) -> int:
-    return own_threshold(site.model, mcut=policy.mcut) if policy.default is None else policy.default
+    return own_threshold(site.model, mcut=bool(policy.mcut)) if policy.default is None else policy.default

@@ -12,10 +12,20 @@ from db import labels, sampling
 from db.judging import calibration, histograms
 from db.judging.calibration import By, Goal
 from db.judging.histograms import Histogram
-from db.judging.precision import Estimate, Weights, confusion_of, precision_at, weights_of
+from db.judging.precision import (
+    Estimate,
+    Figures,
+    Weights,
+    confusion_of,
+    figures_at,
+    precision_at,
+    weights_of,
+)
 from db.labels import NOT_STORED, Drawn, TagLabels
 from db.policies import NEVER, Cut
 from db.scores import SCALE
+from db.search import hits
+from db.search.tree import Reaches
 from tagonce.web.cards import Card, picture_of, verdicts
 from tagonce.web.changes import changes_shown
 from tagonce.web.chart import chart_of
@@ -23,6 +33,7 @@ from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.site import Site
 from tagonce.web.sliders import tag_slider
 from tagonce.web.templating import page
+from tagonce.web.totals import Number, limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 BINS = 100
@@ -61,8 +72,7 @@ class Best:
     goal: str
     """Or several, with commas between."""
     score: int
-    precision: float
-    recall: float
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +85,8 @@ class Judged:
     """None where nothing above the line was judged."""
     lowest: int
     """Recall and informedness are of images from this score on; `NOT_STORED` for all."""
-    enough: bool
-    """To speak of more than precision."""
-    recall: float
-    informedness: float
+    figures: Figures | None
+    """None where the labels are too few to speak of more than precision."""
     best: list[Best]
 
 
@@ -101,6 +109,7 @@ def tag(request: Request) -> Response:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         score = int(thresholds.cut.scores[tag_id])
         spread = _spread(site, connection, tag_id)
+        keeps, limits = _keeps(site, connection, tag_id, thresholds.cut), limits_in_words(thresholds.cut)
         strips = _strips(site, connection, tag_id, score, show, view.seed, reviewer(request))
         judged = _judged(
             labels.of_tag(connection, site.model, tag_id), calibration.grid(site.model.floor), score, spread
@@ -115,11 +124,13 @@ def tag(request: Request) -> Response:
         score=score,
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],
-        strips=strips,
+        # Where more than the threshold decides, who stands above it need not have the tag.
+        strips=[replace(strip, title=strip.title.partition(":")[0]) for strip in strips] if limits else strips,
         drawn=Drawn.LINE if show is Show.LINE else Drawn.SIDE,
         spread=spread,
         chart=chart_of(spread, score, [one.score for one in judged.best]),
-        keeps=_keeps(site, spread, tag_id, thresholds.cut),
+        keeps=keeps,
+        limits=limits,
         judged=judged,
         enough=(ENOUGH, ENOUGH_OF_EACH),
         covered_enough=_COVERED,
@@ -135,12 +146,15 @@ def _spread(site: Site, connection: Connection, tag_id: int) -> Histogram:
     return histograms.histogram(connection, site.model, tag_id, BINS)
 
 
-def _keeps(site: Site, spread: Histogram, tag_id: int, cut: Cut) -> int:
-    """Images at or above the line."""
-    counted = site.collection.distribution
-    if counted is not None:
-        return int(counted.kept(cut)[tag_id])
-    return sum(spread.counts[min(int(cut.scores[tag_id]) * BINS // SCALE, BINS) :])
+def _keeps(site: Site, connection: Connection, tag_id: int, cut: Cut) -> Number | None:
+    """Images that keep the tag; None while nothing is known."""
+    totals = totals_of(site, cut)
+    if totals is not None and totals.exact[tag_id]:
+        return totals.of(tag_id)
+    if limits_in_words(cut):
+        return totals.of(tag_id) if totals else None
+    leaf = Reaches((tag_id,), (max(int(cut.scores[tag_id]), site.model.floor),), NEVER)
+    return Number(0 if leaf.lows[0] >= NEVER else hits.count(connection, site.model, leaf), exact=True)
 
 
 def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: Show, seed: int, by: str) -> list[Strip]:
@@ -154,28 +168,25 @@ def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: S
         found = [(title, side[first:]) for title, side in zip(titles, sides, strict=True)]
     elif show is Show.ABOVE:
         drawn = sampling.with_tag(connection, model, tag_id, score, NEVER, _DRAWN, seed)
-        found = [("Drawn at random from what has the tag", drawn)]
+        found = [("Drawn at random from above: these have the tag", drawn)]
     else:
         drawn = sampling.with_tag(connection, model, tag_id, floor, min(score, NEVER), _DRAWN, seed)
-        found = [("Drawn at random from what does not have it, and has a score", drawn)]
-    said = verdicts(site, connection, [hit.image_id for _, hits in found for hit in hits], by)
-    return [Strip(title, [picture_of(site, hit, tag_id, score, said) for hit in hits]) for title, hits in found]
+        found = [("Drawn at random from below, down to the floor: these do not", drawn)]
+    said = verdicts(site, connection, [hit.image_id for _, near in found for hit in near], by)
+    return [Strip(title, [picture_of(site, hit, tag_id, score, said) for hit in near]) for title, near in found]
 
 
 def _judged(known: TagLabels, tried: list[int], score: int, spread: Histogram) -> Judged:
     weights = weights_of(known, min(score, SCALE), spread.counts, spread.not_stored)
-    at = confusion_of(known, [min(score, SCALE)], weights.values)
-    judged = Judged(
+    enough = _are_enough(known, score)
+    return Judged(
         len(known),
         int(known.right.sum()),
         precision_at(known, score, spread.counts) if (known.scores >= score).any() else None,
         weights.lowest if weights.lowest == NOT_STORED else max(weights.lowest, tried[0]),
-        _are_enough(known, score),
-        float(at.recall[0, 0]),
-        float(at.informedness[0, 0]),
-        [],
+        figures_at(known, min(score, SCALE), weights.values) if enough else None,
+        _best(known, tried, weights) if enough else [],
     )
-    return replace(judged, best=_best(known, tried, weights)) if judged.enough else judged
 
 
 def _are_enough(known: TagLabels, score: int) -> bool:
@@ -192,7 +203,7 @@ def _best(known: TagLabels, tried: list[int], weights: Weights) -> list[Best]:
         if place >= 0:
             goals.setdefault(int(place), []).append(words)
     return [
-        Best(", ".join(words), tried[place], float(every.precision[0, place]), float(every.recall[0, place]))
+        Best(", ".join(words), tried[place], figures_at(known, tried[place], weights.values))
         for place, words in goals.items()
     ]
 

@@ -9,6 +9,7 @@ from db.vocabulary import folded_name
 from tagonce.web.changes import when_counted
 from tagonce.web.shell import shell, site_of
 from tagonce.web.templating import page
+from tagonce.web.totals import limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 MOST = 200
@@ -21,19 +22,18 @@ def tags(request: Request) -> Response:
     find = request.query_params.get("find", "").strip()[:200]
     with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
-    counted = site.collection.distribution
-    kept = None if counted is None else counted.kept(thresholds.cut)
+    totals = totals_of(site, thresholds.cut)
     wanted = folded_name(find)
     found = [tag_id for tag_id, name in enumerate(site.folded_names) if name and wanted in name]
     # The very tag first, then those that begin so; each by how often it is kept.
-    names, often = site.folded_names, np.zeros(len(site.tags)) if kept is None else kept
+    names, often = site.folded_names, np.zeros(len(site.tags)) if totals is None else totals.kept
     found.sort(key=lambda one: (names[one] != wanted, not names[one].startswith(wanted), -often[one]))
     rows = [
         {
             "tag_id": tag_id,
             "tag": site.tags[tag_id],
             "score": int(thresholds.cut.scores[tag_id]),
-            "kept": None if kept is None else int(kept[tag_id]),
+            "kept": None if totals is None else totals.of(tag_id),
         }
         for tag_id in found[:MOST]
     ]
@@ -43,7 +43,9 @@ def tags(request: Request) -> Response:
         find=find,
         rows=rows,
         more=max(len(found) - MOST, 0),
-        images=counted.images if counted else 0,
+        images=totals.images if totals else 0,
+        limits=limits_in_words(thresholds.cut),
+        counting=site.collection.counting,
         counted=when_counted(site),
         suggestion="" if found else unknown_name(find, site.vocabulary.names, "tag"),
     )

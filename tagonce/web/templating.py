@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from db.plural import counted
 from db.policies import to_threshold
 from db.scores import to_probability
 from producer.references import path_or_uri
@@ -34,6 +35,7 @@ def environment() -> Environment:
         "threshold": lambda score: str(to_threshold(score)),
         "share": lambda value: f"{value:.1%}",
         "figure": lambda value: "–" if value is None or value != value else f"{value:.3f}",  # noqa: PLR0124, RUF001 - NaN
+        "plural": counted,
     }
     return made
 

@@ -149,33 +149,30 @@ def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: V
     return Thresholds(profile, base, policy, resolve(model, tags, base), resolve(model, tags, policy))
 
 
-def export_command(view: View, thresholds: Thresholds, extra: str = "") -> str | None:
+def export_command(view: View, extra: str = "") -> str | None:
     """The command line that keeps what the page shows; None where it would be too long, so that a profile is needed.
 
     Args:
         extra: what names model and database.
     """
-    if not thresholds.moved:
-        said = f" --profile {shlex.quote(view.profile)}" if view.profile else ""
-    elif len(thresholds.policy.tags) > _COMMAND_TAGS or thresholds.policy.default == NEVER:
+    if len(view.changes.tags) > _COMMAND_TAGS or view.changes.default == NEVER:
         return None  # --threshold is a number
-    else:
-        said = _options(thresholds.policy)
-    return f"tagonce export --out captions --overwrite{said}{extra}"
+    return f"tagonce export --out captions --overwrite{_base(view)}{_options(view.changes)}{extra}"
 
 
 def save_command(view: View, name: str, extra: str = "") -> str:
     """The command line that saves what the page shows."""
-    base = f" --profile {shlex.quote(view.profile)}" if view.profile else ""
-    return f"tagonce thresholds save --name {shlex.quote(name)}{base}{_options(view.changes)}{extra}"
+    return f"tagonce thresholds save --name {shlex.quote(name)}{_base(view)}{_options(view.changes)}{extra}"
+
+
+def _base(view: View) -> str:
+    return f" --profile {shlex.quote(view.profile)}" if view.profile else ""
 
 
 def _options(policy: Policy) -> str:
     words = [] if policy.default is None else [f"--threshold {to_threshold(policy.default)}"]
     for option, scores in (("--category-threshold", policy.categories), ("--tag-threshold", policy.tags)):
         words += [f"{option} {shlex.quote(f'{name}={to_threshold(score)}')}" for name, score in scores.items()]
-    words += [] if policy.top is None else [f"--top {policy.top}"]
-    words += ["--mcut"] if policy.mcut else []
     return "".join(f" {word}" for word in words)
 
 

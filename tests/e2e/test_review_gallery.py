@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.policies import Policy, to_cut
+from db.policies import NEVER, Policy, to_cut
 from producer.references import path_or_uri
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome, script, wait_until
@@ -87,7 +87,9 @@ def test_a_category_has_a_slider_of_its_own(demo_review: Review, browser_page: P
     assert shown(browser_page) == as_shown(demo_review.kept(policy))
     expected = demo_review.compared(Policy(), policy)
     assert f"{expected.changed} of {expected.images} images change" in browser_page.inner_text("#change")
-    move(browser_page, "c.group", "off" if browser_page.locator('[name="c.group"][type=text]').count() else "1")
+    move(browser_page, "c.group", "off")
+    assert shown(browser_page) == as_shown(demo_review.kept(Policy(3_000, categories={"group": NEVER})))
+    assert "c.group=off" in browser_page.url
     move(browser_page, "c.group", "")
     assert shown(browser_page) == as_shown(demo_review.kept(Policy(3_000)))
 
@@ -121,6 +123,61 @@ def test_the_address_says_all_of_it(demo_review: Review, browsing: Browsing) -> 
     assert shown(page) == before
 
 
+def test_back_leads_to_what_was_shown_before(demo_review: Review, browser_page: Page) -> None:
+    """Step by step, not out of the gallery; and forward again. Sliders, fields and pictures are those of that step."""
+    page = browser_page
+    page.goto(demo_review.url("/tags"))
+    page.goto(demo_review.url("/"))
+    begun = page.url
+    for value in ("0.2", "0.5"):
+        move(page, "t", value)
+        page.wait_for_url(demo_review.url("/", t=value))
+        page.wait_for_timeout(1_100)
+    page.get_by_label("diverse", exact=True).check()
+    page.wait_for_url("**sample=diverse**")
+    settle(page)
+
+    def is_at(search: str, policy: Policy, value: str) -> None:
+        page.wait_for_url(demo_review.url("/") + search)
+        settle(page)
+        expect(page.locator('[name="t"]')).to_have_value(value)
+        assert shown(page) == as_shown(demo_review.kept(policy))
+        assert page.locator('[name="t"]').input_value() == value
+        assert page.get_by_label("all tags, slider").input_value() == (value or "0.35")
+        assert page.get_by_label("random", exact=True).is_checked()
+
+    page.go_back()
+    is_at("?t=0.5", Policy(5_000), "0.5")
+    page.go_back()
+    is_at("?t=0.2", Policy(2_000), "0.2")
+    page.go_back()
+    is_at("", Policy(), "")
+    assert page.url == begun
+    page.go_forward()
+    is_at("?t=0.2", Policy(2_000), "0.2")
+    move(page, "t", "0.8")  # the form is still one that shows what it says
+    assert shown(page) == as_shown(demo_review.kept(Policy(8_000)))
+    page.go_back()
+    is_at("?t=0.2", Policy(2_000), "0.2")
+    page.go_back()
+    page.go_back()
+    page.wait_for_url("**/tags")
+
+
+def test_a_slider_that_is_pulled_is_one_step_back(demo_review: Review, browser_page: Page) -> None:
+    page = browser_page
+    page.goto(demo_review.url("/"))
+    before = page.evaluate("history.length")
+    for value in ("0.4", "0.45", "0.5", "0.55", "0.6"):
+        page.get_by_label("all tags, slider").fill(value)
+    page.wait_for_url(demo_review.url("/", t="0.6"))
+    assert page.evaluate("history.length") == before + 1
+    page.go_back()
+    page.wait_for_url(demo_review.url("/"))
+    settle(page)
+    assert shown(page) == as_shown(demo_review.kept(Policy()))
+
+
 def test_pictures_are_drawn_in_four_ways(demo_review: Review, browsing: Browsing) -> None:
     """Random ones are others with another seed; the nearest have tags at the line; a search finds what it does on the
     command line.
@@ -135,8 +192,15 @@ def test_pictures_are_drawn_in_four_ways(demo_review: Review, browsing: Browsing
     for way in ("diverse", "nearest"):
         page.get_by_label(way, exact=True).check()
         settle(page)
-        assert 1 <= len(shown(page)) <= 12  # of the nearest only those that have a tag near its line
         assert f"sample={way}" in page.url
+        if way == "diverse":
+            assert len(shown(page)) == 12
+    close = {
+        name: sum(abs(round(score * 10_000) - 3_500) <= 500 for score in tags.values())
+        for name, tags in demo_review.kept(Policy(100)).items()
+    }
+    nearest = [close[name] for name in shown(page)]
+    assert nearest == sorted(close.values(), reverse=True)[12 : 12 + len(nearest)]  # the second page, as of "Others"
     page.get_by_role("searchbox").fill("cat:0.2 -dog:0.2")
     settle(page)
     kept = demo_review.kept(Policy(2_000))

@@ -1,6 +1,7 @@
 """Overview, trying a picture, and what holds for every page: width, contrast, keyboard, what it may load."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from playwright.sync_api import Page
 from db.policies import Policy
 from tests.fixtures.browser import WIDTHS, Browsing
 from tests.fixtures.command import Outcome
-from tests.fixtures.review import Review, settle, sticking_out
+from tests.fixtures.review import Review, settle, shown, sticking_out
 
 PAGES = (
     "/?t=0.2",
@@ -154,18 +155,40 @@ def test_the_overview_says_how_far_it_is_and_what_failed(demo_review: Review, br
     demo_review.wait_until_counted()
 
 
-def test_views_are_kept_as_pictures(demo_review: Review, browsing: Browsing) -> None:
-    """For people to look at: what no other test keeps."""
+def test_the_page_of_all_tags_counts_them(demo_review: Review, browsing: Browsing) -> None:
+    """The most frequent first, each with its share of all images."""
     page = browsing.page()
-    for name, path in {
-        "tags": "/tags",
-        "image": "/image/3?t=0.1",
-        "search": "/?q=cat:0.2",
-        "try-empty": "/try",
-    }.items():
-        page.goto(demo_review.address + path)
-        page.wait_for_load_state("networkidle")
-        browsing.keep(page, name)
+    page.goto(demo_review.url("/tags", t="0.2"))
+    policy = Policy(2_000)
+    kept = Counter(tag for tags in demo_review.kept(policy).values() for tag in tags)
+    images = demo_review.compared(policy, policy).images
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
+    assert len(rows) == 200
+    assert {name: int(number) for name, _, _, number, _ in rows} == {name: kept[name] for name, *_ in rows}
+    assert [int(number) for *_, number, _ in rows] == sorted(kept.values(), reverse=True)[:200] + [0] * (
+        200 - len(kept)
+    )
+    assert [share for *_, share in rows] == [f"{kept[name] / images:.1%}" for name, *_ in rows]
+    assert {threshold for _, _, threshold, _, _ in rows} == {"0.2"}
+    browsing.keep(page, "tags")
+
+
+def test_a_search_shows_what_it_finds(demo_review: Review, browsing: Browsing) -> None:
+    page = browsing.page()
+    page.goto(demo_review.url("/", q="cat:0.2"))
+    found = {name: tags for name, tags in demo_review.kept(Policy(100)).items() if tags.get("cat", 0) >= 0.2}
+    assert shown(page).keys() == found.keys()
+    assert f"The search finds {len(found)} image" in page.inner_text("#results")
+    browsing.keep(page, "search")
+
+
+def test_trying_begins_with_a_field_for_a_picture(demo_review: Review, browsing: Browsing) -> None:
+    page = browsing.page()
+    page.goto(demo_review.url("/try"))
+    assert page.locator("input[type=file][required]").count() == 1
+    assert page.get_by_role("button", name="Tag it").is_enabled()
+    assert page.locator("table, [role=alert]").count() == 0
+    browsing.keep(page, "try-empty")
 
 
 def test_an_image_page_shows_all_that_is_stored(demo_review: Review, browsing: Browsing) -> None:
@@ -183,6 +206,7 @@ def test_an_image_page_shows_all_that_is_stored(demo_review: Review, browsing: B
     texts = {tag: f"{probability:.4f}" for tag, probability in everything.items()}
     assert found[0] | found[1] == texts
     assert set(found[0]) == {tag for tag, probability in everything.items() if probability >= 0.3}
+    browsing.keep(page, "image")
     large = page.locator("img.large")
     assert large.evaluate("image => image.decode().then(() => image.naturalWidth)") > 400
 
@@ -232,6 +256,25 @@ def test_where_no_model_can_run_the_tab_says_what_to_install(
     assert browser_page.locator(".card").count() > 10
     browser_page.goto(review.url("/overview"))
     assert "corrupt" in browser_page.inner_text("main")
+
+
+@pytest.mark.parametrize("path", ["/", "/tag/1048"])
+def test_on_a_phone_nothing_shows_through_what_stays_in_place(
+    demo_review: Review, browsing: Browsing, path: str
+) -> None:
+    """The thresholds stay at the top while the pictures move beneath them."""
+    page = browsing.page(WIDTHS[1])
+    page.goto(demo_review.url(path, t="0.05", size=96))
+    page.evaluate("document.querySelectorAll('img').forEach(one => one.remove())")
+    page.evaluate("document.querySelector('#results').style.minHeight = '4000px'")
+    looks = []
+    for at in range(900, 1000, 13):
+        page.evaluate("at => scrollTo({top: at, behavior: 'instant'})", at)
+        box = page.locator("fieldset").bounding_box()
+        assert box
+        assert abs(box["y"]) < 1  # it is stuck
+        looks.append(page.screenshot(clip={"x": box["x"] + 9, "y": 0, "width": box["width"] - 18, "height": 60}))
+    assert len(set(looks)) == 1
 
 
 def test_no_script_but_ours_runs(demo_review: Review, browsing: Browsing) -> None:

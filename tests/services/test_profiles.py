@@ -1,18 +1,20 @@
 """Profiles: saved once and never changed, found by name and version, and applied by a join."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from db import profiles
 from db.database import Database
 from db.errors import ThresholdError
 from db.models import Model
-from db.policies import NEVER, Policy
+from db.policies import NEVER, UNSAID, Policy
 from db.profiles import Profile
 from db.schema import profile_thresholds
+from db.schema import profiles as profile_table
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
 
@@ -55,7 +57,9 @@ def test_a_profile_is_one_models(database: Database, model: Model, other_model: 
             profiles.find(connection, model, "mine@2")
 
 
-@pytest.mark.parametrize("name", ["", " x", "a@b", "0.35", "1e-3", "nan", "\0x", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", " x", "a@b", "0.35", "1e-3", "nan", "\0x", "a\nb", "default", "Default", "off", "latest", "none", "-x"]
+)
 def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Model, name: str) -> None:
     with pytest.raises(ThresholdError, match="cannot be the name of a profile"):
         save(database, model, name, POLICY)
@@ -99,3 +103,54 @@ def test_versions_saved_at_the_same_time_follow_each_other(
         found = profiles.every(connection)
     assert [one.version for one in found] == [1, 2, 3, 4]
     assert {one.policy.default for one in found} == {1000, 1001, 1002, 1003}
+
+
+def test_a_save_says_which_version_it_started_from(database: Database, model: Model) -> None:
+    """Else what another one saved since would be gone from the next version without a word."""
+
+    def from_version(version: int, policy: Policy) -> str:
+        with database.write() as connection:
+            return profiles.save(connection, model, "mine", policy, source="a test", started_from=version).label
+
+    assert from_version(0, Policy(3000)) == "mine@1"
+    assert from_version(1, Policy(4000)) == "mine@2"
+    for version in (0, 1):
+        with pytest.raises(ThresholdError, match="mine@2 is there, with thresholds of its own that this would drop"):
+            from_version(version, Policy(5000))
+    assert from_version(1, Policy(4000)) == "mine@2"  # sent twice
+    assert from_version(2, Policy(5000)) == "mine@3"
+
+
+def test_what_only_removes_is_saved_as_nothing_said(database: Database, model: Model) -> None:
+    saved = save(database, model, "mine", Policy(3000, {"general": UNSAID}, {"tag_01": UNSAID}, UNSAID, False))
+    assert saved.policy == Policy(3000)
+
+
+def test_two_changes_to_a_profile_at_once_follow_each_other(
+    database: Database, model: Model, in_threads: Callable[[int, Callable[[int, threading.Barrier], None]], None]
+) -> None:
+    """Each begins with what the other one saved."""
+    save(database, model, "mine", Policy(1000))
+
+    def work(number: int, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        with database.write() as connection:
+            profiles.hold(connection, model)
+            base = profiles.find(connection, model, "mine").policy
+            time.sleep(0.2)
+            changed = base.changed(Policy(tags={f"tag_{number:02}": 5000}))
+            profiles.save(connection, model, "mine", changed, source="a test")
+
+    in_threads(3, work)
+    with database.read() as connection:
+        assert profiles.find(connection, model, "mine").policy == Policy(
+            1000, tags={"tag_00": 5000, "tag_01": 5000, "tag_02": 5000}
+        )
+
+
+def test_a_policy_that_somebody_wrote_by_hand_is_a_sentence(database: Database, model: Model) -> None:
+    save(database, model, "mine", Policy(3000))
+    with database.write() as connection:
+        connection.execute(update(profile_table).values(policy={"top": "abc"}))
+    with database.read() as connection, pytest.raises(ThresholdError, match="top is a whole number, 1 or more"):
+        profiles.find(connection, model, "mine")

@@ -1,8 +1,8 @@
 """The pages of `tagonce review` over HTTP, without a browser, on both databases: what they count is what is stored."""
 
-import html
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,71 +11,21 @@ import pytest
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
-from db import comparison, images, labels, profiles, results
+from db import comparison, labels, profiles, results
 from db.database import Database, open_database
 from db.errors import Reason, TransientError
-from db.images import Reference
+from db.judging import histograms
+from db.judging.precision import figures_at, precision_at, weights_of
 from db.kept import kept_images
 from db.models import Model
 from db.policies import Policy, resolve
-from db.results import Failure, Prediction
+from db.results import Failure
 from db.schema import predictions
-from db.scores import Scores
-from producer.references import file_uri
-from tagonce.settings import Settings
 from tagonce.web import pictures
-from tagonce.web.app import create_app
-from tagonce.web.security import Access
 from tagonce.web.site import Site
-from tagonce.web.thumbnails import PREVIEW_SIZE, open_thumbnails
-from tests.fixtures.photos import small_photos
+from tagonce.web.thumbnails import PREVIEW_SIZE
+from tests.fixtures.pages import IMAGES, OURS, text
 from tests.services.conftest import TAGS
-
-OURS = {"sec-fetch-site": "same-origin"}
-IMAGES = 60
-
-
-def scores(seed: int) -> Scores:
-    """Random ones for some of the 20 tags, ascending."""
-    rng = np.random.default_rng(seed)
-    tag_ids = rng.permutation(20)[: rng.integers(0, 15)].astype(np.int16)
-    values = rng.integers(100, 10_001, tag_ids.size).astype(np.int16)
-    order = np.lexsort((tag_ids, values))
-    return Scores(tag_ids[order], values[order])
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    return small_photos(4, tmp_path / "photos")
-
-
-@pytest.fixture
-def ids(database: Database, model: Model, photos: list[Path]) -> list[int]:
-    """60 images of the model, the photographs among them, and one more that failed."""
-    uris = [file_uri(str(path)) for path in photos] + [f"s3://b/{number:03}" for number in range(IMAGES)]
-    with database.write() as connection:
-        found = images.register(connection, [Reference(uri, "1", 10) for uri in uris[: IMAGES + 1]], model.id)
-        done = [
-            Prediction(one, "1", 10, 40, 30, "png", bytes([number]) * 32, scores(number))
-            for number, one in enumerate(found[:IMAGES])
-        ]
-        results.save(connection, model.id, done, [Failure(found[IMAGES], "1", Reason.CORRUPT, "it is <b>broken</b>")])
-    return found[:IMAGES]
-
-
-@pytest.fixture
-def site(database: Database, model: Model, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config = Settings(thumbnails=tmp_path / "thumbnails")
-    return Site(database, model, config, open_thumbnails(config), reviewer="ann")
-
-
-@pytest.fixture
-def page(site: Site) -> TestClient:
-    """A browser without scripts. The collection is counted."""
-    site.collection.count()
-    site.collection.wait()
-    return TestClient(create_app(site, Access()), base_url="http://127.0.0.1:8765")
 
 
 @pytest.fixture
@@ -85,11 +35,6 @@ def diff(database: Database, model: Model) -> Callable[[Policy, Policy], compari
             return comparison.compare(connection, model, resolve(model, TAGS, first), resolve(model, TAGS, second))
 
     return between
-
-
-def text(answer: str) -> str:
-    """What a person reads."""
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer)))
 
 
 def chips(answer: str, image_id: int) -> list[str]:
@@ -131,14 +76,6 @@ def test_what_changes_in_the_collection_is_what_a_comparison_counts(
     expected = f"{found.changed} of {IMAGES} images change: +{found.gained.sum()} and {minus}{found.lost.sum()} tags"
     for path in ("/", "/tag/4", "/compare"):
         assert expected in text(page.get(f"{path}?{address}").text)
-
-
-def test_before_the_collection_is_counted_a_page_says_so(site: Site) -> None:
-    asked = TestClient(create_app(site, Access()), base_url="http://127.0.0.1:8765")
-    assert "Counting the collection" in text(asked.get("/?t=0.2").text)
-    assert (
-        asked.get("/tags").status_code == asked.get("/tag/1").status_code == asked.get("/overview").status_code == 200
-    )
 
 
 def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
@@ -255,35 +192,60 @@ def test_the_page_of_a_tag_counts_what_is_stored(
     found = [int(float(one) * 10_000 + 0.5) for one in re.findall(r"<data>([0-9.]+)</data>", shown.text)]
     above, below = of_tag[of_tag >= 4000][:8], of_tag[of_tag < 4000][::-1][:8]
     assert found == [*above.tolist(), *below.tolist()]
-    for number in re.findall(r"(\d+) from [0-9.]+ to", shown.text):
-        assert int(number) <= of_tag.size
+    bars = re.findall(r"<title>(\d+) from ([0-9.]+) to", shown.text)
+    assert {round(float(low) * 100): int(number) for number, low in bars} == Counter(
+        (of_tag // 100).clip(max=99).tolist()
+    )
     further = re.findall(r"<data>([0-9.]+)</data>", page.get("/tag/5?tag.tag_05=0.4&seed=2").text)
     assert [int(float(one) * 10_000 + 0.5) for one in further] == [
         *of_tag[of_tag >= 4000][8:16].tolist(),
         *of_tag[of_tag < 4000][::-1][8:16].tolist(),
     ]
-    assert page.get("/tag/5?tag.tag_05=off&show=above").status_code == 200
-    assert page.get("/tag/5?show=below&seed=4").status_code == 200
+    assert "0 of 60 images keep it at off" in text(page.get("/tag/5?tag.tag_05=off&show=above").text)
+    below = re.findall(r"<data>([0-9.]+)</data>", page.get("/tag/5?tag.tag_05=0.4&show=below&seed=4").text)
+    assert len(below) == min(12, (of_tag < 4000).sum())
+    assert {int(float(one) * 10_000 + 0.5) for one in below} <= set(of_tag[of_tag < 4000].tolist())
 
 
-def test_precision_is_told_with_its_interval(page: TestClient, ids: list[int]) -> None:
+def test_precision_is_told_with_its_interval(
+    page: TestClient, database: Database, model: Model, ids: list[int]
+) -> None:
     assert "Nothing has been judged yet" in page.get("/tag/3").text
     for number, image_id in enumerate(ids):
         judge(page, image_id, "3:wrong" if number % 3 else "3:right")
     shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
     assert "60, 20 of them right" in shown
-    assert "(95 %, Wilson, labels: " in shown
-    assert "recall about 0." in shown
-    assert "best F1" in shown
+    with database.read() as connection:
+        known = labels.of_tag(connection, model, 3)
+        spread = histograms.histogram(connection, model, 3, 100)
+    weights = weights_of(known, 2000, spread.counts, spread.not_stored).values
+    figures = figures_at(known, 2000, weights)
+    at_line = precision_at(known, 2000, spread.counts)
+    assert f"{at_line.value:.3f} between {at_line.low:.3f} and {at_line.high:.3f} (95 %, Wilson, labels: " in shown
+    for name, one in (("recall", figures.recall), ("informedness", figures.informedness)):
+        assert f"{name} {one.value:.2f} ({one.low:.2f} to {one.high:.2f})" in shown
+        assert one.high - one.low > 0.1
+    goals = re.findall(r"(0\.\d+) : precision ([\d.]+) \(([\d.]+) to ([\d.]+)\)", shown)
+    assert goals
+    for threshold, *numbers in goals:
+        best = figures_at(
+            known, round(float(threshold) * 10_000), weights_of(known, 2000, spread.counts, spread.not_stored).values
+        )
+        assert numbers == [f"{one:.2f}" for one in (best.precision.value, best.precision.low, best.precision.high)]
 
 
-def test_labels_next_to_the_line_alone_tell_no_interval(page: TestClient, ids: list[int]) -> None:
-    (nearest,) = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:1]
-    judge(page, int(nearest), "3:right")
-    shown = text(page.get("/tag/3?tag.tag_03=0.2").text)
-    assert "at least about 1.00 , labels next to the line alone (1)" in shown
+@pytest.mark.parametrize("number", [1, 7])
+def test_labels_next_to_the_line_alone_tell_no_precision(page: TestClient, number: int) -> None:
+    """Seven right ones would be a precision of 1, of which Wilson's interval begins at 0.65."""
+    nearest = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:number]
+    for image_id in nearest:
+        judge(page, int(image_id), "3:right")
+    shown = text(page.get("/tag/3?tag.tag_03=0.2").text).partition("How right")[2].partition("tag_03")[0]
+    assert f"{number}, {number} of them right" in shown
+    assert f"not known yet: {number} label{'s' * (number > 1)} next to the line alone" in shown
+    assert "1.00" not in shown
     assert "Wilson" not in shown
-    assert "recall about" not in shown
+    assert "recall " not in shown
 
 
 @pytest.mark.parametrize("sample", ["random", "diverse", "nearest"])
@@ -372,7 +334,10 @@ def test_counts_are_kept_for_the_next_start(page: TestClient, site: Site) -> Non
     again = Site(site.database, site.model, site.settings, site.thumbnails)
     assert again.collection.distribution is not None
     assert again.collection.distribution.images == IMAGES
+    before = site.collection.distribution
     assert page.post("/recount", data={"back": "/overview"}, headers=OURS).url.path == "/overview"
+    site.collection.wait()
+    assert site.collection.distribution is not before
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # it never reaches the database
@@ -409,9 +374,11 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
     """`tiny` is the name of no model that could be loaded."""
     with photos[0].open("rb") as file:
         answer = page.post("/try", files={"file": ("a.png", file)}, headers=OURS)
-    assert answer.status_code in (400, 500)
-    assert 'role="alert"' in answer.text
-    assert page.post("/try", files={"file": ("a.png", b"")}, headers=OURS).status_code == 400
+    assert answer.status_code == 500
+    assert "There is no model 'tiny'" in text(answer.text)
+    empty = page.post("/try", files={"file": ("a.png", b"")}, headers=OURS)
+    assert empty.status_code == 400
+    assert "No picture came along" in text(empty.text)
 
 
 def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:

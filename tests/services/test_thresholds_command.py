@@ -1,16 +1,19 @@
 """`tagonce thresholds` and `tagonce counts` as a person uses them, on both databases."""
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from db import images, models, results
+from db import images, models, profiles, results
 from db.database import open_database
 from db.images import Reference
 from db.models import Tag
+from db.policies import Policy
 from db.results import Prediction
 from db.scores import Scores
 from tests.fixtures.command import Outcome
@@ -87,6 +90,71 @@ def test_options_are_saved_and_changed(run: Run) -> None:
     assert "Nothing to save" in run("thresholds", "save", "-n", "empty", code=2).err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-t", "0.5"],
+        ["--category-threshold", "general=0.85"],
+        ["--tag-threshold", "dog=off"],
+        ["--tag-threshold", "cat=default"],
+        ["--category-threshold", "rating=default", "-t", "0.02"],
+        ["--top", "1"],
+        ["--no-top"],
+        ["--no-mcut", "--no-top"],
+        ["--mcut"],
+        ["-t", "0.5", "--no-top", "--no-mcut", "--tag-threshold", "cat=default"],
+    ],
+)
+def test_options_beside_a_profile_mean_what_saving_them_means(run: Run, options: list[str]) -> None:
+    """In every command: they change the profile, and say nothing of what they do not name."""
+
+    def counts(*arguments: str) -> list[str]:
+        return run("counts", "--json", *arguments).out.splitlines()
+
+    def exported(*arguments: str) -> list[str]:
+        return run("export", "--format", "jsonl", *arguments).out.splitlines()
+
+    tags = ("--tag-threshold", "cat=0.3", "--category-threshold", "rating=0.95")
+    for extra in ((), ("--top", "2"), ("--top", "1", "--mcut")):
+        run("thresholds", "save", "-n", "mine", "-t", "0.2", *tags, *extra)
+        run("thresholds", "save", "-n", "changed", "-p", "mine", *options)
+        assert counts("-p", "mine", *options) == counts("-p", "changed")
+        assert exported("-p", "mine", *options) == exported("-p", "changed")
+
+
+def test_a_threshold_for_all_leaves_the_profiles_word_on_a_tag(run: Run) -> None:
+    run("thresholds", "save", "-n", "mine", "-t", "0.3", "--tag-threshold", "dog=0.02", "--top", "9", "--mcut")
+    rows = [
+        json.loads(line) for line in run("counts", "--json", "-p", "mine", "-t", "0.85", "--no-mcut").out.splitlines()
+    ]
+    assert {row["tag"]: row["images"] for row in rows} == {"safe": 2, "dog": 2, "saber_(fate)": 1}
+    run("thresholds", "save", "-n", "mine", "-p", "mine", "-t", "0.85", "--no-mcut")
+    assert run("thresholds", "show", "mine", "--json").json["policy"] == {
+        "threshold": 0.85,
+        "tags": {"dog": 0.02},
+        "top": 9,
+    }
+    run("thresholds", "save", "-n", "mine", "-p", "mine", "--no-top", "--tag-threshold", "dog=default")
+    assert run("thresholds", "show", "mine", "--json").json["policy"] == {"threshold": 0.85}
+    assert "contradict" in run("counts", "--top", "3", "--no-top", code=2).err
+
+
+def test_a_change_from_the_command_line_loses_none_that_was_saved_meanwhile(run: Run, database_url: str) -> None:
+    run("thresholds", "save", "-n", "mine", "-t", "0.3")
+    database = open_database(database_url)
+    with ThreadPoolExecutor(1) as thread:
+        with database.write() as connection:
+            model = models.latest(connection)
+            profiles.hold(connection, model)
+            other = thread.submit(run, "thresholds", "save", "-n", "mine", "-p", "mine", "--tag-threshold", "dog=0.7")
+            time.sleep(2)  # it has read what it changes, if it reads before it may write
+            profiles.save(connection, model, "mine", Policy(3000, tags={"cat": 6000}), source="a test")
+        other.result()
+    with database.read() as connection:
+        assert profiles.find(connection, model, "mine@3").policy == Policy(3000, tags={"cat": 6000, "dog": 7000})
+    database.close()
+
+
 def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
     """0.35 to 0.5 takes the cat of the third image and the dog of the second."""
     found = run("thresholds", "diff", "0.35", "0.5", "--json").json
@@ -119,7 +187,7 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
     outcome = run("counts", "--limit", "2")
     assert "0.5800" in outcome.out  # the mean of the cats
-    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent shown." in outcome.err
 
 
 def test_a_query_says_of_which_images(run: Run) -> None:
@@ -152,10 +220,43 @@ def test_a_query_says_of_which_images(run: Run) -> None:
         (["counts", "-p", "nobody"], "there is no profile 'nobody'. Saved are: none."),
         (["thresholds", "import", "gone.csv", "-n", "x"], "gone.csv cannot be read"),
         (["thresholds", "save", "-n", "0.5", "-t", "0.5"], "cannot be the name of a profile"),
+        (["thresholds", "save", "-n", "default", "-t", "0.5"], "default, off, latest, none are reserved"),
+        (["thresholds", "diff", "default", "x@99999999999999999999"], "there is no profile 'x@99999999999999999999'"),
+        (["thresholds", "diff", "0.1", "0.2", "--limit", "99999999999999999999"], "--limit"),
+        (["counts", "--limit", "99999999999999999999"], "--limit"),
+        (["counts", "--top", "99999999999999999999"], "--top"),
+        (["counts", "-p", "x@99999999999999999999"], "there is no profile"),
+        (["search", "cat", "--limit", "99999999999999999999"], "--limit"),
+        (["export", "--format", "jsonl", "--max-tags", "99999999999999999999"], "--max-tags"),
     ],
 )
 def test_mistakes_are_sentences(run: Run, arguments: list[str], words: str) -> None:
     assert words in run(*arguments, code=2).err
+
+
+@pytest.mark.parametrize("name", ["99999999999999999999", "9223372036854775808", "0", "\u0663", "-1", "1.5", "\udcff"])
+@pytest.mark.parametrize(
+    "command", [["counts"], ["thresholds", "list"], ["search", "cat"], ["status"], ["histogram", "cat"]]
+)
+def test_a_number_that_is_no_models_id_is_a_sentence(run: Run, command: list[str], name: str) -> None:
+    outcome = run(*command, f"--model={name}", code=1)
+    assert "knows no model" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"top": "abc"}, "top is a whole number, 1 or more, not 'abc'"),
+        ({"top": 2.5}, "not 2.5"),
+        ({"mcut": "false"}, "mcut is true or false, not 'false'"),
+        ({"tags": ["cat"]}, "tags is an object"),
+        ({"tags": {"cat": True}}, "the threshold of 'cat'"),
+    ],
+)
+def test_a_file_of_another_form_is_a_sentence(run: Run, tmp_path: Path, policy: object, words: str) -> None:
+    (tmp_path / "policy.json").write_text(json.dumps({"policy": policy}))
+    assert words in run("thresholds", "import", "policy.json", "-n", "mine", code=2).err
+    assert run("thresholds", "list", "--json").json == []
 
 
 def test_thresholds_below_the_floor_are_refused_or_raised(run: Run, tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from db.errors import ThresholdError
 from db.models import Model, Tag
 from db.plural import counted
-from db.policies import NEVER, Policy, resolve, to_cut, to_threshold, unknown_name
+from db.policies import NEVER, UNSAID, Policy, resolve, to_cut, to_threshold, unknown_name
 from db.scores import SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
 MODEL = Model(1, "tiny", "", "", {}, floor=100, default_threshold=3500)
 
 
-def scores(*layers: Policy, model: Model = MODEL) -> list[int]:
-    return resolve(model, TAGS, *layers).scores.tolist()
+def scores(policy: Policy = Policy(), model: Model = MODEL) -> list[int]:  # noqa: B008 - it is frozen
+    return resolve(model, TAGS, policy).scores.tolist()
 
 
 def test_without_a_word_the_models_own_threshold_counts() -> None:
@@ -36,14 +36,24 @@ def test_a_tag_wins_over_its_category_and_that_over_all() -> None:
     assert resolve(MODEL, TAGS, policy).uniform is None
 
 
-def test_what_is_said_on_the_spot_wins_over_the_profile_at_every_level() -> None:
-    profile = Policy(2000, {"general": 3000, "character": 4000}, {"hair": 5000, "saber_(fate)": 6000}, top=9)
-    assert scores(Policy(), profile) == [2000, 5000, 6000, 2000]
-    assert scores(Policy(tags={"hair": 1000}), profile) == [2000, 1000, 6000, 2000]
-    assert scores(Policy(categories={"character": 9000}), profile) == [2000, 5000, 9000, 2000]
-    assert scores(Policy(8000), profile) == [8000] * 4
-    assert resolve(MODEL, TAGS, Policy(), profile).top == 9
-    assert resolve(MODEL, TAGS, Policy(top=3), profile).top == 3
+def test_a_change_replaces_what_the_profile_says_on_the_same_thing_alone() -> None:
+    """A threshold for all is no word on a tag or a category that has one of its own."""
+    profile = Policy(2000, {"general": 3000, "character": 4000}, {"hair": 5000}, top=9, mcut=True)
+    assert scores(profile) == [2000, 5000, 4000, 2000]
+    assert scores(profile.changed(Policy(tags={"hair": 1000}))) == [2000, 1000, 4000, 2000]
+    assert scores(profile.changed(Policy(categories={"character": 9000}))) == [2000, 5000, 9000, 2000]
+    assert scores(profile.changed(Policy(8000))) == [8000, 5000, 4000, 8000]
+    assert profile.changed(Policy(top=3)) == Policy(2000, profile.categories, profile.tags, 3, True)
+
+
+def test_a_change_can_remove_what_the_profile_says() -> None:
+    profile = Policy(2000, {"general": 3000}, {"hair": 5000}, top=9, mcut=True)
+    assert profile.changed(Policy(top=UNSAID)) == Policy(2000, {"general": 3000}, {"hair": 5000}, None, True)
+    assert profile.changed(Policy(mcut=False)) == Policy(2000, {"general": 3000}, {"hair": 5000}, 9)
+    assert profile.changed(Policy(UNSAID, {"general": UNSAID}, {"hair": UNSAID}, UNSAID, False)).is_empty
+    assert Policy().changed(Policy(UNSAID, {"general": UNSAID}, {"plain": UNSAID}, UNSAID, False)).is_empty
+    said = Policy(UNSAID, {}, {"hair": UNSAID}, UNSAID, False).as_json()  # what the record of an export says
+    assert said == {"threshold": "default", "tags": {"hair": "default"}, "top": "off", "mcut": False}
 
 
 def test_mcut_without_a_threshold_starts_at_the_floor() -> None:
@@ -109,7 +119,7 @@ cuts = st.integers(0, NEVER)
         st.dictionaries(st.text(), cuts),
         st.dictionaries(st.text(), cuts),
         st.none() | st.integers(1, 100),
-        st.booleans(),
+        st.sampled_from([None, True]),
     )
 )
 def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
@@ -136,3 +146,47 @@ def test_a_number_and_its_noun_agree(number: int, words: str) -> None:
     assert counted(number, "tag") == words
     assert counted(1, "category", "categories") == "1 category"
     assert counted(2, "category", "categories") == "2 categories"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"top": "abc"}, "The policy: top is a whole number, 1 or more, not 'abc'."),
+        ({"top": 2.5}, "top is a whole number, 1 or more, not 2.5."),
+        ({"top": 0}, "top is a whole number, 1 or more, not 0."),
+        ({"top": True}, "top is a whole number, 1 or more, not True."),
+        ({"mcut": "false"}, "mcut is true or false, not 'false'."),
+        ({"mcut": 1}, "mcut is true or false, not 1."),
+        ({"threshold": True}, "threshold is a number between 0 and 1, or off, not True."),
+        ({"threshold": [0.5]}, "threshold is a number between 0 and 1, or off, not [0.5]."),
+        ({"threshold": 1.5}, "number between 0 and 1, not 1.5"),
+        ({"tags": None}, "tags is an object, tag to threshold, not None."),
+        ({"categories": [["general", 0.5]]}, "categories is an object, category to threshold, not [['general', 0.5]]."),
+        ({"tags": {"hair": None}}, "the threshold of 'hair' is a number between 0 and 1, or off, not None."),
+        ({"tags": {"a\n": {}}}, "the threshold of 'a\\n' is a number between 0 and 1, or off, not {}."),
+        ({"topp": 3}, "a policy has no 'topp'; it has threshold, categories, tags, top, mcut."),
+        ([], "a policy is a JSON object with threshold, categories, tags, top, mcut, not []."),
+        (None, "a policy is a JSON object"),
+    ],
+)
+def test_json_of_another_form_is_refused_in_a_sentence(said: object, words: str) -> None:
+    with pytest.raises(ThresholdError) as raised:
+        Policy.from_json(said)
+    assert words in str(raised.value)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+keys = st.sampled_from(["threshold", "categories", "tags", "top", "mcut", "x"])
+
+
+@given(st.dictionaries(keys, anything, max_size=4) | anything)
+def test_any_json_is_a_policy_or_a_sentence(said: object) -> None:
+    try:
+        policy = Policy.from_json(said)
+    except ThresholdError:
+        return
+    assert Policy.from_json(policy.as_json()) == policy

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score
 
 from db.judging.calibration import By, Goal, best
-from db.judging.precision import Estimate, confusion_of, precision_at, weights_of, wilson
+from db.judging.precision import Estimate, confusion_of, figures_at, precision_at, weights_of, wilson
 from db.labels import NOT_STORED, TagLabels
 from db.scores import SCALE
 
@@ -212,3 +212,51 @@ def test_how_much_of_what_is_kept_was_looked_at_is_told() -> None:
 def test_a_label_counts_what_it_weighs() -> None:
     found = confusion_of(labelled((9_000, True), (9_000, False), (100, True), (100, False)), [LINE], np.arange(1, 5))
     assert [int(part[0, 0]) for part in (found.tp, found.fp, found.fn, found.tn)] == [1, 2, 3, 4]
+
+
+@settings(deadline=None)
+@given(some_labels, st.lists(st.integers(1, 1000), min_size=30, max_size=30))
+def test_every_figure_is_that_of_the_weighted_labels_within_its_interval(
+    pairs: list[tuple[int, bool]], weights: list[int]
+) -> None:
+    known = labelled(*pairs)
+    counts = np.array(weights[: len(pairs)], dtype=np.int64)
+    found, weighted = figures_at(known, LINE, counts), confusion_of(known, [LINE], counts)
+    for name, least in (("precision", 0), ("recall", 0), ("informedness", -1)):
+        one: Estimate = getattr(found, name)
+        if not one.judged:
+            assert isnan(one.value)
+            assert (one.low, one.high) == (least, 1)
+            continue
+        assert one.value == pytest.approx(getattr(weighted, name)[0, 0])
+        assert least - 1e-9 <= one.low <= one.value + 1e-9
+        assert one.value - 1e-9 <= one.high <= 1 + 1e-9
+
+
+def test_with_equal_weights_recall_has_wilsons_interval_and_informedness_newcombes() -> None:
+    """Newcombe 1998, table II, example (a): 56 of 70 against 48 of 80 is 0.2, from 0.0524 to 0.3339."""
+    labels = labelled(*[(5000, True)] * 56, *[(3000, True)] * 14, *[(5000, False)] * 48, *[(3000, False)] * 32)
+    found = figures_at(labels, LINE, np.full(150, 1000))
+    assert (found.recall.low, found.recall.high) == pytest.approx(wilson(56, 70))
+    assert (found.precision.low, found.precision.high) == pytest.approx(wilson(56, 104))
+    assert found.informedness.value == pytest.approx(0.2)
+    assert (found.informedness.low, found.informedness.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@pytest.mark.parametrize("number", [10, 40])
+def test_the_intervals_hold_the_figures_of_the_collection(collection: Collection, number: int) -> None:
+    """In about 95 of 100 drawings or more, as many pictures from above the line as from below it."""
+    scores, right = collection
+    kept = scores >= LINE
+    truth = {"recall": kept[right].mean(), "informedness": kept[right].mean() - kept[~right].mean()}
+    histogram = np.bincount(np.minimum(scores // 100, 99), minlength=100).tolist()
+    rng = np.random.default_rng(3)
+    hits = dict.fromkeys(truth, 0)
+    for _ in range(300):
+        ids = np.concatenate([rng.choice(np.flatnonzero(side), number, replace=False) for side in (kept, ~kept)])
+        known = TagLabels(ids, scores[ids].astype(np.int16), right[ids])
+        found = figures_at(known, LINE, weights_of(known, LINE, histogram, 0).values)
+        for name, value in truth.items():
+            one: Estimate = getattr(found, name)
+            hits[name] += one.low <= value <= one.high
+    assert all(number / 300 > 0.9 for number in hits.values()), hits

@@ -3,21 +3,19 @@
 import shlex
 from urllib.parse import parse_qsl
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
 from db.errors import SettingsError, ThresholdError
-from db.policies import NEVER, Cut, Policy
+from db.policies import NEVER, Policy
 from tagonce.policy_options import policy_of
 from tagonce.web.view import (
     LONGEST_QUERY,
     MOST_CHANGES,
     SIZES,
     Sample,
-    Thresholds,
     View,
     export_command,
     save_command,
@@ -40,9 +38,6 @@ VIEWS = st.builds(
     st.integers(1, 2**31 - 1),
     st.sampled_from(SIZES),
 )
-
-
-NONE = Cut(np.empty(0, dtype=np.int16), 0)
 
 
 def of(query: str) -> View:
@@ -112,12 +107,11 @@ def options(command: str) -> dict[str, list[str]]:
     return found
 
 
-@given(POLICIES)
-def test_the_command_line_says_the_same_policy(policy: Policy) -> None:
-    """As the options of `tagonce export` and `tagonce thresholds save` are read."""
-    thresholds = Thresholds(None, Policy(), policy, NONE, NONE)
-    view = View(changes=policy)
-    for command in (export_command(view, thresholds), save_command(view, "a b")):
+@given(POLICIES, st.sampled_from(["", "mine", "my own"]))
+def test_the_command_line_says_the_same_policy(policy: Policy, profile: str) -> None:
+    """As the options of `tagonce export` and `tagonce thresholds save` are read: changes to the profile."""
+    view = View(profile, policy)
+    for command in (export_command(view), save_command(view, "a b")):
         assert command is not None
         found = options(command)
         said = policy_of(
@@ -126,19 +120,19 @@ def test_the_command_line_says_the_same_policy(policy: Policy) -> None:
             tag_threshold=found.get("--tag-threshold"),
         )
         assert said == policy
+        assert found.get("--profile", [""]) == [profile]
     assert options(save_command(view, "a b"))["--name"] == ["a b"]
 
 
 def test_the_command_line_of_what_was_not_moved_names_the_profile() -> None:
-    thresholds = Thresholds(None, Policy(3000), Policy(3000), NONE, NONE)
-    assert export_command(View("my own"), thresholds, " --model 3") == (
+    assert export_command(View("my own"), " --model 3") == (
         "tagonce export --out captions --overwrite --profile 'my own' --model 3"
     )
 
 
 @pytest.mark.parametrize("policy", [Policy(tags={f"tag{number}": 100 for number in range(21)}), Policy(NEVER)])
 def test_what_no_command_line_says_needs_a_profile(policy: Policy) -> None:
-    assert export_command(View(changes=policy), Thresholds(None, Policy(), policy, NONE, NONE)) is None
+    assert export_command(View(changes=policy)) is None
 
 
 def test_addresses_survive_what_names_hold() -> None:

@@ -76,7 +76,13 @@ def test_more_than_four_decimals_are_rounded_up(tmp_path: Path) -> None:
         ("val.csv", "tag,threshold,tp,fp,tn,fn\ncat,0.01,1,2,3,4\n", "counts of a validation"),
         ("x.json", "[1]", "one JSON object"),
         ("x.json", "{", "is not JSON"),
-        ("x.json", '{"policy": {"treshold": 1}}', "has no treshold; it has threshold, categories"),
+        ("x.json", '{"policy": {"treshold": 1}}', "has no 'treshold'; it has threshold, categories"),
+        ("x.json", '{"policy": {"top": "abc"}}', "top is a whole number, 1 or more, not 'abc'"),
+        ("x.json", '{"policy": {"top": 2.5}}', "top is a whole number, 1 or more, not 2.5"),
+        ("x.json", '{"policy": {"mcut": "false"}}', "mcut is true or false, not 'false'"),
+        ("x.json", '{"policy": {"categories": ["a"]}}', "categories is an object, category to threshold"),
+        ("x.json", '{"policy": {"tags": {"cat": null}}}', "the threshold of 'cat' is a number between 0 and 1, or off"),
+        ("x.json", '{"a":' * 100_000, "is not JSON"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_place(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -35,7 +35,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} is not a safetensors file, or only its start. Download it again.") from error
     if size < end:
         raise ModelError(f"{path} has {size:,} bytes and should have {end:,}. Download it again.")

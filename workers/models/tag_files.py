@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
 
     try:
         return json.loads(text_files.read_text(path, ModelError), object_pairs_hook=unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({error}). Download it again.") from error
 
 

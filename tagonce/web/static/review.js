@@ -48,11 +48,31 @@ function shown(id) {
   return document.getElementById(id).dataset.address;
 }
 
+// Back leads to what was shown before. Moves of one control less than a second apart are one step.
+const STEP_MS = 1000;
+let lastMove = { control: "", at: 0 };
+let here = location.pathname + location.search;
+
+function remember(where, control) {
+  const now = Date.now();
+  const goesOn = lastMove.control === control && now - lastMove.at < STEP_MS;
+  lastMove = { control, at: now };
+  const next = new URL(where, location.href);
+  if (next.pathname + next.search === here) return;
+  here = next.pathname + next.search;
+  if (goesOn) history.replaceState(null, "", where);
+  else history.pushState(null, "", where);
+}
+
+// How often somebody went back or forward: what was asked before is not shown any more.
+let travels = 0;
+
 function live(form) {
   const [id, ...others] = form.dataset.live.split(" ");
   let asking = false;
   let again = false;
   let waiting = 0;
+  let moved = "";
   const busy = (is) => document.getElementById(id).setAttribute("aria-busy", String(is));
   const show = async () => {
     if (asking) { again = true; return; }
@@ -60,13 +80,15 @@ function live(form) {
     do {
       again = false;
       const where = address(form);
+      const since = travels;
       try {
         const page = await ask(where);
         const wrong = page.querySelector("[role=alert]");
+        if (since !== travels) continue;
         if (wrong) say(wrong.textContent, id);
         else if (!again && replace(id, page)) {
           for (const other of [...others, "top"]) replace(other, page); // links at the top lead to what is shown now
-          history.replaceState(null, "", shown(id) ?? where);
+          remember(shown(id) ?? where, moved);
           tell();
         }
       } catch {
@@ -76,6 +98,29 @@ function live(form) {
     asking = false;
     busy(false);
   };
+  // The address says all of a page: the form is filled in from it as well.
+  addEventListener("popstate", async () => {
+    if (here === location.pathname + location.search) return; // to another place of the same page
+    here = location.pathname + location.search;
+    const since = ++travels;
+    clearTimeout(waiting);
+    lastMove = { control: "", at: 0 };
+    busy(true);
+    try {
+      const page = await ask(location.href);
+      if (since !== travels) return;
+      const fresh = page.querySelector("form[data-live]");
+      if (!fresh || !replace(id, page)) { location.reload(); return; }
+      for (const other of [...others, "top"]) replace(other, page);
+      const open = [...form.querySelectorAll("details")].map((details) => details.open);
+      form.replaceChildren(...fresh.childNodes);
+      form.querySelectorAll("details").forEach((details, at) => { details.open = open[at] ?? details.open; });
+      tell();
+    } catch {
+      say(GONE, id);
+    }
+    busy(false);
+  });
   form.addEventListener("input", (event) => {
     const control = event.target;
     if ("reload" in control.dataset) { // another profile begins as it is
@@ -83,6 +128,7 @@ function live(form) {
       location.assign(address(form));
       return;
     }
+    moved = control.dataset.number ?? (control.id || control.name);
     const number = control.dataset.number ? document.getElementById(control.dataset.number) : control;
     if (number !== control) number.value = control.value;
     if (control.dataset.selects) document.getElementById(control.dataset.selects).checked = true;
@@ -141,18 +187,21 @@ document.addEventListener("submit", async (event) => {
 // --- What goes on by itself: a page of progress, a count that is not finished.
 
 function refresh() {
-  const part = document.querySelector("[data-refresh]");
-  if (part) setTimeout(async () => {
+  const parts = [...document.querySelectorAll("[data-refresh]")];
+  if (!parts.length) return;
+  const since = travels;
+  setTimeout(async () => {
     try {
-      const page = document.hidden ? null : await ask(location.href);
+      const where = location.href;
+      const page = document.hidden ? null : await ask(where);
       const wrong = page?.querySelector("[role=alert]");
       if (wrong) say(wrong.textContent, "results");
-      else if (page) replace(part.id, page);
+      else if (page && where === location.href && since === travels) for (const part of parts) replace(part.id, page);
     } catch {
       say(GONE, "results"); // it may be back next time
     }
     refresh();
-  }, 1000 * Number(part.dataset.refresh));
+  }, 1000 * Math.min(...parts.map((part) => Number(part.dataset.refresh))));
 }
 refresh();
 
