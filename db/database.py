@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
+from db.gone import OPTION, Gone
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
@@ -70,9 +71,13 @@ class Database:
         return url.update_query_dict(secret).render_as_string(hide_password=True)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
-        with self._transaction("BEGIN") as connection:
+    def read(self, *, gone: Gone = Gone.EXCLUDE) -> Iterator[Connection]:
+        """A transaction that only reads.
+
+        Args:
+            gone: which images its queries are about.
+        """
+        with self._transaction("BEGIN", gone) as connection:
             yield connection
 
     @contextmanager
@@ -86,10 +91,10 @@ class Database:
             yield connection
 
     @contextmanager
-    def _transaction(self, sqlite_begin: str) -> Iterator[Connection]:
+    def _transaction(self, sqlite_begin: str, gone: Gone = Gone.EXCLUDE) -> Iterator[Connection]:
         try:
             with (
-                self.engine.connect().execution_options(**{_BEGIN: sqlite_begin}) as connection,
+                self.engine.connect().execution_options(**{_BEGIN: sqlite_begin, OPTION: gone}) as connection,
                 connection.begin(),
             ):
                 yield connection

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
+from db.gone import asked_for
 from db.schema import failures, images
 
 
@@ -54,6 +55,7 @@ def latest(connection: Connection, model_id: int, limit: int, *, reason: Reason 
         select(images.c.id, images.c.uri, *columns)
         .join_from(failures, images, images.c.id == failures.c.image_id)
         .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
+        .where(asked_for(connection, images.c.id))
         .order_by(failures.c.failed_at.desc(), images.c.id.desc())
         .limit(limit)
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference
+from producer.references import Reference, file_uri
 from producer.sources.addresses import resolve
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
 
-__all__ = ["references"]
+__all__ = ["place", "references"]
 
 
 def references(
@@ -41,6 +41,16 @@ def references(
 
         return under_prefix(target)
     return _local(target, base, column)
+
+
+def place(source: str) -> str | None:
+    """What the uris of all images of a source begin with; None for a list or one file, which is no place."""
+    if source == "-":
+        return None
+    target = resolve(source, str(Path.cwd()))
+    if target.startswith("s3://"):
+        return target
+    return file_uri(target).rstrip("/") + "/" if Path(target).is_dir() else None
 
 
 def _local(path: str, base: Path | None, column: str | None) -> Iterator[Reference]:

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from db.gone import Gone
 from tagonce import parameters, settings, ui
 
 
@@ -19,6 +20,7 @@ def command(
     mcut: parameters.MCut = False,
     limit: Annotated[int, typer.Option(min=1, help="So many tags are shown, the most frequent ones.")] = 50,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
@@ -39,7 +41,7 @@ def command(
     policy = policy_of(
         threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold, top=top, mcut=mcut
     )
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         where = queries.condition(connection, row, query, resolved.cut)

@@ -8,6 +8,7 @@ import typer
 from db.errors import SettingsError
 from producer.enqueue import Enqueued
 from tagonce import parameters, settings, ui
+from tagonce.departed import Departures, IfGone
 
 
 def command(
@@ -18,6 +19,8 @@ def command(
     if_idle: Annotated[
         bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
     ] = False,
+    gone: parameters.IfGone = None,
+    yes: parameters.EvenMost = False,
     column: parameters.Column = None,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
@@ -31,12 +34,15 @@ def command(
     """
     if bool(sources) == pending:
         raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
+    if pending and gone is IfGone.MARK:
+        raise SettingsError("--gone mark goes with sources: it is their listing that tells what is gone.")
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    counts = send(config, sources or [], column=column, if_idle=if_idle)
+    if_gone = gone or IfGone.KEEP
+    counts, marked = send(config, sources or [], column=column, if_idle=if_idle, gone=if_gone, even_most=yes)
     if json:
-        ui.print_json({"seen": counts.seen, "sent": counts.sent})
+        ui.print_json({"seen": counts.seen, "sent": counts.sent} | ({"gone": marked} if if_gone is IfGone.MARK else {}))
     else:
         ui.errors.print(
             f"{counts.seen:,} images seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result before. "
@@ -45,12 +51,22 @@ def command(
 
 
 def send(
-    config: settings.Settings, sources: list[str], *, column: str | None = None, if_idle: bool = False
-) -> Enqueued:
+    config: settings.Settings,
+    sources: list[str],
+    *,
+    column: str | None = None,
+    if_idle: bool = False,
+    gone: IfGone = IfGone.KEEP,
+    even_most: bool = False,
+) -> tuple[Enqueued, int]:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
+        gone, even_most: see `tagonce.departed`.
+
+    Returns:
+        What was sent, and how many images were marked as gone.
     """
     from db import deliveries, models
     from producer import broker, chunks
@@ -70,12 +86,13 @@ def send(
         broker.check(app)
         if if_idle:
             if not broker.depth(app, model.id).empty:
-                return Enqueued()
+                return Enqueued(), 0
             with database.read() as connection:
                 known = models.every(connection)
             if all(broker.depth(app, one.id).empty for one in known):
                 with database.write() as connection:
                     deliveries.forget_all(connection)
+        departures = Departures(database, sources, gone, even_most=even_most)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
@@ -87,9 +104,17 @@ def send(
 
             with chunks.sending(app, model.id, max_waiting=config.max_queue, on_wait=waiting) as sender:
                 if sources:
-                    return enqueue(
-                        database, sender, found, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                    sent = enqueue(
+                        database,
+                        sender,
+                        found,
+                        model_id=model.id,
+                        chunk_size=config.chunk_size,
+                        seen=departures.seen,
+                        on_progress=show,
                     )
-                return enqueue_pending(
-                    database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
-                )
+                else:
+                    sent = enqueue_pending(
+                        database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                    )
+        return sent, departures.mark()

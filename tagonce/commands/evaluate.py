@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from db.gone import Gone
 from db.judging.evaluation import METRICS, Confusion, Counts
 from db.models import Tag
 from db.scores import to_probability, to_score
@@ -68,6 +69,7 @@ def command(
     min_support: Annotated[
         int, typer.Option(min=1, help="Macro figures leave out tags that people gave to fewer images.")
     ] = 1,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -89,7 +91,7 @@ def command(
     asked = {to_score(one) for one in threshold or ()} | set(parse_range(thresholds) if thresholds else ())
     if plot:
         curves.check(plot)
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         tag_id = None if tag is None else find_tag(row, tag, tags)

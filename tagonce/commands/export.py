@@ -7,6 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
+from db.gone import Gone
 from db.models import title
 from tagonce import parameters, settings, ui
 from tagonce.export_options import SIDECARS, Existing, Format, with_options
@@ -71,6 +72,7 @@ def command(
     top: parameters.Top = None,
     mcut: parameters.MCut = False,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
     exclude: Annotated[
         Texts,
@@ -249,7 +251,7 @@ def command(
     )
     existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
     config = settings.load(database_url=database)
-    with stored(config) as opened, opened.read() as connection:
+    with stored(config) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         summary = run(

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from db.gone import Gone
 from db.models import Tag
 from db.search.hits import Hit
 from producer.references import path_or_uri
@@ -110,6 +111,7 @@ def command(
     category_threshold: parameters.CategoryThresholds = None,
     tag_threshold: parameters.TagThresholds = None,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -143,7 +145,7 @@ def command(
     if not text and truth is None:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut

@@ -9,6 +9,7 @@ from rich.progress import TaskID
 from db import counts
 from db.errors import Reason
 from tagonce import parameters, settings, ui
+from tagonce.departed import Departures, IfGone
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
 LINE_SECONDS = 30.0
@@ -17,6 +18,8 @@ LINE_SECONDS = 30.0
 
 def command(
     sources: parameters.Sources,
+    gone: parameters.IfGone = None,
+    yes: parameters.EvenMost = False,
     column: parameters.Column = None,
     model: parameters.ModelName = None,
     database: parameters.DatabaseUrl = None,
@@ -40,10 +43,12 @@ def command(
         compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    _run(config, sources, column)
+    _run(config, sources, column, gone, yes)
 
 
-def _run(config: settings.Settings, sources: list[str], column: str | None) -> None:
+def _run(
+    config: settings.Settings, sources: list[str], column: str | None, gone: IfGone | None, even_most: bool
+) -> None:
     from producer import broker
     from producer.sources import references
     from tagonce import embedded, wiring
@@ -54,6 +59,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.
     with wiring.stored(config, create=True) as database, embedded.broker() as broker_url:
+        departures = Departures(database, sources, gone, even_most=even_most)
         # The worker loads the model while we hash its weights and list the sources.
         worker = LocalWorker(config, broker_url)
         run = None
@@ -63,7 +69,12 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
             broker.check(app)
             with ui.progress_bar() as bar:
                 run = LocalRun(database, spec, row, app, worker, _Display(bar).show)
-                run.tag(found, max_waiting=config.max_queue, chunk_size=min(config.chunk_size, CHUNK_SIZE))
+                run.tag(
+                    found,
+                    max_waiting=config.max_queue,
+                    chunk_size=min(config.chunk_size, CHUNK_SIZE),
+                    seen=departures.seen,
+                )
         except KeyboardInterrupt:
             ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")
             worker.stop()
@@ -78,6 +89,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None) -> N
         with database.read() as connection:
             failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
         _summarise(run.progress, failed, config)
+        departures.mark()
 
 
 class _Display:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from db import profiles
 from db.errors import ThresholdError
+from db.gone import Gone
 from db.models import Model
 from db.policies import Policy, resolve, to_threshold, without_unknown_tags
 from db.profiles import Profile
@@ -185,6 +186,7 @@ def diff(
     second: Side,
     limit: Annotated[int, typer.Option(min=0, help="So many tags are shown, the most changed ones.")] = 20,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -198,7 +200,7 @@ def diff(
     from tagonce.policy_options import uri_prefix
     from tagonce.wiring import stored, stored_model
 
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         cuts = [resolve(row, tags, _side(connection, row, text)) for text in (first, second)]

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, Select, select
 from db import sampling
 from db.database import expect_all_rows
 from db.errors import SettingsError
+from db.gone import tagged
 from db.kept import Kept
 from db.schema import images, predictions
 from db.search import hits
@@ -106,7 +107,7 @@ def _query(site: Site, connection: Connection, view: View, thresholds: Threshold
     return (
         select(predictions.c.image_id)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == site.model.id, condition)
+        .where(tagged(connection, site.model), condition)
         .order_by(predictions.c.image_id)
     )
 
