@@ -11,6 +11,7 @@ from db.errors import Reason
 from db.gone import asked_for
 from db.images import count_pending
 from db.schema import failures, images, predictions
+from db.thresholds import begins_with
 
 RATE_WINDOW = timedelta(seconds=60)
 
@@ -60,8 +61,21 @@ def predicted(connection: Connection, model_id: int) -> int:
     return connection.scalar(query) or 0
 
 
-def failures_by_reason(connection: Connection, model_id: int, *, since: datetime | None = None) -> dict[Reason, int]:
-    """Most frequent first."""
+def failures_by_reason(
+    connection: Connection,
+    model_id: int,
+    *,
+    since: datetime | None = None,
+    reason: Reason | None = None,
+    under: str = "",
+) -> dict[Reason, int]:
+    """Most frequent first.
+
+    Args:
+        since: only what failed at or after this moment.
+        reason: of this kind alone.
+        under: only images whose uri begins with this.
+    """
     count = func.count().label("n")
     query = (
         select(failures.c.reason, count)
@@ -71,6 +85,10 @@ def failures_by_reason(connection: Connection, model_id: int, *, since: datetime
     )
     if since is not None:
         query = query.where(failures.c.failed_at >= since)
+    if reason is not None:
+        query = query.where(failures.c.reason == reason)
+    if under:
+        query = query.where(begins_with(under))
     rows = connection.execute(query.group_by(failures.c.reason).order_by(count.desc(), failures.c.reason))
     return {Reason(row.reason): row.n for row in rows}
 

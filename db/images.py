@@ -11,7 +11,8 @@ from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 from db import registration
 from db.among import among
 from db.gone import is_gone, unmark
-from db.registration import Open, Row
+from db.id_set import IdSet
+from db.registration import Known, Row
 from db.schema import failures, images, predictions
 
 LOOKUP_SIZE = 5_000
@@ -55,7 +56,9 @@ def stored_version(version: str) -> str:
     return base64.urlsafe_b64encode(digest[:VERSION_LENGTH])[:VERSION_LENGTH].decode()
 
 
-def register(connection: Connection, found: Iterable[Reference], model_id: int) -> list[int]:
+def register(
+    connection: Connection, found: Iterable[Reference], model_id: int, *, seen: IdSet | None = None
+) -> list[int]:
     """Insert or refresh rows; return the ids of those that are pending for the model, in the order given.
 
     A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again. One
@@ -64,13 +67,14 @@ def register(connection: Connection, found: Iterable[Reference], model_id: int) 
 
     Args:
         found: of two with the same uri the last one counts. Thousands at once cost least.
+        seen: gets the ids of all of them, pending or not.
     """
     unique = {one.uri: one for one in found}
     if not unique:
         return []
     # By uri: neighbours lie on the same pages of the index.
     rows = [Row(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
-    still_open = registration.still_open(connection, rows, model_id)
+    still_open = registration.still_open(connection, rows, model_id, every=seen is not None)
     ids = _pending_ids(rows, still_open)
     if back := [row_id for _position, row_id, _changed, _pending, gone in still_open if row_id and gone]:
         unmark(connection, back)
@@ -85,16 +89,17 @@ def register(connection: Connection, found: Iterable[Reference], model_id: int) 
         # Other producers inserted the same ones since we looked.
         overtaken = [rows[position] for position in new if rows[position].uri not in written]
         if overtaken:
-            ids |= _pending_ids(overtaken, registration.still_open(connection, overtaken, model_id))
+            inserted = registration.still_open(connection, overtaken, model_id, every=seen is not None)
+            ids |= _pending_ids(overtaken, inserted)
+            still_open = [*still_open, *inserted]
+        if seen is not None:
+            seen.add(list(written.values()))
+    if seen is not None:
+        seen.add([row_id for _position, row_id, *_flags in still_open if row_id])
     return [ids[uri] for uri in unique if uri in ids]
 
 
-def ids_of(connection: Connection, found: Iterable[Reference]) -> list[int]:
-    """The ids of those that are registered, whatever became of them, in any order."""
-    return registration.ids(connection, [Row(one.uri, one.version, one.bytes) for one in found])
-
-
-def _pending_ids(rows: Sequence[Row], still_open: Iterable[Open]) -> dict[str, int]:
+def _pending_ids(rows: Sequence[Row], still_open: Iterable[Known]) -> dict[str, int]:
     return {
         rows[position].uri: row_id for position, row_id, _changed, pending, _gone in still_open if row_id and pending
     }

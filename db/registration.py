@@ -21,8 +21,8 @@ class Row(NamedTuple):
     bytes: int | None
 
 
-Open: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
-"""A row that there is something to do about: its position, and of what `images` holds under its uri
+Known: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
+"""A row: its position, and of what `images` holds under its uri
 
     id          None when that is nothing
     changed     whether it is of another version
@@ -46,7 +46,7 @@ _OPEN_POSTGRESQL = """
             exists (select 1 from gone g where g.image_id = i.id) as gone
         from images i where i.uri = found.uri limit 1
     ) as known on true
-    where (known.id is null or known.version <> found.version or not known.finished or known.gone)
+    where (%(every)s or known.id is null or known.version <> found.version or not known.finished or known.gone)
         and not (known.gone is true and found.version = '')
 """
 _OPEN_SQLITE = """
@@ -63,7 +63,7 @@ _OPEN_SQLITE = """
         from found left join images i on i.uri = found.uri
     )
     select position, id, changed, not finished, gone from known
-    where (id is null or changed or not finished or gone) and not (gone and version = '')
+    where (:every or id is null or changed or not finished or gone) and not (gone and version = '')
 """
 
 _WRITE = """
@@ -94,13 +94,17 @@ _WRITE_SQLITE = _WRITE.format(
 )
 
 
-def still_open(connection: Connection, rows: Sequence[Row], model_id: int) -> Sequence[Open]:
+def still_open(connection: Connection, rows: Sequence[Row], model_id: int, *, every: bool = False) -> Sequence[Known]:
     """Those of the rows that are new, changed, pending for the model, or marked as gone, in any order.
 
     A file that is gone and was looked for in vain, so that it has no version, is passed over.
+
+    Args:
+        every: those as well about which there is nothing to do.
     """
     query = _OPEN_POSTGRESQL if connection.dialect.name == "postgresql" else _OPEN_SQLITE
-    return connection.exec_driver_sql(query, _parameters(connection, rows) | {"model_id": model_id}).all()
+    parameters = _parameters(connection, rows) | {"model_id": model_id, "every": every}
+    return connection.exec_driver_sql(query, parameters).all()
 
 
 def write(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
@@ -117,24 +121,6 @@ def write(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
         stored = now.replace(tzinfo=None).isoformat(" ", timespec="microseconds")
         written = connection.exec_driver_sql(_WRITE_SQLITE, parameters | {"now": stored})
     return dict(written.all())
-
-
-_IDS_POSTGRESQL = """
-    select known.id from unnest(%(uris)b::text[]) as found (uri)
-    cross join lateral (select i.id from images i where i.uri = found.uri limit 1) as known
-"""
-_IDS_SQLITE = """
-    select i.id from json_each(:rows) found join images i on i.uri = json_extract(found.value, '$[0]')
-"""
-
-
-def ids(connection: Connection, rows: Sequence[Row]) -> list[int]:
-    """Of all of the rows that are registered, in any order."""
-    if connection.dialect.name == "postgresql":
-        query, parameters = _IDS_POSTGRESQL, {"uris": [row.uri for row in rows]}
-    else:
-        query, parameters = _IDS_SQLITE, _parameters(connection, rows)
-    return list(connection.exec_driver_sql(query, parameters).scalars())
 
 
 def _parameters(connection: Connection, rows: Sequence[Row]) -> dict[str, Any]:

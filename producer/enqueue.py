@@ -42,16 +42,13 @@ def enqueue(
     Memory stays flat: nothing is held but two batches of references and one chunk of ids.
 
     Args:
-        seen: gets the ids of all images that the source yielded, at the price of a second look-up of each.
+        seen: gets the ids of all images that the source yielded, done or not.
     """
     counts = Enqueued()
 
     def register(batch: list[Reference]) -> list[int]:
         with database.write() as connection:
-            ids = images.register(connection, batch, model_id)
-            if seen is not None:
-                seen.add(images.ids_of(connection, batch))
-            return ids
+            return images.register(connection, batch, model_id, seen=seen)
 
     def pending_ids() -> Iterator[int]:
         for batch, ids in _side_by_side(register, references):

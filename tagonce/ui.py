@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from db.errors import Reason
@@ -23,6 +24,9 @@ from producer.references import path_or_uri
 
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_NO_WIDTH = 100_000
+"""Of a table that nobody sees on a screen: as wide as it is."""
 
 EXPLAINED = {
     Reason.MISSING: "the file or object is not there any more",
@@ -33,6 +37,17 @@ EXPLAINED = {
     Reason.TIMEOUT: "storage kept failing",
     Reason.CRASHED: "the worker died over it",
 }
+
+
+RETRYABLE = frozenset({Reason.DENIED, Reason.TIMEOUT, Reason.CRASHED})
+"""What may go well next time although the file stays as it is."""
+CHANGEABLE = {
+    Reason.MISSING: "what is missing is tried by itself once a listing finds it again",
+    Reason.CORRUPT: "a damaged or unsupported file is tried by itself once it is replaced",
+    Reason.UNSUPPORTED: "a damaged or unsupported file is tried by itself once it is replaced",
+    Reason.TOO_LARGE: "for what is too large, raise TAGONCE_MAX_PIXELS or TAGONCE_MAX_BYTES, then tagonce retry",
+}
+"""What helps with the others."""
 
 
 class RateColumn(ProgressColumn):
@@ -63,6 +78,32 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
     """One line a reason, in words."""
     for reason, count in failed.items():
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
+
+
+def what_helps(reasons: Collection[Reason], options: str = "") -> str:
+    """What to do about failures, in a sentence: to try again where that can help.
+
+    Args:
+        options: what `tagonce retry` needs here.
+    """
+    again = [reason for reason in Reason if reason in reasons and reason in RETRYABLE]
+    parts = []
+    if again:
+        chosen = f" --reason {again[0]}" if len(again) == 1 and len(set(reasons)) > 1 else ""
+        parts.append(f"Try again what was {' or '.join(again)}, after looking into it: tagonce retry{chosen}{options}")
+    others = dict.fromkeys(CHANGEABLE[reason] for reason in Reason if reason in reasons and reason in CHANGEABLE)
+    parts += [f"{words[0].upper()}{words[1:]}" for words in others]
+    return ". ".join(parts) + "." if parts else ""
+
+
+def print_table(table: Table) -> None:
+    """A table of results. Where it goes to a program or a file, no line is broken at the width of a terminal."""
+    if not output.is_terminal:
+        table.expand = False
+        width = output.measure(table, options=output.options.update(max_width=_NO_WIDTH)).maximum
+        output.print(table, width=max(width, 1), crop=False)
+        return
+    output.print(table)
 
 
 def name_of(uri: str) -> Text:

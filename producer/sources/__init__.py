@@ -35,7 +35,7 @@ def references(
     """
     if source == "-":
         return in_stream(stdin or sys.stdin, str((base or Path()).absolute()))
-    target = resolve(source, str(Path.cwd()))
+    target = _resolved(source)
     if target.startswith("s3://"):
         from producer.sources.s3 import under_prefix  # boto3 is slow to import: only for those who need it
 
@@ -43,11 +43,16 @@ def references(
     return _local(target, base, column)
 
 
+def _resolved(source: str) -> str:
+    # Path would take a slash away from s3://.
+    return resolve(os.path.expanduser(source), str(Path.cwd()))  # noqa: PTH111
+
+
 def place(source: str) -> str | None:
     """What the uris of all images of a source begin with; None for a list or one file, which is no place."""
     if source == "-":
         return None
-    target = resolve(source, str(Path.cwd()))
+    target = _resolved(source)
     if target.startswith("s3://"):
         return target
     return file_uri(target).rstrip("/") + "/" if Path(target).is_dir() else None

@@ -35,7 +35,8 @@ def command(
     from db.models import title
     from db.tag_counts import tag_counts
     from tagonce import queries
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     policy = policy_of(
@@ -45,7 +46,7 @@ def command(
         row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         where = queries.condition(connection, row, query, resolved.cut)
-        found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(under))
+        found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(connection, under))
         read_from = title(connection, row)
     if json:
         for one in found:

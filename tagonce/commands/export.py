@@ -220,7 +220,8 @@ def command(
     """
     from tagonce import queries
     from tagonce.exports import Export, run
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
@@ -263,7 +264,7 @@ def command(
                 resolved,
                 extension=extension,
                 existing=existing,
-                under=uri_prefix(under),
+                under=uri_prefix(connection, under),
                 where=queries.condition(connection, row, query, resolved.cut),
                 query=query,
                 frequencies=frequencies,

@@ -138,7 +138,8 @@ def command(
     from db.search.query import And, Node, Under
     from tagonce import mistakes, queries
     from tagonce.judging import find_tag
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     text = " ".join(query or ())
@@ -152,7 +153,7 @@ def command(
         # An empty query is an error of its own; with --truth it means all images.
         tree: Node = queries.parsed(connection, row, text, cut) if text else And(())
         if under:
-            tree = And((tree, Under(uri_prefix(under))))
+            tree = And((tree, Under(uri_prefix(connection, under))))
         if truth is not None:
             said = read_truth(connection, row, truth)
             found_mistakes = find_mistakes(

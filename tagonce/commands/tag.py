@@ -127,7 +127,10 @@ def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.S
     if failed:
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")
         ui.print_failures(failed)
-        ui.errors.print(f"Try them again with: tagonce retry{database}, and the same command", markup=False)
+        ui.errors.print(
+            f"Which ones: tagonce failures{database}\n{ui.what_helps(failed, f'{database}, and the same command')}",
+            markup=False,
+        )
     ui.errors.print(
         f"Next: tagonce export --threshold 0.35 --out captions/{database}\n      tagonce review{database}", markup=False
     )

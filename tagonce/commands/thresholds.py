@@ -197,14 +197,14 @@ def diff(
     """
     from db import models
     from db.comparison import compare
-    from tagonce.policy_options import uri_prefix
+    from tagonce.places import uri_prefix
     from tagonce.wiring import stored, stored_model
 
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         cuts = [resolve(row, tags, _side(connection, row, text)) for text in (first, second)]
-        found = compare(connection, row, *cuts, under=uri_prefix(under))
+        found = compare(connection, row, *cuts, under=uri_prefix(connection, under))
     shown = [
         {
             "tag": tags[tag_id].name,
