@@ -68,7 +68,8 @@ def mark(connection: Connection, image_ids: Sequence[int]) -> int:
     found = select(images.c.id, literal(datetime.now(UTC), UtcDateTime)).where(
         among(connection, images.c.id, image_ids), not_(is_gone(images.c.id))
     )
-    return connection.execute(insert(gone).from_select(["image_id", "gone_at"], found)).rowcount
+    marked = insert(gone).from_select(["image_id", "gone_at"], found).returning(gone.c.image_id)
+    return len(connection.execute(marked).all())
 
 
 def unmark(connection: Connection, image_ids: Sequence[int]) -> None:

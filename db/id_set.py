@@ -44,5 +44,6 @@ def _by_page(ids: Sequence[int]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Ids of a page at a time, as places within it."""
     ordered = np.sort(np.asarray(ids, dtype=np.int64))
     pages, starts = np.unique(ordered >> _BITS, return_index=True)
-    for page, some in zip(pages.tolist(), np.split(ordered, starts[1:]), strict=True):
+    for page, start, end in zip(pages.tolist(), starts, [*starts[1:], ordered.size], strict=bool(pages.size)):
+        some = ordered[start:end]
         yield page, some & ((1 << _BITS) - 1)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,17 +17,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
-from db.errors import Reason
+from db.errors import Reason, SettingsError
 from producer.references import path_or_uri
 
-output = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_NO_END = 100_000
+"""Columns of what is no terminal: a program gets a line a row, however long a path is."""
 
-_NO_WIDTH = 100_000
-"""Of a table that nobody sees on a screen: as wide as it is."""
+output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _NO_END)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXPLAINED = {
     Reason.MISSING: "the file or object is not there any more",
@@ -80,6 +80,17 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
 
 
+def agreed(question: str) -> bool:
+    """Ask the person at the terminal.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if not sys.stdin.isatty():
+        raise SettingsError("Nobody is there to be asked: repeat with --yes.")
+    return typer.confirm(question, err=True)
+
+
 def what_helps(reasons: Collection[Reason], options: str = "") -> str:
     """What to do about failures, in a sentence: to try again where that can help.
 
@@ -94,16 +105,6 @@ def what_helps(reasons: Collection[Reason], options: str = "") -> str:
     others = dict.fromkeys(CHANGEABLE[reason] for reason in Reason if reason in reasons and reason in CHANGEABLE)
     parts += [f"{words[0].upper()}{words[1:]}" for words in others]
     return ". ".join(parts) + "." if parts else ""
-
-
-def print_table(table: Table) -> None:
-    """A table of results. Where it goes to a program or a file, no line is broken at the width of a terminal."""
-    if not output.is_terminal:
-        table.expand = False
-        width = output.measure(table, options=output.options.update(max_width=_NO_WIDTH)).maximum
-        output.print(table, width=max(width, 1), crop=False)
-        return
-    output.print(table)
 
 
 def name_of(uri: str) -> Text:

@@ -56,7 +56,7 @@ def command(
                 ui.print_json_line(_as_json(one)) if json else _print_path(one)
             return
     if shown:
-        ui.print_table(_table(shown))
+        ui.output.print(_table(shown))
     ui.errors.print(
         f"{row.name}: {total:,} failures" + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
         markup=False,

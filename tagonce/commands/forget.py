@@ -1,6 +1,5 @@
 """`tagonce forget`: take images out of the database, with all that is stored of them."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -52,7 +51,7 @@ def command(
             plan = forget.plan(connection, where)
         _show(plan, keep_labels=keep_labels)
         deleted = 0
-        if plan.images and not dry_run and (yes or _agreed()):
+        if plan.images and not dry_run and (yes or ui.agreed("Delete them from the database?")):
             with ui.progress_bar() as bar:
                 task = bar.add_task("Forgetting", total=plan.images)
                 deleted = forget.forget(
@@ -86,9 +85,3 @@ def _show(plan: Plan, *, keep_labels: bool) -> None:
         ui.errors.print(f"  {ui.printable(path_or_uri(uri))}", markup=False)
     if plan.images > len(plan.examples):
         ui.errors.print(f"  and {plan.images - len(plan.examples):,} more")
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        raise SettingsError("Nobody is there to be asked: repeat with --yes, or with --dry-run to look only.")
-    return typer.confirm("Delete them from the database?", err=True)
