@@ -47,9 +47,14 @@ def is_gone(image_id: ColumnElement[int]) -> ColumnElement[bool]:
     return exists().where(gone.c.image_id == image_id)
 
 
+def chosen(connection: Connection) -> Gone:
+    """What the transaction was opened for."""
+    return Gone(connection.get_execution_options().get(OPTION, Gone.EXCLUDE))
+
+
 def asked_for(connection: Connection, image_id: Column[int]) -> ColumnElement[bool]:
     """Which images the transaction is about: by default those that are not gone."""
-    match connection.get_execution_options().get(OPTION, Gone.EXCLUDE):
+    match chosen(connection):
         case Gone.INCLUDE:
             return true()
         case Gone.ONLY:

@@ -5,12 +5,17 @@ import urllib.parse
 
 from db.images import Reference
 
-__all__ = ["Reference", "file_path", "file_uri", "path_or_uri", "split_s3"]
+__all__ = ["Reference", "as_folder", "file_path", "file_uri", "path_or_uri", "split_s3"]
 
 
 def file_uri(path: str) -> str:
     """The `file://` URI of an absolute path. Percent-encoding keeps names that are no valid UTF-8."""
     return "file://" + urllib.parse.quote_from_bytes(os.fsencode(path))
+
+
+def as_folder(uri: str) -> str:
+    """What the uris of all files in a folder begin with."""
+    return uri if uri.endswith("/") else uri + "/"
 
 
 def file_path(uri: str) -> str:

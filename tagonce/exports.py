@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Connection
 
-from db import models
+from db import gone, models
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.images import count_images, ends
@@ -126,6 +126,7 @@ class _Run:
             "options": export.options.differences(defaults(export.format)),
             "under": export.under or None,
             "query": export.query,
+            **({} if (which := gone.chosen(self.connection)) is gone.Gone.EXCLUDE else {"gone": str(which)}),
             **({} if counts is None else {"counts": counts}),
         }
 

@@ -16,7 +16,7 @@ from db import places
 from db.errors import SettingsError, SourceError
 from db.schema import images
 from db.thresholds import begins_with
-from producer.references import file_uri, path_or_uri
+from producer.references import as_folder, file_uri, path_or_uri
 from producer.sources.addresses import resolve
 
 _EXAMPLES = 3
@@ -51,9 +51,9 @@ def _spellings(place: str) -> Iterator[str]:
             raise SettingsError(f"{place!r} is no place: {error}") from error
         if target.startswith(_S3):
             # A bucket has one name, and a key may begin with anything.
-            yield target if "/" in target.removeprefix(_S3) or target == _S3 else target + "/"
+            yield target if "/" in target.removeprefix(_S3) or target == _S3 else as_folder(target)
         else:
-            uri = file_uri(target).rstrip("/")
-            yield uri + "/"
+            uri = file_uri(target)
+            yield as_folder(uri)
             if not whole:
                 yield uri

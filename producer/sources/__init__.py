@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference, file_uri
+from producer.references import Reference, as_folder, file_uri
 from producer.sources.addresses import resolve
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
@@ -55,7 +55,7 @@ def place(source: str) -> str | None:
     target = _resolved(source)
     if target.startswith("s3://"):
         return target
-    return file_uri(target).rstrip("/") + "/" if Path(target).is_dir() else None
+    return as_folder(file_uri(target)) if Path(target).is_dir() else None
 
 
 def _local(path: str, base: Path | None, column: str | None) -> Iterator[Reference]:
