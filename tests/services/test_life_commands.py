@@ -3,20 +3,26 @@
 import json
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from db import gone, models, results
 from db.database import Database, open_database
-from db.errors import Reason, SettingsError
+from db.errors import Reason, SettingsError, SourceError
 from db.images import Reference, register
 from db.results import Failure
+from db.schema import profile_thresholds
+from producer import sources
 from producer.references import file_uri
+from producer.sources.folder import in_folder
 from tagonce import ui
 from tagonce.places import uri_prefix
 from tests.fixtures.command import Outcome
+from tests.fixtures.photos import MAKER
+from tests.fixtures.servers import RedisServer
 from tests.services.conftest import make_model
 from tests.services.test_judging import store
 
@@ -75,6 +81,36 @@ def test_status_tells_them_apart(run: Run) -> None:
     assert (found["images"], found["done"], found["gone"]) == (6, 3, 1)
     shown = run("status").out
     assert "left out of all figures" in shown
+
+
+def test_enqueue_marks_when_it_is_told_to(
+    sqlite_url: str, redis_server: RedisServer, invoke: Run, make_photos: MAKER, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never where the listing did not come to its end."""
+    opened = open_database(sqlite_url)
+    make_model(opened)
+    photos = make_photos(4)
+    sending = ("enqueue", photos[0].parent, "--model", "1", "--database", sqlite_url, "--broker", redis_server.url)
+    assert invoke(*sending, "--json").json == {"seen": 4, "sent": 4}
+    photos[0].unlink()
+    assert invoke(*sending, "--json").json == {"seen": 3, "sent": 3}
+
+    def interrupted(root: str) -> Iterator[Reference]:
+        yield from in_folder(root)
+        raise SourceError("the disk was pulled out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "in_folder", interrupted)
+        broken = invoke(*sending, "--gone", "mark")
+        assert (broken.code, "pulled out" in broken.err) == (1, True)
+    with opened.read() as connection:
+        assert gone.count(connection) == 0
+    assert invoke(*sending, "--gone", "mark", "--json").json == {"seen": 3, "sent": 3, "gone": 1}
+    with opened.read() as connection:
+        assert gone.count(connection) == 1
+    opened.close()
+    refused = invoke("enqueue", "--pending", "--gone", "mark", *sending[2:])
+    assert (refused.code, "goes with sources" in refused.err) == (2, True)
 
 
 # ── forgetting ──
@@ -224,10 +260,6 @@ def test_profiles_can_be_deleted(run: Run, database_url: str) -> None:
     assert [one["profile"] for one in run("thresholds", "list", "--json").json] == ["other@1"]
     database = open_database(database_url)
     with database.read() as connection:
-        from sqlalchemy import func, select
-
-        from db.schema import profile_thresholds
-
         model = models.latest(connection)
         left = select(func.count(profile_thresholds.c.profile_id.distinct()))
         assert connection.scalar(left) == 1
