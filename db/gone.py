@@ -42,9 +42,13 @@ OPTION = "tagonce_gone"
 """The execution option of a connection that holds its `Gone`."""
 
 
+_marked = gone.alias("marked")
+"""A name of its own, for queries that ask for the marks themselves."""
+
+
 def is_gone(image_id: ColumnElement[int]) -> ColumnElement[bool]:
     """Whether an image is marked."""
-    return exists().where(gone.c.image_id == image_id)
+    return exists().where(_marked.c.image_id == image_id)
 
 
 def chosen(connection: Connection) -> Gone:

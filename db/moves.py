@@ -4,9 +4,8 @@ Predictions need no moving: those of known bytes are taken over by `db.copies`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, Subquery, delete, exists, func, not_, select, tuple_
+from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, select, tuple_
 
 from db.among import among
 from db.gone import is_gone
@@ -25,6 +24,8 @@ def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> in
     Returns:
         How many labels went along.
     """
+    if not connection.scalar(select(and_(exists().select_from(gone), exists().select_from(labels)))):
+        return 0
     moving = _moving(connection, to)
     if not connection.scalar(select(exists().select_from(moving))):
         return 0
@@ -42,20 +43,23 @@ def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> in
 
 def _moving(connection: Connection, to: Sequence[int] | None) -> Subquery:
     """(gone_id, gone_version, new_id, new_version): images that are gone and have labels, and where their bytes are."""
-    old, new, copy = images.alias("old"), images.alias("new"), images.alias("copy")
-    conditions: list[Any] = [copy.c.sha256 == old.c.sha256, not_(is_gone(copy.c.id))]
-    if to is not None:
-        conditions.append(among(connection, copy.c.id, to))
-    first = select(func.min(copy.c.id)).where(*conditions).correlate(old).scalar_subquery()
+    old, copy, new = images.alias("old"), images.alias("copy"), images.alias("new")
     labelled = exists().where(labels.c.image_id == old.c.id, labels.c.image_version == old.c.version)
+    # A join, so that a worker's few images are looked up by their hashes, and all labels from the labels on.
+    pairs = select(old.c.id, old.c.version, func.min(copy.c.id).label("new_id")).select_from(
+        gone.join(old, old.c.id == gone.c.image_id).join(copy, copy.c.sha256 == old.c.sha256)
+    )
+    pairs = pairs.where(labelled, not_(is_gone(copy.c.id)))
+    if to is not None:
+        pairs = pairs.where(among(connection, copy.c.id, to))
+    found = pairs.group_by(old.c.id, old.c.version).subquery("found")
     return (
         select(
-            old.c.id.label("gone_id"),
-            old.c.version.label("gone_version"),
-            new.c.id.label("new_id"),
+            found.c.id.label("gone_id"),
+            found.c.version.label("gone_version"),
+            found.c.new_id,
             new.c.version.label("new_version"),
         )
-        .select_from(gone.join(old, old.c.id == gone.c.image_id).join(new, new.c.id == first))
-        .where(labelled)
+        .select_from(found.join(new, new.c.id == found.c.new_id))
         .subquery("moving")
     )
