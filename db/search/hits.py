@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, assert_never
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
 from db.database import expect_all_rows
 from db.gone import tagged
@@ -130,7 +130,7 @@ class _Conditions:
             case Not():
                 return not_(self.of(node.part, positive=False))
             case And():
-                return and_(*(self.of(part, positive=positive) for part in node.parts))
+                return and_(true(), *(self.of(part, positive=positive) for part in node.parts))
             case Or():
                 # One part that the index does not help with has every image looked at anyway.
                 positive = positive and self._narrows(node)

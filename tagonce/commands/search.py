@@ -143,14 +143,14 @@ def command(
     from tagonce.wiring import stored, stored_model
 
     text = " ".join(query or ())
-    if not text and truth is None:
+    if not text and truth is None and gone is not Gone.ONLY:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
-        # An empty query is an error of its own; with --truth it means all images.
+        # An empty query is an error of its own; with --truth and with --gone only it means all images.
         tree: Node = queries.parsed(connection, row, text, cut) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(connection, under))))

@@ -76,6 +76,12 @@ def test_every_command_that_reads_takes_gone(run: Run, tmp_path: Path) -> None:
         assert judged["truth"]["images"] == len(every)
 
 
+def test_what_is_gone_can_be_listed(run: Run) -> None:
+    assert run("search", "--gone", "only").out == f"{PLACES[1]}\n"
+    assert run("search", "--gone", "only", "--under", "s3://b/a", "--count").out == "1\n"
+    assert "Say what to search for" in run("search", "--gone", "include", code=2).err
+
+
 def test_status_tells_them_apart(run: Run) -> None:
     found = run("status", "--json").json
     assert (found["images"], found["done"], found["gone"]) == (6, 3, 1)
