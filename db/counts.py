@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from db import gone
 from db.errors import Reason
+from db.gone import asked_for
 from db.images import count_pending
 from db.schema import failures, images, predictions
+from db.thresholds import begins_with
 
 RATE_WINDOW = timedelta(seconds=60)
 
@@ -24,6 +27,8 @@ class Progress:
     """Registered, with neither a prediction nor a failure for the file as it is now."""
     rate: float
     """Images a second over the last minute that had any work in it."""
+    gone: int
+    """Marked as no longer there: in none of the other figures."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -33,35 +38,57 @@ class Progress:
 
 def progress(connection: Connection, model_id: int) -> Progress:
     return Progress(
-        images=connection.scalar(select(func.count()).select_from(images)) or 0,
+        images=connection.scalar(select(func.count()).select_from(images).where(asked_for(connection, images.c.id)))
+        or 0,
         done=connection.scalar(
             select(func.count())
             .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
             .where(predictions.c.model_id == model_id, predictions.c.image_version == images.c.version)
+            .where(asked_for(connection, images.c.id))
         )
         or 0,
         failed=failures_by_reason(connection, model_id),
         pending=count_pending(connection, model_id),
         rate=_rate(connection, model_id),
+        gone=gone.count(connection),
     )
 
 
 def predicted(connection: Connection, model_id: int) -> int:
     """Images that have a prediction of the model, be it of an older file."""
-    query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model_id)
+    query = select(func.count()).select_from(predictions)
+    query = query.where(predictions.c.model_id == model_id, asked_for(connection, predictions.c.image_id))
     return connection.scalar(query) or 0
 
 
-def failures_by_reason(connection: Connection, model_id: int, *, since: datetime | None = None) -> dict[Reason, int]:
-    """Most frequent first."""
+def failures_by_reason(
+    connection: Connection,
+    model_id: int,
+    *,
+    since: datetime | None = None,
+    reason: Reason | None = None,
+    under: str = "",
+) -> dict[Reason, int]:
+    """Most frequent first.
+
+    Args:
+        since: only what failed at or after this moment.
+        reason: of this kind alone.
+        under: only images whose uri begins with this.
+    """
     count = func.count().label("n")
     query = (
         select(failures.c.reason, count)
         .join_from(failures, images, images.c.id == failures.c.image_id)
         .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
+        .where(asked_for(connection, images.c.id))
     )
     if since is not None:
         query = query.where(failures.c.failed_at >= since)
+    if reason is not None:
+        query = query.where(failures.c.reason == reason)
+    if under:
+        query = query.where(begins_with(under))
     rows = connection.execute(query.group_by(failures.c.reason).order_by(count.desc(), failures.c.reason))
     return {Reason(row.reason): row.n for row in rows}
 

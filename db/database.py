@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
+from db.gone import OPTION, Gone
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
@@ -85,13 +86,16 @@ class Database:
         return url.update_query_dict(secret).render_as_string(hide_password=True)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, gone: Gone = Gone.EXCLUDE) -> Iterator[Connection]:
         """A transaction that only reads, and sees the database as it was at its first statement until its end.
 
         What is shown together has to be read in one of them. PostgreSQL refuses to write in it.
+
+        Args:
+            gone: which images its queries are about.
         """
         snapshot = _SNAPSHOT if self.dialect == "postgresql" else {}
-        with self._transaction(**snapshot, **{_BEGIN: "BEGIN"}) as connection:
+        with self._transaction(**snapshot, **{_BEGIN: "BEGIN", OPTION: gone}) as connection:
             yield connection
 
     @contextmanager

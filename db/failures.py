@@ -1,12 +1,17 @@
 """What failed, one by one, for people who look into it. `db.results` writes it, `db.counts` counts it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
+from db.gone import asked_for
 from db.schema import failures, images
+from db.thresholds import begins_with
+
+_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +48,29 @@ def reference(connection: Connection, image_id: int) -> Reference | None:
     return None if row is None else Reference(*row)
 
 
-def latest(connection: Connection, model_id: int, limit: int, *, reason: Reason | None = None) -> list[Failed]:
-    """The last ones to fail, the last one first.
+def latest(
+    connection: Connection, model_id: int, limit: int | None, *, reason: Reason | None = None, under: str = ""
+) -> Iterator[Failed]:
+    """The last ones to fail, the last one first, as a stream.
 
     Args:
+        limit: at most so many; None for all.
         reason: of this kind alone.
+        under: only images whose uri begins with this.
     """
     columns = (failures.c.reason, failures.c.detail, failures.c.attempts, failures.c.failed_at)
     query = (
         select(images.c.id, images.c.uri, *columns)
         .join_from(failures, images, images.c.id == failures.c.image_id)
         .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
+        .where(asked_for(connection, images.c.id))
         .order_by(failures.c.failed_at.desc(), images.c.id.desc())
         .limit(limit)
     )
     if reason is not None:
         query = query.where(failures.c.reason == reason)
-    return [
-        Failed(row.id, row.uri, Reason(row.reason), row.detail, row.attempts, row.failed_at)
-        for row in connection.execute(query)
-    ]
+    if under:
+        query = query.where(begins_with(under))
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as result:
+        for row in result:
+            yield Failed(row.id, row.uri, Reason(row.reason), row.detail, row.attempts, row.failed_at)

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, and_, func, or_, select
+from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
 from db import registration
 from db.among import among
-from db.registration import Open, Row
+from db.gone import is_gone, unmark
+from db.id_set import IdSet
+from db.registration import Known, Row
 from db.schema import failures, images, predictions
 
 LOOKUP_SIZE = 5_000
@@ -54,24 +56,30 @@ def stored_version(version: str) -> str:
     return base64.urlsafe_b64encode(digest[:VERSION_LENGTH])[:VERSION_LENGTH].decode()
 
 
-def register(connection: Connection, found: Iterable[Reference], model_id: int) -> list[int]:
+def register(
+    connection: Connection, found: Iterable[Reference], model_id: int, *, seen: IdSet | None = None
+) -> list[int]:
     """Insert or refresh rows; return the ids of those that are pending for the model, in the order given.
 
-    A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again.
+    A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again. One
+    that was marked as gone is marked no longer.
     Rows in which nothing changed are not even locked.
 
     Args:
         found: of two with the same uri the last one counts. Thousands at once cost least.
+        seen: gets the ids of all of them, pending or not.
     """
     unique = {one.uri: one for one in found}
     if not unique:
         return []
     # By uri: neighbours lie on the same pages of the index.
     rows = [Row(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
-    still_open = registration.still_open(connection, rows, model_id)
+    still_open = registration.still_open(connection, rows, model_id, every=seen is not None)
     ids = _pending_ids(rows, still_open)
-    changed = sorted((row_id, position) for position, row_id, changed, _pending in still_open if changed)
-    new = sorted(position for position, row_id, _changed, _pending in still_open if row_id is None)
+    if back := [row_id for _position, row_id, _changed, _pending, gone in still_open if row_id and gone]:
+        unmark(connection, back)
+    changed = sorted((row_id, position) for position, row_id, changed, _pending, _gone in still_open if changed)
+    new = sorted(position for position, row_id, _changed, _pending, _gone in still_open if row_id is None)
     if changed or new:
         # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
         # everybody goes the same way, and nobody ends in a deadlock.
@@ -81,16 +89,24 @@ def register(connection: Connection, found: Iterable[Reference], model_id: int) 
         # Other producers inserted the same ones since we looked.
         overtaken = [rows[position] for position in new if rows[position].uri not in written]
         if overtaken:
-            ids |= _pending_ids(overtaken, registration.still_open(connection, overtaken, model_id))
+            inserted = registration.still_open(connection, overtaken, model_id, every=seen is not None)
+            ids |= _pending_ids(overtaken, inserted)
+            still_open = [*still_open, *inserted]
+        if seen is not None:
+            seen.add(list(written.values()))
+    if seen is not None:
+        seen.add([row_id for _position, row_id, *_flags in still_open if row_id])
     return [ids[uri] for uri in unique if uri in ids]
 
 
-def _pending_ids(rows: Sequence[Row], still_open: Iterable[Open]) -> dict[str, int]:
-    return {rows[position].uri: row_id for position, row_id, _changed, pending in still_open if row_id and pending}
+def _pending_ids(rows: Sequence[Row], still_open: Iterable[Known]) -> dict[str, int]:
+    return {
+        rows[position].uri: row_id for position, row_id, _changed, pending, _gone in still_open if row_id and pending
+    }
 
 
 def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:
-    """Those of the given images that have neither a prediction nor a failure for this model and their version."""
+    """Those of the given images that are not gone and have no result for this model and their version."""
     # Result by result by its key: before the first `analyze`, PostgreSQL would join the few with all there are.
     results = [
         select(table.c.image_version)
@@ -101,7 +117,11 @@ def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> 
     ]
     query = (
         select(images.c.id, images.c.uri, images.c.version, images.c.bytes)
-        .where(among(connection, images.c.id, ids), *(images.c.version.is_distinct_from(one) for one in results))
+        .where(
+            among(connection, images.c.id, ids),
+            not_(is_gone(images.c.id)),
+            *(images.c.version.is_distinct_from(one) for one in results),
+        )
         .order_by(images.c.id)
     )
     return [Image(row.id, row.uri, row.version, row.bytes) for row in connection.execute(query)]
@@ -124,6 +144,7 @@ def _pending(model_id: int, *columns: Column[Any]) -> Select[Any]:
         select(*columns)
         .select_from(images.outerjoin(predictions, predicted).outerjoin(failures, failed))
         .where(
+            not_(is_gone(images.c.id)),
             or_(predictions.c.image_id.is_(None), predictions.c.image_version != images.c.version),
             or_(failures.c.image_id.is_(None), failures.c.image_version != images.c.version),
         )

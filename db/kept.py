@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
 from db.database import expect_all_rows
+from db.gone import tagged
 from db.models import Model
 from db.policies import Cut
 from db.schema import Int16Array, images, predictions
@@ -84,7 +85,7 @@ def kept_images(
     query = (
         select(images.c.id, images.c.uri, images.c.width, images.c.height, Packed(cut.lowest))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == model.id)
+        .where(tagged(connection, model))
         .order_by(predictions.c.image_id)
     )
     if under:

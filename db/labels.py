@@ -35,6 +35,7 @@ from sqlalchemy import (
 
 from db.among import among
 from db.errors import SettingsError
+from db.gone import asked_for
 from db.models import Model
 from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
 from db.search.leaves import ScoreOf
@@ -162,7 +163,7 @@ def of_images(
         by: only what this person says, in place of the majority.
     """
     of_whom = () if by is None else (labels.c.judged_by == by,)
-    verdicts = _verdicts(model, among(connection, labels.c.image_id, image_ids), *of_whom)
+    verdicts = _verdicts(connection, model, among(connection, labels.c.image_id, image_ids), *of_whom)
     found: dict[int, dict[int, bool]] = {}
     for row in connection.execute(verdicts):
         found.setdefault(row.image_id, {})[row.tag_id] = row.is_right
@@ -171,7 +172,7 @@ def of_images(
 
 def of_tag(connection: Connection, model: Model, tag_id: int) -> TagLabels:
     """All labels of a tag on images that the model has tagged as they are now."""
-    verdicts = _verdicts(model, tags.c.tag_id == tag_id).subquery()
+    verdicts = _verdicts(connection, model, tags.c.tag_id == tag_id).subquery()
     query = (
         select(verdicts.c.image_id, func.coalesce(ScoreOf(tag_id), NOT_STORED), verdicts.c.is_right)
         .select_from(verdicts.join(predictions, _predicted(verdicts, model)))
@@ -183,7 +184,7 @@ def of_tag(connection: Connection, model: Model, tag_id: int) -> TagLabels:
 
 def every(connection: Connection, model: Model) -> Verdicts:
     """All labels that count for a model, but for those of images that it tagged before the file changed."""
-    verdicts = _verdicts(model).subquery()
+    verdicts = _verdicts(connection, model).subquery()
     query = (
         select(verdicts.c.image_id, verdicts.c.tag_id, verdicts.c.is_right)
         .select_from(verdicts.outerjoin(predictions, _predicted(verdicts, model)))
@@ -191,24 +192,25 @@ def every(connection: Connection, model: Model) -> Verdicts:
         .order_by(verdicts.c.image_id, verdicts.c.tag_id)
     )
     image_ids, tag_ids, right = _columns(connection, query, np.int64, np.int16, np.bool_)
-    judged = select(labels.c.image_id, tags.c.tag_id).join_from(labels, tags, _of_tag(model)).distinct().subquery()
-    undecided = int(connection.scalar(select(func.count()).select_from(judged)) or 0) - image_ids.size
-    unknown = _tally(connection, labels.c.tag, not_(_counts_for(model)))
-    return Verdicts(
-        image_ids, tag_ids, right, undecided, unknown, _tally(connection, labels.c.drawn, _counts_for(model))
-    )
+    judged = select(labels.c.image_id, tags.c.tag_id).join_from(labels, tags, _of_tag(model)).distinct()
+    judged = judged.where(asked_for(connection, labels.c.image_id))
+    undecided = int(connection.scalar(select(func.count()).select_from(judged.subquery())) or 0) - image_ids.size
+    present = asked_for(connection, labels.c.image_id)
+    unknown = _tally(connection, labels.c.tag, and_(not_(_of_tags(model)), present))
+    drawn = _tally(connection, labels.c.drawn, _counts_for(connection, model))
+    return Verdicts(image_ids, tag_ids, right, undecided, unknown, drawn)
 
 
 def counts(connection: Connection, model: Model) -> LabelCounts:
     """How many labels, images, tags and people there are."""
     columns = (labels.c.image_id, labels.c.tag, labels.c.judged_by)
     query = select(func.count(), *(func.count(column.distinct()) for column in columns)).select_from(_LABELLED)
-    return LabelCounts(*map(int, connection.execute(query.where(_counts_for(model))).one()))
+    return LabelCounts(*map(int, connection.execute(query.where(_counts_for(connection, model))).one()))
 
 
 def people(connection: Connection, model: Model) -> dict[str, int]:
     """Who judged, and how many labels of theirs count, most of them first."""
-    return _tally(connection, labels.c.judged_by, _counts_for(model))
+    return _tally(connection, labels.c.judged_by, _counts_for(connection, model))
 
 
 def _tally(connection: Connection, column: Column[str], where: ColumnElement[bool]) -> dict[str, int]:
@@ -225,12 +227,17 @@ def _of_tag(model: Model) -> ColumnElement[bool]:
     return and_(tags.c.model_id == model.id, tags.c.name == labels.c.tag)
 
 
-def _counts_for(model: Model) -> ColumnElement[bool]:
-    """Which rows of `_LABELLED` speak of a tag of the model. No join: a model may have a name twice."""
+def _counts_for(connection: Connection, model: Model) -> ColumnElement[bool]:
+    """Which rows of `_LABELLED` speak of a tag of the model, and of an image that is there."""
+    return and_(_of_tags(model), asked_for(connection, labels.c.image_id))
+
+
+def _of_tags(model: Model) -> ColumnElement[bool]:
+    # No join: a model may have a name twice.
     return labels.c.tag.in_(select(tags.c.name).where(tags.c.model_id == model.id))
 
 
-def _verdicts(model: Model, *where: ColumnElement[bool]) -> Select[Any]:
+def _verdicts(connection: Connection, model: Model, *where: ColumnElement[bool]) -> Select[Any]:
     """(image_id, tag_id, is_right, version of the file): a row a tag of an image on which there is a majority."""
     votes = func.sum(case((labels.c.is_right, 1), else_=-1))
     return (
@@ -241,7 +248,7 @@ def _verdicts(model: Model, *where: ColumnElement[bool]) -> Select[Any]:
             func.min(labels.c.image_version).label("version"),
         )
         .select_from(_LABELLED.join(tags, _of_tag(model)))
-        .where(*where)
+        .where(asked_for(connection, labels.c.image_id), *where)
         .group_by(labels.c.image_id, tags.c.tag_id)
         .having(votes != 0)
     )

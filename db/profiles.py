@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import delete as remove
 
 from db import models
 from db.errors import ThresholdError
@@ -149,6 +150,23 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
             f"{model.name}: {unknown_name(wanted, known, 'profile')} Saved are: {', '.join(known) or 'none'}."
         )
     return rows[-1]
+
+
+def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]:
+    """One by `name@version`, or by `name` all of its versions, the oldest first.
+
+    Raises:
+        ThresholdError: the model has none; the message lists what there is.
+    """
+    found = find(connection, model, wanted)
+    return [found] if "@" in wanted else list(_rows(connection, model, found.name))
+
+
+def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
+    """Delete profiles with their thresholds; returns how many were there. Nothing in the database depends on one."""
+    # Numbers of later versions go on from the latest that is left, so that a label may come again.
+    ids = [profile.id for profile in unwanted]
+    return connection.execute(remove(profiles).where(profiles.c.id.in_(ids))).rowcount
 
 
 def every(connection: Connection, model: Model | None = None) -> list[Profile]:

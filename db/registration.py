@@ -21,43 +21,49 @@ class Row(NamedTuple):
     bytes: int | None
 
 
-Open: TypeAlias = tuple[int, int | None, bool | None, bool]
-"""A row that there is something to do about: its position, and of what `images` holds under its uri
+Known: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
+"""A row: its position, and of what `images` holds under its uri
 
     id          None when that is nothing
     changed     whether it is of another version
     pending     whether this version has neither a prediction nor a failure
+    gone        whether it is marked as gone
 """
 
 
 # `limit` makes the planner look into the index once a reference. Left to itself it reads the whole table for every
 # batch, until that holds some millions.
 _OPEN_POSTGRESQL = """
-    select found.position - 1, known.id, known.version <> found.version, known.finished is not true
+    select found.position - 1, known.id, known.version <> found.version, known.finished is not true,
+        known.gone is true
     from unnest(%(uris)b::text[], %(versions)b::text[]) with ordinality as found (uri, version, position)
     left join lateral (
         select i.id, i.version,
             exists (select 1 from predictions p
                 where p.model_id = %(model_id)s and p.image_id = i.id and p.image_version = found.version)
             or exists (select 1 from failures f
-                where f.model_id = %(model_id)s and f.image_id = i.id and f.image_version = found.version) as finished
+                where f.model_id = %(model_id)s and f.image_id = i.id and f.image_version = found.version) as finished,
+            exists (select 1 from gone g where g.image_id = i.id) as gone
         from images i where i.uri = found.uri limit 1
     ) as known on true
-    where known.id is null or known.version <> found.version or not known.finished
+    where (%(every)s or known.id is null or known.version <> found.version or not known.finished or known.gone)
+        and not (known.gone is true and found.version = '')
 """
 _OPEN_SQLITE = """
     with found as materialized (
         select key as position, json_extract(value, '$[0]') as uri, json_extract(value, '$[1]') as version
         from json_each(:rows)
     ), known as (
-        select found.position, i.id, i.version <> found.version as changed,
+        select found.position, found.version, i.id, i.version <> found.version as changed,
             exists (select 1 from predictions p
                 where p.model_id = :model_id and p.image_id = i.id and p.image_version = found.version)
             or exists (select 1 from failures f
-                where f.model_id = :model_id and f.image_id = i.id and f.image_version = found.version) as finished
+                where f.model_id = :model_id and f.image_id = i.id and f.image_version = found.version) as finished,
+            exists (select 1 from gone g where g.image_id = i.id) as gone
         from found left join images i on i.uri = found.uri
     )
-    select position, id, changed, not finished from known where id is null or changed or not finished
+    select position, id, changed, not finished, gone from known
+    where (:every or id is null or changed or not finished or gone) and not (gone and version = '')
 """
 
 _WRITE = """
@@ -88,10 +94,17 @@ _WRITE_SQLITE = _WRITE.format(
 )
 
 
-def still_open(connection: Connection, rows: Sequence[Row], model_id: int) -> Sequence[Open]:
-    """Those of the rows that are new, changed or pending for the model, in any order."""
+def still_open(connection: Connection, rows: Sequence[Row], model_id: int, *, every: bool = False) -> Sequence[Known]:
+    """Those of the rows that are new, changed, pending for the model, or marked as gone, in any order.
+
+    A file that is gone and was looked for in vain, so that it has no version, is passed over.
+
+    Args:
+        every: those as well about which there is nothing to do.
+    """
     query = _OPEN_POSTGRESQL if connection.dialect.name == "postgresql" else _OPEN_SQLITE
-    return connection.exec_driver_sql(query, _parameters(connection, rows) | {"model_id": model_id}).all()
+    parameters = _parameters(connection, rows) | {"model_id": model_id, "every": every}
+    return connection.exec_driver_sql(query, parameters).all()
 
 
 def write(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:

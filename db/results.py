@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, not_, select, update
 
-from db import bulk
+from db import bulk, moves
 from db.among import among
 from db.errors import Reason
+from db.gone import is_gone
 from db.schema import failures, images, predictions, tag_scores
 from db.scores import Scores
 from db.upsert import insert_into
@@ -50,6 +51,7 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
         _save_facts(connection, done)
         _save_scores(connection, model_id, done)
         connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
+        moves.labels_follow(connection, [one.image_id for one in done])
     if failed := _not_predicted(connection, model_id, failed):
         _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
         # What is left is of an older version of the file and says nothing about the one that failed.
@@ -159,8 +161,8 @@ def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failu
 
 
 def clear_failures(connection: Connection, model_id: int, reason: Reason | None = None) -> list[int]:
-    """Forget failures, so that their images are pending again. Returns their ids, ascending."""
-    statement = delete(failures).where(failures.c.model_id == model_id)
+    """Forget failures, so that their images are pending again. Returns their ids, ascending. What is gone stays so."""
+    statement = delete(failures).where(failures.c.model_id == model_id, not_(is_gone(failures.c.image_id)))
     if reason is not None:
         statement = statement.where(failures.c.reason == reason.value)
     return sorted(connection.scalars(statement.returning(failures.c.image_id)))

@@ -2,7 +2,8 @@
 
     images ──────────┬── predictions ── tag_scores        scores of the tags at or above the model's floor
     (one per uri)    ├── failures                         (model, image) is in one of the two, or it is pending
-    models ── tags   └── labels                           what people say of a tag of an image
+    models ── tags   ├── labels                           what people say of a tag of an image
+                     └── gone                             images that are no longer where they were
 
 PostgreSQL keeps one packed row an image: `predictions.tag_ids` and `predictions.scores`, two `smallint[]` in
 step with each other, sorted by ascending score. `tag_scores` is a view that unnests them there. SQLite, which
@@ -88,6 +89,15 @@ images = Table(
     Index("ix_images_sha256", "sha256", postgresql_using="hash"),
 )
 
+gone = Table(
+    "gone",
+    metadata,
+    # No sequence: the id is the image's.
+    Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("gone_at", UtcDateTime, nullable=False),
+)
+"""Images that are no longer where they were, as `db.gone` marks them. Queries leave them out unless asked not to."""
+
 models = Table(
     "models",
     metadata,
@@ -112,6 +122,10 @@ tags = Table(
 )
 
 
+BLOCK_RANGE = {"autosummarize": True, "pages_per_range": 32}
+"""How PostgreSQL keeps an index that says of some pages at a time what may be in them."""
+
+
 def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
     return Table(
         "predictions",
@@ -121,6 +135,9 @@ def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
         Column("image_version", Text, nullable=False),
         Column("predicted_at", UtcDateTime, nullable=False),
         *packed,
+        # For who deletes an image: the foreign key looks its predictions up by image alone. Rows come in the order of
+        # images, so PostgreSQL needs no tree.
+        Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
     )
 
 
@@ -143,6 +160,7 @@ failures = Table(
     Column("detail", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("failed_at", UtcDateTime, nullable=False),
+    Index("ix_failures_image_id", "image_id"),
 )
 
 deliveries = Table(

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, select
 
 from db.batches import batched
 from db.bulk import errors_as_sqlalchemys
+from db.gone import tagged
 from db.kept import IMAGES_AT_ONCE, Int64Array, ahead
 from db.models import Model
 from db.schema import Int16Array, predictions
@@ -37,7 +38,7 @@ class Batch:
 
 def every_score(connection: Connection, model: Model) -> Iterator[Batch]:
     """Every image that has a prediction, scores or none, in whatever order the database has them."""
-    query = select(Packed(model.floor)).where(predictions.c.model_id == model.id)
+    query = select(Packed(model.floor)).select_from(predictions).where(tagged(connection, model))
     dialect = connection.dialect.name
     rows = _copied(connection, query) if dialect == "postgresql" else _selected(connection, query)
     for packed in ahead(batched(rows, IMAGES_AT_ONCE)):

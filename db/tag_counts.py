@@ -34,7 +34,7 @@ def tag_counts(
 ) -> list[TagCount]:
     """Most frequent first, equally frequent ones in the model's order. Arguments as of `kept.kept_images`."""
     if cut.uniform is not None and where is None and not under:
-        rows = connection.execute(tag_counts_at(connection.dialect.name, model, cut.uniform))
+        rows = connection.execute(tag_counts_at(connection, model, cut.uniform))
         return [TagCount(row.tag, row.category, row.images, row.mean_probability) for row in rows]
     tags = models.tag_names(connection, model.id)
     images, sums = np.zeros(len(tags), dtype=np.int64), np.zeros(len(tags))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Dialect,
     Float,
     Integer,
@@ -30,6 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
 from db.array_format import split_pairs
+from db.gone import asked_for, tagged
 from db.models import Model
 from db.schema import Int16Array, images, predictions, tag_scores, tags
 
@@ -146,15 +148,17 @@ def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> st
     return f"unnest(predictions.{column}[{start_of_slice(score)}:])"
 
 
-def tag_counts_at(dialect: str, model: Model, score: int) -> Select[Any]:
+def tag_counts_at(connection: Connection, model: Model, score: int) -> Select[Any]:
     """How often each tag is kept at a score: (tag, category, images, mean probability), most frequent first."""
-    if dialect == "postgresql":
+    if connection.dialect.name == "postgresql":
         kept = select(_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score")).where(
-            predictions.c.model_id == model.id
+            tagged(connection, model)
         )
     else:
         kept = select(tag_scores.c.tag_id, tag_scores.c.score).where(
-            tag_scores.c.model_id == model.id, tag_scores.c.score >= score
+            tag_scores.c.model_id == model.id,
+            tag_scores.c.score >= score,
+            asked_for(connection, tag_scores.c.image_id),
         )
     rows = kept.subquery()
     # Counted by number first: joining names to every score would cost more than all the rest.

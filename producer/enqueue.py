@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from db import images
 from db.batches import batched
 from db.database import Database
+from db.id_set import IdSet
 from db.images import Reference
 from producer.chunks import Sender
 
@@ -33,17 +34,21 @@ def enqueue(
     *,
     model_id: int,
     chunk_size: int,
+    seen: IdSet | None = None,
     on_progress: Callable[[Enqueued], None] = lambda _enqueued: None,
 ) -> Enqueued:
     """Register every reference and send those that are pending for the model.
 
     Memory stays flat: nothing is held but two batches of references and one chunk of ids.
+
+    Args:
+        seen: gets the ids of all images that the source yielded, done or not.
     """
     counts = Enqueued()
 
     def register(batch: list[Reference]) -> list[int]:
         with database.write() as connection:
-            return images.register(connection, batch, model_id)
+            return images.register(connection, batch, model_id, seen=seen)
 
     def pending_ids() -> Iterator[int]:
         for batch, ids in _side_by_side(register, references):

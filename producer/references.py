@@ -3,7 +3,12 @@
 from db.images import Reference
 from db.uris import file_path, file_uri
 
-__all__ = ["Reference", "file_path", "file_uri", "path_or_uri", "split_s3"]
+__all__ = ["Reference", "as_folder", "file_path", "file_uri", "path_or_uri", "split_s3"]
+
+
+def as_folder(uri: str) -> str:
+    """What the uris of all files in a folder begin with."""
+    return uri if uri.endswith("/") else uri + "/"
 
 
 def path_or_uri(uri: str) -> str:

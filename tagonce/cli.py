@@ -18,6 +18,8 @@ from tagonce.commands import (
     enqueue,
     evaluate,
     export,
+    failures,
+    forget,
     histogram,
     index,
     migrate,
@@ -44,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for module in (
-    *(tag, predict, enqueue, worker, status, doctor, retry, models, migrate),
+    *(tag, predict, enqueue, worker, status, doctor, failures, retry, forget, models, migrate),
     *(review, export, search, index, counts, histogram, evaluate, calibrate),
 ):
     # A query may begin with a minus, as an option does.

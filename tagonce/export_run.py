@@ -11,13 +11,14 @@ import numpy as np
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Connection
 
-from db import models
+from db import gone, models
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.images import ends
 from db.export.items import NAMESPACES, unique_names
 from db.export.options import CaptionOptions
 from db.export.text import json_inner
+from db.gone import Gone
 from db.kept import Kept, kept_images
 from db.models import Tag
 from tagonce.existing import Guard
@@ -153,7 +154,12 @@ class Run:
     @property
     def selection(self) -> dict[str, str | None]:
         """Which images, as the record says it."""
-        return {"under": self.export.under or None, "query": self.export.query}
+        which = gone.chosen(self.connection)
+        return {
+            "under": self.export.under or None,
+            "query": self.export.query,
+            **({} if which is Gone.EXCLUDE else {"gone": str(which)}),
+        }
 
     def guard(self, out: str, record_at: str | None = None) -> Guard:
         """For the files of this export; the record lies beside `out` unless another place is named."""

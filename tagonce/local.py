@@ -21,6 +21,7 @@ from db import counts, images
 from db.batches import batched
 from db.database import Database
 from db.errors import StopError
+from db.id_set import IdSet
 from db.images import Reference
 from db.models import Model
 from db.plural import counted
@@ -132,8 +133,13 @@ class LocalRun:
         self._show = show
         self._look_again_at = 0.0
 
-    def tag(self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int) -> None:
+    def tag(
+        self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int, seen: IdSet | None = None
+    ) -> None:
         """Returns when every image has a prediction or a failure.
+
+        Args:
+            seen: see `producer.enqueue.enqueue`.
 
         Raises:
             StopError: the worker cannot run, or the weights were replaced and it had to be started again.
@@ -160,6 +166,7 @@ class LocalRun:
                 references,
                 model_id=self._model_id,
                 chunk_size=chunk_size,
+                seen=seen,
                 on_progress=registered,
             )
         left = self._wait(sent)

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from db import gone
+from tagonce import departed
+
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""
 MOST = 2**31 - 1
@@ -147,5 +150,19 @@ Under = Annotated[
 Query = Annotated[
     str | None,
     typer.Option("--query", "-q", help="Only images that this search finds, see `tagonce search`.", show_default=False),
+]
+IfGone = Annotated[
+    departed.IfGone | None,
+    typer.Option(
+        "--gone",
+        help="What a folder or s3:// prefix no longer has: `mark` it, so that searches and exports leave it out until "
+        "it is seen again, or `keep` it. Default: tag marks, enqueue keeps.",
+        show_default=False,
+    ),
+]
+EvenMost = Annotated[bool, typer.Option("--yes", help="With --gone mark: even more than half of a place.")]
+Gone = Annotated[
+    gone.Gone,
+    typer.Option("--gone", help="Images marked as gone, see `tagonce tag --gone`: leave out, include, or only them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

@@ -1,9 +1,7 @@
-"""The options that say what to keep, `--threshold` and its kin, and of which images. Several commands share them."""
+"""The options that say what to keep, `--threshold` and its kin. Several commands share them."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,7 +12,6 @@ from db.models import Model
 from db.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
 from db.profiles import Profile
 from db.scores import to_probability
-from producer.references import file_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +89,6 @@ def resolve_policy(
     found = profiles.find(connection, model, profile) if profile else None
     whole = (found.policy if found else Policy()).changed(policy)
     return Resolved(resolve(model, models.tag_names(connection, model.id), whole), policy, found, model)
-
-
-def uri_prefix(under: str | None) -> str:
-    """What the uri of every image in a folder, or under an `s3://` prefix, begins with."""
-    if under is None or under.startswith(("s3://", "file://")):
-        return under or ""
-    path = os.path.abspath(under)  # noqa: PTH100 - as sources make paths absolute: `..` goes, links stay
-    return file_uri(path) + ("/" if Path(path).is_dir() else "")
 
 
 def _pair(option: str, text: str) -> tuple[str, int]:

@@ -1,5 +1,7 @@
 """`--query` and the query of `tagonce search`: which model it asks, and what it comes to."""
 
+from functools import partial
+
 from sqlalchemy import ColumnElement, Connection
 
 from db import models
@@ -7,7 +9,7 @@ from db.errors import SettingsError
 from db.policies import Cut
 from db.search import hits
 from db.search.query import Node, named_model, parse
-from tagonce.policy_options import uri_prefix
+from tagonce.places import uri_prefix
 
 
 def model_named(query: str, model: str | None) -> str | None:
@@ -28,7 +30,7 @@ def parsed(connection: Connection, model: models.Model, query: str, cut: Cut) ->
     Raises:
         QueryError, ThresholdError: see `db.search.query.parse`.
     """
-    return parse(query, model, models.tag_names(connection, model.id), cut, prefix_of=uri_prefix)
+    return parse(query, model, models.tag_names(connection, model.id), cut, prefix_of=partial(uri_prefix, connection))
 
 
 def condition(connection: Connection, model: models.Model, query: str | None, cut: Cut) -> ColumnElement[bool] | None:

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,12 +19,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from db.errors import Reason
+from db.errors import Reason, SettingsError
 from producer.references import path_or_uri
 from producer.sources.names import Names
 from tagonce.settings import Settings
 
-output = Console(highlight=False, soft_wrap=True)
+_NO_END = 100_000
+"""Columns of what is no terminal: a program gets a line a row, however long a path is."""
+
+output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _NO_END)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXPLAINED = {
@@ -36,6 +40,17 @@ EXPLAINED = {
     Reason.CRASHED: "the worker died over it",
     Reason.NAN: "the model gives no number for it",
 }
+
+
+RETRYABLE = frozenset({Reason.DENIED, Reason.TIMEOUT, Reason.CRASHED})
+"""What may go well next time although the file stays as it is."""
+CHANGEABLE = {
+    Reason.MISSING: "what is missing is tried by itself once a listing finds it again",
+    Reason.CORRUPT: "a damaged or unsupported file is tried by itself once it is replaced",
+    Reason.UNSUPPORTED: "a damaged or unsupported file is tried by itself once it is replaced",
+    Reason.TOO_LARGE: "for what is too large, raise TAGONCE_MAX_PIXELS or TAGONCE_MAX_BYTES, then tagonce retry",
+}
+"""What helps with the others."""
 
 
 class RateColumn(ProgressColumn):
@@ -83,6 +98,33 @@ def say_model(before: Settings, config: Settings) -> Settings:
             markup=False,
         )
     return config
+
+
+def agreed(question: str) -> bool:
+    """Ask the person at the terminal.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if not sys.stdin.isatty():
+        raise SettingsError("Nobody is there to be asked: repeat with --yes.")
+    return typer.confirm(question, err=True)
+
+
+def what_helps(reasons: Collection[Reason], options: str = "") -> str:
+    """What to do about failures, in a sentence: to try again where that can help.
+
+    Args:
+        options: what `tagonce retry` needs here.
+    """
+    again = [reason for reason in Reason if reason in reasons and reason in RETRYABLE]
+    parts = []
+    if again:
+        chosen = f" --reason {again[0]}" if len(again) == 1 and len(set(reasons)) > 1 else ""
+        parts.append(f"Try again what was {' or '.join(again)}, after looking into it: tagonce retry{chosen}{options}")
+    others = dict.fromkeys(CHANGEABLE[reason] for reason in Reason if reason in reasons and reason in CHANGEABLE)
+    parts += [f"{words[0].upper()}{words[1:]}" for words in others]
+    return ". ".join(parts) + "." if parts else ""
 
 
 def name_of(uri: str) -> Text:

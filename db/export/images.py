@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from db import models
 from db.errors import StopError
+from db.gone import tagged
 from db.kept import kept_images
 from db.models import Model
 from db.policies import Cut
@@ -59,9 +60,9 @@ def count_images(
     """How many images `kept_images` yields."""
     if where is None and not under:
         # Without the table of images, which would be read from end to end.
-        query = select(func.count()).select_from(predictions).where(predictions.c.model_id == model.id)
+        query = select(func.count()).select_from(predictions).where(tagged(connection, model))
     else:
-        query = _chosen(model, [func.count()], where, under)
+        query = _chosen(connection, model, [func.count()], where, under)
     return connection.scalar(query) or 0
 
 
@@ -70,7 +71,7 @@ def ends(
 ) -> tuple[str, str]:
     """The lowest and the highest uri in bytewise order: what the two begin with, all between them begin with."""
     columns = [func.min(images.c.uri), func.max(images.c.uri)]
-    first, last = connection.execute(_chosen(model, columns, where, under)).one()
+    first, last = connection.execute(_chosen(connection, model, columns, where, under)).one()
     return first or "", last or ""
 
 
@@ -79,7 +80,8 @@ def uris(
 ) -> Iterator[str]:
     """Those of the images that `kept_images` yields, in any order."""
     options = {"yield_per": 10_000}
-    yield from connection.execute(_chosen(model, [images.c.uri], where, under), execution_options=options).scalars()
+    query = _chosen(connection, model, [images.c.uri], where, under)
+    yield from connection.execute(query, execution_options=options).scalars()
 
 
 def uris_ending(connection: Connection, ending: str) -> list[str]:
@@ -97,10 +99,14 @@ def is_registered(connection: Connection, uris: Iterable[str], sha256: bytes | N
 
 
 def _chosen(
-    model: Model, columns: Sequence[ColumnElement[Any]], where: ColumnElement[bool] | None, under: str
+    connection: Connection,
+    model: Model,
+    columns: Sequence[ColumnElement[Any]],
+    where: ColumnElement[bool] | None,
+    under: str,
 ) -> Select[Any]:
     source = predictions.join(images, images.c.id == predictions.c.image_id)
-    conditions = [predictions.c.model_id == model.id]
+    conditions = [tagged(connection, model)]
     conditions += [begins_with(under)] if under else []
     conditions += [where] if where is not None else []
     return select(*columns).select_from(source).where(*conditions)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, literal, select
 
+from db.gone import tagged
 from db.models import Model
-from db.schema import predictions
 from db.scores import SCALE
 from db.search.leaves import ScoreOf
 
@@ -36,7 +36,7 @@ def histogram(connection: Connection, model: Model, tag_id: int, bins: int) -> H
     Args:
         bins: 1 or more.
     """
-    scored = select(ScoreOf(tag_id).label("score")).where(predictions.c.model_id == model.id).subquery()
+    scored = select(ScoreOf(tag_id).label("score")).where(tagged(connection, model)).subquery()
     # Whole numbers, so that no rounding moves a score over an edge.
     binned = select((scored.c.score * literal(bins)).op("/")(literal(SCALE)).label("bin")).subquery()
     query = select(binned.c.bin, func.count().label("images")).group_by(binned.c.bin)

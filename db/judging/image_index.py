@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
+from db.gone import asked_for
 from db.schema import images
 from db.spellings import spellings, windows_parts
 from db.uris import file_path, file_uri
@@ -130,7 +131,11 @@ class ImageIndex:
         if way not in self._tables:
             ids, hashes = array("q"), array("q")
             column = images.c.sha256 if way == SHA256 else images.c.uri
-            query = select(images.c.id, column).where(column.is_not(None)).execution_options(yield_per=_AT_ONCE)
+            query = (
+                select(images.c.id, column)
+                .where(column.is_not(None), asked_for(self._connection, images.c.id))
+                .execution_options(yield_per=_AT_ONCE)
+            )
             for rows in self._connection.execute(query).partitions():
                 some_ids, values = zip(*rows, strict=True)
                 ids.extend(some_ids)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from db import labels, models
 from db.errors import SourceError
+from db.gone import tagged
 from db.judging.image_index import ImageIndex, by_path
 from db.judging.pairs import Pairs, offsets_of, ranges
 from db.judging.tag_index import TagIndex
@@ -233,7 +234,7 @@ def _local_images(connection: Connection, model: Model) -> Iterator[tuple[int, P
     query = (
         select(images.c.id, images.c.uri)
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
-        .where(predictions.c.model_id == model.id, begins_with("file://"))
+        .where(tagged(connection, model), begins_with("file://"))
         .execution_options(yield_per=_AT_ONCE)
     )
     for row in connection.execute(query):

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
 from db.among import among
+from db.gone import tagged
 from db.models import Model
 from db.sampling.line import Near, told
 from db.schema import predictions
@@ -62,7 +63,7 @@ def _draw(
     Args:
         where_of_all: the same condition, as it is best asked of all images.
     """
-    query = select(predictions.c.image_id).where(predictions.c.model_id == model.id)
+    query = select(predictions.c.image_id).where(tagged(connection, model))
     rng = np.random.default_rng(seed)
     first, last = _ends(connection, model)
     span = last - first

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, case, func, select
 
 from db.among import among
 from db.distribution import CELLS, STEP, Distribution
+from db.gone import tagged
 from db.judging.histograms import histogram
 from db.models import Model
 from db.policies import NEVER
@@ -60,7 +61,7 @@ def told(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[
     query = (
         select(images.c.id, images.c.uri, ScoreOf(tag_id).label("score"))
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
-        .where(predictions.c.model_id == model.id, among(connection, predictions.c.image_id, image_ids))
+        .where(tagged(connection, model), among(connection, predictions.c.image_id, image_ids))
     )
     found = {row.id: Near(row.id, row.uri, row.score) for row in connection.execute(query)}
     return [found[one] for one in image_ids]
@@ -78,7 +79,7 @@ def _within_a_step(
         leaf = Reaches((tag_id,), (low,), low + STEP)
         query = (
             select(predictions.c.image_id)
-            .where(predictions.c.model_id == model.id, LEAVES[connection.dialect.name](model, leaf, None))
+            .where(tagged(connection, model), LEAVES[connection.dialect.name](model, leaf, None))
             .order_by(predictions.c.image_id)
             .limit(n)
         )
@@ -104,7 +105,7 @@ def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n:
     """Of the images for which a leaf of one tag is true."""
     scored = (
         select(predictions.c.image_id, ScoreOf(leaf.tag_ids[0]).label("score"))
-        .where(predictions.c.model_id == model.id, hits.condition(connection, model, leaf))
+        .where(tagged(connection, model), hits.condition(connection, model, leaf))
         .subquery()
     )
     side = case((scored.c.score >= score, 1), else_=0)

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any, assert_never
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
 from db.database import expect_all_rows
+from db.gone import tagged
 from db.models import Model
 from db.policies import NEVER
 from db.schema import Int16Array, images, predictions
@@ -67,7 +68,7 @@ def search(
     query = (
         select(*columns)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == model.id, condition(connection, model, tree))
+        .where(tagged(connection, model), condition(connection, model, tree))
         .limit(limit)
     )
     if sort is not None:
@@ -85,7 +86,7 @@ def search(
 def count(connection: Connection, model: Model, tree: Node) -> int:
     """How many images `search` finds."""
     source = predictions.join(images, images.c.id == predictions.c.image_id) if _asks_for_uris(tree) else predictions
-    query = select(func.count()).select_from(source).where(predictions.c.model_id == model.id)
+    query = select(func.count()).select_from(source).where(tagged(connection, model))
     return connection.scalar(query.where(condition(connection, model, tree))) or 0
 
 
@@ -129,7 +130,7 @@ class _Conditions:
             case Not():
                 return not_(self.of(node.part, positive=False))
             case And():
-                return and_(*(self.of(part, positive=positive) for part in node.parts))
+                return and_(true(), *(self.of(part, positive=positive) for part in node.parts))
             case Or():
                 # One part that the index does not help with has every image looked at anyway.
                 positive = positive and self._narrows(node)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference, path_or_uri, split_s3
+from producer.references import Reference, as_folder, file_uri, path_or_uri, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
 from producer.sources.names import Names
 
-__all__ = ["Names", "is_list", "references"]
+__all__ = ["Names", "is_list", "place", "references"]
 
 
 def references(
@@ -47,7 +47,7 @@ def references(
     start = str((base or Path()).absolute())
     if source == "-":
         return _kept(in_stream(stdin or sys.stdin, start, null=null), names, start)
-    target = resolve(source, str(Path.cwd()))
+    target = _resolved(source)
     if target.startswith("s3://"):
         return _remote(target, str(base.absolute()) if base else None, column, names, null=null)
     return _local(target, base, column, names, null=null)
@@ -56,6 +56,21 @@ def references(
 def is_list(source: str) -> bool:
     """Whether the order of a source is its author's."""
     return source == "-" or is_manifest(source)
+
+
+def place(source: str) -> str | None:
+    """What the uris of all images of a source begin with; None for a list or one file, which is no place."""
+    if is_list(source):
+        return None
+    target = _resolved(source)
+    if target.startswith("s3://"):
+        return target
+    return as_folder(file_uri(target)) if Path(target).is_dir() else None
+
+
+def _resolved(source: str) -> str:
+    # Path would take a slash away from s3://.
+    return resolve(os.path.expanduser(source), str(Path.cwd()))  # noqa: PTH111
 
 
 def _remote(uri: str, base: str | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:

@@ -92,6 +92,22 @@ def _rows(
             raise SourceError(str(error).replace(path, uri)) from error
 
 
+def is_missing(client: "S3Client", uri: str) -> bool:
+    """Whether there is no such object. One that is denied is there, as far as we know.
+
+    Raises SourceError for every other refusal, and when nothing answers.
+    """
+    bucket, key = split_s3(uri)
+    with s3_errors(bucket):
+        try:
+            client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if http_status(error) in {FORBIDDEN, NOT_FOUND}:
+                return http_status(error) == NOT_FOUND
+            raise
+    return False
+
+
 def head(client: "S3Client", uri: str) -> Reference:
     """The same Reference as the listing gives for this object. One that is missing or denied has no version.
 

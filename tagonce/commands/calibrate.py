@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from db.errors import SourceError
+from db.gone import Gone
 from db.judging.calibration import By, Calibration, Goal
 from db.judging.evaluation import Counts, Evaluation
 from db.judging.truth import Truth
@@ -60,6 +61,7 @@ def command(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the curves of the images used: .png or .svg.")
     ] = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -85,7 +87,7 @@ def command(
     if plot:
         curves.check(plot)
     with stored(settings.load(database_url=database)) as opened:
-        with opened.read() as connection:
+        with opened.read(gone=gone) as connection:
             row = stored_model(connection, model)
             tags = models.tag_names(connection, row.id)
             own = resolve(row, tags)

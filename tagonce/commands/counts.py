@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from db.gone import Gone
 from db.plural import counted
 from tagonce import parameters, settings, ui
 
@@ -23,6 +24,7 @@ def command(
         int, typer.Option(min=1, max=parameters.MOST, help="So many tags are shown, the most frequent ones.")
     ] = 50,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
@@ -37,7 +39,8 @@ def command(
     from db.models import title
     from db.tag_counts import tag_counts
     from tagonce import queries
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     policy = policy_of(
@@ -48,11 +51,11 @@ def command(
         no_top=no_top,
         mcut=mcut,
     )
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         where = queries.condition(connection, row, query, resolved.cut)
-        found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(under))
+        found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(connection, under))
         read_from = title(connection, row)
     if json:
         for one in found:

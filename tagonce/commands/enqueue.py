@@ -11,6 +11,7 @@ from db.plural import counted
 from producer.enqueue import Enqueued
 from producer.sources.names import Names
 from tagonce import parameters, settings, ui
+from tagonce.departed import Departures, IfGone
 
 
 def command(
@@ -21,6 +22,8 @@ def command(
     if_idle: Annotated[
         bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
     ] = False,
+    gone: parameters.IfGone = None,
+    yes: parameters.EvenMost = False,
     column: parameters.Column = None,
     null: parameters.Null = False,
     exclude: parameters.Exclude = None,
@@ -38,14 +41,26 @@ def command(
     """
     if bool(sources) == pending:
         raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
+    if pending and gone is IfGone.MARK:
+        raise SettingsError("--gone mark goes with sources: it is their listing that tells what is gone.")
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
     names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
-    counts = send(config, sources or [], column=column, null=null, if_idle=if_idle, names=names)
+    if_gone = gone or IfGone.KEEP
+    counts, marked = send(
+        config,
+        sources or [],
+        column=column,
+        null=null,
+        if_idle=if_idle,
+        names=names,
+        gone=if_gone,
+        even_most=yes,
+    )
     ui.print_names(names)
     if json:
-        ui.print_json({"seen": counts.seen, "sent": counts.sent})
+        ui.print_json({"seen": counts.seen, "sent": counts.sent} | ({"gone": marked} if if_gone is IfGone.MARK else {}))
     else:
         ui.errors.print(
             f"{counted(counts.seen, 'image')} seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result "
@@ -61,12 +76,18 @@ def send(
     null: bool = False,
     if_idle: bool = False,
     names: Names | None = None,
-) -> Enqueued:
+    gone: IfGone = IfGone.KEEP,
+    even_most: bool = False,
+) -> tuple[Enqueued, int]:
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
         names: which names are taken, and where those that are not are counted.
+        gone, even_most: see `tagonce.departed`.
+
+    Returns:
+        What was sent, and how many images were marked as gone.
     """
     from db import deliveries, models, workers
     from producer import broker, chunks
@@ -87,17 +108,18 @@ def send(
         broker.check(app)
         if if_idle:
             if not broker.depth(app, model.id).empty:
-                return Enqueued()
+                return Enqueued(), 0
             # A queue that was flushed does not know what workers have in work. The database does: their deliveries, and
             # that one was heard of since it would have lost its lease.
             since = datetime.now(UTC) - timedelta(seconds=config.lease_seconds)
             with database.read() as connection:
                 if deliveries.any_counted(connection) and workers.any_since(connection, since, model.id):
-                    return Enqueued()
+                    return Enqueued(), 0
                 known, others = models.every(connection), workers.any_since(connection, since)
             if not others and all(broker.depth(app, one.id).empty for one in known):
                 with database.write() as connection:
                     deliveries.forget_all(connection)
+        departures = Departures(database, sources, gone, even_most=even_most)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
@@ -109,9 +131,17 @@ def send(
 
             with chunks.sending(app, model.id, max_waiting=config.max_queue, on_wait=waiting) as sender:
                 if sources:
-                    return enqueue(
-                        database, sender, found, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                    sent = enqueue(
+                        database,
+                        sender,
+                        found,
+                        model_id=model.id,
+                        chunk_size=config.chunk_size,
+                        seen=departures.seen,
+                        on_progress=show,
                     )
-                return enqueue_pending(
-                    database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
-                )
+                else:
+                    sent = enqueue_pending(
+                        database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
+                    )
+        return sent, departures.mark()

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from db.gone import Gone
 from db.judging.evaluation import METRICS, Confusion, Counts
 from db.models import Tag
 from db.plural import counted
@@ -71,6 +72,7 @@ def command(
     min_support: Annotated[
         int, typer.Option(min=1, help="Macro figures leave out tags that people gave to fewer images.")
     ] = 1,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -95,7 +97,7 @@ def command(
         curves.check(plot)
     if by_tag:
         refuse_foreign(by_tag, ",".join(_COLUMNS).encode())
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         tag_id = None if tag is None else find_tag(row, tag, tags)

@@ -7,6 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
+from db.gone import Gone
 from db.models import title
 from producer.sources.extensions import is_image
 from tagonce import parameters, settings, ui
@@ -97,6 +98,7 @@ def command(
     no_top: parameters.NoTop = False,
     mcut: parameters.MCut = None,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
     exclude: Annotated[
         Texts,
@@ -245,7 +247,8 @@ def command(
     """
     from tagonce import queries
     from tagonce.exports import Export, run
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
@@ -284,7 +287,7 @@ def command(
     if root is not None and (out is None or format_ not in {*SIDECARS, Format.IMAGEFOLDER}):
         raise SettingsError("--root is for names below --out, of sidecars and imagefolder.")
     config = settings.load(database_url=database)
-    with stored(config) as opened, opened.read() as connection:
+    with stored(config) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         summary = run(
@@ -296,10 +299,10 @@ def command(
                 resolved,
                 extension=extension,
                 existing=existing,
-                under=uri_prefix(under),
+                under=uri_prefix(connection, under),
                 where=queries.condition(connection, row, query, resolved.cut),
                 query=query,
-                root=None if root is None else uri_prefix(root).rstrip("/") + "/",
+                root=None if root is None else uri_prefix(connection, root).rstrip("/") + "/",
                 dry=dry_run,
                 frequencies=frequencies,
             ),

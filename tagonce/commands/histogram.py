@@ -7,6 +7,7 @@ import typer
 from rich.bar import Bar
 from rich.table import Table
 
+from db.gone import Gone
 from db.judging.histograms import Histogram
 from db.plural import counted
 from db.scores import to_probability
@@ -22,6 +23,7 @@ def command(
     tag: Annotated[str, typer.Argument(help="A tag of the model.", show_default=False)],
     bins: Annotated[int, typer.Option(min=1, max=_MOST_BINS, help="Equal parts of 0 to 1.")] = 20,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg.")] = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -37,7 +39,7 @@ def command(
 
     if plot:
         curves.check(plot)
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         tag_id = find_tag(row, tag, tags)

@@ -65,7 +65,7 @@ def command(
         with site.database.read() as connection:
             thresholds = thresholds_of(connection, row, site.tags, view)
             if query:
-                parsed(site, query, thresholds)
+                parsed(site, connection, query, thresholds)
 
         def announce(address: str) -> None:
             ui.errors.print(f"Reviewing {row.label} in {opened.label}. Ctrl-C ends it.", markup=False)

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from db.gone import Gone
 from db.models import Tag
 from db.plural import counted
 from db.search.hits import Hit
@@ -112,6 +113,7 @@ def command(
     category_threshold: parameters.CategoryThresholds = None,
     tag_threshold: parameters.TagThresholds = None,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -138,21 +140,22 @@ def command(
     from db.search.query import And, Node, Under
     from tagonce import mistakes, queries
     from tagonce.judging import find_tag
-    from tagonce.policy_options import policy_of, resolve_policy, uri_prefix
+    from tagonce.places import uri_prefix
+    from tagonce.policy_options import policy_of, resolve_policy
     from tagonce.wiring import stored, stored_model
 
     text = " ".join(query or ())
-    if not text and truth is None:
+    if not text and truth is None and gone is not Gone.ONLY:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, queries.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
-        # An empty query is an error of its own; with --truth it means all images.
+        # An empty query is an error of its own; with --truth and with --gone only it means all images.
         tree: Node = queries.parsed(connection, row, text, cut) if text else And(())
         if under:
-            tree = And((tree, Under(uri_prefix(under))))
+            tree = And((tree, Under(uri_prefix(connection, under))))
         if truth is not None:
             said = read_truth(connection, row, truth)
             found_mistakes = find_mistakes(

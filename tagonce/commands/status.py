@@ -122,6 +122,10 @@ def _table(look: Look) -> Table:
         *((f"  {reason}", f"{count:,}  [dim]{ui.EXPLAINED[reason]}[/]") for reason, count in progress.failed.items()),
         ("speed", f"{progress.rate:,.1f} images/s" if progress.rate else "nothing in the last minute"),
     ]
+    if progress.failed:
+        rows.insert(5 + len(progress.failed), ("", f"[dim]{ui.what_helps(progress.failed)} Which: tagonce failures[/]"))
+    if progress.gone:
+        rows.append(("gone", f"{progress.gone:,}  [dim]left out of all figures; see tagonce search --gone only[/]"))
     if progress.pending and progress.seconds_left is not None:
         rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
     if look.work:
@@ -163,6 +167,7 @@ def _as_json(look: Look) -> dict[str, Any]:
         "done": progress.done,
         "pending": progress.pending,
         "failed": {str(reason): count for reason, count in progress.failed.items()},
+        "gone": progress.gone,
         "images_per_second": round(progress.rate, 2),
         "seconds_left": progress.seconds_left,
         "devices": [

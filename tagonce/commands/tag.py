@@ -11,6 +11,7 @@ from db.errors import Reason
 from db.plural import counted
 from producer.sources.names import Names
 from tagonce import parameters, settings, ui
+from tagonce.departed import Departures, IfGone
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
 LINE_SECONDS = 30.0
@@ -19,6 +20,8 @@ LINE_SECONDS = 30.0
 
 def command(
     sources: parameters.Sources,
+    gone: parameters.IfGone = None,
+    yes: parameters.EvenMost = False,
     column: parameters.Column = None,
     null: parameters.Null = False,
     exclude: parameters.Exclude = None,
@@ -47,10 +50,19 @@ def command(
     )
     signal.signal(signal.SIGTERM, _interrupt)
     names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
-    _run(config, sources, column, names, null=null)
+    _run(config, sources, column, names, gone, null=null, even_most=yes)
 
 
-def _run(config: settings.Settings, sources: list[str], column: str | None, names: Names, *, null: bool) -> None:
+def _run(
+    config: settings.Settings,
+    sources: list[str],
+    column: str | None,
+    names: Names,
+    gone: IfGone | None,
+    *,
+    null: bool,
+    even_most: bool,
+) -> None:
     from producer import broker
     from producer.sources import references
     from tagonce import embedded, wiring
@@ -62,6 +74,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, name
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.
     with wiring.stored(config, create=True) as database, embedded.broker() as broker_url:
+        departures = Departures(database, sources, gone, even_most=even_most)
         # The worker loads the model while we hash its weights and list the sources.
         worker = LocalWorker(config, broker_url)
         run = None
@@ -71,7 +84,12 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, name
             broker.check(app)
             with ui.progress_bar() as bar:
                 run = LocalRun(database, spec, row, app, worker, _Display(bar).show)
-                run.tag(found, max_waiting=config.max_queue, chunk_size=min(config.chunk_size, CHUNK_SIZE))
+                run.tag(
+                    found,
+                    max_waiting=config.max_queue,
+                    chunk_size=min(config.chunk_size, CHUNK_SIZE),
+                    seen=departures.seen,
+                )
         except KeyboardInterrupt:
             ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")
             worker.stop()
@@ -87,6 +105,7 @@ def _run(config: settings.Settings, sources: list[str], column: str | None, name
             failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
         ui.print_names(names)
         _summarise(run.progress, failed, config)
+        departures.mark()
 
 
 class _Display:
@@ -124,7 +143,10 @@ def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.S
     if failed:
         ui.errors.print(f"[yellow]{sum(failed.values()):,} failed:[/]")
         ui.print_failures(failed)
-        ui.errors.print(f"Try them again with: tagonce retry{database}, and the same command", markup=False)
+        ui.errors.print(
+            f"Which ones: tagonce failures{database}\n{ui.what_helps(failed, f'{database}, and the same command')}",
+            markup=False,
+        )
     ui.errors.print(
         f"Next: tagonce export --threshold 0.35 --out captions/{database}\n      tagonce review{database}", markup=False
     )

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Connection
 
 from db import profiles
 from db.errors import ThresholdError
+from db.gone import Gone
 from db.models import Model
 from db.plural import counted
 from db.policies import DEFAULT, Policy, resolve, to_threshold
@@ -140,18 +141,18 @@ def list_(
     if json:
         ui.print_json([_as_json(profile, rows[profile.model_id]) for profile in found])
         return
-    table = Table("profile", "model", "for all", "categories", "tags", "besides", "from", "saved", box=None)
+    # A line a row, however narrow the terminal is: `show` tells the rest.
+    columns = (
+        Column(name, no_wrap=True, overflow="ellipsis") for name in ("profile", "model", "keeps", "saved", "from")
+    )
+    table = Table(*columns, box=None)
     for profile in found:
-        policy = profile.policy
         table.add_row(
             Text(profile.label),
             Text(f"{rows[profile.model_id].name} (id {profile.model_id})"),
-            "" if policy.default is None else str(to_threshold(policy.default)),
-            Text(", ".join(f"{name}={to_threshold(score)}" for name, score in policy.categories.items())),
-            f"{len(policy.tags):,}",
-            ", ".join(["MCut"] * bool(policy.mcut) + [f"top {policy.top}"] * (policy.top is not None)),
+            Text(_in_short(profile.policy)),
+            f"{profile.added_at:%Y-%m-%d}",
             Text(profile.source),
-            profile.added_at.strftime("%Y-%m-%d %H:%M"),
         )
     ui.output.print(table if found else "No profiles are saved. `tagonce thresholds import` or `save` makes one.")
 
@@ -197,6 +198,7 @@ def diff(
         int, typer.Option(min=0, max=parameters.MOST, help="So many tags are shown, the most changed ones.")
     ] = 20,
     under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
@@ -207,14 +209,14 @@ def diff(
     """
     from db import models
     from db.comparison import compare
-    from tagonce.policy_options import uri_prefix
+    from tagonce.places import uri_prefix
     from tagonce.wiring import stored, stored_model
 
-    with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
         cuts = [resolve(row, tags, _side(connection, row, text)) for text in (first, second)]
-        found = compare(connection, row, *cuts, under=uri_prefix(under))
+        found = compare(connection, row, *cuts, under=uri_prefix(connection, under))
     shown = [
         {
             "tag": tags[tag_id].name,
@@ -245,6 +247,42 @@ def diff(
     ui.output.print(table)
     if len(shown) > limit:
         ui.output.print(f"and {counted(len(shown) - limit, 'more tag')}; --limit shows more, --json all")
+
+
+@app.command()
+def delete(
+    profile: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="One version; or all versions of a name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+) -> None:
+    """Delete a profile. Exports that used it name it in their records, and queries in SQL may.
+
+    Example: tagonce thresholds delete mine@1
+    """
+    from tagonce.wiring import stored, stored_model
+
+    with stored(settings.load(database_url=database)) as opened:
+        with opened.read() as connection:
+            row = stored_model(connection, model)
+            found = profiles.versions(connection, row, profile)
+        for one in found:
+            policy = _in_short(one.policy)
+            ui.errors.print(f"{one.label} for {row.label}: {policy}; from {one.source}", markup=False)
+        if not yes and not ui.agreed("Delete them?" if len(found) > 1 else "Delete it?"):
+            return
+        with opened.write() as connection:
+            deleted = profiles.delete(connection, found)
+    ui.errors.print(f"{counted(deleted, 'profile')} deleted.")
+
+
+def _in_short(policy: Policy) -> str:
+    """What a policy keeps, in a line."""
+    parts = [] if policy.default is None else [str(to_threshold(policy.default))]
+    parts += [f"{name}={to_threshold(score)}" for name, score in policy.categories.items()]
+    parts += [counted(len(policy.tags), "tag")] if policy.tags else []
+    parts += ["MCut"] * bool(policy.mcut) + [f"top {policy.top}"] * (policy.top is not None)
+    return ", ".join(parts)
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:

@@ -1,17 +1,20 @@
 """Which pictures a view shows."""
 
+from functools import partial
+
 import numpy as np
 from sqlalchemy import Connection, Select, select
 
 from db import sampling
 from db.database import expect_all_rows
 from db.errors import SettingsError
+from db.gone import tagged
 from db.kept import Kept
 from db.plural import counted
 from db.schema import images, predictions
 from db.search import hits
 from db.search.query import Node, named_model, parse
-from tagonce.policy_options import uri_prefix
+from tagonce.places import uri_prefix
 from tagonce.web.site import Site
 from tagonce.web.view import Sample, Thresholds, View
 
@@ -48,7 +51,7 @@ def load(site: Site, connection: Connection, ids: list[int]) -> Kept:
     return sampling.load(connection, site.model, ids, site.model.floor)
 
 
-def parsed(site: Site, query: str, thresholds: Thresholds) -> Node:
+def parsed(site: Site, connection: Connection, query: str, thresholds: Thresholds) -> Node:
     """A search, at the thresholds of the profile.
 
     Raises:
@@ -58,7 +61,7 @@ def parsed(site: Site, query: str, thresholds: Thresholds) -> Node:
         raise SettingsError(
             f"Here are the scores of {site.model.name}. Leave model: out, or start tagonce review --model {other}."
         )
-    return parse(query, site.model, site.tags, thresholds.before, prefix_of=uri_prefix)
+    return parse(query, site.model, site.tags, thresholds.before, prefix_of=partial(uri_prefix, connection))
 
 
 def _nearest(site: Site, view: View, thresholds: Thresholds) -> list[int]:
@@ -104,12 +107,12 @@ def _first_found(site: Site, connection: Connection, view: View, thresholds: Thr
 
 
 def _query(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Select[tuple[int]]:
-    condition = hits.condition(connection, site.model, parsed(site, view.query, thresholds))
+    condition = hits.condition(connection, site.model, parsed(site, connection, view.query, thresholds))
     expect_all_rows(connection)
     return (
         select(predictions.c.image_id)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == site.model.id, condition)
+        .where(tagged(connection, site.model), condition)
         .order_by(predictions.c.image_id)
     )
 

@@ -67,6 +67,6 @@ class Watch:
                 now,
                 counts.progress(connection, model.id),
                 workers.seen_since(connection, model.id, now - LOOK_BACK),
-                failures.latest(connection, model.id, _FAILURES, reason=reason),
+                list(failures.latest(connection, model.id, _FAILURES, reason=reason)),
                 labels.counts(connection, model),
             )

@@ -31,7 +31,7 @@ def test_a_worker_ends_at_its_next_chunk_and_leaves_that_to_a_newer_one(
         sender.send(ids)
     assert worker.wait() == 1
     assert worker.words().splitlines()[-1] == (
-        "error: The database was written by a newer tagonce (schema 9999; this one knows up to 0005). Upgrade this "
+        "error: The database was written by a newer tagonce (schema 9999; this one knows up to 0006). Upgrade this "
         "program."
     )
     assert Ledger(sqlite_url).count() == Ledger(sqlite_url).deliveries() == 0

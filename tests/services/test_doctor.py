@@ -85,7 +85,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
         "profiles",
     }
     assert {one["check"] for one in found} == expected
-    assert "schema 0005, up to date" in told(found, "database", "ok")
+    assert "schema 0006, up to date" in told(found, "database", "ok")
     assert f"{find_server().name}, a round trip" in told(found, "broker", "ok")
     assert "registered as tiny-jtp2 (id 1" in told(found, "model", "ok")
     assert f"s3://{bucket}/cats/1.png can be read" in told(found, "storage", "ok")
@@ -111,14 +111,14 @@ def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, 
 def test_a_schema_of_another_version(database_url: str, tmp_path: Path, doctor: Doctor) -> None:
     restore("0001", database_url, tmp_path)
     older = doctor("--database", database_url, "--model", "demo")
-    assert "its schema 0001 is older than this program's, 0005 | Stop all workers" in told(older, "database", "warning")
+    assert "its schema 0001 is older than this program's, 0006 | Stop all workers" in told(older, "database", "warning")
     opened = Database(database_url)
     with opened.write() as connection:
         assert connection.scalar(text("select version_num from alembic_version")) == "0001"
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
     newer = doctor("--database", database_url, "--model", "demo")
-    assert "schema 9999 is of a newer tagonce; this one knows up to 0005 | Upgrade" in told(newer, "database", "failed")
+    assert "schema 9999 is of a newer tagonce; this one knows up to 0006 | Upgrade" in told(newer, "database", "failed")
 
 
 def test_a_database_that_is_not_there_yet_is_not_made(sqlite_url: str, tmp_path: Path, doctor: Doctor) -> None:

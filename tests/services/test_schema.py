@@ -145,7 +145,7 @@ def _revision(url: str) -> str:
 def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
     """A producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == ["0005"] * 2
+        assert list(pool.map(_revision, [database_url] * 2)) == ["0006"] * 2
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
@@ -162,7 +162,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None
 def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_url: str) -> None:
     with database.write() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0005\)\. Upgrade this program"):
+    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0006\)\. Upgrade this program"):
         open_database(database_url)
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from db import images, labels, models, profiles, results
 from db.database import Database, open_database
@@ -18,6 +19,7 @@ from db.labels import Drawn
 from db.models import Tag
 from db.policies import Policy
 from db.results import Failure, Prediction
+from db.schema import gone
 from db.scores import Scores
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,9 @@ PORTABLE = {
     "Images that one model has done and another has not": [(CAR,), (DOG,)],
     "What failed, and why": [("corrupt", BROKEN, "truncated")],
     "What is still pending for model 1": [(NEW,)],
+    "What is gone, and since when (`not in (select image_id from gone)` leaves it out of any other query)": [
+        (BROKEN, "2026-01-01 00:00:00"),
+    ],
     "The same picture under several names": [(b"\0" * 32, 2, CAR)],
 }  # fmt: skip
 OF_TWO_MODELS = ("Images that one model has done and another has not",)
@@ -107,6 +112,7 @@ def fill(database: Database) -> None:
         results.save(connection, page.id, done, [Failure(ids[BROKEN], "1", Reason.CORRUPT, "truncated")])
         seen = Prediction(ids[CAT], "1", 1, 10, 10, "jpeg", bytes(32), ascending({"animal": 8500}))
         results.save(connection, other.id, [seen], [])
+        connection.execute(insert(gone).values(image_id=ids[BROKEN], gone_at=datetime(2026, 1, 1, tzinfo=UTC)))
         policy = Policy(3500, tags={"animal": 9200, "cat": 6000, "dog": 2000, "car": 100})
         profiles.save(connection, page, "mine", policy, source="a test")
         for uri, tag, is_right, by, drawn in (
@@ -129,11 +135,17 @@ def ascending(by_name: Mapping[str, int]) -> Scores:
 def ask(database: Database, query: str) -> list[tuple[Any, ...]]:
     """Its rows, as plain values; sorted where the query says nothing of an order."""
     with database.read() as connection:
-        rows = [
-            tuple(float(value) if isinstance(value, Decimal) else value for value in row)
-            for row in connection.execute(text(query))
-        ]
+        rows = [tuple(_plain(value) for value in row) for row in connection.execute(text(query))]
     return rows if "order by" in query.partition("where")[2] else sorted(rows)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as floats; moments as SQLite writes them."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, str) and value.startswith("2026-01-01 "):
+        return value.partition(".")[0]
+    return float(value) if isinstance(value, Decimal) else value
 
 
 @pytest.mark.parametrize("sentence", PORTABLE)

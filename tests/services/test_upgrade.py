@@ -37,6 +37,7 @@ from workers.models.folder import read_folder
 LONG_VERSIONS = ("0001", "0002")
 """Levels at which versions of images were kept whole."""
 WITH_PROFILES = LEVELS[1:]
+WITH_LABELS = LEVELS[4:]
 EVERY_COMMAND = (
     ("worker", "--model", "tiny", "--broker", "redis://127.0.0.1:1/0"),
     ("enqueue", "photos", "--model", "tiny", "--broker", "redis://127.0.0.1:1/0"),
@@ -104,9 +105,11 @@ def everything(url: str) -> dict[str, list[dict[str, Any]]]:
 def test_all_that_an_older_version_stored_is_there_unchanged(old: str, level: str) -> None:
     tables = ["images", "models", "tags", "predictions", "failures", "tag_scores", "tag_probabilities", "deliveries"]
     tables += ["profiles", "profile_thresholds"] if level in WITH_PROFILES else []
+    tables += ["labels"] if level in WITH_LABELS else []
     before = rows(old, *tables)
+    assert level not in WITH_LABELS or len(before["labels"]) == 4
     assert [len(before[table]) for table in ("images", "models", "predictions", "failures")] == [8, 2, 10, 4]
-    for row in (*before["images"], *before["predictions"], *before["failures"]):
+    for row in (*before["images"], *before["predictions"], *before["failures"], *before.get("labels", ())):
         column = "version" if "version" in row else "image_version"
         assert (len(row[column]) > 7) == (level in LONG_VERSIONS)
         row[column] = stored_version(row[column])
@@ -198,16 +201,16 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str,
     restore("0001", database_url, tmp_path)
     blocked = Database(database_url)
     with blocked.write() as connection:
-        connection.execute(text("create table labels (mine integer)"))
+        connection.execute(text("create table gone (mine integer)"))
     blocked.close()
     before = everything(database_url)
-    with pytest.raises(Exception, match="labels.*already exists") as caught:
+    with pytest.raises(Exception, match="gone.*already exists") as caught:
         open_database(database_url)
     assert isinstance(caught.value, DBAPIError) or isinstance(caught.value.__cause__, DBAPIError)
     assert everything(database_url) == before
     assert before["alembic_version"] == [{"version_num": "0001"}]
     with blocked.write() as connection:
-        connection.execute(text("drop table labels"))
+        connection.execute(text("drop table gone"))
     blocked.close()
     open_database(database_url).close()
     assert rows(database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
@@ -226,7 +229,7 @@ def test_every_command_refuses_a_newer_database_and_writes_nothing(
     for arguments in EVERY_COMMAND:
         refused = invoke(*arguments, "--database", database_url)
         assert refused.code == 1, (arguments, refused)
-        assert "newer tagonce (schema 9999; this one knows up to 0005). Upgrade this program." in refused.err
+        assert "newer tagonce (schema 9999; this one knows up to 0006). Upgrade this program." in refused.err
         assert "Traceback" not in refused.err
     assert everything(database_url) == before
 

@@ -1,0 +1,130 @@
+"""What a complete listing of a place no longer has: marked as gone, once the storage says so too."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy import func, not_, select
+
+from db import gone, moves
+from db.batches import batched
+from db.database import Database
+from db.id_set import IdSet
+from db.schema import images
+from db.thresholds import begins_with
+from producer.references import file_path
+
+AT_ONCE = 10_000
+"""Images in one transaction."""
+THREADS = 32
+"""Objects that S3 is asked for at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """What became of one place."""
+
+    place: str
+    registered: int
+    """Images below it that were not marked before."""
+    gone: int
+    """Of these, images that are no longer there. Where `refused`, so many and perhaps more."""
+    refused: bool
+    """More than half: nothing was marked."""
+
+
+def newest(database: Database) -> int:
+    """The last image that is registered: what comes after it was registered while a source was listed."""
+    with database.read() as connection:
+        return connection.scalar(select(func.max(images.c.id))) or 0
+
+
+def mark(
+    database: Database,
+    place: str,
+    seen: IdSet,
+    *,
+    last: int,
+    even_most: bool = False,
+    on_progress: Callable[[int], object] = lambda _images: None,
+) -> Departed:
+    """Mark the images of a place that its listing did not have, and that are not there when they are asked for.
+
+    A listing passes over what it may not read, and what another option leaves out: hence the second question. Memory: a
+    bit an image. Labels of what is marked go along to an image of the same content.
+
+    Args:
+        place: what the uris of its images begin with.
+        seen: ids of the images that a complete listing had.
+        last: see `newest`. Others may have registered what came after that listing.
+        even_most: mark more than half of the images of the place, too.
+        on_progress: called with the number of images that were looked at.
+
+    Raises:
+        SourceError: the storage refuses or does not answer.
+    """
+    here = (begins_with(place), not_(gone.is_gone(images.c.id)))
+    with database.read() as connection:
+        registered = connection.scalar(select(func.count()).select_from(images).where(*here)) or 0
+    departed = IdSet()
+    found = 0
+    for rows in _walk(database, place, last):
+        missing = seen.without([row_id for row_id, _uri in rows])
+        ids = _not_there([row for row in rows if row[0] in missing])
+        departed.add(ids)
+        found += len(ids)
+        on_progress(len(rows))
+        if found > registered / 2 and not even_most:
+            return Departed(place, registered, found, refused=True)
+    for some in batched(departed, AT_ONCE):
+        with database.write() as connection:
+            gone.mark(connection, some)
+    with database.write() as connection:
+        moves.labels_follow(connection)
+    return Departed(place, registered, found, refused=False)
+
+
+def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int, str]]]:
+    """(id, uri) of the images of a place that are not marked, by uri."""
+    after = ""
+    while True:
+        query = (
+            select(images.c.id, images.c.uri)
+            .where(begins_with(place), images.c.uri > after, images.c.id <= last, not_(gone.is_gone(images.c.id)))
+            .order_by(images.c.uri)
+            .limit(AT_ONCE)
+        )
+        with database.read() as connection:
+            rows = [(row.id, row.uri) for row in connection.execute(query)]
+        if not rows:
+            return
+        yield rows
+        after = rows[-1][1]
+
+
+def _not_there(rows: Sequence[tuple[int, str]]) -> list[int]:
+    """Those that the storage does not have. One that may not be looked at may be there."""
+    local = [row_id for row_id, uri in rows if uri.startswith("file://") and _no_file(file_path(uri))]
+    remote = [(row_id, uri) for row_id, uri in rows if uri.startswith("s3://")]
+    return local + (_no_objects(remote) if remote else [])
+
+
+def _no_file(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 -- paths are strings here: Path is slow by the million
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _no_objects(rows: Sequence[tuple[int, str]]) -> list[int]:
+    from producer.sources.s3 import is_missing  # boto3 is slow to import: only for those who need it
+    from producer.storage import s3_client
+
+    client = s3_client(max_pool_connections=THREADS)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="head") as pool:
+        answers = pool.map(lambda row: is_missing(client, row[1]), rows)
+        return [row_id for (row_id, _uri), missing in zip(rows, answers, strict=True) if missing]

@@ -1,0 +1,89 @@
+"""`tagonce failures`: what could not be tagged, and why."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from db.errors import Reason
+from db.failures import Failed
+from db.gone import Gone
+from producer.references import path_or_uri
+from tagonce import parameters, settings, ui
+
+SHOWN = 100
+"""Rows of a table when no --limit is given."""
+
+
+def command(
+    reason: Annotated[
+        Reason | None, typer.Option("--reason", "-r", help="Only failures of this reason.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most so many, the last ones.", show_default=False)
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths alone, each ended by a NUL byte: for `xargs -0`.")
+    ] = False,
+    under: parameters.Under = None,
+    gone: parameters.Gone = Gone.EXCLUDE,
+    model: parameters.StoredModel = None,
+    database: parameters.DatabaseUrl = None,
+    json: parameters.Json = False,
+) -> None:
+    """What could not be tagged, the last failure first: image, reason, detail, attempts, time. Writes nothing.
+
+    Example: tagonce failures --reason corrupt
+    """
+    from db import counts, failures
+    from tagonce.places import uri_prefix
+    from tagonce.wiring import stored, stored_model
+
+    as_table = not (json or null)
+    with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
+        row = stored_model(connection, model)
+        prefix = uri_prefix(connection, under)
+        most = limit or (SHOWN if as_table else None)
+        found = failures.latest(connection, row.id, most, reason=reason, under=prefix)
+        if as_table:
+            shown = list(found)
+            total = sum(counts.failures_by_reason(connection, row.id, reason=reason, under=prefix).values())
+        else:
+            for one in found:
+                ui.print_json_line(_as_json(one)) if json else _print_path(one)
+            return
+    if shown:
+        ui.output.print(_table(shown))
+    ui.errors.print(
+        f"{row.name}: {total:,} failures" + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
+        markup=False,
+    )
+    if advice := ui.what_helps({one.reason for one in shown}):
+        ui.errors.print(advice, markup=False)
+
+
+def _print_path(one: Failed) -> None:
+    # In bytes: names of files need not be text.
+    sys.stdout.buffer.write(os.fsencode(path_or_uri(one.uri)) + b"\0")
+
+
+def _table(found: list[Failed]) -> Table:
+    table = Table(Column("image", overflow="fold"), "reason", "attempts", "when", "detail", box=None)
+    for one in found:
+        when = one.failed_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        detail = Text(ui.printable(one.detail))
+        table.add_row(ui.name_of(one.uri), one.reason, f"{one.attempts:,}", when, detail)
+    return table
+
+
+def _as_json(one: Failed) -> dict[str, Any]:
+    return {
+        "uri": one.uri,
+        "reason": one.reason,
+        "detail": one.detail,
+        "attempts": one.attempts,
+        "failed_at": one.failed_at.isoformat(),
+    }
