@@ -1,12 +1,13 @@
 """Resizing with Pillow's arithmetic, bit for bit, in a fraction of its time: compiled, many pixels an instruction.
 
-The arithmetic is that of Pillow 12.3 for 8-bit images (`ImagingResample` in src/libImaging/Resample.c): weights in
-float64, stretched over the source where it shrinks and summing to 1, then rounded to 22 binary places; first along the
-rows, then along the columns, with 8-bit pixels in between. Integers add up to the same in any order.
+The arithmetic is that of Pillow for 8-bit images (`ImagingResample` in src/libImaging/Resample.c): weights in float64,
+stretched over the source where it shrinks and summing to 1, then rounded to 22 binary places; first along the rows,
+then along the columns, or the other way round, with 8-bit pixels in between. Integers add up to the same in any order.
+Which pass is first depends on the shape, and on the Pillow that is installed: 12 and 13 differ for tall images.
 
 A pixel is a word of 32 bits, as Pillow keeps RGB and RGBA: its four bytes are treated alike, the fourth of RGB for
-nothing. Both passes are one loop, which adds up rows of bytes; for the first pass a strip of the image is turned by 90
-degrees, so that the pixels that one weight applies to lie side by side.
+nothing. Both passes are one loop, which adds up rows of bytes; for the pass along the rows a strip of the image is
+turned by 90 degrees, so that the pixels that one weight applies to lie side by side.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from workers.geometry import Box, Size
@@ -27,11 +29,17 @@ Starts = npt.NDArray[np.int64]
 """For each output pixel the first source pixel that counts."""
 Weights = npt.NDArray[np.int32]
 """[outputs, taps]: what each of the source pixels from there on counts, `_ONE` in all; zeros at the end."""
+Weighed = tuple[Starts, Weights, int, int]
+"""Of one side: both, the first source pixel that is needed, from which starts are counted, and where they end."""
+
+_PILLOW = int(PIL.__version__.partition(".")[0])
 
 _LONGEST_SIDE = 65_536
 """Of the source. A strip of it, or a column, takes 16 MiB of memory then."""
-_TALLEST = 100
-"""Heights in a width. Of what is taller Pillow does the columns first, which rounds otherwise."""
+_TALL = 100
+"""Heights in a width: of what is taller Pillow did the columns first before its version 13."""
+_SINCE = 13
+"""The version of Pillow that does the columns first where they lose more than twice as many pixels as the rows."""
 
 _KINDS: tuple[Filter, ...] = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 _BOX, _BILINEAR, _HAMMING, _BICUBIC, _LANCZOS = range(5)
@@ -71,8 +79,15 @@ def _compiled(function: F) -> F:
 
 def can_resample(kind: Filter, canvas: Size) -> bool:
     """Whether `resample` does it; Pillow does everything. `nearest` is another algorithm, and fast as it is."""
-    width, height = canvas
-    return kind in _KINDS and max(canvas) <= _LONGEST_SIDE and height <= _TALLEST * width
+    return kind in _KINDS and max(canvas) <= _LONGEST_SIDE
+
+
+def columns_first(canvas: Size, size: Size, pillow: int) -> bool:
+    """Whether this major version of Pillow resizes the columns before the rows, which rounds otherwise."""
+    (width, height), (to_width, to_height) = canvas, size
+    if pillow >= _SINCE:
+        return height > to_height and height - to_height > 2 * (width - to_width)
+    return height > to_height and height > _TALL * width
 
 
 def resample(
@@ -100,18 +115,47 @@ def resample(
     """
     number = _KINDS.index(kind)
     left, top = ((outer - inner) // 2 for outer, inner in zip(canvas, image.size, strict=True))
-    word = np.array((*fill, 255), np.uint8).view(np.uint32)[0]
-    row_starts, row_weights, begin, end = _weigh(canvas[1], size[1], window[1], window[3], number)
-    column = _weigh(canvas[0], size[0], window[0], window[2], number)
-    width = window[2] - window[0]
-    # Rows above and below the image are the fill before the first pass, and so they are after it.
-    narrow = np.full((end - begin, -(-width // _STRIP) * _STRIP), word, np.uint32)
-    for first, words in strips(image, begin - top, end - top):
-        _along_rows(words, left, word, *column, narrow[first + top - begin :])
-    sums = np.empty((window[3] - window[1], 4 * narrow.shape[1]), np.uint8)
-    _add_up(narrow.view(np.uint8), row_starts, row_weights, sums)
-    pixels = sums.reshape(sums.shape[0], -1, 4)[:, :width]
+    colour = int(np.array((*fill, 255), np.uint8).view(np.uint32)[0])
+    rows = _weigh(canvas[1], size[1], window[1], window[3], number)
+    columns = _weigh(canvas[0], size[0], window[0], window[2], number)
+    passes = _columns_then_rows if columns_first(canvas, size, _PILLOW) else _rows_then_columns
+    words = passes(image, left, top, colour, rows, columns)
+    pixels = words.view(np.uint8).reshape(words.shape[0], -1, 4)[:, : window[2] - window[0]]
     return pixels if alpha else _without_fourth(pixels)
+
+
+def _rows_then_columns(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
+    row_starts, row_weights, begin, end = rows
+    # Rows above and below the image are the fill before the first pass, and so they are after it.
+    narrow = np.full((end - begin, _padded(columns[0].size)), colour, np.uint32)
+    for first, words in strips(image, begin - top, end - top):
+        _along_rows(words, left, colour, *columns, narrow[first + top - begin :])
+    out = np.empty((row_starts.size, narrow.shape[1]), np.uint32)
+    _add_up(narrow.view(np.uint8), row_starts, row_weights, out.view(np.uint8))
+    return out
+
+
+def _columns_then_rows(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
+    row_starts, row_weights, begin, end = rows
+    first, last = max(columns[2], left), min(columns[3], left + image.width)
+    low = np.empty((row_starts.size, max(last - first, 0)), np.uint32)
+    block = np.full((end - begin, _STRIP), colour, np.uint32)
+    sums = np.empty((row_starts.size, _STRIP), np.uint32)
+    for column in range(0, low.shape[1], _STRIP):
+        at = first - left + column
+        for row, words in strips(image.crop((at, 0, at + _STRIP, image.height)), begin - top, end - top):
+            block[row + top - begin :][: words.shape[0]] = words
+        _add_up(block.view(np.uint8), row_starts, row_weights, sums.view(np.uint8))
+        low[:, column : column + _STRIP] = sums[:, : low.shape[1] - column]
+    low.flags.writeable = False  # as are the words of an image, for which the pass is compiled
+    out = np.empty((row_starts.size, _padded(columns[0].size)), np.uint32)
+    _along_rows(low, first, colour, *columns, out)
+    return out
+
+
+def _padded(width: int) -> int:
+    """To whole strips."""
+    return -(-width // _STRIP) * _STRIP
 
 
 def warm_up() -> None:
@@ -155,7 +199,7 @@ def _sinc(x: float) -> float:
 
 
 @_compiled
-def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> tuple[Starts, Weights, int, int]:
+def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> Weighed:
     """Weights of the output pixels from `begin` to `end`, of one side.
 
     Returns:

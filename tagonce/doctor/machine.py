@@ -76,6 +76,7 @@ def look_at_device(config: Settings) -> Iterator[Finding]:
     if not find_spec("torch"):
         yield Finding(DEVICE, Status.SKIPPED, "torch is not installed: no model is run on this machine")
         return
+    import PIL
     import torch
 
     from workers.device import device_name, pick_device, pick_dtype
@@ -83,7 +84,7 @@ def look_at_device(config: Settings) -> Iterator[Finding]:
     device = pick_device(config.device)
     precision = str(pick_dtype(config.precision, device)).removeprefix("torch.")
     driver = _DRIVER.read_text().strip() if _DRIVER.exists() else ""
-    words = f"{device_name(device)}, {precision}, torch {torch.__version__}"
+    words = f"{device_name(device)}, {precision}, torch {torch.__version__}, Pillow {PIL.__version__}"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         count = torch.cuda.device_count()
