@@ -8,7 +8,8 @@
 
 Times are CPU time of the one thread that works, the median of the repeats, which take turns; other programs on the
 machine count less that way. Every result is compared with the reference's. A second table is for what is not the same:
-JPEGs decoded at a fraction of their size (`dct_scaling`), by what it does to the probabilities of the demo model.
+JPEGs decoded at a fraction of their size (`dct_scaling`), by what it does to the probabilities of the demo model. A
+third is for putting a batch of 64 together, where an image with transparency makes all of them have four channels.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from rich.table import Table
 from straight import transform_of
 
 from tagonce.demo import PHOTOGRAPHS
-from workers.decode import Decoder
+from workers.decode import Decoded, Decoder
 from workers.infer import Inferencer
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
@@ -226,8 +227,26 @@ def jpeg_of(name: str, side: int) -> bytes:
     return encoded(enlarged(image, round(image.width * scale), round(image.height * scale)), FORMATS["jpeg"])
 
 
+def compare_collating(repeats: int) -> Table:
+    """The third table."""
+    table = Table("batch of 64", title="Milliseconds to put a batch together", title_justify="left")
+    for column in ("milliseconds", "times that of RGB"):
+        table.add_column(column, justify="right")
+    spec = SPECS["jtp"]
+    preprocess = Preprocess(spec, CPU)
+    plain, transparent = (Decoded(np.ones((spec.size, spec.size, n), np.uint8), 1, 1, "png") for n in (3, 4))
+    batches = {"64 RGB": [plain] * 64, "63 RGB, 1 RGBA": [plain] * 63 + [transparent], "64 RGBA": [transparent] * 64}
+    times = {
+        name: statistics.median(milliseconds(partial(preprocess.collate, images, 64)) for _ in range(repeats + 1))
+        for name, images in batches.items()
+    }
+    for name, found in times.items():
+        table.add_row(name, f"{found:.1f}", f"{found / times['64 RGB']:.1f}")
+    return table
+
+
 def main() -> None:
-    """Both tables."""
+    """All tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", default="0.25,1,4,12", help="in megapixels")
@@ -236,6 +255,7 @@ def main() -> None:
     console = Console(width=140)
     console.print(compare([float(size) for size in options.sizes.split(",")], options.repeats))
     console.print(compare_scaled(2))
+    console.print(compare_collating(10 * options.repeats))
 
 
 if __name__ == "__main__":
