@@ -28,7 +28,7 @@ EXPLAINED = {
     Reason.MISSING: "the file or object is not there any more",
     Reason.DENIED: "we may not read it",
     Reason.CORRUPT: "the file is damaged",
-    Reason.UNSUPPORTED: "no image, or a format that Pillow does not open here",
+    Reason.UNSUPPORTED: "no image, or of a format or a kind that is not read here",
     Reason.TOO_LARGE: "above the limit of pixels or bytes",
     Reason.TIMEOUT: "storage kept failing",
     Reason.CRASHED: "the worker died over it",

@@ -13,7 +13,9 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from db.errors import ImageError, Reason
 from workers.budget import Budget
 from workers.geometry import Size
-from workers.rations import RationedFile, has_too_many_numbers, has_too_many_scans
+from workers.metadata import has_too_many_numbers, without_metadata
+from workers.rations import RationedFile, has_too_many_scans
+from workers.variants import unread_variant
 
 # fmt: off
 FORMATS = frozenset({
@@ -29,6 +31,19 @@ _PIXELS_IN_PYTHON = 10_000_000
 
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
 """JPEG, PNG, GIF, WebP, AVIF. Pillow calls them unidentified when they break before their header ends."""
+
+_SAYS_UNSUPPORTED = re.compile(
+    r"unsupported|unimplemented|not implemented|not (yet )?supported|not installed|cannot handle|unable to determine"
+    r"|unknown (pixel|PCX|TGA|data|compression)|cannot read this|invalid palette size",
+    re.IGNORECASE,
+)
+"""What Pillow says of a file that may be sound, and is of a kind that it does not read. It has no error for that."""
+
+_LOADED_WHOLE = frozenset({"AVIF", "WEBP", "ICO", "ICNS"})
+"""Formats whose pictures Pillow reads without a list of tiles."""
+
+_LEFT_OUT, _BROKEN = frozenset({"webp"}), "decoder error -2"
+"""Compressions of a TIFF that libtiff may have been built without, and what it calls their pixels then."""
 
 _LONGEST_DETAIL = 200
 
@@ -80,17 +95,19 @@ class Opener:
         """
         if not data:
             raise ImageError(Reason.CORRUPT, "the file is empty")
+        data = without_metadata(data)
         if has_too_many_numbers(data):
-            raise ImageError(Reason.CORRUPT, "a TIFF with more than a million numbers in a tag")
+            raise ImageError(Reason.CORRUPT, "a TIFF with more than a million offsets in a tag")
         file = RationedFile(data)
         image = self._open(file)
         # Opening reads the header alone; the width of an icon, for one, may change when it is loaded.
         width, height, name = image.width, image.height, (image.format or "unknown").lower()
         reduced = target is not None and _reduce(image, target(image.size))
+        self._refuse_undecodable(image, data)
         self._refuse_slow(image, data)
         with self._in_flight.taken(self._pixels(image)):
             file.allow_pixels()
-            self._load(image, name)
+            self._load(image, name, data)
             try:
                 yield Opened(image, width, height, name, reduced)
             except MemoryError as error:
@@ -106,17 +123,40 @@ class Opener:
         try:
             image = Image.open(file, formats=self._formats)
         except UnidentifiedImageError as error:
-            if _SIGNATURE.match(file.getbuffer()):
-                raise ImageError(Reason.CORRUPT, "it starts like an image, and its header is broken") from error
-            raise ImageError(Reason.UNSUPPORTED, "not an image in a format that is read here") from error
+            raise self._unidentified(file.getvalue()) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
             raise self.too_large("by its header it has more") from error
         except Exception as error:
             # A decoder fed with a stranger's bytes raises anything: OSError, SyntaxError, struct.error, IndexError, ...
-            raise ImageError(Reason.CORRUPT, f"the header is broken: {_one_line(error)}") from error
+            raise _refusal("the header is broken", error, file.getvalue()) from error
         if image.width * image.height > self.max_pixels:
             raise self.too_large(f"it has {image.width} x {image.height}")
         return image
+
+    def _unidentified(self, data: bytes) -> ImageError:
+        """By what the format says whose signature the file has, which Pillow keeps to itself."""
+        broken = "it starts like an image, and its header is broken"
+        other = "not an image in a format that is read here"
+        for name in self._formats:
+            factory, accepts = Image.OPEN[name]
+            try:
+                if accepts and accepts(data[:16]) is True:
+                    factory(RationedFile(data), "")
+            except Exception as error:  # noqa: BLE001 - as when it is opened
+                if _SIGNATURE.match(data):
+                    return _refusal(broken, error, data)
+                says = f"; as {name}: {_one_line(error)}" if _SAYS_UNSUPPORTED.search(str(error)) else ""
+                return ImageError(Reason.UNSUPPORTED, other + says)
+        return ImageError(*(Reason.CORRUPT, broken) if _SIGNATURE.match(data) else (Reason.UNSUPPORTED, other))
+
+    def _refuse_undecodable(self, image: Image.Image, data: bytes) -> None:
+        """What Pillow has no decoder for. It would fail only when it is loaded, in the words of a broken file."""
+        kind = image.format or ""
+        if getattr(image, "tile", None) or kind in _LOADED_WHOLE:
+            return
+        if _SIGNATURE.match(data):
+            raise ImageError(Reason.CORRUPT, "there is no picture behind its header")
+        raise ImageError(Reason.UNSUPPORTED, f"a {kind} whose pixels are packed as no decoder here reads them")
 
     def _refuse_slow(self, image: Image.Image, data: bytes) -> None:
         """What is small, within the limit of pixels, and would still take minutes."""
@@ -136,7 +176,7 @@ class Opener:
             raise self.too_large(f"its tiles have {tile:,}")
         return max(image.width * image.height, tile)
 
-    def _load(self, image: Image.Image, name: str) -> None:
+    def _load(self, image: Image.Image, name: str, data: bytes) -> None:
         try:
             image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -144,7 +184,9 @@ class Opener:
         except MemoryError as error:
             raise self.too_large("not enough memory to decode it") from error
         except Exception as error:
-            raise ImageError(Reason.CORRUPT, f"{name} cannot be decoded: {_one_line(error)}") from error
+            if image.info.get("compression") in _LEFT_OUT and _BROKEN in str(error):
+                raise ImageError(Reason.UNSUPPORTED, f"a {name} compressed as {image.info['compression']}") from error
+            raise _refusal(f"{name} cannot be decoded", error, data) from error
         if image.width * image.height > self.max_pixels:
             raise self.too_large(f"a picture inside has {image.width} x {image.height}")
 
@@ -170,6 +212,16 @@ def _prepare_pillow(max_pixels: int) -> list[str]:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     return [name for name in Image.ID if name in FORMATS]
+
+
+def _refusal(what: str, error: Exception, data: bytes) -> ImageError:
+    """`unsupported` where Pillow says so in its own words, or the file is known to be so, else `corrupt`."""
+    says = _one_line(error)
+    if isinstance(error, NotImplementedError) or _SAYS_UNSUPPORTED.search(says):
+        return ImageError(Reason.UNSUPPORTED, f"of a kind that is not read here: {says}")
+    if variant := unread_variant(data):
+        return ImageError(Reason.UNSUPPORTED, f"of a kind that is not read here: {variant}")
+    return ImageError(Reason.CORRUPT, f"{what}: {says}")
 
 
 def _one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ Each of these was a file of a megabyte that took gigabytes, or minutes, and that
 
 import io
 import re
-import struct
+from collections.abc import Iterator
 
 _READS = 20_000
 """Of a header. The most that photographs need is some hundred: a few for each segment, chunk or tag."""
@@ -22,16 +22,15 @@ _SCAN, _END = 0xDA, 0xD9
 _AT_COMPONENTS = slice(5, 6)
 """In a frame: behind the depth, height and width."""
 
-_NUMBERS = 1_000_000
-"""In a tag of a TIFF. The largest image has 700,000 offsets, should its tiles be of 16 x 16."""
-_BYTES_AND_TEXT = {1, 2, 6, 7}
-"""Types of tags that stay bytes; what others hold becomes objects of Python."""
-
 _AVIF = re.compile(rb"....ftypavi[fs]", re.DOTALL)
 _EXIF_ITEM = re.compile(rb"(infe[\2\3].{7,9}?)Exif", re.DOTALL)
 """The entry of the item in an AVIF: version, flags, number, protection, type."""
-_DIRECTORIES = (b"Exif\0\0", b"MPF\0")
-"""What begins the segments of a JPEG that hold tags as a TIFF does: EXIF, and the list of pictures behind it."""
+_JPEG = b"\xff\xd8\xff"
+_SEGMENTS = (b"Exif\0\0", b"MPF\0", b"JFIF", b"Adobe", b"Photoshop 3.0\0")
+"""What begins the segments of a JPEG that Pillow takes apart, and that say nothing about its pixels: EXIF and the list
+of pictures behind it, which hold tags as a TIFF does, the resolution, the program, captions. libjpeg reads its own."""
+_PROFILE, _PROFILE_HEAD = b"ICC_PROFILE\0", 14
+"""What begins a part of a profile, and how many bytes lie before its content. Pillow trusts that there are as many."""
 
 
 class ReadTooOftenError(Exception):
@@ -46,7 +45,8 @@ class RationedFile(io.BytesIO):
 
     A TIFF has up to 65,535 tags, each of which may point to the same megabyte, and Pillow keeps every one. A comment
     of a GIF grows byte by byte, copied each time. And of a JPEG or an AVIF Pillow reads all EXIF, and of a JPEG the
-    list of the pictures behind it, whose tags are those of a TIFF, though nobody asks: here it finds none.
+    list of the pictures behind it, whose tags are those of a TIFF, though nobody asks: here it finds none, nor what
+    else would fail a JPEG by its length.
 
     Raises:
         ReadTooOftenError: they are used up.
@@ -57,7 +57,7 @@ class RationedFile(io.BytesIO):
         self._size = len(data)
         self._reads = _READS
         self._bytes = _TIMES * self._size + _READS
-        self._in_header = True
+        self._in_header = data.startswith(_JPEG)
 
     def allow_pixels(self) -> None:
         """The header is read; of what follows some formats read every byte by itself."""
@@ -67,7 +67,7 @@ class RationedFile(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         read = self._counted(super().read(size))
         # Pillow reads a segment in one go, and knows it by its first letters.
-        return b"-" + read[1:] if self._in_header and read.startswith(_DIRECTORIES) else read
+        return b"-" + read[1:] if self._in_header and _is_hidden(read) else read
 
     def readline(self, size: int | None = -1, /) -> bytes:
         return self._counted(super().readline(size))
@@ -80,44 +80,35 @@ class RationedFile(io.BytesIO):
         return read
 
 
+def _is_hidden(segment: bytes) -> bool:
+    return segment.startswith(_SEGMENTS) or (segment.startswith(_PROFILE) and len(segment) < _PROFILE_HEAD)
+
+
 def has_too_many_scans(jpeg: bytes) -> bool:
     """Whether libjpeg would go over the pixels of this JPEG more than a hundred times.
 
     It looks for more scans when the picture is progressive, or the first holds some of its colours only; and so does
     this, which reads on only then.
     """
-    at = scans = 0
-    progressive, components = False, b""
-    while scans <= _SCANS and (found := _MARKER.search(jpeg, at)):
-        at, marker = found.end(), jpeg[found.end() - 1]
-        if marker == _END:
-            break
-        content = jpeg[at + 2 : at + 8]
+    scans, progressive, components = 0, False, b""
+    for marker, content in segments(jpeg):
         if marker in _FRAMES:
             progressive, components = marker in _PROGRESSIVE, content[_AT_COMPONENTS]
         elif marker == _SCAN:
             scans += 1
+            if scans > _SCANS:
+                return True
             if scans == 1 and not progressive and content[:1] == components:
-                break
+                return False
+    return False
+
+
+def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
+    """Up to the end of the picture: marker, and the first six bytes of the content."""
+    at = 0
+    while found := _MARKER.search(jpeg, at):
+        at, marker = found.end(), jpeg[found.end() - 1]
+        if marker == _END:
+            return
+        yield marker, jpeg[at + 2 : at + 8]
         at += int.from_bytes(jpeg[at : at + 2], "big")
-    return scans > _SCANS
-
-
-def has_too_many_numbers(tiff: bytes) -> bool:
-    """Whether this is a TIFF and a tag in its first directory holds more than a million numbers.
-
-    Pillow makes an object of each, of fractions at the price of five microseconds and 250 bytes.
-    """
-    if not tiff.startswith((b"II", b"MM")):
-        return False
-    order = "<" if tiff.startswith(b"II") else ">"
-    head, many, entry = ("8xQ", "Q", "HHQ8x") if tiff[2:4] in (b"+\0", b"\0+") else ("4xI", "H", "HHI4x")
-    try:
-        (at,) = struct.unpack_from(order + head, tiff)
-        (entries,) = struct.unpack_from(order + many, tiff, at)
-        begin, step = at + struct.calcsize(order + many), struct.calcsize(order + entry)
-        table = tiff[begin : begin + step * min(entries, _READS)]
-        found = struct.iter_unpack(order + entry, table[: len(table) // step * step])
-        return any(kind not in _BYTES_AND_TEXT and count > _NUMBERS for _tag, kind, count in found)
-    except (struct.error, OverflowError):
-        return False  # it is cut, and Pillow will say so

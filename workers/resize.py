@@ -7,6 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from workers.alpha import flattened, to_bytes, with_alpha, without_alpha
+from workers.depth import eight_bits
 from workers.geometry import Box, Size, canvas_of, target_of
 from workers.models.spec import ModelSpec
 from workers.resample import can_resample, resample, warm_up
@@ -38,8 +39,11 @@ class Resizer:
 
         Returns:
             [height, width, 3], or 4 with straight alpha where a pixel is transparent.
+
+        Raises:
+            ImageError: `unsupported`: it is deeper than eight bits, and nothing says which number is white.
         """
-        spec = self._spec
+        spec, image = self._spec, eight_bits(image)
         if spec.background is None:
             return self._resized(without_alpha(image), original)
         if spec.resize != "fit":

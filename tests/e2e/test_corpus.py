@@ -51,6 +51,7 @@ def make_corpus(folder: Path) -> int:
     """How many images it holds."""
     folder.mkdir()
     files = hostile.whole() | hostile.claims() | dict(hostile.broken(BROKEN, seed=5))
+    files |= {f"{position}-of-a-kind.jpg": data for position, data in enumerate(hostile.unsupported().values())}
     files |= {"empty.jpg": b"", "one.png": b"\x89"}
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -89,6 +90,9 @@ def test_every_file_is_accounted_for(
     reasons = Counter(reason for _uri, reason, _detail in failed)
     assert reasons.keys() == {"corrupt", "unsupported", "too_large"}, reasons
     assert min(reasons.values()) > 10
+    assert sum(uri.endswith("-of-a-kind.jpg") for uri, reason, _detail in failed if reason == "unsupported") == len(
+        hostile.unsupported()
+    )
     for uri, _reason, detail in failed:
         assert detail, uri
         assert detail.isprintable(), (uri, detail)

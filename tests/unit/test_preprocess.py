@@ -45,7 +45,7 @@ def noise(mode: str, width: int, height: int) -> Image.Image:
     bands = len(Image.new(mode, (1, 1)).getbands())
     shape = (height, width) if bands == 1 else (height, width, bands)
     if mode == "I;16":
-        return Image.fromarray(RNG.integers(0, 2000, shape, dtype=np.uint16))
+        return Image.fromarray(RNG.integers(0, 65536, shape, dtype=np.uint16))
     if mode in ("1", "P"):
         return noise("RGB", width, height).convert(mode)
     if mode == "LA":
@@ -66,9 +66,17 @@ def ours(spec: ModelSpec, *files: bytes) -> torch.Tensor:
     return preprocess.normalise(preprocess.collate([decoder.decode(file) for file in files], len(files)))
 
 
+def opened(data: bytes) -> Image.Image:
+    """As the references see it, but for 16 bits, which become eight first."""
+    image = Image.open(io.BytesIO(data))
+    if image.mode == "I;16":
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    return image
+
+
 def jtp_reference(data: bytes, filter_: str = "lanczos", *, size: int = 384) -> torch.Tensor:
     """RGBA, fit with growth, tensor, composite on 0.5, normalise, centre crop that pads."""
-    image = Image.open(io.BytesIO(data)).convert("RGBA")
+    image = opened(data).convert("RGBA")
     width, height = image.size
     scale = min(size / height, size / width)
     if scale != 1.0:
@@ -83,7 +91,7 @@ def jtp_reference(data: bytes, filter_: str = "lanczos", *, size: int = 384) -> 
 
 def wd_reference(data: bytes, filter_: str = "bicubic", *, size: int = 448) -> torch.Tensor:
     """White under transparency, a white square, bicubic, normalise, RGB to BGR."""
-    image = Image.open(io.BytesIO(data))
+    image = opened(data)
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA") if "transparency" in image.info else image.convert("RGB")
     if image.mode == "RGBA":

@@ -1,0 +1,198 @@
+"""What a file holds besides its picture: taken from a decoder's sight where it would only cost, or fail the picture.
+
+Text, profiles and tags are of any size, since programs put whole workflows and editing histories into them. Pillow
+reads all of it when it opens a file, with limits that fail the picture. Nothing here changes a pixel.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Literal
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAY_HOLD_PNG = (_PNG, b"\0\0\1\0", b"\0\0\2\0", b"icns")
+"""How a PNG begins, and icons, cursors and Apple's icons, which hold some."""
+_OF_PIXELS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+"""Chunks that a reader may pass over, by their first letter, and that change the picture."""
+_NOBODYS = b"skIp"
+"""A kind of chunk that nobody has defined: private, and safe to pass over."""
+_CHUNKS = 100_000
+"""That are looked at. Of more the ration of reads is used up in any case."""
+_PROFILE = 1 << 20
+"""Bytes that Pillow inflates of a profile. It fails the picture for one more."""
+
+_GIF = re.compile(rb"GIF8[79]a")
+_EXTENSION, _CONTROL = 0x21, 0xF9
+"""Of a GIF: what begins an extension, and the one that changes the picture."""
+_FEW_PIECES, _PIECES = 1_000, 1_000_000
+"""Of extensions: what Pillow may as well read itself, and what is looked at."""
+
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_BOXES = {b"xml ", b"uuid", b"uinf", b"jp2i"}
+"""Of a JPEG 2000, that hold no pixels. The library cannot step over a megabyte."""
+_BOX_HEAD, _SMALL_BOX = 8, 1 << 16
+
+_TIFF = (b"II", b"MM")
+_TAGS = 20_000
+"""Of a directory, that are looked at."""
+_NUMBERS = 1_000_000
+"""In a tag of a TIFF. The largest image has 700,000 offsets, should its tiles be of 16 x 16."""
+_BYTES_AND_TEXT = {1, 2, 6, 7}
+"""Types of tags that stay bytes; what others hold becomes objects of Python."""
+_BYTES = 7
+_OFFSETS = {273, 279, 324, 325}
+"""Tags that say where the pixels are, and how many bytes."""
+_DIRECTORIES = {34665, 34853, 40965}
+"""Tags that point to EXIF, to places on Earth and to more of EXIF. Pillow reads all that is there."""
+_NOBODYS_TAG = 65_111
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The same picture, or the same bytes where nothing is in the way, or where the file is cut."""
+    if data.startswith(_MAY_HOLD_PNG):
+        return _replaced(data, (change for at in _pngs(data) for change in _changes_of_png(data, at)))
+    if _GIF.match(data):
+        return _without_extensions(data)
+    if data.startswith(_JP2):
+        return _without_boxes(data)
+    if data.startswith(_TIFF):
+        return _replaced(data, _changes_of_tiff(data))
+    return data
+
+
+def has_too_many_numbers(tiff: bytes) -> bool:
+    """Whether this is a TIFF and a tag in its first directory holds more than a million numbers.
+
+    Pillow makes an object of each, of fractions at the price of five microseconds and 250 bytes.
+    """
+    return tiff.startswith(_TIFF) and any(_is_long(kind, count) for _at, _tag, kind, count in _tags(tiff))
+
+
+def _replaced(data: bytes, changes: Iterator[tuple[int, bytes]]) -> bytes:
+    """With other bytes at some places, in their order. Lengths and offsets stay what they are."""
+    parts: list[bytes | memoryview] = []
+    view, done = memoryview(data), 0
+    for at, new in changes:
+        parts += view[done:at], new
+        done = at + len(new)
+    return b"".join([*parts, view[done:]]) if parts else data
+
+
+# ── PNG ──
+
+
+def _pngs(data: bytes) -> Iterator[int]:
+    """Where each begins."""
+    if data.startswith(_PNG):
+        yield 0
+        return
+    at = data.find(_PNG)
+    while at >= 0:
+        yield at
+        at = data.find(_PNG, at + len(_PNG))
+
+
+def _changes_of_png(data: bytes, begin: int) -> Iterator[tuple[int, bytes]]:
+    """What is not needed becomes a chunk that is passed over: another kind, and its checksum."""
+    at, chunks = begin + len(_PNG), 0
+    while chunks < _CHUNKS:
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        first, end = at + 8, at + 8 + length
+        if end + 4 > len(data) or not kind.isalpha() or kind == b"IEND":
+            return
+        if kind[:1].islower() and kind not in _OF_PIXELS:
+            chunks += 1
+            content = memoryview(data)[first:end]
+            sound = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end : end + 4], "big")
+            if not (sound and _is_harmless(kind, content)):
+                yield at + 4, _NOBODYS
+                yield end, zlib.crc32(content, zlib.crc32(_NOBODYS)).to_bytes(4, "big")
+        at = end + 4
+
+
+def _is_harmless(kind: bytes, content: memoryview) -> bool:
+    """Whether Pillow takes it: EXIF as it is, and a profile that it would inflate. Thumbnails use both."""
+    if kind != b"iCCP":
+        return kind == b"eXIf"
+    _name, _end, packed = bytes(content).partition(b"\0")
+    if not packed.startswith(b"\0"):
+        return False
+    inflater = zlib.decompressobj()
+    try:
+        inflater.decompress(packed[1:], _PROFILE)
+    except zlib.error:
+        return False
+    return not inflater.unconsumed_tail
+
+
+# ── GIF ──
+
+
+def _without_extensions(gif: bytes) -> bytes:
+    """Without those before its first picture, should they have many pieces. A piece has up to 255 bytes."""
+    try:
+        at = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 128 else 0)
+        kept, pieces = [gif[:at]], 0
+        while gif[at] == _EXTENSION and pieces < _PIECES:
+            begin, at = at, at + 2
+            while gif[at] and pieces < _PIECES:
+                at += 1 + gif[at]
+                pieces += 1
+            at += 1
+            if gif[begin + 1] == _CONTROL:
+                kept.append(gif[begin:at])
+    except IndexError:
+        return gif
+    return gif if pieces < _FEW_PIECES or pieces >= _PIECES else b"".join([*kept, gif[at:]])
+
+
+# ── JPEG 2000 ──
+
+
+def _without_boxes(jp2: bytes) -> bytes:
+    """Without the large ones that hold no pixels."""
+    kept, at, done = [], 0, 0
+    while at + _BOX_HEAD <= len(jp2):
+        length, kind = int.from_bytes(jp2[at : at + 4], "big"), jp2[at + 4 : at + 8]
+        if length == 1:
+            length = int.from_bytes(jp2[at + 8 : at + 16], "big")
+        if length < _BOX_HEAD:  # up to the end of the file, or broken
+            break
+        if kind in _BOXES and length > _SMALL_BOX:
+            kept.append(jp2[done:at])
+            done = at + length
+        at += length
+    return b"".join([*kept, jp2[done:]]) if kept else jp2
+
+
+# ── TIFF ──
+
+
+def _changes_of_tiff(tiff: bytes) -> Iterator[tuple[int, bytes]]:
+    """Pointers to more tags become tags that nobody follows, and long lists bytes, which nobody takes apart."""
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
+    for at, tag, kind, count in _tags(tiff):
+        if tag in _DIRECTORIES:
+            yield at, _NOBODYS_TAG.to_bytes(2, order)
+        elif _is_long(kind, count) and tag not in _OFFSETS:
+            yield at + 2, _BYTES.to_bytes(2, order)
+
+
+def _is_long(kind: int, count: int) -> bool:
+    return kind not in _BYTES_AND_TEXT and count > _NUMBERS
+
+
+def _tags(tiff: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Of its first directory: where the entry is, tag, type, count."""
+    order = "<" if tiff.startswith(b"II") else ">"
+    head, many, entry = ("8xQ", "Q", "HHQ8x") if tiff[2:4] in (b"+\0", b"\0+") else ("4xI", "H", "HHI4x")
+    try:
+        (at,) = struct.unpack_from(order + head, tiff)
+        (entries,) = struct.unpack_from(order + many, tiff, at)
+    except (struct.error, OverflowError):
+        return  # it is cut, and Pillow will say so
+    begin, step = at + struct.calcsize(order + many), struct.calcsize(order + entry)
+    table = tiff[begin : begin + step * min(entries, _TAGS)]
+    for number, found in enumerate(struct.iter_unpack(order + entry, table[: len(table) // step * step])):
+        yield begin + step * number, *found
