@@ -150,7 +150,7 @@ class Opener:
         return ImageError(*(Reason.CORRUPT, broken) if _SIGNATURE.match(data) else (Reason.UNSUPPORTED, other))
 
     def _refuse_undecodable(self, image: Image.Image, data: bytes) -> None:
-        """What Pillow has no decoder for, of which it would give a black picture or blame the file."""
+        """What Pillow has no decoder for. It would fail only when it is loaded, in the words of a broken file."""
         kind = image.format or ""
         if getattr(image, "tile", None) or kind in _LOADED_WHOLE:
             return
