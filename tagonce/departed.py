@@ -6,6 +6,7 @@ from enum import StrEnum
 from db.database import Database
 from db.errors import SettingsError, StopError
 from db.id_set import IdSet
+from db.plural import counted
 from producer import departed, sources
 from producer.references import path_or_uri
 from tagonce import ui
@@ -67,13 +68,13 @@ class Departures:
                     on_progress=lambda images: bar.advance(task, images),
                 )
                 if found.refused:
-                    refused.append(f"{path_or_uri(place)} ({found.registered:,} images are registered)")
+                    refused.append(f"{path_or_uri(place)} ({counted(found.registered, 'image')} registered)")
                 else:
                     marked += found.gone
         if marked:
             ui.errors.print(
-                f"{marked:,} images are gone: searches and exports leave them out from now on. `tagonce search --gone "
-                "only` lists them, `tagonce forget --gone` deletes what is stored of them.",
+                f"{counted(marked, 'image is', 'images are')} gone: searches and exports leave that out from now on. "
+                "`tagonce search --gone only` lists what is gone, `tagonce forget --gone` deletes what is stored of it.",
                 markup=False,
             )
         if refused:

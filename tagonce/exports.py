@@ -196,4 +196,4 @@ def _plan(job: Run, out: str | None, *, replaces: bool) -> str:
     """What --dry-run says of one file."""
     how = "replacing what is there" if replaces else "a new file"
     where = "standard output" if out is None else f"{out}, {how}"
-    return f"Nothing was written. It would be: {job.total:,} images to {where}."
+    return f"Nothing was written. It would be: {counted(job.total, 'image')} to {where}."

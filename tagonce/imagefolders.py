@@ -117,7 +117,9 @@ def write(job: Run, out: str) -> str:
     example = places[folders[0]] + f" and {len(folders) - 1:,} more" * (len(folders) > 1)
     if job.export.dry:
         counts = f"{len(folders) - len(there):,} new files and {len(there):,} that are replaced"
-        return " ".join([f"Nothing was written. It would be: {job.total:,} images in {example}: {counts}.", *said])
+        return " ".join(
+            [f"Nothing was written. It would be: {counted(job.total, 'image')} in {example}: {counts}.", *said]
+        )
     with ExitStack() as stack:
         whole = {folder: stack.enter_context(destinations.whole_text(path)) for folder, path in places.items()}
         bare = _fill(job, root, whole)

@@ -11,6 +11,7 @@ from rich.text import Text
 from db.errors import Reason
 from db.failures import Failed
 from db.gone import Gone
+from db.plural import counted
 from producer.references import path_or_uri
 from tagonce import parameters, settings, ui
 
@@ -58,7 +59,8 @@ def command(
     if shown:
         ui.output.print(_table(shown))
     ui.errors.print(
-        f"{row.name}: {total:,} failures" + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
+        f"{row.name}: {counted(total, 'failure')}"
+        + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
         markup=False,
     )
     if advice := ui.what_helps({one.reason for one in shown}):

@@ -6,6 +6,7 @@ import typer
 
 from db.errors import SettingsError
 from db.forget import Plan
+from db.plural import counted
 from producer.references import path_or_uri
 from tagonce import parameters, settings, ui
 
@@ -57,7 +58,7 @@ def command(
                 deleted = forget.forget(
                     opened, where, keep_labels=keep_labels, on_progress=lambda images: bar.advance(task, images)
                 )
-            ui.errors.print(f"{deleted:,} images deleted from the database.")
+            ui.errors.print(f"{counted(deleted, 'image')} deleted from the database.")
     if json:
         ui.print_json(
             {
@@ -76,9 +77,10 @@ def _show(plan: Plan, *, keep_labels: bool) -> None:
     if not plan.images:
         ui.errors.print("There is nothing to forget.")
         return
-    labels = f"{plan.labels:,} labels of {plan.labelled:,} images"
+    labels = f"{counted(plan.labels, 'label')} of {counted(plan.labelled, 'image')}"
     ui.errors.print(
-        f"{plan.images:,} images, with {plan.predictions:,} predictions, {plan.failures:,} failures and {labels}"
+        f"{counted(plan.images, 'image')}, with {counted(plan.predictions, 'prediction')}, "
+        f"{counted(plan.failures, 'failure')} and {labels}"
         + (", which stay, as do their images, marked as gone:" if keep_labels and plan.labels else ":")
     )
     for uri in plan.examples:

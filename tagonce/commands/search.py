@@ -199,7 +199,7 @@ def command(
         more = _each(found, lambda _hit: None) > 0
         name = models.title(connection, row)
     ui.errors.print(
-        f"{name}: " + (f"the first {number:,}; there are more." if more else f"{counted(number, 'image')}."),
+        f"{name}: {counted(number, 'image')}" + (", and there are more." if more else "."),
         markup=False,
     )
 

@@ -131,7 +131,7 @@ def _restore_lock(app: Celery) -> Iterator[Finding]:
     yield Finding(
         QUEUE,
         Status.WARNING,
-        f"{held:,} chunks are held by workers, and the lock under which those of dead ones are given back is taken for "
-        f"another {seconds:,.0f} s",
+        f"{counted(held, 'chunk is', 'chunks are')} held by workers, and the lock under which those of dead ones are "
+        f"given back is taken for another {seconds:,.0f} s",
         "A worker was killed while it had the lock. It runs out by itself; until then chunks of dead workers wait.",
     )

@@ -161,7 +161,7 @@ def test_a_worker_without_credentials_stops_and_blames_no_image(
     for _ in range(MAX_DELIVERIES + 2):
         worker = workers.start(*options, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
         assert worker.wait() == EXIT_USAGE, worker.words()
-        assert worker.words().count("error: There are no complete S3 credentials") == 1
+        assert worker.words().count("error: there are no complete S3 credentials") == 1
     assert rows.count() == rows.deliveries() == 0
     workers.start(*options)
     wait_until(lambda: rows.count() == 1)

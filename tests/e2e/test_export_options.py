@@ -327,7 +327,7 @@ def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., O
         (["--out", ""], "--out is empty"),
         (["--root", "/"], "--root is for names below --out"),
         (["--root", "/", "--format", "csv", "--out", "x"], "--root is for names below --out"),
-        (["--root", "/nowhere", "--out", "x"], "--root file:///nowhere/ does not hold file://"),
+        (["--root", "/nowhere", "--out", "x"], "Nothing is registered under '/nowhere'"),
         (["--format", "parquet"], "say with --out to which file"),
         (["--format", "csv", "--escape"], "has no place for --escape"),
         (["--replace", "cat", "--out", "x"], "--replace is OLD=NEW"),

@@ -245,7 +245,7 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     held = invoke("calibrate", "labels", "--save", "mine", "--holdout", "0.3", "-t", "0.5", **environment)
     assert held.code == 0, held.err
     assert "0.5 for all others." in held.err
-    few = invoke("calibrate", "labels", "--save", "none", "--min-support", "500", **environment)
+    few = invoke("calibrate", "labels", "--save", "few", "--min-support", "500", **environment)
     assert (few.code, few.out) == (1, "")
     assert "a tag needs 500 labels saying right and one saying wrong, and none has them" in few.err
     assert f"Found: {number} labels of " in few.err

@@ -18,6 +18,7 @@ from db.schema import profile_thresholds
 from producer import sources
 from producer.references import file_uri
 from producer.sources.folder import in_folder
+from producer.sources.names import Names
 from tagonce import ui
 from tagonce.places import uri_prefix
 from tests.fixtures.command import Outcome
@@ -101,8 +102,8 @@ def test_enqueue_marks_when_it_is_told_to(
     photos[0].unlink()
     assert invoke(*sending, "--json").json == {"seen": 3, "sent": 3}
 
-    def interrupted(root: str) -> Iterator[Reference]:
-        yield from in_folder(root)
+    def interrupted(root: str, names: Names) -> Iterator[Reference]:
+        yield from in_folder(root, names)
         raise SourceError("the disk was pulled out")
 
     with monkeypatch.context() as patch:
@@ -260,7 +261,7 @@ def test_profiles_can_be_deleted(run: Run, database_url: str) -> None:
     run("thresholds", "save", "--name", "other", "-t", "0.3")
     assert "repeat with --yes" in run("thresholds", "delete", "mine@2", code=2).err
     assert "no profile 'mnie'" in run("thresholds", "delete", "mnie", "--yes", code=2).err
-    assert "1 profiles deleted" in run("thresholds", "delete", "mine@2", "--yes").err
+    assert "1 profile deleted" in run("thresholds", "delete", "mine@2", "--yes").err
     assert [one["profile"] for one in run("thresholds", "list", "--json").json] == ["mine@1", "mine@3", "other@1"]
     assert "2 profiles deleted" in run("thresholds", "delete", "mine", "--yes").err
     assert [one["profile"] for one in run("thresholds", "list", "--json").json] == ["other@1"]
@@ -279,7 +280,7 @@ def test_the_list_of_profiles_has_a_line_a_row_on_a_narrow_terminal(run: Run, mo
     lines = run("thresholds", "list").out.splitlines()
     assert len(lines) == 2
     assert all(len(line) <= 80 for line in lines)
-    assert "0.35, 1 tags" in lines[1]
+    assert "0.35, 1 tag" in lines[1]
 
 
 def test_what_is_piped_is_not_broken(run: Run, tagonce: Run, database_url: str) -> None:

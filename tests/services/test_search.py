@@ -21,6 +21,7 @@ from db.errors import SettingsError, ThresholdError
 from db.images import Reference, register
 from db.kept import kept_images
 from db.models import Model, Tag
+from db.plural import counted
 from db.policies import NEVER, Cut, Policy, resolve
 from db.results import Prediction
 from db.schema import images, predictions
@@ -443,7 +444,7 @@ def test_paths_are_what_a_pipe_gets(run: Run, three: list[str], arguments: tuple
     """One a line; a word that begins with - needs no care. How many there were is said on standard error."""
     result = run("search", *arguments)
     assert result.stdout == "".join(f"{three[place]}\n" for place in places)
-    assert f"{len(places)} images" in result.stderr
+    assert counted(len(places), "image") in result.stderr
     assert result.exit_code == 0
 
 
@@ -466,7 +467,7 @@ def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
     ]
     table = run("search", "tag_00", "-n", "1", "--format", "table")
     assert table.stdout.splitlines()[1].split() == [three[0], "640x480", "tag_00", "0.9000"]
-    assert "the first 1; there are more" in table.stderr
+    assert "1 image, and there are more" in table.stderr
     assert run("search", "tag_00:0.5", "--count").stdout == "2\n"
     assert json.loads(run("search", "tag_00:0.5", "--count", "--json").stdout) == {"images": 2}
     none = run("search", "tag_02")

@@ -187,7 +187,7 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
     outcome = run("counts", "--limit", "2")
     assert "0.5800" in outcome.out  # the mean of the cats
-    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent shown." in outcome.err
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
 
 
 def test_a_query_says_of_which_images(run: Run) -> None:
