@@ -74,7 +74,7 @@ class Departures:
         if marked:
             ui.errors.print(
                 f"{counted(marked, 'image is', 'images are')} gone: searches and exports leave that out from now on. "
-                "`tagonce search --gone only` lists what is gone, `tagonce forget --gone` deletes what is stored of it.",
+                "`tagonce search --gone only` lists it, `tagonce forget --gone` deletes what is stored of it.",
                 markup=False,
             )
         if refused:
