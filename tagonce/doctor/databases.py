@@ -111,7 +111,7 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
             "server_version_num",
             "server_encoding",
             "max_connections",
-            "transaction_read_only",
+            "default_transaction_read_only",
         )
     }
     megabytes = (connection.scalar(text("select pg_database_size(current_database())")) or 0) / 1e6
@@ -125,7 +125,8 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
             f"its encoding is {shown['server_encoding']}, and names of images and tags may hold anything",
             "Make another one: createdb --encoding UTF8 --template template0 NAME",
         )
-    if shown["transaction_read_only"] == "on":
+    # Not `transaction_read_only`: reading, this transaction is so itself.
+    if shown["default_transaction_read_only"] == "on" or connection.scalar(text("select pg_is_in_recovery()")):
         yield Finding(NAME, Status.FAILED, "it is read-only (a standby?)", "Point TAGONCE_DATABASE_URL at the primary.")
     yield from _pooler(connection)
     # Of all databases of the server, as max_connections is. Who they are, pg_stat_activity hides from a plain user.

@@ -199,7 +199,7 @@ def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: Redis
         assert "lock" not in told(doctor(*arguments), "queue", "warning")
         client.hset(channel.unacked_key, "tag", "a chunk")
     warnings = told(doctor(*arguments), "queue", "warning")
-    assert "1 chunks are held by workers, and the lock" in warnings
+    assert "1 chunk is held by workers, and the lock" in warnings
     assert "is taken for another 29" in warnings or "another 300 s" in warnings
 
 
