@@ -121,6 +121,14 @@ def test_a_schema_of_another_version(database_url: str, tmp_path: Path, doctor: 
     assert "schema 9999 is of a newer tagonce; this one knows up to 0006 | Upgrade" in told(newer, "database", "failed")
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
+    """As every session of it begins; that a command reads in a transaction which may not write says nothing."""
+    only_read = "options=-c%20default_transaction_read_only%3Don"
+    found = doctor("--database", f"{tagged}{'&' if '?' in tagged else '?'}{only_read}", "--model", "demo")
+    assert "it is read-only (a standby?) | Point TAGONCE_DATABASE_URL at" in told(found, "database", "failed")
+
+
 def test_a_database_that_is_not_there_yet_is_not_made(sqlite_url: str, tmp_path: Path, doctor: Doctor) -> None:
     found = doctor("--database", sqlite_url, "--model", "demo")
     assert wrong(found) == set()
