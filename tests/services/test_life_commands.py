@@ -126,7 +126,7 @@ def test_enqueue_marks_when_it_is_told_to(
 def test_forget_shows_what_would_go_and_asks_first(run: Run) -> None:
     looked = run("forget", "--gone", "--dry-run")
     assert looked.err.splitlines() == [
-        "1 images, with 1 predictions, 0 failures and 0 labels of 0 images:",
+        "1 image, with 1 prediction, 0 failures and 0 labels of 0 images:",
         "  s3://b/a/2.jpg",
     ]
     assert "repeat with --yes" in run("forget", "--gone", code=2).err
