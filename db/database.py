@@ -53,8 +53,7 @@ _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
 _NOT_PREPARED = {"26000", "42P05"}
-"""A prepared statement is not there, or is there already."""
-"""PostgreSQL's codes."""
+"""PostgreSQL's codes. Of the last: a prepared statement is not there, or is there already."""
 
 
 class Database:

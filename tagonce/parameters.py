@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from db import gone
-from tagonce import departed
+from tagonce import gone_option
 
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""
@@ -152,7 +152,7 @@ Query = Annotated[
     typer.Option("--query", "-q", help="Only images that this search finds, see `tagonce search`.", show_default=False),
 ]
 IfGone = Annotated[
-    departed.IfGone | None,
+    gone_option.IfGone | None,
     typer.Option(
         "--gone",
         help="What a folder or s3:// prefix no longer has: `mark` it, so that searches and exports leave it out until "

@@ -11,7 +11,7 @@ from db.plural import counted
 from producer.enqueue import Enqueued
 from producer.sources.names import Names
 from tagonce import parameters, settings, ui
-from tagonce.departed import Departures, IfGone
+from tagonce.gone_option import GoneOption, IfGone
 
 
 def command(
@@ -84,7 +84,7 @@ def send(
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
         names: which names are taken, and where those that are not are counted.
-        gone, even_most: see `tagonce.departed`.
+        gone, even_most: see `tagonce.gone_option`.
 
     Returns:
         What was sent, and how many images were marked as gone.
@@ -119,7 +119,7 @@ def send(
             if not others and all(broker.depth(app, one.id).empty for one in known):
                 with database.write() as connection:
                     deliveries.forget_all(connection)
-        departures = Departures(database, sources, gone, even_most=even_most)
+        if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
         with ui.progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
@@ -137,11 +137,11 @@ def send(
                         found,
                         model_id=model.id,
                         chunk_size=config.chunk_size,
-                        seen=departures.seen,
+                        seen=if_any_gone.seen,
                         on_progress=show,
                     )
                 else:
                     sent = enqueue_pending(
                         database, sender, model_id=model.id, chunk_size=config.chunk_size, on_progress=show
                     )
-        return sent, departures.mark()
+        return sent, if_any_gone.mark()

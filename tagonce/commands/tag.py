@@ -11,7 +11,7 @@ from db.errors import Reason
 from db.plural import counted
 from producer.sources.names import Names
 from tagonce import parameters, settings, ui
-from tagonce.departed import Departures, IfGone
+from tagonce.gone_option import GoneOption, IfGone
 from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 
 LINE_SECONDS = 30.0
@@ -74,7 +74,7 @@ def _run(
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.
     with wiring.stored(config, create=True) as database, embedded.broker() as broker_url:
-        departures = Departures(database, sources, gone, even_most=even_most)
+        if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
         # The worker loads the model while we hash its weights and list the sources.
         worker = LocalWorker(config, broker_url)
         run = None
@@ -88,7 +88,7 @@ def _run(
                     found,
                     max_waiting=config.max_queue,
                     chunk_size=min(config.chunk_size, CHUNK_SIZE),
-                    seen=departures.seen,
+                    seen=if_any_gone.seen,
                 )
         except KeyboardInterrupt:
             ui.errors.print("\nStopping: the worker writes what it has finished. Ctrl-C again ends it at once.")
@@ -105,7 +105,7 @@ def _run(
             failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
         ui.print_names(names)
         _summarise(run.progress, failed, config)
-        departures.mark()
+        if_any_gone.mark()
 
 
 class _Display:

@@ -27,7 +27,7 @@ from db.sampling.line import around
 from db.search import hits
 from db.search.tree import Reaches
 from db.tag_counts import tag_counts
-from producer import departed, sources
+from producer import mark_gone, sources
 from producer.references import file_uri
 from producer.storage import s3_client
 from tests.fixtures.photos import MAKER
@@ -184,7 +184,7 @@ def test_what_a_producer_has_seen_it_says_whoever_registered_it(database: Databa
 
 def listed(database: Database, model: Model, folder: Path) -> tuple[IdSet, int]:
     """As a run does it: what a listing has, and the last image before it."""
-    last, seen = departed.newest(database), IdSet()
+    last, seen = mark_gone.newest(database), IdSet()
     register(database, model, *sources.references(str(folder)), seen=seen)
     return seen, last
 
@@ -213,13 +213,13 @@ def test_a_listing_marks_what_it_no_longer_has_and_nothing_else(
     seen, last = listed(database, model, folder)
     register(database, model, Reference(file_uri(str(folder / "by-another.jpg")), "1", 1))
 
-    found = departed.mark(database, place_of(folder), seen, last=last)
+    found = mark_gone.mark(database, place_of(folder), seen, last=last)
     assert (found.registered, found.gone, found.refused) == (11, 2, False)
     with database.read() as connection:
         query = select(schema.images.c.uri).where(schema.images.c.id.in_(marked(database)))
         assert set(connection.scalars(query)) == {file_uri(str(photos[0])), file_uri(str(photos[1]))}
     # Once more finds nothing; put back, it is there again.
-    assert departed.mark(database, place_of(folder), seen, last=last).gone == 0
+    assert mark_gone.mark(database, place_of(folder), seen, last=last).gone == 0
     photos[0].write_bytes(b"another one")
     listed(database, model, folder)
     assert len(marked(database)) == 1
@@ -232,10 +232,10 @@ def test_more_than_half_of_a_place_is_not_believed(database: Database, model: Mo
     for photo in photos[:3]:
         photo.unlink()
     seen, last = listed(database, model, folder)
-    found = departed.mark(database, place_of(folder), seen, last=last)
+    found = mark_gone.mark(database, place_of(folder), seen, last=last)
     assert (found.registered, found.refused) == (5, True)
     assert marked(database) == set()
-    found = departed.mark(database, place_of(folder), seen, last=last, even_most=True)
+    found = mark_gone.mark(database, place_of(folder), seen, last=last, even_most=True)
     assert (found.gone, found.refused) == (3, False)
     assert len(marked(database)) == 3
 
@@ -259,10 +259,10 @@ def test_objects_that_are_gone_are_marked(sqlite_database: Database, bucket: str
     register(database, model, *sources.references(place), Reference(f"{place}odd", "1", 3))
     client.delete_object(Bucket=bucket, Key="b.jpg")
     client.close()
-    seen, last = IdSet(), departed.newest(database)
+    seen, last = IdSet(), mark_gone.newest(database)
     register(database, model, *sources.references(place), seen=seen)
-    assert departed.mark(database, place, seen, last=last).gone == 1
-    assert departed.mark(database, place, IdSet(), last=last).gone == 0
+    assert mark_gone.mark(database, place, seen, last=last).gone == 1
+    assert mark_gone.mark(database, place, IdSet(), last=last).gone == 0
     register(database, model, Reference("s3://no-such-bucket-here/a.jpg", "1", 3))
     with pytest.raises(SourceError):
         list(sources.references("s3://no-such-bucket-here/"))

@@ -7,7 +7,7 @@ from db.database import Database
 from db.errors import SettingsError, StopError
 from db.id_set import IdSet
 from db.plural import counted
-from producer import departed, sources
+from producer import mark_gone, sources
 from producer.references import path_or_uri
 from tagonce import ui
 
@@ -19,8 +19,8 @@ class IfGone(StrEnum):
     KEEP = "keep"
 
 
-class Departures:
-    """Those of one run. Made before its sources are listed, asked to mark when all of them were, to the end.
+class GoneOption:
+    """The option in one run. Made before its sources are listed, asked to mark when all of them were, to the end.
 
     Args:
         choice: None marks, where there is something to mark and no doubt about it.
@@ -45,7 +45,7 @@ class Departures:
         self._even_most = even_most
         self.seen = IdSet() if self._places else None
         """For `producer.enqueue`; None where nothing is to be marked."""
-        self._last = departed.newest(database) if self._places else 0
+        self._last = mark_gone.newest(database) if self._places else 0
 
     def mark(self) -> int:
         """Mark, and say how many; returns that number.
@@ -59,7 +59,7 @@ class Departures:
         with ui.progress_bar() as bar:
             task = bar.add_task("Looking for what is gone", total=None)
             for place in self._places:
-                found = departed.mark(
+                found = mark_gone.mark(
                     self._database,
                     place,
                     self.seen,

@@ -22,7 +22,7 @@ THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Departed:
+class Marked:
     """What became of one place."""
 
     place: str
@@ -48,7 +48,7 @@ def mark(
     last: int,
     even_most: bool = False,
     on_progress: Callable[[int], object] = lambda _images: None,
-) -> Departed:
+) -> Marked:
     """Mark the images of a place that its listing did not have, and that are not there when they are asked for.
 
     A listing passes over what it may not read, and what another option leaves out: hence the second question. Memory: a
@@ -67,22 +67,22 @@ def mark(
     here = (begins_with(place), not_(gone.is_gone(images.c.id)))
     with database.read() as connection:
         registered = connection.scalar(select(func.count()).select_from(images).where(*here)) or 0
-    departed = IdSet()
+    missing_ids = IdSet()
     found = 0
     for rows in _walk(database, place, last):
         missing = seen.without([row_id for row_id, _uri in rows])
         ids = _not_there([row for row in rows if row[0] in missing])
-        departed.add(ids)
+        missing_ids.add(ids)
         found += len(ids)
         on_progress(len(rows))
         if found > registered / 2 and not even_most:
-            return Departed(place, registered, found, refused=True)
-    for some in batched(departed, AT_ONCE):
+            return Marked(place, registered, found, refused=True)
+    for some in batched(missing_ids, AT_ONCE):
         with database.write() as connection:
             gone.mark(connection, some)
     with database.write() as connection:
         moves.labels_follow(connection)
-    return Departed(place, registered, found, refused=False)
+    return Marked(place, registered, found, refused=False)
 
 
 def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int, str]]]:
