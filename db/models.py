@@ -57,12 +57,14 @@ def register(
     tag_list: Sequence[Tag],
     floor: int,
     default_threshold: int,
+    made_with: Mapping[str, str] | None = None,
 ) -> Model:
     """Find or make the row of a model. Same name with other weights, preprocessing, tags or floor is another model.
 
     Args:
         spec: JSON-able, without the weights and the tags.
         floor, default_threshold: ten-thousandths.
+        made_with: versions by name, of who makes the row. They are kept in `spec`, and tell no models apart.
 
     Raises:
         ModelError: more tags than a smallint can number.
@@ -76,7 +78,7 @@ def register(
         "name": name,
         "fingerprint": fingerprint,
         "weights_sha256": weights_sha256,
-        "spec": dict(spec),
+        "spec": {**spec, **({"made_with": dict(made_with)} if made_with else {})},
         "floor": floor,
         "default_threshold": default_threshold,
         "added_at": datetime.now(UTC),

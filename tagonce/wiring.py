@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from sqlalchemy import Connection
@@ -85,6 +86,7 @@ def register_model(database: Database, spec: ModelSpec, settings: Settings) -> M
             tag_list=spec.tags,
             floor=settings.floor_score,
             default_threshold=to_score(spec.default_threshold),
+            made_with={"pillow": version("pillow")},
         )
 
 

@@ -10,6 +10,9 @@ Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
+COLUMNS_FIRST_SINCE = 13
+"""The version of Pillow that does the columns first where they lose more than twice as many pixels as the rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

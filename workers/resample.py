@@ -20,7 +20,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image
 
-from workers.geometry import Box, Size
+from workers.geometry import COLUMNS_FIRST_SINCE, Box, Size
 from workers.models.spec import Filter
 from workers.pixels import Words, strips
 
@@ -38,8 +38,6 @@ _LONGEST_SIDE = 65_536
 """Of the source. A strip of it, or a column, takes 16 MiB of memory then."""
 _TALL = 100
 """Heights in a width: of what is taller Pillow did the columns first before its version 13."""
-_SINCE = 13
-"""The version of Pillow that does the columns first where they lose more than twice as many pixels as the rows."""
 
 _KINDS: tuple[Filter, ...] = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 _BOX, _BILINEAR, _HAMMING, _BICUBIC, _LANCZOS = range(5)
@@ -85,7 +83,7 @@ def can_resample(kind: Filter, canvas: Size) -> bool:
 def columns_first(canvas: Size, size: Size, pillow: int) -> bool:
     """Whether this major version of Pillow resizes the columns before the rows, which rounds otherwise."""
     (width, height), (to_width, to_height) = canvas, size
-    if pillow >= _SINCE:
+    if pillow >= COLUMNS_FIRST_SINCE:
         return height > to_height and height - to_height > 2 * (width - to_width)
     return height > to_height and height > _TALL * width
 

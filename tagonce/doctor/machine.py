@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from db.scores import to_probability
 from tagonce import wiring
 from tagonce.doctor.finding import Finding, Status
 from tagonce.settings import Settings
+from workers.geometry import COLUMNS_FIRST_SINCE
 from workers.models.registry import in_cache
 from workers.models.spec import ModelSpec
 
@@ -47,6 +49,14 @@ def look_at_model(config: Settings) -> Iterator[Finding]:
 def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Finding:
     fingerprint = wiring.fingerprint(spec, config)
     same = next((model for model in known if model.fingerprint == fingerprint), None)
+    if same and (begun := _resizes_otherwise(same)):
+        return Finding(
+            MODEL,
+            Status.WARNING,
+            f"the scores of {same.label} were begun with Pillow {begun}, and here is {version('pillow')}, which "
+            "resizes images more than twice as tall as wide a little otherwise",
+            "Scores of such images may differ. Install one version of Pillow on all workers if that matters.",
+        )
     if same:
         return Finding(MODEL, Status.OK, f"registered as {same.label}: the same weights, preprocessing, tags and floor")
     named = [model for model in known if model.name == spec.name]
@@ -59,6 +69,15 @@ def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Findin
         "A worker registers this one as another model, which tags everything again. If that is not meant, put the "
         "files or settings of before back.",
     )
+
+
+def _resizes_otherwise(stored: Model) -> str | None:
+    """The Pillow of the first worker, where it resizes in another order than the one that is installed here."""
+    begun: str | None = stored.spec.get("made_with", {}).get("pillow")
+    if begun is None or not find_spec("PIL"):
+        return None
+    orders = {int(one.partition(".")[0]) >= COLUMNS_FIRST_SINCE for one in (begun, version("pillow"))}
+    return begun if len(orders) > 1 else None
 
 
 def _difference(spec: ModelSpec, config: Settings, stored: Model) -> str:

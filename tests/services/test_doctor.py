@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import PIL
 import pytest
 from sqlalchemy import text
 
@@ -13,7 +14,7 @@ from db.errors import SourceError
 from producer import broker, chunks
 from producer.storage import s3_client
 from tagonce import settings, wiring
-from tagonce.doctor import clock, databases, finding
+from tagonce.doctor import clock, databases, finding, machine
 from tagonce.doctor.finding import Check, Finding, Status
 from tagonce.embedded import find_server
 from tests.fixtures.command import Outcome
@@ -127,6 +128,18 @@ def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
     only_read = "options=-c%20default_transaction_read_only%3Don"
     found = doctor("--database", f"{tagged}{'&' if '?' in tagged else '?'}{only_read}", "--model", "demo")
     assert "it is read-only (a standby?) | Point TAGONCE_DATABASE_URL at" in told(found, "database", "failed")
+
+
+def test_a_pillow_that_resizes_otherwise_is_said(
+    tagged: str, jtp2_folder: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of the model knows with which one its scores were begun."""
+    options = ("--database", tagged, "--model", jtp2_folder)
+    here = PIL.__version__
+    assert "registered as tiny-jtp2" in told(doctor(*options), "model", "ok")
+    other = "13.0.0" if here < "13" else "12.3.0"
+    monkeypatch.setattr(machine, "version", lambda _name: other)
+    assert f"were begun with Pillow {here}, and here is {other}" in told(doctor(*options), "model", "warning")
 
 
 def test_a_database_that_is_not_there_yet_is_not_made(sqlite_url: str, tmp_path: Path, doctor: Doctor) -> None:
