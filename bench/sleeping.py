@@ -16,16 +16,16 @@ import synthetic
 import workers.load
 import workers.pipeline
 from db.database import open_database
-from db.models import Model
+from db.ledger.models import Model
+from db.ledger.workers import Stage
 from db.scores import Scores
-from db.workers import Stage
-from producer import broker
-from workers.decode import Decoded
-from workers.infer import Inferred
-from workers.metrics import Metrics
+from producer.queue import broker
+from workers.images.decode import Decoded
+from workers.inference.infer import Inferred
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.worker import run_worker
+from workers.queue.process import run_worker
+from workers.telemetry.metrics import Metrics
 
 BATCH = 64
 DIFFERENT = 2_000

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
-from db.gone import OPTION, Gone
+from db.ledger.gone import OPTION, Gone
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""
@@ -310,9 +310,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _configure_postgresql(connection: Any, _record: object) -> None:
-    from db import packed
+    from db.sql import psycopg_arrays
 
-    packed.register(connection)
+    psycopg_arrays.register(connection)
     connection.execute(_SERVERS_PATIENCE)
     connection.commit()
 

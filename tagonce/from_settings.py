@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 from sqlalchemy import Connection
 
-from db import models
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
-from db.models import Model
+from db.ledger import models
+from db.ledger.models import Model
 from db.scores import to_probability, to_score
 from tagonce.settings import Settings
 from workers.cpus import cores, quota
@@ -108,7 +108,7 @@ def find_spec_of(settings: Settings) -> ModelSpec:
 
 def worker_options(settings: Settings, spec: ModelSpec) -> Options:
     """What a worker is told. The batch size depends on the device, so this imports torch, and may measure."""
-    from workers.device import pick_device
+    from workers.inference.device import pick_device
 
     on_gpu = pick_device(settings.device).type == "cuda"
     given = settings.batch_size
@@ -131,7 +131,7 @@ def worker_options(settings: Settings, spec: ModelSpec) -> Options:
         max_idle_seconds=settings.max_idle,
     )
     if given == "auto":
-        from workers.tuning import best_batch_size
+        from workers.inference.tuning import best_batch_size
 
         return replace(options, batch_size=best_batch_size(spec, options))
     return options

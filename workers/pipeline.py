@@ -11,22 +11,22 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from db import images
-from db import workers as worker_rows
-from db.copies import Known
 from db.database import Database
 from db.errors import Reason
-from db.models import Model
-from db.results import Failure, Prediction, save
+from db.ledger import images
+from db.ledger import workers as worker_rows
+from db.ledger.duplicates import Known
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction, save
+from db.ledger.workers import Stage, Worker
 from db.scores import Scores
-from db.workers import Stage, Worker
-from workers.decode import Decoded
-from workers.infer import Inferencer
+from workers.images.decode import Decoded
+from workers.inference.infer import Inferencer
+from workers.inference.self_test import SelfTest
 from workers.load import Broken, Loaded, Loader
-from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.self_test import SelfTest
+from workers.telemetry.metrics import Metrics
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""

@@ -13,15 +13,15 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from db import models
 from db.errors import StopError
-from db.gone import tagged
-from db.kept import kept_images
-from db.models import Model
-from db.policies import Cut
+from db.ledger import models
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.policy.policies import Cut
+from db.read.tag_batches import kept_images
 from db.schema import images, predictions
 from db.scores import SCALE
-from db.thresholds import begins_with
+from db.sql.score_sql import begins_with
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from db.export.captions import Captioner, ObjectArray, Written, interleaved
 from db.export.items import unique_names
-from db.kept import Kept
-from db.models import Tag
+from db.ledger.models import Tag
+from db.read.tag_batches import Kept
 from db.scores import SCALE
 
 _FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20].*[(|!#\\[\uff08]", re.DOTALL)

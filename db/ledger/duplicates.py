@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, column, func, literal, select, values
 
-from db.among import among
 from db.schema import Int16Array, images, predictions
 from db.scores import Scores
-from db.thresholds import Packed, unpack
+from db.sql.in_list import among
+from db.sql.score_sql import Packed, unpack
 
 
 @dataclass(frozen=True, slots=True)

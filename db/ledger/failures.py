@@ -1,4 +1,4 @@
-"""What failed, one by one, for people who look into it. `db.results` writes it, `db.counts` counts it."""
+"""Failures, one by one, for people. `db.ledger.results` writes them, `db.ledger.run_progress` counts them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from datetime import datetime
 from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
-from db.gone import asked_for
+from db.ledger.gone import asked_for
 from db.schema import failures, images
-from db.thresholds import begins_with
+from db.sql.score_sql import begins_with
 
 _AT_ONCE = 1_000
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true
 
-from db import gone, models
-from db.among import among
 from db.batches import batched
 from db.database import Database
-from db.id_set import IdSet
+from db.ledger import gone, models
+from db.ledger.id_set import IdSet
 from db.schema import failures, images, labels, predictions
-from db.thresholds import begins_with
+from db.sql.in_list import among
+from db.sql.score_sql import begins_with
 
 AT_ONCE = 1_000
 """Images deleted in one transaction."""
@@ -75,7 +75,7 @@ def forget(
     Args:
         where: from `selection`.
         keep_labels: an image that has some stays, marked as gone and without results. Its labels go along to the next
-            image of the same content (`db.moves`), and count again when it is seen again.
+            image of the same content (`db.ledger.moved_labels`), and count again when it is seen again.
         on_progress: called with the number of images of each batch.
     """
     ids = IdSet()
@@ -101,7 +101,7 @@ def _delete(
     *,
     keep_labels: bool,
 ) -> int:
-    # Asked again: what was seen meanwhile is not gone any more. Locked by id, as workers lock them (`db.results`).
+    # Queried again: an image seen meanwhile is not gone any more. Locked by id, as `db.ledger.results` locks them.
     query = select(images.c.id).where(among(connection, images.c.id, batch), where).order_by(images.c.id)
     if connection.dialect.name == "postgresql":
         query = query.with_for_update(of=images)

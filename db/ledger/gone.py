@@ -22,9 +22,9 @@ from sqlalchemy import (
     true,
 )
 
-from db.among import among
-from db.models import Model
+from db.ledger.models import Model
 from db.schema import UtcDateTime, gone, images, predictions
+from db.sql.in_list import among
 
 
 class Gone(StrEnum):

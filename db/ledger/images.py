@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
-from db import registration
-from db.among import among
-from db.gone import is_gone, unmark
-from db.id_set import IdSet
-from db.registration import Known, Row
+from db.ledger.gone import is_gone, unmark
+from db.ledger.id_set import IdSet
 from db.schema import failures, images, predictions
+from db.sql import registration
+from db.sql.in_list import among
+from db.sql.registration import Known, Row
 
 LOOKUP_SIZE = 5_000
 """URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
@@ -81,8 +81,8 @@ def register(
     changed = sorted((row_id, position) for position, row_id, changed, _pending, _gone in still_open if changed)
     new = sorted(position for position, row_id, _changed, _pending, _gone in still_open if row_id is None)
     if changed or new:
-        # Known rows by id, as workers lock them (`db.results`), then new ones by uri, as other producers insert them:
-        # everybody goes the same way, and nobody ends in a deadlock.
+        # Known rows by id, as workers lock them (`db.ledger.results`), then new ones by uri, as other producers insert
+        # them: one order for all of them, so there is no deadlock.
         order = [*(position for _id, position in changed), *new]
         written = registration.write(connection, [rows[position] for position in order])
         ids |= {rows[position].uri: written[rows[position].uri] for position in new if rows[position].uri in written}

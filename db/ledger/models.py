@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from db.errors import ModelError
 from db.schema import models, tags
 from db.scores import MAX_TAGS, to_probability
-from db.upsert import insert_into
+from db.sql.upsert import insert_into
 
 _ID_DIGITS = 18
 

@@ -1,16 +1,16 @@
 """What people said of a picture goes along when its file is moved: the same bytes under another reference.
 
-Predictions need no moving: those of known bytes are taken over by `db.copies`.
+Predictions need no moving: those of known bytes are taken over by `db.ledger.duplicates`.
 """
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, select, tuple_
 
-from db.among import among
-from db.gone import is_gone
+from db.ledger.gone import is_gone
 from db.schema import gone, images, labels
-from db.upsert import insert_into
+from db.sql.in_list import among
+from db.sql.upsert import insert_into
 
 
 def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> int:

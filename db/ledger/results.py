@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, not_, select, update
 
-from db import bulk, moves
-from db.among import among
 from db.errors import Reason
-from db.gone import is_gone
+from db.ledger import moved_labels
+from db.ledger.gone import is_gone
 from db.schema import failures, images, predictions, tag_scores
 from db.scores import Scores
-from db.upsert import insert_into
+from db.sql import postgresql_bulk
+from db.sql.in_list import among
+from db.sql.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
         _save_facts(connection, done)
         _save_scores(connection, model_id, done)
         connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
-        moves.labels_follow(connection, [one.image_id for one in done])
+        moved_labels.labels_follow(connection, [one.image_id for one in done])
     if failed := _not_predicted(connection, model_id, failed):
         _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
         # What is left is of an older version of the file and says nothing about the one that failed.
@@ -93,7 +94,7 @@ def _save_facts(connection: Connection, done: Sequence[Prediction]) -> None:
     """What was found out about the files. Of a file that another model read before, all of it is known."""
     facts = [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done]
     if connection.dialect.name == "postgresql":
-        bulk.update_facts(connection, facts)
+        postgresql_bulk.update_facts(connection, facts)
         return
     names = ("bytes", "width", "height", "format", "sha256")
     connection.execute(
@@ -109,7 +110,7 @@ def _save_scores(connection: Connection, model_id: int, done: Sequence[Predictio
     connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
     now = datetime.now(UTC)
     if connection.dialect.name == "postgresql":
-        bulk.copy_predictions(
+        postgresql_bulk.copy_predictions(
             connection,
             ((model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done),
         )

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
-from db import gone
 from db.errors import Reason
-from db.gone import asked_for
-from db.images import count_pending
+from db.ledger import gone
+from db.ledger.gone import asked_for
+from db.ledger.images import count_pending
 from db.schema import failures, images, predictions
-from db.thresholds import begins_with
+from db.sql.score_sql import begins_with
 
 RATE_WINDOW = timedelta(seconds=60)
 

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from db.gone import asked_for
+from db.ledger.gone import asked_for
+from db.names.spellings import spellings, windows_parts
+from db.names.uris import file_path, file_uri
 from db.schema import images
-from db.spellings import spellings, windows_parts
-from db.uris import file_path, file_uri
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ def by_path(text: str, folder: Path) -> Reference:
 
     A relative path that leads to no image from there means the image whose uri ends with it, part by part: `a/1.jpg` is
     `s3://b/x/a/1.jpg` and never `s3://b/x/c/1.jpg`. So does an absolute path of Windows, of which at most the last
-    `_LONGEST_END` parts count. Other spellings (`db.spellings`) count where the text as it stands leads nowhere.
+    `_LONGEST_END` parts count. Other spellings (`db.names.spellings`) count where the text as it stands leads nowhere.
     """
     plain = file_path(text) if text.lower().startswith("file://") else text
     ways = [way for spelling in spellings(plain) for way in _ways(spelling, folder)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from db.models import Tag
-from db.spellings import legacy
-from db.vocabulary import Vocabulary
+from db.ledger.models import Tag
+from db.names.spellings import legacy
+from db.names.vocabulary import Vocabulary
 
 NAMESPACES = (
     *("artist", "character", "contributor", "copyright", "creator", "general", "invalid", "lore", "meta", "person"),

@@ -3,8 +3,8 @@
 Excel, PowerShell, LibreOffice, `find` and editors differ in all three. Unicode is recognised by its byte order mark,
 UTF-16 also without one. Anything else is read as UTF-8, and bytes that are not UTF-8 are kept as Python's surrogate
 escapes: they may be names of files. What they mean in an older encoding is found by what exists under the name, in
-`db.spellings`. A guess from so little text is wrong too often: charset-normalizer took 6 of 15 short lists for another
-encoding.
+`db.names.spellings`. A guess from so little text is wrong too often: charset-normalizer took 6 of 15 short lists for
+another encoding.
 """
 
 import codecs

@@ -4,7 +4,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from db.models import Tag
+from db.ledger.models import Tag
 
 WILDCARD = "*"
 

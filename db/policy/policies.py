@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from db.errors import ThresholdError
-from db.models import Model, Tag
-from db.policy_json import PolicyJson, parse_policy
+from db.ledger.models import Model, Tag
+from db.policy.policy_json import PolicyJson, parse_policy
 from db.schema import Int16Array
 from db.scores import SCALE, to_probability, to_score
 
@@ -67,7 +67,8 @@ class Policy:
     top: int | None = None
     """At most so many tags an image, the most probable ones."""
     mcut: bool | None = None
-    """Cut each category of an image at its widest gap between scores (`db.kept`); thresholds are lower bounds then."""
+    """Cut each category of an image at its widest gap between scores (`db.read.tag_batches`). Thresholds are then lower
+    bounds."""
 
     @property
     def is_empty(self) -> bool:

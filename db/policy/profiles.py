@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy import delete as remove
 
-from db import models
 from db.errors import ThresholdError
-from db.models import Model
-from db.policies import DEFAULT, OFF, Policy, resolve, unknown_name
+from db.ledger import models
+from db.ledger.models import Model
+from db.policy.policies import DEFAULT, OFF, Policy, resolve, unknown_name
 from db.schema import models as model_table
 from db.schema import profile_thresholds, profiles
 

@@ -1,4 +1,4 @@
-"""Thresholds from the files that people have, in any encoding and with any separator of `db.text_files`.
+"""Thresholds from the files that people have, in any encoding and with any separator of `db.names.text_files`.
 
 tag,threshold                             JTP-3's calibration.csv and its like; with or without a header
 category,name,threshold                   thresholds.csv of the animetimm models: `name` is the category
@@ -14,14 +14,14 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple
 
-from db import text_files
 from db.errors import ThresholdError
-from db.judging.tag_index import TagIndex
-from db.models import Tag
-from db.policies import NEVER, OFF, Policy
-from db.policy_json import parse_policy
+from db.ledger.models import Tag
+from db.names import text_files
+from db.names.match_tags import TagIndex
+from db.names.vocabulary import Vocabulary
+from db.policy.policies import NEVER, OFF, Policy
+from db.policy.policy_json import parse_policy
 from db.scores import SCALE
-from db.vocabulary import Vocabulary
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
@@ -60,7 +60,7 @@ def read_thresholds(path: Path) -> ThresholdTable:
 
 
 def for_model(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:
-    """The same in the model's spelling (`db.judging.tag_index`), and the names of tags that it lacks.
+    """The same in the model's spelling (`db.names.match_tags`), and the names of tags that it lacks.
 
     A file of `name,category,threshold` does not say whether `name` is a tag or a category: where no name is a category
     of the model, they are tags.

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from db.kept import Kept, chosen, kept_images
-from db.models import Model
-from db.policies import Cut
+from db.ledger.models import Model
+from db.policy.policies import Cut
+from db.read.tag_batches import Kept, chosen, kept_images
 
 Counts = npt.NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
     per tag       images that have it at or above each threshold, at steps of 0.001
     all tags,     images that do not change when all of their thresholds move from a to b, at steps of 0.01
-    a category    (`db.gaps`)
+    a category    (`db.read.unchanged_images`)
 
 It is what was stored when it was counted; `counted_at` and `images` tell whether it is still true.
 """
@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from db import gaps, models
-from db.judging.histograms import Histogram
-from db.kept import Int64Array
-from db.models import Model
-from db.policies import NEVER, Cut, category_numbers
+from db.ledger import models
+from db.ledger.models import Model
+from db.policy.policies import NEVER, Cut, category_numbers
+from db.read import unchanged_images
+from db.read.histograms import Histogram
+from db.read.score_stream import every_score
+from db.read.tag_batches import Int64Array
 from db.schema import Int16Array
-from db.score_stream import every_score
 from db.scores import SCALE
 
 STEP = 10
@@ -53,7 +54,7 @@ class Distribution:
     categories: Int16Array
     """(tags,) the number of each tag's category."""
     unchanged: Int64Array
-    """(tables, `gaps.WIDTH`, `gaps.WIDTH`) the tables of all tags and of each category, as `db.gaps` makes them."""
+    """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, by `db.read.unchanged_images`."""
 
     def can_tell(self, cut: Cut) -> bool:
         """`kept`, `gained_lost` and `assignments` are exact for every tag."""
@@ -103,13 +104,13 @@ class Distribution:
             return int(np.sum(changes))
         lows, highs = (pick(first.scores, second.scores) for pick in (np.minimum, np.maximum))
         low, high = int(lows[moved[0]]), int(highs[moved[0]])
-        start, end = gaps.level_of(low, self.floor), gaps.level_of(high, self.floor)
+        start, end = unchanged_images.level_of(low, self.floor), unchanged_images.level_of(high, self.floor)
         if start is None or end is None or (lows[moved] != low).any() or (highs[moved] != high).any():
             return None
         # All who have a score between the two, whether they moved or not.
         between = self._reaching(np.full_like(lows, low)) - self._reaching(np.full_like(highs, high))
         table = self._table(moved, np.flatnonzero(between))
-        return None if table is None else self.images - gaps.without(self.unchanged[table], start, end)
+        return None if table is None else self.images - unchanged_images.without(self.unchanged[table], start, end)
 
     def save(self, path: Path) -> None:
         """Write it to a file (.npz), whole or not at all. About 4 kB a tag."""
@@ -131,7 +132,7 @@ class Distribution:
             return 0
         category = int(self.categories[moved[0]])
         whole = concerned[self.categories[concerned] == category]
-        return 1 + category if category < gaps.MOST_CATEGORIES and np.array_equal(moved, whole) else None
+        return 1 + category if category < unchanged_images.MOST_CATEGORIES and np.array_equal(moved, whole) else None
 
     def _reaching(self, scores: Int16Array) -> Int64Array:
         counts = self.reaching[np.arange(scores.size), np.minimum(scores // STEP, CELLS - 1)]
@@ -150,7 +151,7 @@ def count_scores(
     categories = category_numbers(models.tag_names(connection, model.id))
     counts = np.zeros((categories.size, CELLS), dtype=np.int32)
     flat, one = counts.reshape(-1), np.int32(1)
-    counter = gaps.GapCounter(categories)
+    counter = unchanged_images.GapCounter(categories)
     images = 0
     for batch in every_score(connection, model):
         # Adding in place: a table of all cells for every batch would take ten times as long.

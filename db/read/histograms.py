@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, literal, select
 
-from db.gone import tagged
-from db.models import Model
+from db.ledger.gone import tagged
+from db.ledger.models import Model
 from db.scores import SCALE
-from db.search.leaves import ScoreOf
+from db.sql.conditions import ScoreOf
 
 
 @dataclass(frozen=True, slots=True)

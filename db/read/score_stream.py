@@ -8,12 +8,12 @@ import numpy as np
 from sqlalchemy import Connection, Select, select
 
 from db.batches import batched
-from db.bulk import errors_as_sqlalchemys
-from db.gone import tagged
-from db.kept import IMAGES_AT_ONCE, Int64Array, ahead
-from db.models import Model
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, ahead
 from db.schema import Int16Array, predictions
-from db.thresholds import Packed, unpack
+from db.sql.postgresql_bulk import errors_as_sqlalchemys
+from db.sql.score_sql import Packed, unpack
 
 
 @dataclass(frozen=True, slots=True)

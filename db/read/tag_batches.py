@@ -17,12 +17,12 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
 from db.database import expect_all_rows
-from db.gone import tagged
-from db.models import Model
-from db.policies import Cut
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.policy.policies import Cut
 from db.schema import Int16Array, images, predictions
 from db.scores import SCALE
-from db.thresholds import Packed, begins_with, unpack
+from db.sql.score_sql import Packed, begins_with, unpack
 
 IMAGES_AT_ONCE = 2_000
 """In one batch: memory stays flat at any size. 2,000 rows of 100 kept tags are 1.2 MB."""
@@ -79,7 +79,7 @@ def kept_images(
     """Every image that has a prediction, in the order of registration; one that keeps no tag is there too.
 
     Args:
-        where: a condition on `predictions` and `images`, as `db.search.hits` makes them.
+        where: a condition on `predictions` and `images`, as `db.search.execute` makes them.
         under: only images whose uri begins with this.
     """
     query = (

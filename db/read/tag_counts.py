@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import ColumnElement, Connection
 
-from db import models
-from db.kept import kept_images
-from db.models import Model
-from db.policies import Cut
+from db.ledger import models
+from db.ledger.models import Model
+from db.policy.policies import Cut
+from db.read.tag_batches import kept_images
 from db.scores import SCALE
-from db.thresholds import tag_counts_at
+from db.sql.score_sql import tag_counts_at
 
 
 @dataclass(frozen=True, slots=True)

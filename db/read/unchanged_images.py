@@ -14,10 +14,10 @@ Scores count at steps of 0.01, so that a table has a hundred rows; a and b are m
 
 import numpy as np
 
-from db.kept import Int64Array
-from db.policies import NEVER
+from db.policy.policies import NEVER
+from db.read.score_stream import Batch
+from db.read.tag_batches import Int64Array
 from db.schema import Int16Array
-from db.score_stream import Batch
 from db.scores import SCALE
 
 STEP = 100

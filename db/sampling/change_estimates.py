@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from db.comparison import compare_batches
-from db.judging.precision import wilson
-from db.kept import Kept
-from db.policies import Cut
+from db.policy.policies import Cut
+from db.read.comparison import compare_batches
+from db.read.tag_batches import Kept
+from db.truth.precision import wilson
 
 
 @dataclass(frozen=True, slots=True)

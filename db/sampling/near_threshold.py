@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, case, func, select
 
-from db.among import among
-from db.distribution import CELLS, STEP, Distribution
-from db.gone import tagged
-from db.judging.histograms import histogram
-from db.models import Model
-from db.policies import NEVER
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.policy.policies import NEVER
+from db.read.distribution import CELLS, STEP, Distribution
+from db.read.histograms import histogram
 from db.schema import images, predictions
-from db.search import hits
-from db.search.leaves import LEAVES, ScoreOf
+from db.search import execute
 from db.search.tree import Reaches
+from db.sql.conditions import LEAVES, ScoreOf
+from db.sql.in_list import among
 
 _MANY = 4
 """With so many times the images asked for within a step, a quarter of all has to be read."""
@@ -105,7 +105,7 @@ def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n:
     """Of the images for which a leaf of one tag is true."""
     scored = (
         select(predictions.c.image_id, ScoreOf(leaf.tag_ids[0]).label("score"))
-        .where(tagged(connection, model), hits.condition(connection, model, leaf))
+        .where(tagged(connection, model), execute.condition(connection, model, leaf))
         .subquery()
     )
     side = case((scored.c.score >= score, 1), else_=0)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from sqlalchemy import Connection
 
-from db.among import among
 from db.batches import batched
-from db.judging.pairs import offsets_of, ranges
-from db.kept import IMAGES_AT_ONCE, Int64Array, Kept, kept_images
-from db.models import Model
-from db.policies import NEVER, Cut
+from db.ledger.models import Model
+from db.policy.policies import NEVER, Cut
+from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, Kept, kept_images
 from db.schema import predictions
+from db.sql.in_list import among
+from db.truth.pairs import offsets_of, ranges
 
 _EQUAL = 1e-12
 """Vectors of length 1 that differ by no more are the same, but for rounding."""

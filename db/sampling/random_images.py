@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
-from db.among import among
-from db.gone import tagged
-from db.models import Model
-from db.sampling.line import Near, told
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.sampling.near_threshold import Near, told
 from db.schema import predictions
-from db.search import hits
-from db.search.leaves import LEAVES
+from db.search import execute
 from db.search.tree import Reaches
+from db.sql.conditions import LEAVES
+from db.sql.in_list import among
 
 _SHARE = 200
 """One image in so many is looked up before all are read: a fifth of the time that reading them takes."""
@@ -46,7 +46,7 @@ def with_tag(connection: Connection, model: Model, tag_id: int, low: int, high: 
     # An index finds all images with the tag, which is too much for a few looked up.
     exact = LEAVES[connection.dialect.name](model, leaf, None)
     return told(
-        connection, model, tag_id, _draw(connection, model, n, seed, exact, hits.condition(connection, model, leaf))
+        connection, model, tag_id, _draw(connection, model, n, seed, exact, execute.condition(connection, model, leaf))
     )
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
 from db.database import expect_all_rows
-from db.gone import tagged
-from db.models import Model
-from db.policies import NEVER
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.policy.policies import NEVER
 from db.schema import Int16Array, images, predictions
 from db.scores import to_probability
-from db.search.index import indexed_score
-from db.search.leaves import LEAVES, Leaf, ScoreOf, can_use_index
+from db.search.tag_index import indexed_score
 from db.search.tree import And, Node, Not, Or, Reaches, Under
-from db.thresholds import Packed, begins_with, unpack
+from db.sql.conditions import LEAVES, Leaf, ScoreOf, can_use_index
+from db.sql.score_sql import Packed, begins_with, unpack
 
 IMAGES_AT_ONCE = 1_000
 

@@ -1,4 +1,4 @@
-"""An index by tag for `db.search.hits`: optional, one a model, over the scores at or above one score.
+"""An index by tag for `db.search.execute`: optional, one a model, over the scores at or above one score.
 
 PostgreSQL: GIN over that slice of each row. SQLite: the part of `tag_scores` at or above the score, by tag. What the
 index is for stands in its name, so that a search needs no table to look it up in.
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.database import Database
 from db.errors import DatabaseError
-from db.models import Model
+from db.ledger.models import Model
 
 
 def indexed_score(connection: Connection, model: Model) -> int | None:

@@ -7,7 +7,7 @@
     of their own         thresholds by tag id
     up to few, indexed   the index finds images, the above checks them   the index finds the images
 
-Whether the index is asked is up to `db.search.hits`, which sees the whole query.
+Whether the index is asked is up to `db.search.execute`, which sees the whole query.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +34,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.models import Model
-from db.policies import NEVER
+from db.ledger.models import Model
+from db.policy.policies import NEVER
 from db.schema import Int16Array, SmallintArray, predictions, tag_scores
-from db.search.index import indexed_slice
+from db.search.tag_index import indexed_slice
 from db.search.tree import Reaches
-from db.thresholds import start_of_slice
+from db.sql.score_sql import start_of_slice
 
 FEW = 50
 """Up to so many tags are compared one by one (PostgreSQL: measured, from there on the table is faster)."""
@@ -64,7 +64,7 @@ def on_postgresql(model: Model, leaf: Reaches, indexed: int | None) -> ColumnEle
     elif uniform and len(leaf.tag_ids) <= FEW:
         exact = _overlap(tag_ids, wanted)
     else:
-        # In the select list: see db.thresholds.
+        # In the select list: see db.sql.score_sql.
         rows = select(
             func.unnest(tag_ids, type_=SmallInteger).label("tag_id"),
             func.unnest(_Slice("scores", lowest, leaf.high), type_=SmallInteger).label("score"),

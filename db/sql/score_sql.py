@@ -2,7 +2,7 @@
 
 PostgreSQL: scores ascend within a row, so `width_bucket` is a binary search in C, and what reaches a score is a slice
 of the end of the row. SQLite: one range of the clustered key an image. Policies that are more than one threshold start
-from the slice above their lowest one (`db.kept`).
+from the slice above their lowest one (`db.read.tag_batches`).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.array_format import split_pairs
-from db.gone import asked_for, tagged
-from db.models import Model
+from db.ledger.gone import asked_for, tagged
+from db.ledger.models import Model
 from db.schema import Int16Array, images, predictions, tag_scores, tags
+from db.sql.array_format import split_pairs
 
 _SCORE_BITS = 16
 """SQLite hands a tag over as one integer, score << 16 | tag id."""

@@ -12,10 +12,10 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from db.judging.evaluation import Confusion, Counts, FloatArray
-from db.models import Tag
-from db.policies import NEVER, Policy
+from db.ledger.models import Tag
+from db.policy.policies import NEVER, Policy
 from db.scores import SCALE
+from db.truth.evaluation import Confusion, Counts, FloatArray
 
 STEP = 10
 """Thresholds are tried every 0.001."""

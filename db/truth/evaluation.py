@@ -3,7 +3,7 @@
 `Confusion` holds the four numbers that all else is made of: tp (given and kept), fp (kept, not given), fn (given, not
 kept), tn (neither). A tag that lies below the floor is not kept at any threshold that can be asked for, so these
 numbers are exact. Images without true tags do not count; an image that is known to have none does. Where people judged
-single tags (`db.labels`), only these count, and each tag has images of its own.
+single tags (`db.truth.labels`), only these count, and each tag has images of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection
 
-from db import kept, models
-from db.judging.truth import Truth
-from db.kept import Int64Array, Kept, kept_images
-from db.models import Model
-from db.policies import Cut, Policy, resolve
+from db.ledger import models
+from db.ledger.models import Model
+from db.policy.policies import Cut, Policy, resolve
+from db.read import tag_batches
+from db.read.tag_batches import Int64Array, Kept, kept_images
 from db.schema import Int16Array, predictions
 from db.scores import SCALE
+from db.truth.truth import Truth
 
 FloatArray = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
@@ -202,7 +203,7 @@ def evaluate(
             np.add.at(everything, places[counts & (bins >= 0)], np.int32(1))
             np.add.at(positives, places[given & (bins >= 0)], np.int32(1))
         for cut, sums in zip(cuts, by_cut, strict=True):
-            chosen = kept.chosen(batch, cut)
+            chosen = tag_batches.chosen(batch, cut)
             sums[0] += np.bincount(batch.tag_ids[chosen & given], minlength=tags)
             sums[1] += np.bincount(batch.tag_ids[chosen & counts], minlength=tags)
         advance(int(labelled.sum()))

@@ -33,13 +33,13 @@ from sqlalchemy import (
     select,
 )
 
-from db.among import among
 from db.errors import SettingsError
-from db.gone import asked_for
-from db.models import Model
+from db.ledger.gone import asked_for
+from db.ledger.models import Model
 from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
-from db.search.leaves import ScoreOf
-from db.upsert import insert_into
+from db.sql.conditions import ScoreOf
+from db.sql.in_list import among
+from db.sql.upsert import insert_into
 
 NOT_STORED = -1
 """The score of a tag that lies below the model's floor."""

@@ -1,4 +1,4 @@
-"""Where `db.judging.truth` comes from: files and folders, captions beside the images, labels in the database."""
+"""Where `db.truth.truth` comes from: files and folders, captions beside the images, labels in the database."""
 
 import os
 from array import array
@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db import labels, models
 from db.errors import SourceError
-from db.gone import tagged
-from db.judging.image_index import ImageIndex, by_path
-from db.judging.pairs import Pairs, offsets_of, ranges
-from db.judging.tag_index import TagIndex
-from db.judging.truth import Found, Truth
-from db.judging.truth_files import SIDECAR, Entry, read_entries, read_sidecar
-from db.models import Model
-from db.plural import counted
+from db.ledger import models
+from db.ledger.gone import tagged
+from db.ledger.models import Model
+from db.names.match_images import ImageIndex, by_path
+from db.names.match_tags import TagIndex
+from db.names.plural import counted
+from db.names.spellings import composed, shown
+from db.names.uris import file_path
 from db.schema import images, predictions
-from db.spellings import composed, shown
-from db.thresholds import begins_with
-from db.uris import file_path
+from db.sql.score_sql import begins_with
+from db.truth import labels
+from db.truth.pairs import Pairs, offsets_of, ranges
+from db.truth.truth import Found, Truth
+from db.truth.truth_files import SIDECAR, Entry, read_entries, read_sidecar
 
 BESIDE = "beside"
 """Read the sidecars next to the local images of the database."""
@@ -39,7 +40,7 @@ of the model's tags. The second is for models of few tags, which know little of 
 
 
 def read_truth(connection: Connection, model: Model, source: str) -> Truth:
-    """The tags that people gave, in a file or folder (`db.judging.truth_files`), in sidecars `beside` the images, or in
+    """The tags that people gave, in a file or folder (`db.truth.truth_files`), in sidecars `beside` the images, or in
     `labels`.
 
     What is said of an image in several places counts together. Memory: about 100 bytes for an image while reading, 16

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 from sqlalchemy import ColumnElement, Connection
 
-from db import models
 from db.errors import ThresholdError
-from db.judging.evaluation import labelled_images
-from db.judging.truth import Truth
-from db.kept import Int64Array, Kept
-from db.models import Model
+from db.ledger import models
+from db.ledger.models import Model
+from db.read.tag_batches import Int64Array, Kept
 from db.schema import Int16Array
 from db.scores import to_probability
+from db.truth.evaluation import labelled_images
+from db.truth.truth import Truth
 
 BELOW = 500
 """A tag that people gave and that is less probable than 0.05 is suspect."""

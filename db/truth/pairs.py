@@ -1,11 +1,11 @@
-"""Some tags of each of many images, in CSR form: what `db.judging.truth` is made of."""
+"""Some tags of each of many images, in CSR form: what `db.truth.truth` is made of."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from db.kept import Int64Array, Kept
+from db.read.tag_batches import Int64Array, Kept
 from db.schema import Int16Array
 
 

@@ -22,10 +22,10 @@ from math import nan, sqrt
 
 import numpy as np
 
-from db.judging.evaluation import Confusion, FloatArray
-from db.kept import Int64Array
-from db.labels import NOT_STORED, BoolArray, TagLabels
+from db.read.tag_batches import Int64Array
 from db.scores import SCALE
+from db.truth.evaluation import Confusion, FloatArray
+from db.truth.labels import NOT_STORED, BoolArray, TagLabels
 
 Z = 1.959963984540054
 """The normal quantile of a two-sided 95 %."""

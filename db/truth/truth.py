@@ -1,7 +1,7 @@
 """Truth: the tags that people gave to images that a model has tagged, as arrays that a whole pass is compared with.
 
-Of an image in a file all tags are known: what is not given is not there. Labels (`db.labels`) speak of single tags, and
-what nobody judged is neither there nor not there.
+Of an image in a file all tags are known: what is not given is not there. Labels (`db.truth.labels`) speak of single
+tags, and what nobody judged is neither there nor not there.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from db.judging.pairs import Pairs
-from db.kept import Int64Array, Kept
+from db.read.tag_batches import Int64Array, Kept
 from db.schema import Int16Array
+from db.truth.pairs import Pairs
 
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
@@ -38,7 +38,7 @@ class Found:
     spaced_example: str = ""
     """The image of the first of them."""
     undecided: int = 0
-    """Of labels: tags of images that were judged and do not count (`db.labels`)."""
+    """Of labels: tags of images that were judged and do not count (`db.truth.labels`)."""
     drawn: tuple[tuple[str, int], ...] = ()
     """Of labels: how their pictures were chosen, and how many labels each way brought."""
 

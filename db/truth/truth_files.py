@@ -8,7 +8,7 @@ a folder          sidecars: `cat.txt` or `cat.jpg.txt`; tags between commas, or 
                   separator is found out
 
 Tags are a list, an object whose keys are tags, an object of lists by category, or a text between commas; in tag_string
-they stand between spaces, as boorus write them. `.gz` is read too, and so is every encoding of `db.text_files`.
+they stand between spaces, as boorus write them. `.gz` is read too, and so is every encoding of `db.names.text_files`.
 Relative paths start at the folder of the file.
 """
 
@@ -21,11 +21,11 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from db import text_files
 from db.errors import SourceError
-from db.folders import files_below
-from db.judging.image_index import Reference, by_md5, by_path, by_sha256
-from db.spellings import COLUMNS
+from db.names import text_files
+from db.names.folders import files_below
+from db.names.match_images import Reference, by_md5, by_path, by_sha256
+from db.names.spellings import COLUMNS
 
 REFERENCES = (*COLUMNS, "sha256", "md5")
 TAGS = ("tags", "caption", "text", "tag_string")

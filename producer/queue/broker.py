@@ -53,7 +53,7 @@ def create_app(
     if broker_url.startswith("rediss://") and "ssl_cert_reqs=" not in broker_url:
         # kombu's default is to accept any certificate, with nothing but a line in the log.
         broker_url += ("&" if "?" in broker_url else "?") + "ssl_cert_reqs=required"
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "producer.transport:Transport"))
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "producer.queue.transport:Transport"))
     app = Celery("tagonce", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -82,7 +82,7 @@ def create_app(
             "unacked_restore_interval": max(1, lease_seconds // 12),
             "unacked_restore_throttle": 1,  # the default of 10 looks for lost messages every 100 s only
             # Seconds that the lock lives under which a worker looks. One that dies, or hangs, while it has it keeps all
-            # others from looking for so long; the default is 300. It may run out too early: `producer.transport`.
+            # others from looking for so long; the default is 300. It may run out too early: `producer.queue.transport`.
             "unacked_mutex_expire": max(3, min(30, lease_seconds // 4)),
             "socket_timeout": 10,  # the default, none, waits for ever on a connection that died silently
             "socket_connect_timeout": 5,

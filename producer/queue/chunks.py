@@ -13,7 +13,7 @@ from celery import Celery
 from kombu import Producer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.broker import TASK_NAME, depth, errors_mapped, queue_name
+from producer.queue.broker import TASK_NAME, depth, errors_mapped, queue_name
 
 MAX_IMAGES = 4_096
 LOOK_EVERY = 50

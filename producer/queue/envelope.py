@@ -1,7 +1,7 @@
 """What may come off the queue. Whoever reaches Redis can put a message there, and Celery does what a message says.
 
 It would run any task that it has (`celery.starmap` among them), wait until an `eta`, and send the tasks that a message
-lists as its successors. So a message is compared with what `producer.chunks` sends before Celery sees it.
+lists as its successors. So a message is compared with what `producer.queue.chunks` sends before Celery sees it.
 """
 
 import base64
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from producer.broker import TASK_NAME
-from producer.chunks import Chunk
+from producer.queue.broker import TASK_NAME
+from producer.queue.chunks import Chunk
 
 Nothing = None | Annotated[list[Any], Field(max_length=0)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]

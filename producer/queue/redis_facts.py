@@ -6,7 +6,7 @@ from statistics import median
 
 from celery import Celery
 
-from producer import broker
+from producer.queue import broker
 
 _PINGS = 5
 

@@ -9,8 +9,8 @@ lease runs out, to be skipped as done.
 An entry of the queue that is no JSON, or JSON of another shape, ends the worker too, and the next one ends the next
 worker. Here it is dropped, and the log says so.
 
-Messages whose leases ran out are put back under a lock that lives for seconds (`producer.broker`). A worker that takes
-longer goes on from an old list, and would take messages from workers that have them now.
+Messages whose leases ran out are put back under a lock that lives for seconds (`producer.queue.broker`). A worker that
+takes longer goes on from an old list, and would take messages from workers that have them now.
 """
 
 import json
@@ -21,8 +21,8 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from producer.broker import QUEUE_PREFIX
-from producer.envelope import plain_headers, why_refused
+from producer.queue.broker import QUEUE_PREFIX
+from producer.queue.envelope import plain_headers, why_refused
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Lists of references as they are written: text, csv, tsv, jsonl, parquet. Read as (row number, reference).
 
-Text of every kind is in an encoding that `db.text_files` knows. Bytes that are not UTF-8 become Python's surrogate
-escapes and are bytes again in the path, because file names need not be UTF-8. Row numbers are those an editor
+Text of every kind is in an encoding that `db.names.text_files` knows. Bytes that are not UTF-8 become Python's
+surrogate escapes and are bytes again in the path, because file names need not be UTF-8. Row numbers are those an editor
 shows, from 1; in parquet the first row is 1.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-from db import text_files
 from db.errors import SettingsError, SourceError
-from db.plural import counted
-from db.spellings import COLUMNS
+from db.names import text_files
+from db.names.plural import counted
+from db.names.spellings import COLUMNS
 from producer.sources.extensions import is_image
 
 logger = logging.getLogger(__name__)

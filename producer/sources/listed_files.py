@@ -5,8 +5,8 @@ import posixpath
 from collections.abc import Iterator
 
 from db.errors import SourceError
-from db.plural import counted
-from db.spellings import spellings, windows_parts
+from db.names.plural import counted
+from db.names.spellings import spellings, windows_parts
 from producer.references import Reference, file_path
 from producer.sources.addresses import resolve
 from producer.sources.folder import local_reference

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from db.errors import SettingsError, SourceError
-from db.plural import counted
+from db.names.plural import counted
 from producer.sources.extensions import KNOWN, extension, is_image
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ def read_some(uri: str) -> int:
     if uri.startswith(_FILE):
         with open(file_path(uri), "rb", buffering=0) as file:  # noqa: PTH123 -- names need not be text
             return len(file.read(1))
-    from producer.storage import PROBE_ATTEMPTS, s3_client, s3_errors
+    from producer.storage.s3_client import PROBE_ATTEMPTS, s3_client, s3_errors
 
     bucket, key = split_s3(uri)
     client = s3_client(max_attempts=PROBE_ATTEMPTS)
@@ -35,7 +35,7 @@ def is_there(bucket: str, prefix: str) -> bool:
     Raises:
         SourceError, SettingsError: it cannot be listed.
     """
-    from producer.storage import PROBE_ATTEMPTS, s3_client, s3_errors
+    from producer.storage.s3_client import PROBE_ATTEMPTS, s3_client, s3_errors
 
     client = s3_client(max_attempts=PROBE_ATTEMPTS)
     try:

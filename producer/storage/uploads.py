@@ -10,7 +10,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
 from db.errors import SourceError, StopError
-from producer.storage import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
+from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
 
 
 class Bucket:

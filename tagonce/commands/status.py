@@ -12,13 +12,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from db import counts, workers
-from db.counts import Progress
 from db.errors import BrokerError
-from db.models import Model
-from db.plural import counted
-from db.workers import LOOK_BACK, Stage, Work, Worker, together
-from tagonce import parameters, settings, ui
+from db.ledger import run_progress, workers
+from db.ledger.models import Model
+from db.ledger.run_progress import Progress
+from db.ledger.workers import LOOK_BACK, Stage, Work, Worker, together
+from db.names.plural import counted
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def command(
 
     Example: tagonce status --watch
     """
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
     with stored(config) as opened:
@@ -70,7 +72,7 @@ def command(
         def look() -> Look:
             with opened.read() as connection:
                 row = stored_model(connection, model)
-                progress = counts.progress(connection, row.id)
+                progress = run_progress.progress(connection, row.id)
                 seen = workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK)
             # Not in the transaction: workers have a second to answer.
             return Look(row, progress, seen, _queue(config, row))
@@ -100,7 +102,7 @@ def _again(look: Callable[[], Look], seconds: float) -> Iterator[Look]:
 def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
     if config.broker_url is None:
         return None
-    from producer import broker
+    from producer.queue import broker
 
     app = broker.create_app(config.broker_url, model.id, client_name="tagonce-status")
     try:

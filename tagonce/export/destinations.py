@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from db.errors import SettingsError
-from db.export.images import whole_path
+from db.export.tagged_images import whole_path
 from producer.references import split_s3
 
 if TYPE_CHECKING:
-    from producer.uploads import Bucket
+    from producer.storage.uploads import Bucket
 
 S3 = "s3://"
 EXIT_BROKEN_PIPE = 141
@@ -122,7 +122,7 @@ def digest(out: str) -> str | None:
 
 @contextmanager
 def _object(out: str) -> "Iterator[tuple[Bucket, str]]":
-    from producer.uploads import Bucket
+    from producer.storage.uploads import Bucket
 
     name, key = split_s3(out)
     if not key or key.endswith("/"):

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from db.export.images import uris
+from db.export.tagged_images import uris
 from db.export.text import ImageFolder
-from db.plural import counted
+from db.names.plural import counted
 from producer.references import file_uri
-from tagonce import destinations
-from tagonce.export_record import leave_record
-from tagonce.export_run import Run
-from tagonce.sidecars import relative_name
+from tagonce.export import destinations
+from tagonce.export.record import leave_record
+from tagonce.export.run import Run
+from tagonce.export.sidecars import relative_name
 
 METADATA = "metadata.jsonl"
 README = "README.md"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from db.text_files import HEAD, Encoding, encoding_of
+from db.names.text_files import HEAD, Encoding, encoding_of
 
 _NO_TEXT = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]")
 """Control characters that text files do not have, and files of other kinds begin with."""

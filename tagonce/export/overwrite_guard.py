@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from db.errors import SettingsError
-from db.export.images import is_registered
+from db.export.tagged_images import is_registered
 from producer.references import file_uri
 from producer.sources.extensions import is_image
-from tagonce import destinations
-from tagonce.export_record import read_record
+from tagonce.export import destinations
+from tagonce.export.record import read_record
 
 
 @dataclass

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from db.errors import StopError
 from db.export.text import no_formula
-from tagonce import destinations, ui
+from tagonce.export import destinations
+from tagonce.output import ui
 
 SHOWN = 40
 """Tags in the table of --frequencies -."""

@@ -11,21 +11,21 @@ import numpy as np
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Connection
 
-from db import gone, models
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
-from db.export.images import ends
 from db.export.items import NAMESPACES, unique_names
 from db.export.options import CaptionOptions
+from db.export.tagged_images import ends
 from db.export.text import json_inner
-from db.gone import Gone
-from db.kept import Kept, kept_images
-from db.models import Tag
-from tagonce.existing import Guard
-from tagonce.export_options import TABLES, Existing, Format, defaults
-from tagonce.export_record import write_frequencies
-from tagonce.policy_options import Resolved
-from tagonce.sidecars import common_folder
+from db.ledger import gone, models
+from db.ledger.gone import Gone
+from db.ledger.models import Tag
+from db.read.tag_batches import Kept, kept_images
+from tagonce.export.formats import TABLES, Existing, Format, defaults
+from tagonce.export.overwrite_guard import Guard
+from tagonce.export.record import write_frequencies
+from tagonce.export.sidecars import common_folder
+from tagonce.options.policy_options import Resolved
 
 HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
 """What Hydrus calls these categories."""

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from db.errors import SettingsError
-from db.plural import counted
+from db.names.plural import counted
 from producer.references import file_path, path_or_uri
-from tagonce.export_options import Existing
-from tagonce.merging import merged, understood
-from tagonce.small_files import Files
+from tagonce.export.formats import Existing
+from tagonce.export.merge_captions import merged, understood
+from tagonce.export.small_files import Files
 
 
 class Outcome(StrEnum):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from db.errors import StopError
-from db.export.images import whole_path
+from db.export.tagged_images import whole_path
 from producer.references import file_path, split_s3
-from tagonce.destinations import S3, in_s3
+from tagonce.export.destinations import S3, in_s3
 
 if TYPE_CHECKING:
-    from producer.uploads import Bucket
+    from producer.storage.uploads import Bucket
 
 THREADS = 32
 """Small objects put at once: the time of each is waiting."""
@@ -154,7 +154,7 @@ def small_files(out: str | None, sources: Collection[str] = ()) -> Iterator[File
     if out is None or not in_s3(out):
         yield LocalFiles(Path(out) if out is not None else None, sources)
         return
-    from producer.uploads import Bucket
+    from producer.storage.uploads import Bucket
 
     name, prefix = split_s3(out)
     with Bucket(name, threads=THREADS) as bucket:

@@ -6,20 +6,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from db import models
 from db.errors import SettingsError
-from db.export.images import count_images, uris_ending
 from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
+from db.export.tagged_images import count_images, uris_ending
 from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat
-from db.kept import IMAGES_AT_ONCE
-from db.plural import counted
+from db.ledger import models
+from db.names.plural import counted
+from db.read.tag_batches import IMAGES_AT_ONCE
 from producer.references import file_path, path_or_uri
-from tagonce import destinations, imagefolders, ui
-from tagonce.export_options import PARQUETS, SIDECARS, Existing, Format, check_options
-from tagonce.export_record import leave_record, read_record
-from tagonce.export_run import Export, Run
-from tagonce.sidecars import Sidecars, beside, relative_name
-from tagonce.small_files import small_files
+from tagonce.export import destinations, imagefolders
+from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, check_options
+from tagonce.export.record import leave_record, read_record
+from tagonce.export.run import Export, Run
+from tagonce.export.sidecars import Sidecars, beside, relative_name
+from tagonce.export.small_files import small_files
+from tagonce.output import ui
 
 __all__ = ["Export", "run"]
 

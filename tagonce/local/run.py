@@ -17,18 +17,18 @@ from pathlib import Path
 
 from celery import Celery
 
-from db import counts, images
 from db.batches import batched
 from db.database import Database
 from db.errors import StopError
-from db.id_set import IdSet
-from db.images import Reference
-from db.models import Model
-from db.plural import counted
-from producer import broker, chunks
+from db.ledger import images, run_progress
+from db.ledger.id_set import IdSet
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.names.plural import counted
 from producer.enqueue import Enqueued, enqueue
+from producer.queue import broker, chunks
+from tagonce.local.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 from tagonce.settings import Settings
-from tagonce.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 from workers.models.spec import ModelSpec
 
 CHUNK_SIZE = 64
@@ -183,7 +183,7 @@ class LocalRun:
     def recount(self) -> None:
         """Bring `progress` up to date with what the worker wrote."""
         with self._database.read() as connection:
-            self.progress.done, self.progress.failed = counts.finished_since(
+            self.progress.done, self.progress.failed = run_progress.finished_since(
                 connection, self._model_id, self.progress.begun
             )
 

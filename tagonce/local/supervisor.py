@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from db.errors import EXIT_FAILED, SettingsError
+from tagonce.local.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 from tagonce.settings import Settings
-from tagonce.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 
 log = logging.getLogger(__name__)
 

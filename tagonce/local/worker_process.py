@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from db.errors import EXIT_FAILED, EXIT_USAGE
-from tagonce.embedded import die_with_parent
+from tagonce.local.embedded_redis import die_with_parent
 from tagonce.settings import Settings
 
 STOPPED_BY_US = (EXIT_FAILED, EXIT_USAGE)

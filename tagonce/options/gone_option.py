@@ -5,11 +5,11 @@ from enum import StrEnum
 
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.id_set import IdSet
-from db.plural import counted
+from db.ledger.id_set import IdSet
+from db.names.plural import counted
 from producer import mark_gone, sources
 from producer.references import path_or_uri
-from tagonce import ui
+from tagonce.output import ui
 
 
 class IfGone(StrEnum):

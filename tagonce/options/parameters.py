@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from db import gone
-from tagonce import gone_option
+from db.ledger import gone
+from tagonce.options import gone_option
 
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""

@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from db import models, profiles
 from db.errors import ThresholdError
-from db.models import Model
-from db.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
-from db.profiles import Profile
+from db.ledger import models
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
+from db.policy.profiles import Profile
 from db.scores import to_probability
 
 

@@ -4,12 +4,12 @@ from functools import partial
 
 from sqlalchemy import ColumnElement, Connection
 
-from db import models
 from db.errors import SettingsError
-from db.policies import Cut
-from db.search import hits
+from db.ledger import models
+from db.policy.policies import Cut
+from db.search import execute
 from db.search.query import Node, named_model, parse
-from tagonce.places import uri_prefix
+from tagonce.options.under_option import uri_prefix
 
 
 def model_named(query: str, model: str | None) -> str | None:
@@ -34,5 +34,5 @@ def parsed(connection: Connection, model: models.Model, query: str, cut: Cut) ->
 
 
 def condition(connection: Connection, model: models.Model, query: str | None, cut: Cut) -> ColumnElement[bool] | None:
-    """The same as a condition for `db.kept.kept_images`; None without a query."""
-    return hits.condition(connection, model, parsed(connection, model, query, cut)) if query else None
+    """The same as a condition for `db.read.tag_batches.kept_images`; None without a query."""
+    return execute.condition(connection, model, parsed(connection, model, query, cut)) if query else None

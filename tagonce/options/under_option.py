@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from db import places
 from db.errors import SettingsError, SourceError
+from db.names import image_locations
 from db.schema import images
-from db.thresholds import begins_with
+from db.sql.score_sql import begins_with
 from producer.references import as_folder, file_uri, path_or_uri
 from producer.sources.addresses import resolve
 
@@ -36,7 +36,7 @@ def uri_prefix(connection: Connection, place: str | None) -> str:
     for prefix in _spellings(place):
         if connection.scalar(select(images.c.id).where(begins_with(prefix)).limit(1)):
             return prefix
-    known = [path_or_uri(uri) for uri in places.examples(connection)[:_EXAMPLES]]
+    known = [path_or_uri(uri) for uri in image_locations.examples(connection)[:_EXAMPLES]]
     there = f" There is, for example: {', '.join(known)}" if known else ""
     raise SettingsError(f"Nothing is registered under {place!r}, that is {path_or_uri(prefix)}.{there}")
 

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import SettingsError, SourceError, ThresholdError
-from db.judging.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
-from db.judging.reading import describe
-from db.judging.tag_index import TagIndex
-from db.judging.truth import Truth
-from db.labels import Drawn
-from db.models import Model, Tag
-from db.plural import counted
-from db.policies import unknown_name
+from db.ledger.models import Model, Tag
+from db.names.match_tags import TagIndex
+from db.names.plural import counted
+from db.policy.policies import unknown_name
 from db.scores import to_probability, to_score
-from tagonce import ui
+from db.truth.evaluation import METRICS, Confusion, Counts, Metrics, as_column, macro, micro
+from db.truth.labels import Drawn
+from db.truth.load_truth import describe
+from db.truth.truth import Truth
+from tagonce.output import ui
 
 TRUTH_HELP = (
     "What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the images, or "

@@ -9,9 +9,9 @@ from itertools import islice
 from rich.table import Column, Table
 from rich.text import Text
 
-from db.judging.mistakes import Mistake
-from db.plural import counted
-from tagonce import ui
+from db.names.plural import counted
+from db.truth.mistakes import Mistake
+from tagonce.output import ui
 
 SHOWN = 100
 """Rows of a table when no limit is given."""

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from db.errors import Reason, SettingsError
 from producer.references import path_or_uri
-from producer.sources.names import Names
+from producer.sources.name_filter import Names
 from tagonce.settings import Settings
 
 _NO_END = 100_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.policies import NEVER, Policy, to_cut
+from db.policy.policies import NEVER, Policy, to_cut
 from producer.references import path_or_uri
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome, script, wait_until

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sqlalchemy import event, text
 
-from db import images, results
-from db.copies import known
 from db.database import Database
 from db.errors import Reason, TransientError
-from db.models import Model
-from db.results import Failure, Prediction
+from db.ledger import images, results
+from db.ledger.duplicates import known
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction
 from db.scores import NO_SCORES, Scores
-from producer.chunks import MAX_IMAGES
+from producer.queue.chunks import MAX_IMAGES
 
 Register = Callable[..., list[int]]
 

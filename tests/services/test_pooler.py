@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from db import images
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
-from db.images import Reference
+from db.ledger import images
+from db.ledger.images import Reference
 from tests.fixtures.pooler import Pooler
 from tests.services.conftest import make_model
 

@@ -11,19 +11,21 @@ import pytest
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
-from db import comparison, labels, profiles, results
 from db.database import Database, open_database
 from db.errors import Reason, TransientError
-from db.judging import histograms
-from db.judging.precision import figures_at, precision_at, weights_of
-from db.kept import kept_images
-from db.models import Model
-from db.policies import Policy, resolve
-from db.results import Failure
+from db.ledger import results
+from db.ledger.models import Model
+from db.ledger.results import Failure
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
+from db.read import comparison, histograms
+from db.read.tag_batches import kept_images
 from db.schema import predictions
-from tagonce.web import pictures
-from tagonce.web.site import Site
-from tagonce.web.thumbnails import PREVIEW_SIZE
+from db.truth import labels
+from db.truth.precision import figures_at, precision_at, weights_of
+from tagonce.web.pages import picture
+from tagonce.web.pictures.thumbnails import PREVIEW_SIZE
+from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, text
 from tests.services.conftest import TAGS
 
@@ -303,7 +305,7 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     page: TestClient, site: Site, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is known by a width that no picture has, here and in the script."""
-    monkeypatch.setattr(pictures, "_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(picture, "_WAIT_SECONDS", 0.2)
     sent = threading.Event()
     kept = site.thumbnails.get
 
@@ -314,9 +316,9 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     monkeypatch.setattr(site.thumbnails, "get", get)
     answer = page.get(f"/thumb/{ids[0]}")
     assert "still being fetched" in answer.text
-    assert f'width="{pictures.WIDTH_TO_COME}"' in answer.text
-    assert pictures.WIDTH_TO_COME > PREVIEW_SIZE
-    assert f"naturalWidth === {pictures.WIDTH_TO_COME}" in page.get("/static/review.js").text
+    assert f'width="{picture.WIDTH_TO_COME}"' in answer.text
+    assert picture.WIDTH_TO_COME > PREVIEW_SIZE
+    assert f"naturalWidth === {picture.WIDTH_TO_COME}" in page.get("/static/review.js").text
     sent.set()
     assert page.get(f"/thumb/{ids[0]}").headers["content-type"] == "image/webp"
 

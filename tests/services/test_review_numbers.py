@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from db import comparison, profiles, sampling
+from db import sampling
 from db.database import Database
-from db.kept import Kept, chosen
-from db.models import Model
-from db.policies import Policy, resolve
-from db.tag_counts import tag_counts
-from tagonce.web import collection
-from tagonce.web.site import Site
-from tagonce.web.trying import _kept
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
+from db.read import comparison
+from db.read.tag_batches import Kept, chosen
+from db.read.tag_counts import tag_counts
+from tagonce.web.pages.try_picture import _kept
+from tagonce.web.state import collection
+from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, browser_of, scores, text
 from tests.services.conftest import TAGS
 

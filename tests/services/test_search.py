@@ -15,21 +15,21 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from typer.testing import CliRunner, Result
 
-from db import models, results
 from db.database import Database, open_database
 from db.errors import SettingsError, ThresholdError
-from db.images import Reference, register
-from db.kept import kept_images
-from db.models import Model, Tag
-from db.plural import counted
-from db.policies import NEVER, Cut, Policy, resolve
-from db.results import Prediction
+from db.ledger import models, results
+from db.ledger.images import Reference, register
+from db.ledger.models import Model, Tag
+from db.ledger.results import Prediction
+from db.names.plural import counted
+from db.policy.policies import NEVER, Cut, Policy, resolve
+from db.read.tag_batches import kept_images
 from db.schema import images, predictions
 from db.scores import SCALE, Scores
-from db.search import index as search_index
-from db.search.hits import Hit, condition, count, search, shown
-from db.search.leaves import FEW
+from db.search import tag_index as search_index
+from db.search.execute import Hit, condition, count, search, shown
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
+from db.sql.conditions import FEW
 from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command

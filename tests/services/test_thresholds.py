@@ -11,18 +11,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select, text
 
-from db import models, results
-from db.comparison import compare
 from db.database import Database
 from db.errors import ModelError
-from db.kept import IMAGES_AT_ONCE, Kept, kept_images
-from db.models import Model, Tag
-from db.policies import NEVER, Cut, Policy, resolve
-from db.results import Prediction
+from db.ledger import models, results
+from db.ledger.models import Model, Tag
+from db.ledger.results import Prediction
+from db.policy.policies import NEVER, Cut, Policy, resolve
+from db.read.comparison import compare
+from db.read.tag_batches import IMAGES_AT_ONCE, Kept, kept_images
+from db.read.tag_counts import tag_counts
 from db.schema import predictions, tag_scores
 from db.scores import SCALE, Scores
-from db.tag_counts import tag_counts
-from db.thresholds import count_at
+from db.sql.score_sql import count_at
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]

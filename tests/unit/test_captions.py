@@ -13,9 +13,9 @@ from db.errors import SettingsError
 from db.export.captions import Captioner, score_text, shuffle_hash
 from db.export.options import CaptionOptions, Placement, Sort, Underscores, read_replacements, replacement
 from db.export.text import json_inner, json_text
-from db.kept import Kept
-from db.models import Tag
-from db.policies import NEVER, Cut
+from db.ledger.models import Tag
+from db.policy.policies import NEVER, Cut
+from db.read.tag_batches import Kept
 from tests.fixtures.straight import straight_caption, straight_items, straight_list
 
 FLOOR = 100

@@ -17,10 +17,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.errors import Reason
-from db.workers import Stage
-from producer.broker import Depth
-from workers.exporter import serving
-from workers.metrics import Metrics
+from db.ledger.workers import Stage
+from producer.queue.broker import Depth
+from workers.telemetry.exporter import serving
+from workers.telemetry.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "tagonce.json").read_text(encoding="utf-8"))

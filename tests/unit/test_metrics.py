@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from db.errors import BrokerError, Reason, SettingsError
-from db.workers import Stage, together
-from producer.broker import Depth
+from db.ledger.workers import Stage, together
+from producer.queue.broker import Depth
 from tests.fixtures.scrape import scraped
-from workers import metrics as metrics_module
-from workers.exporter import serving
-from workers.metrics import Metrics
+from workers.telemetry import metrics as metrics_module
+from workers.telemetry.exporter import serving
+from workers.telemetry.metrics import Metrics
 
 
 def test_stages_are_added_up_from_all_threads() -> None:

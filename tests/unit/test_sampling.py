@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import sampling
-from db.kept import Kept
-from db.policies import NEVER, Cut
+from db.policy.policies import NEVER, Cut
+from db.read.tag_batches import Kept
 from db.scores import SCALE
 
 TAGS = 5

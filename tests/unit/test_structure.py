@@ -13,11 +13,11 @@ import pytest
 
 import db
 import producer
-from db import images, models, results
 from db.database import open_database
 from db.errors import Reason
-from db.images import Reference
-from db.results import Failure, Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.results import Failure, Prediction
 from db.scores import Scores
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None
 
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
     """Files are fetched and opened as a worker does it, without what a model needs."""
-    done = python("-c", IMPORT_ALL, "tagonce.web.thumbnails")
+    done = python("-c", IMPORT_ALL, "tagonce.web.pictures.thumbnails")
     assert done.returncode == 0, done.stderr
     assert set(HEAVY) & set(json.loads(done.stdout)) == {"PIL", "obstore", "stamina"}
 

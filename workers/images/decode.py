@@ -1,7 +1,7 @@
 """From the bytes of a file to the pixels a model wants, or to the reason why not.
 
-What a stranger's file may cost is bounded in `workers.opening`. What comes after the resize is arithmetic on a whole
-batch and is in `workers.preprocess`.
+What a stranger's file may cost is bounded in `workers.images.safe_open`. What comes after the resize is arithmetic on a
+whole batch and is in `workers.inference.preprocess`.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workers.geometry import target_of
+from workers.images.geometry import target_of
+from workers.images.resize import Resizer
+from workers.images.safe_open import Opener
 from workers.models.spec import ModelSpec
-from workers.opening import Opener
-from workers.resize import Resizer
 
 
 @dataclass(frozen=True, slots=True)

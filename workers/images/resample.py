@@ -20,9 +20,9 @@ import numpy.typing as npt
 import PIL
 from PIL import Image
 
-from workers.geometry import COLUMNS_FIRST_SINCE, Box, Size
+from workers.images.geometry import COLUMNS_FIRST_SINCE, Box, Size
+from workers.images.pixels import Words, strips
 from workers.models.spec import Filter
-from workers.pixels import Words, strips
 
 Bytes = npt.NDArray[np.uint8]
 Starts = npt.NDArray[np.int64]

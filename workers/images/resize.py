@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from workers.alpha import flattened, to_bytes, with_alpha, without_alpha
-from workers.depth import eight_bits
-from workers.geometry import Box, Size, canvas_of, target_of
+from workers.images.alpha import flattened, to_bytes, with_alpha, without_alpha
+from workers.images.depth import eight_bits
+from workers.images.geometry import Box, Size, canvas_of, target_of
+from workers.images.resample import can_resample, resample, warm_up
 from workers.models.spec import ModelSpec
-from workers.resample import can_resample, resample, warm_up
 
 Bytes = npt.NDArray[np.uint8]
 

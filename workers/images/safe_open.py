@@ -11,11 +11,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from db.errors import ImageError, Reason
-from workers.budget import Budget
-from workers.geometry import Size
-from workers.metadata import has_too_many_numbers, without_metadata
-from workers.rations import RationedFile, has_too_many_scans
-from workers.variants import unread_variant
+from workers.images.budget import Budget
+from workers.images.geometry import Size
+from workers.images.hostile import RationedFile, has_too_many_scans
+from workers.images.metadata import has_too_many_numbers, without_metadata
+from workers.images.variants import unread_variant
 
 # fmt: off
 FORMATS = frozenset({

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 
 from db.errors import SettingsError
-from workers.cache import cache_folder
-from workers.device import is_out_of_memory
-from workers.models.network import Network
+from workers.cache_folder import cache_folder
+from workers.inference.device import is_out_of_memory
+from workers.inference.network import Network
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

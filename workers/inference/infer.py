@@ -13,13 +13,13 @@ from db.batches import batched
 from db.errors import ImageError, ModelError, Reason
 from db.schema import Int16Array
 from db.scores import SCALE, Scores
-from workers.compiled import compiled
-from workers.decode import Decoded
-from workers.device import begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
-from workers.models.network import load_network
+from workers.images.decode import Decoded
+from workers.inference.compiled import compiled
+from workers.inference.device import begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
+from workers.inference.network import load_network
+from workers.inference.preprocess import Batch, Preprocess
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.preprocess import Batch, Preprocess
 
 log = logging.getLogger(__name__)
 

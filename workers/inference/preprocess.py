@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from workers.decode import Decoded
-from workers.device import Uploads
+from workers.images.decode import Decoded
+from workers.inference.device import Uploads
 from workers.models.spec import Colour, ModelSpec
 
 ALPHA_CHANNELS = 4

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from db.scores import Scores
-from workers.decode import Decoder
-from workers.infer import Inferencer
+from workers.images.decode import Decoder
+from workers.inference.infer import Inferencer
 from workers.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pathlib import Path
 import timm
 import torch
 
-from workers.cache import cache_folder
-from workers.device import device_name, pick_device, pick_dtype
-from workers.infer import Inferencer
+from workers.cache_folder import cache_folder
+from workers.inference.device import device_name, pick_device, pick_dtype
+from workers.inference.infer import Inferencer
 from workers.models.spec import ModelSpec
 from workers.options import Options, cores
 

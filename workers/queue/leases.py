@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from celery import Celery
 
 from db.errors import BrokerError
-from producer.broker import errors_mapped
-from workers import background
+from producer.queue.broker import errors_mapped
+from workers.queue import background
 
 log = logging.getLogger(__name__)
 

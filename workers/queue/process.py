@@ -15,17 +15,18 @@ from celery.worker import state
 from celery.worker.control import Panel
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import deliveries, images, migrate, results
+from db import migrate
 from db.batches import batched
 from db.errors import BrokerError, ModelError, Reason, StopError, TagonceError, TransientError
-from db.results import Failure
-from producer.broker import TASK_NAME, depth
-from producer.chunks import Chunk, sending
-from workers.lease import Leases
+from db.ledger import deliveries, images, results
+from db.ledger.results import Failure
+from producer.queue.broker import TASK_NAME, depth
+from producer.queue.chunks import Chunk, sending
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
-from workers.suspects import Gate
-from workers.watchdog import Watchdog
+from workers.queue.isolation import Gate
+from workers.queue.leases import Leases
+from workers.queue.watchdog import Watchdog
 
 log = structlog.stdlib.get_logger(__name__)
 

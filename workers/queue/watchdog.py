@@ -1,7 +1,7 @@
 """Ends a process that is stuck, or that has had nothing to do for as long as it was told to wait.
 
 A thread cannot be ended from outside: neither one whose decoder never returns, nor one that waits for a device or a
-connection that hangs. The process can, and its chunks come back when their leases run out (`workers.lease`).
+connection that hangs. The process can, and its chunks come back when their leases run out (`workers.queue.leases`).
 """
 
 import faulthandler
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from db.errors import BrokerError
-from db.plural import counted
-from workers import background
+from db.names.plural import counted
+from workers.queue import background
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Fetch: from a reference to the bytes of the file, or to the reason why there are none. `workers.objects` reads S3."""
+"""From a reference to the bytes of the file, or to the reason why there are none. `workers.storage.s3` reads S3."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ import stamina
 
 from db.errors import ImageError, Reason, TransientError
 from producer.references import file_path, split_s3
-from workers.objects import Objects
-from workers.roots import Roots
+from workers.storage.roots import Roots
+from workers.storage.s3 import Objects
 
 # A line for each of thousands of retries tells nobody what to do; what fails in the end is recorded with its reason.
 stamina.instrumentation.set_on_retry_hooks([])
 
 ATTEMPTS = 3
-"""On top of boto3's own retries (`workers.objects`), which end where the body of the answer begins."""
+"""On top of boto3's own retries (`workers.storage.s3`), which end where the body of the answer begins."""
 
 RECENT_SECONDS = 10.0
 """A storage that delivered another object so short a time ago is not away. One attempt may take minutes."""

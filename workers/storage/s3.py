@@ -30,8 +30,15 @@ from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.storage import FORBIDDEN, REJECTED_CREDENTIALS, answers, http_status, no_credentials, s3_client
-from workers.stores import Stores, can_name
+from producer.storage.s3_client import (
+    FORBIDDEN,
+    REJECTED_CREDENTIALS,
+    answers,
+    http_status,
+    no_credentials,
+    s3_client,
+)
+from workers.storage.obstore_like_boto3 import Stores, can_name
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

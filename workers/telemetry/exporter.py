@@ -23,8 +23,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from db.errors import BrokerError, SettingsError
-from producer.broker import Depth
-from workers.metrics import Metrics
+from producer.queue.broker import Depth
+from workers.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

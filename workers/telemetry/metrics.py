@@ -1,4 +1,4 @@
-"""Where the time of a worker goes: counted as it works, told to Prometheus (`workers.exporter`) and to the database."""
+"""Where the time of a worker goes: counted as it works, for Prometheus (`workers.telemetry.exporter`) and the database."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from db.errors import Reason
-from db.workers import Stage, Work
+from db.ledger.workers import Stage, Work
 
 WINDOW_SECONDS = 60.0
 """What `recent` looks back on."""

@@ -9,16 +9,17 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from db import comparison, profiles
 from db.errors import ThresholdError
-from db.kept import Int64Array
-from db.policies import Policy
-from tagonce.web.changes import changes_shown
+from db.policy import profiles
+from db.policy.policies import Policy
+from db.read import comparison
+from db.read.tag_batches import Int64Array
+from tagonce.web.parts.changes import changes_shown
+from tagonce.web.parts.sliders import all_sliders
+from tagonce.web.parts.totals import Number
 from tagonce.web.shell import fields, in_a_thread, reviewer, shell, site_of
-from tagonce.web.site import Site
-from tagonce.web.sliders import all_sliders
+from tagonce.web.state.site import Site
 from tagonce.web.templating import page
-from tagonce.web.totals import Number
 from tagonce.web.view import Thresholds, View, save_command, thresholds_of
 
 MOST = 100

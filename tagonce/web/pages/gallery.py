@@ -3,13 +3,13 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db import profiles
-from db.policies import own_threshold
-from tagonce.web.cards import cards_of, verdicts
-from tagonce.web.changes import changes_shown
-from tagonce.web.selection import found_in_words, pictures
+from db.policy import profiles
+from db.policy.policies import own_threshold
+from tagonce.web.parts.cards import cards_of, verdicts
+from tagonce.web.parts.changes import changes_shown
+from tagonce.web.parts.selection import found_in_words, pictures
+from tagonce.web.parts.sliders import category_sliders, default_slider, tag_sliders
 from tagonce.web.shell import reviewer, shell, site_of
-from tagonce.web.sliders import category_sliders, default_slider, tag_sliders
 from tagonce.web.templating import page
 from tagonce.web.view import SIZES, Sample, View, thresholds_of
 

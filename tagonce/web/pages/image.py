@@ -4,8 +4,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tagonce.web.cards import cards_of, verdicts
-from tagonce.web.selection import load
+from tagonce.web.parts.cards import cards_of, verdicts
+from tagonce.web.parts.selection import load
 from tagonce.web.shell import reviewer, shell, site_of
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of

@@ -6,9 +6,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from db import labels
 from db.errors import SettingsError
-from db.labels import Drawn
+from db.truth import labels
+from db.truth.labels import Drawn
 from tagonce.web.shell import REVIEWER, fields, in_a_thread, path_back, reviewer, site_of
 
 _YEAR = 365 * 24 * 3600

@@ -5,14 +5,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from db.errors import Reason
-from db.policies import Cut
-from db.workers import Stage
-from tagonce.ui import EXPLAINED
-from tagonce.web.changes import when_counted
+from db.ledger.workers import Stage
+from db.policy.policies import Cut
+from tagonce.output.ui import EXPLAINED
+from tagonce.web.parts.changes import when_counted
+from tagonce.web.parts.totals import Number, limits_in_words, totals_of
 from tagonce.web.shell import fields, path_back, shell, site_of
-from tagonce.web.site import Site
+from tagonce.web.state.site import Site
 from tagonce.web.templating import page
-from tagonce.web.totals import Number, limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 _TOP_TAGS = 20

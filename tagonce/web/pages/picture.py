@@ -7,11 +7,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db import failures
 from db.errors import ImageError, TagonceError
+from db.ledger import failures
+from tagonce.web.pictures.thumbnails import PREVIEW_SIZE, SIZE
 from tagonce.web.shell import site_of
 from tagonce.web.templating import environment
-from tagonce.web.thumbnails import PREVIEW_SIZE, SIZE
 
 _WAIT_SECONDS = 2.0
 """A browser asks six things of a host at once: pictures from a storage that is slow would keep the pages waiting."""

@@ -8,32 +8,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db import labels, sampling
-from db.judging import calibration, histograms
-from db.judging.calibration import By, Goal
-from db.judging.histograms import Histogram
-from db.judging.precision import (
-    Estimate,
-    Figures,
-    Weights,
-    confusion_of,
-    figures_at,
-    precision_at,
-    weights_of,
-)
-from db.labels import NOT_STORED, Drawn, TagLabels
-from db.policies import NEVER, Cut
+from db import sampling
+from db.policy.policies import NEVER, Cut
+from db.read import histograms
+from db.read.histograms import Histogram
 from db.scores import SCALE
-from db.search import hits
+from db.search import execute
 from db.search.tree import Reaches
-from tagonce.web.cards import Card, picture_of, verdicts
-from tagonce.web.changes import changes_shown
-from tagonce.web.chart import chart_of
+from db.truth import calibration, labels
+from db.truth.calibration import By, Goal
+from db.truth.labels import NOT_STORED, Drawn, TagLabels
+from db.truth.precision import Estimate, Figures, Weights, confusion_of, figures_at, precision_at, weights_of
+from tagonce.web.parts.cards import Card, picture_of, verdicts
+from tagonce.web.parts.changes import changes_shown
+from tagonce.web.parts.chart import chart_of
+from tagonce.web.parts.sliders import tag_slider
+from tagonce.web.parts.totals import Number, limits_in_words, totals_of
 from tagonce.web.shell import reviewer, shell, site_of
-from tagonce.web.site import Site
-from tagonce.web.sliders import tag_slider
+from tagonce.web.state.site import Site
 from tagonce.web.templating import page
-from tagonce.web.totals import Number, limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 BINS = 100
@@ -154,7 +147,7 @@ def _keeps(site: Site, connection: Connection, tag_id: int, cut: Cut) -> Number 
     if limits_in_words(cut):
         return totals.of(tag_id) if totals else None
     leaf = Reaches((tag_id,), (max(int(cut.scores[tag_id]), site.model.floor),), NEVER)
-    return Number(0 if leaf.lows[0] >= NEVER else hits.count(connection, site.model, leaf), exact=True)
+    return Number(0 if leaf.lows[0] >= NEVER else execute.count(connection, site.model, leaf), exact=True)
 
 
 def _strips(site: Site, connection: Connection, tag_id: int, score: int, show: Show, seed: int, by: str) -> list[Strip]:

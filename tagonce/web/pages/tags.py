@@ -4,12 +4,12 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db.policies import unknown_name
-from db.vocabulary import folded_name
-from tagonce.web.changes import when_counted
+from db.names.vocabulary import folded_name
+from db.policy.policies import unknown_name
+from tagonce.web.parts.changes import when_counted
+from tagonce.web.parts.totals import limits_in_words, totals_of
 from tagonce.web.shell import shell, site_of
 from tagonce.web.templating import page
-from tagonce.web.totals import limits_in_words, totals_of
 from tagonce.web.view import View, thresholds_of
 
 MOST = 200

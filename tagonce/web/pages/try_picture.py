@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db.errors import ImageError, SettingsError
-from db.kept import Kept, chosen
-from db.policies import Cut
+from db.policy.policies import Cut
+from db.read.tag_batches import Kept, chosen
 from db.scores import SCALE
 from tagonce.web.shell import shell, site_of
-from tagonce.web.site import Site
+from tagonce.web.state.site import Site
 from tagonce.web.templating import page
 from tagonce.web.view import View, thresholds_of
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection
 
-from db import kept, labels
-from db.kept import Kept
+from db.read import tag_batches
+from db.read.tag_batches import Kept
 from db.sampling import Near
-from tagonce.web.site import Site
+from db.truth import labels
+from tagonce.web.state.site import Site
 from tagonce.web.view import Thresholds
 
 MOST_CHIPS = 30
@@ -77,7 +78,7 @@ def cards_of(
         most: chips of a card, only what is kept; None: everything that is stored, and what was judged besides.
     """
     named = site.has_name[found.tag_ids]
-    before, after = (kept.chosen(found, cut) & named for cut in (thresholds.before, thresholds.cut))
+    before, after = (tag_batches.chosen(found, cut) & named for cut in (thresholds.before, thresholds.cut))
     cards = []
     for row, image_id in enumerate(found.image_ids):
         here = np.arange(found.offsets[row], found.offsets[row + 1])

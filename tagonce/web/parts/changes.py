@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from db import sampling
-from db.plural import counted
-from db.policies import Policy
-from tagonce.web.site import Site
+from db.names.plural import counted
+from db.policy.policies import Policy
+from tagonce.web.state.site import Site
 from tagonce.web.view import Thresholds, View, export_command
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.judging.histograms import Histogram
-from db.policies import NEVER
+from db.policy.policies import NEVER
+from db.read.histograms import Histogram
 from db.scores import SCALE
 
 WIDTH, HEIGHT = 900, 170

@@ -8,14 +8,14 @@ from sqlalchemy import Connection, Select, select
 from db import sampling
 from db.database import expect_all_rows
 from db.errors import SettingsError
-from db.gone import tagged
-from db.kept import Kept
-from db.plural import counted
+from db.ledger.gone import tagged
+from db.names.plural import counted
+from db.read.tag_batches import Kept
 from db.schema import images, predictions
-from db.search import hits
+from db.search import execute
 from db.search.query import Node, named_model, parse
-from tagonce.places import uri_prefix
-from tagonce.web.site import Site
+from tagonce.options.under_option import uri_prefix
+from tagonce.web.state.site import Site
 from tagonce.web.view import Sample, Thresholds, View
 
 MOST_COUNTED = 1_000
@@ -107,7 +107,7 @@ def _first_found(site: Site, connection: Connection, view: View, thresholds: Thr
 
 
 def _query(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Select[tuple[int]]:
-    condition = hits.condition(connection, site.model, parsed(site, connection, view.query, thresholds))
+    condition = execute.condition(connection, site.model, parsed(site, connection, view.query, thresholds))
     expect_all_rows(connection)
     return (
         select(predictions.c.image_id)

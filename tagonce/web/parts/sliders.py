@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from db.policies import NEVER, OFF, Policy, own_threshold, to_threshold
+from db.policy.policies import NEVER, OFF, Policy, own_threshold, to_threshold
 from db.scores import SCALE, to_probability
-from tagonce.web.site import Site
+from tagonce.web.state.site import Site
 from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
 
 _MOST_OF_PROFILE = 12

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from db import kept
-from db.kept import Int64Array
-from db.policies import Cut
-from tagonce.web.site import Site
+from db.policy.policies import Cut
+from db.read import tag_batches
+from db.read.tag_batches import Int64Array
+from tagonce.web.state.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def totals_of(site: Site, cut: Cut) -> Totals | None:
         return Totals(counted.images, counted.kept(cut), told)
     if drawn is None:
         return None
-    here = drawn.pool.tag_ids[kept.chosen(drawn.pool, cut)]
+    here = drawn.pool.tag_ids[tag_batches.chosen(drawn.pool, cut)]
     estimated = drawn.scaled(np.bincount(here, minlength=len(site.tags)))
     if drawn.is_everything:
         return Totals(drawn.population, estimated, np.ones_like(told))

@@ -7,7 +7,7 @@ import struct
 
 from PIL.Image import Transpose
 
-from workers.opening import Opened
+from workers.images.safe_open import Opened
 
 _UPRIGHT = 1
 _TURNS = {
@@ -37,7 +37,7 @@ def turn_of(opened: Opened, data: bytes) -> Transpose | None:
 
 
 def _exif_of_jpeg(jpeg: bytes) -> bytes:
-    """Pillow is not shown that of a JPEG (`workers.rations`)."""
+    """Pillow is not shown that of a JPEG (`workers.images.hostile`)."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != bytes([_SCAN]):
         content = jpeg[at + 4 : at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")]

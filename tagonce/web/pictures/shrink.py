@@ -6,8 +6,8 @@ from typing import cast
 from PIL import Image, ImageCms
 from PIL.Image import Transpose
 
-from workers.alpha import with_alpha
-from workers.geometry import Size, fitted_size
+from workers.images.alpha import with_alpha
+from workers.images.geometry import Size, fitted_size
 
 SIZE = 360
 """Pixels of the longer side: two for each that a gallery of 180 shows on a fine screen."""

@@ -1,7 +1,8 @@
 """Thumbnails of local files and of objects in S3: made once, kept in a folder. Needs no torch.
 
-The files of strangers are opened in this process, within the limits of `workers.opening`, and are only where workers
-read, too (`workers.roots`). What a browser gets is a picture that was made here, and nothing of the file itself.
+The files of strangers are opened in this process, within the limits of `workers.images.safe_open`, and are only where
+workers read, too (`workers.storage.roots`). What a browser gets is a picture that was made here, and nothing of the
+file itself.
 """
 
 import hashlib
@@ -16,14 +17,14 @@ from pathlib import Path
 from db.errors import ImageError
 from producer.references import file_path
 from tagonce.settings import Settings
-from tagonce.web.orientation import turn_of
-from tagonce.web.shrink import PREVIEW_SIZE, SIZE, shrink, target
-from tagonce.web.thumbnail_files import ThumbnailFiles
-from workers.cache import cache_folder
+from tagonce.web.pictures.orientation import turn_of
+from tagonce.web.pictures.shrink import PREVIEW_SIZE, SIZE, shrink, target
+from tagonce.web.pictures.thumbnail_files import ThumbnailFiles
+from workers.cache_folder import cache_folder
 from workers.cpus import cores
-from workers.fetch import Fetcher
-from workers.opening import Opener
-from workers.roots import Roots
+from workers.images.safe_open import Opener
+from workers.storage.fetch import Fetcher
+from workers.storage.roots import Roots
 
 KEPT_BYTES = Settings.model_fields["thumbnails_bytes"].default
 

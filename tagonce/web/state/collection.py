@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from db import counts, distribution, sampling
+from db import sampling
 from db.database import Database
-from db.distribution import Distribution
 from db.errors import TagonceError
-from db.kept import Int64Array, Kept
-from db.models import Model
-from workers.cache import cache_folder
+from db.ledger import run_progress
+from db.ledger.models import Model
+from db.read import distribution
+from db.read.distribution import Distribution
+from db.read.tag_batches import Int64Array, Kept
+from workers.cache_folder import cache_folder
 
 POOL = 10_000
 """Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
@@ -114,7 +116,7 @@ class Collection:
         try:
             with self._database.read() as connection:
                 self._database.without_time_limit(connection)
-                population = counts.predicted(connection, self._model.id)
+                population = run_progress.predicted(connection, self._model.id)
                 ids = sampling.random_ids(connection, self._model, POOL, seed=1)
                 self._drawn = Drawn(sampling.load(connection, self._model, ids, self._model.floor), population)
             self._has_pool.set()

@@ -5,14 +5,15 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from db import counts, failures, labels, workers
-from db.counts import Progress
 from db.database import Database
 from db.errors import Reason
-from db.failures import Failed
-from db.labels import LabelCounts
-from db.models import Model
-from db.workers import LOOK_BACK, Work, Worker, together
+from db.ledger import failures, run_progress, workers
+from db.ledger.failures import Failed
+from db.ledger.models import Model
+from db.ledger.run_progress import Progress
+from db.ledger.workers import LOOK_BACK, Work, Worker, together
+from db.truth import labels
+from db.truth.labels import LabelCounts
 
 _FAILURES = 24
 _FRESH_SECONDS = 2.0
@@ -65,7 +66,7 @@ class Watch:
         with self._database.read() as connection:
             return Look(
                 now,
-                counts.progress(connection, model.id),
+                run_progress.progress(connection, model.id),
                 workers.seen_since(connection, model.id, now - LOOK_BACK),
                 list(failures.latest(connection, model.id, _FAILURES, reason=reason)),
                 labels.counts(connection, model),

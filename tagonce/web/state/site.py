@@ -5,16 +5,16 @@ import getpass
 import numpy as np
 from anyio import CapacityLimiter
 
-from db import models
 from db.database import Database
-from db.models import Model
-from db.vocabulary import Vocabulary, folded_name
+from db.ledger import models
+from db.ledger.models import Model
+from db.names.vocabulary import Vocabulary, folded_name
 from tagonce.settings import Settings
-from tagonce.web.collection import Collection
-from tagonce.web.remembered import Remembered
-from tagonce.web.tagger import Tagger
-from tagonce.web.thumbnails import Thumbnails
-from tagonce.web.watch import Watch
+from tagonce.web.pictures.thumbnails import Thumbnails
+from tagonce.web.state.collection import Collection
+from tagonce.web.state.run_status import Watch
+from tagonce.web.state.tagger import Tagger
+from tagonce.web.state.ttl_cache import Remembered
 
 _ASKERS = 8
 """Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""

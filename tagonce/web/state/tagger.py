@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from anyio import CapacityLimiter
 
 from db.errors import SettingsError
-from db.models import Model
+from db.ledger.models import Model
+from tagonce.from_settings import find_spec_of, missing_for_worker, worker_options
 from tagonce.settings import Settings
-from tagonce.wiring import find_spec_of, missing_for_worker, worker_options
 
 if TYPE_CHECKING:
-    from workers.decode import Decoder
-    from workers.infer import Inferencer
+    from workers.images.decode import Decoder
+    from workers.inference.infer import Inferencer
 
 
 class Tagger:
@@ -40,8 +40,8 @@ class Tagger:
         return inferencer.probabilities([decoder.decode(data)])[0].tolist()
 
     def _load(self) -> "tuple[Decoder, Inferencer]":
-        from workers.decode import Decoder
-        from workers.infer import Inferencer
+        from workers.images.decode import Decoder
+        from workers.inference.infer import Inferencer
 
         model, settings = self._model, self._settings
         if "model" not in settings.model_fields_set:  # nobody named one: then it is that of the scores
