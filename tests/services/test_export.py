@@ -154,7 +154,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export.images import whole_file
+from db.export.tagged_images import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """

@@ -12,7 +12,7 @@ from workers.inference import malloc
 PAGES_OF_A_BLOCK = 100_000_000 // 4096
 TWO_BLOCKS = """
 import resource, sys, threading
-from workers.memory import keep_freed_memory
+from workers.inference.malloc import keep_freed_memory
 keep_freed_memory()
 import torch
 

@@ -1,4 +1,4 @@
-"""Where the time of a worker goes: counted as it works, for Prometheus (`workers.telemetry.exporter`) and the database."""
+"""Where the time of a worker goes: counters, for Prometheus (`workers.telemetry.exporter`) and for the database."""
 
 import threading
 import time
