@@ -11,7 +11,7 @@ from typing import TypeVar
 from db.database import Database
 from db.errors import ImageError
 from db.ledger import duplicates
-from db.ledger.duplicates import Known
+from db.ledger.duplicates import StoredResult
 from db.ledger.images import Image
 from db.ledger.results import Failure
 from db.ledger.workers import Stage
@@ -20,7 +20,7 @@ from workers.models.spec import ModelSpec
 from workers.options import Options
 from workers.storage.fetch import Fetcher
 from workers.storage.roots import Roots
-from workers.telemetry.metrics import Metrics
+from workers.telemetry.metrics import WorkerMetrics
 
 AHEAD = 3
 """Batches of a chunk that are being fetched, and as many that are being decoded."""
@@ -54,7 +54,7 @@ class Loaded:
     size: int
     """Bytes of the file."""
     sha256: bytes
-    content: Decoded | Known | None
+    content: Decoded | StoredResult | None
     """`Known`: these bytes have scores in the database. None: they came earlier in the same chunk."""
 
     @property
@@ -81,7 +81,9 @@ class Loader:
         model_id: whose scores of known bytes count.
     """
 
-    def __init__(self, database: Database, model_id: int, spec: ModelSpec, options: Options, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, model_id: int, spec: ModelSpec, options: Options, metrics: WorkerMetrics
+    ) -> None:
         self._database = database
         self._model_id = model_id
         self._metrics = metrics
@@ -125,7 +127,7 @@ class Loader:
         for group in _groups(fetched, self._batch_size):
             new = {one.sha256 for one in group if isinstance(one, Fetched)} - seen
             with self._database.read() as connection:
-                known = duplicates.known(connection, self._model_id, list(new))
+                known = duplicates.stored_results(connection, self._model_id, list(new))
             for one in group:
                 if isinstance(one, Broken):
                     yield one

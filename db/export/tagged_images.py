@@ -18,7 +18,7 @@ from db.ledger import models
 from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
 from db.scores import SCALE
 from db.sql.score_sql import begins_with
@@ -45,7 +45,7 @@ def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str 
         under: only images whose uri begins with this.
     """
     names = np.array([tag.name for tag in models.tag_names(connection, model.id)], dtype=object)
-    for batch in kept_images(connection, model, cut, under=under):
+    for batch in read_tag_batches(connection, model, cut, under=under):
         tags, probabilities = names[batch.tag_ids].tolist(), (batch.scores / SCALE).tolist()
         ends = batch.offsets.tolist()
         for position, uri in enumerate(batch.uris):
@@ -57,7 +57,7 @@ def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str 
 def count_images(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> int:
-    """How many images `kept_images` yields."""
+    """How many images `read_tag_batches` yields."""
     if where is None and not under:
         # Without the table of images, which would be read from end to end.
         query = select(func.count()).select_from(predictions).where(tagged(connection, model))
@@ -66,7 +66,7 @@ def count_images(
     return connection.scalar(query) or 0
 
 
-def ends(
+def uri_range(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> tuple[str, str]:
     """The lowest and the highest uri in bytewise order: what the two begin with, all between them begin with."""
@@ -78,7 +78,7 @@ def ends(
 def uris(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> Iterator[str]:
-    """Those of the images that `kept_images` yields, in any order."""
+    """Those of the images that `read_tag_batches` yields, in any order."""
     options = {"yield_per": 10_000}
     query = _chosen(connection, model, [images.c.uri], where, under)
     yield from connection.execute(query, execution_options=options).scalars()

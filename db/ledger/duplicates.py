@@ -8,12 +8,12 @@ from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, column, func,
 
 from db.schema import Int16Array, images, predictions
 from db.scores import Scores
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 from db.sql.score_sql import Packed, unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredResult:
     """What is stored about some bytes."""
 
     width: int
@@ -22,7 +22,7 @@ class Known:
     scores: Scores
 
 
-def known(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Mapping[bytes, Known]:
+def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Mapping[bytes, StoredResult]:
     """Those of these files, by the SHA-256 of their bytes, that the model has predicted under any reference."""
     if not hashes:
         return {}
@@ -32,14 +32,14 @@ def known(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Map
     query = (
         select(images.c.sha256, images.c.width, images.c.height, images.c.format, Packed(0).label("packed"))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == model_id, among(connection, predictions.c.image_id, one_of))
+        .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, one_of))
     )
     rows = connection.execute(query).all()
     counts, tag_ids, scores = unpack(connection.dialect.name, [row.packed for row in rows])
     ends = np.cumsum(counts)[:-1]
     pairs = zip(np.split(tag_ids, ends), np.split(scores, ends), strict=True)
     return {
-        row.sha256: Known(row.width, row.height, row.format, _ascending(*pair))
+        row.sha256: StoredResult(row.width, row.height, row.format, _ascending(*pair))
         for row, pair in zip(rows, pairs, strict=True)
     }
 

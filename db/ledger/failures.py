@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
-from db.ledger.gone import asked_for
+from db.ledger.gone import in_scope
 from db.schema import failures, images
 from db.sql.score_sql import begins_with
 
@@ -27,7 +27,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class StoredImage:
     """An image, to be looked at."""
 
     uri: str
@@ -36,7 +36,7 @@ class Reference:
     """A worker died over it, of whatever model: whoever opens it may die, too."""
 
 
-def reference(connection: Connection, image_id: int) -> Reference | None:
+def stored_image(connection: Connection, image_id: int) -> StoredImage | None:
     """Where an image is; None where there is none of that id."""
     crashed = (
         exists()
@@ -45,7 +45,7 @@ def reference(connection: Connection, image_id: int) -> Reference | None:
     )
     query = select(images.c.uri, images.c.version, crashed).where(images.c.id == image_id)
     row = connection.execute(query).first()
-    return None if row is None else Reference(*row)
+    return None if row is None else StoredImage(*row)
 
 
 def latest(
@@ -63,7 +63,7 @@ def latest(
         select(images.c.id, images.c.uri, *columns)
         .join_from(failures, images, images.c.id == failures.c.image_id)
         .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
-        .where(asked_for(connection, images.c.id))
+        .where(in_scope(connection, images.c.id))
         .order_by(failures.c.failed_at.desc(), images.c.id.desc())
         .limit(limit)
     )

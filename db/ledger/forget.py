@@ -10,7 +10,7 @@ from db.database import Database
 from db.ledger import gone, models
 from db.ledger.id_set import IdSet
 from db.schema import failures, images, labels, predictions
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 from db.sql.score_sql import begins_with
 
 AT_ONCE = 1_000
@@ -102,16 +102,16 @@ def _delete(
     keep_labels: bool,
 ) -> int:
     # Queried again: an image seen meanwhile is not gone any more. Locked by id, as `db.ledger.results` locks them.
-    query = select(images.c.id).where(among(connection, images.c.id, batch), where).order_by(images.c.id)
+    query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
     if connection.dialect.name == "postgresql":
         query = query.with_for_update(of=images)
     ids = list(connection.scalars(query))
     for table in (predictions, failures):
         for model_id in model_ids:  # by the key; on SQLite a trigger takes the scores along
-            of_model = (table.c.model_id == model_id, among(connection, table.c.image_id, ids))
+            of_model = (table.c.model_id == model_id, in_list(connection, table.c.image_id, ids))
             connection.execute(delete(table).where(*of_model))
     if keep_labels:
-        labelled = set(connection.scalars(select(labels.c.image_id).where(among(connection, labels.c.image_id, ids))))
+        labelled = set(connection.scalars(select(labels.c.image_id).where(in_list(connection, labels.c.image_id, ids))))
         gone.mark(connection, sorted(labelled))
         ids = [one for one in ids if one not in labelled]
-    return connection.execute(delete(images).where(among(connection, images.c.id, ids))).rowcount
+    return connection.execute(delete(images).where(in_list(connection, images.c.id, ids))).rowcount

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from db.ledger.models import Model
 from db.schema import UtcDateTime, gone, images, predictions
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 
 
 class Gone(StrEnum):
@@ -51,14 +51,14 @@ def is_gone(image_id: ColumnElement[int]) -> ColumnElement[bool]:
     return exists().where(_marked.c.image_id == image_id)
 
 
-def chosen(connection: Connection) -> Gone:
+def scope_of(connection: Connection) -> Gone:
     """What the transaction was opened for."""
     return Gone(connection.get_execution_options().get(OPTION, Gone.EXCLUDE))
 
 
-def asked_for(connection: Connection, image_id: Column[int]) -> ColumnElement[bool]:
+def in_scope(connection: Connection, image_id: Column[int]) -> ColumnElement[bool]:
     """Which images the transaction is about: by default those that are not gone."""
-    match chosen(connection):
+    match scope_of(connection):
         case Gone.INCLUDE:
             return true()
         case Gone.ONLY:
@@ -69,13 +69,13 @@ def asked_for(connection: Connection, image_id: Column[int]) -> ColumnElement[bo
 
 def tagged(connection: Connection, model: Model) -> ColumnElement[bool]:
     """The rows of `predictions` of a model, of the images that the transaction is about."""
-    return and_(predictions.c.model_id == model.id, asked_for(connection, predictions.c.image_id))
+    return and_(predictions.c.model_id == model.id, in_scope(connection, predictions.c.image_id))
 
 
 def mark(connection: Connection, image_ids: Sequence[int]) -> int:
     """Mark images as gone; returns how many were not. One that was deleted meanwhile is passed over."""
     found = select(images.c.id, literal(datetime.now(UTC), UtcDateTime)).where(
-        among(connection, images.c.id, image_ids), not_(is_gone(images.c.id))
+        in_list(connection, images.c.id, image_ids), not_(is_gone(images.c.id))
     )
     marked = insert(gone).from_select(["image_id", "gone_at"], found).returning(gone.c.image_id)
     return len(connection.execute(marked).all())
@@ -83,7 +83,7 @@ def mark(connection: Connection, image_ids: Sequence[int]) -> int:
 
 def unmark(connection: Connection, image_ids: Sequence[int]) -> None:
     """They were seen again."""
-    connection.execute(delete(gone).where(among(connection, gone.c.image_id, image_ids)))
+    connection.execute(delete(gone).where(in_list(connection, gone.c.image_id, image_ids)))
 
 
 def count(connection: Connection) -> int:

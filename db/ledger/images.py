@@ -12,8 +12,8 @@ from db.ledger.gone import is_gone, unmark
 from db.ledger.id_set import IdSet
 from db.schema import failures, images, predictions
 from db.sql import registration
-from db.sql.in_list import among
-from db.sql.registration import Known, Row
+from db.sql.in_list import in_list
+from db.sql.registration import Known, NewImage
 
 LOOKUP_SIZE = 5_000
 """URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
@@ -73,8 +73,8 @@ def register(
     if not unique:
         return []
     # By uri: neighbours lie on the same pages of the index.
-    rows = [Row(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
-    still_open = registration.still_open(connection, rows, model_id, every=seen is not None)
+    rows = [NewImage(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
+    still_open = registration.unfinished(connection, rows, model_id, every=seen is not None)
     ids = _pending_ids(rows, still_open)
     if back := [row_id for _position, row_id, _changed, _pending, gone in still_open if row_id and gone]:
         unmark(connection, back)
@@ -89,7 +89,7 @@ def register(
         # Other producers inserted the same ones since we looked.
         overtaken = [rows[position] for position in new if rows[position].uri not in written]
         if overtaken:
-            inserted = registration.still_open(connection, overtaken, model_id, every=seen is not None)
+            inserted = registration.unfinished(connection, overtaken, model_id, every=seen is not None)
             ids |= _pending_ids(overtaken, inserted)
             still_open = [*still_open, *inserted]
         if seen is not None:
@@ -99,7 +99,7 @@ def register(
     return [ids[uri] for uri in unique if uri in ids]
 
 
-def _pending_ids(rows: Sequence[Row], still_open: Iterable[Known]) -> dict[str, int]:
+def _pending_ids(rows: Sequence[NewImage], still_open: Iterable[Known]) -> dict[str, int]:
     return {
         rows[position].uri: row_id for position, row_id, _changed, pending, _gone in still_open if row_id and pending
     }
@@ -118,7 +118,7 @@ def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> 
     query = (
         select(images.c.id, images.c.uri, images.c.version, images.c.bytes)
         .where(
-            among(connection, images.c.id, ids),
+            in_list(connection, images.c.id, ids),
             not_(is_gone(images.c.id)),
             *(images.c.version.is_distinct_from(one) for one in results),
         )

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, s
 
 from db.ledger.gone import is_gone
 from db.schema import gone, images, labels
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 
 
@@ -51,7 +51,7 @@ def _moving(connection: Connection, to: Sequence[int] | None) -> Subquery:
     )
     pairs = pairs.where(labelled, not_(is_gone(copy.c.id)))
     if to is not None:
-        pairs = pairs.where(among(connection, copy.c.id, to))
+        pairs = pairs.where(in_list(connection, copy.c.id, to))
     found = pairs.group_by(old.c.id, old.c.version).subquery("found")
     return (
         select(

@@ -12,7 +12,7 @@ from db.ledger.gone import is_gone
 from db.schema import failures, images, predictions, tag_scores
 from db.scores import Scores
 from db.sql import postgresql_bulk
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 
 
@@ -66,7 +66,7 @@ def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> di
     could insert a prediction and another, which does not see it yet, a failure. SQLite has one writer anyway.
     """
     ids = [one.image_id for one in results]
-    query = select(images.c.id, images.c.version).where(among(connection, images.c.id, ids))
+    query = select(images.c.id, images.c.version).where(in_list(connection, images.c.id, ids))
     if connection.dialect.name == "postgresql":
         query = query.order_by(images.c.id).with_for_update(key_share=True)
     return {row.id: row.version for row in connection.execute(query)}
@@ -76,7 +76,7 @@ def _of(
     connection: Connection, table: Table, model_id: int, results: Sequence[Prediction | Failure]
 ) -> tuple[ColumnElement[bool], ...]:
     ids = [one.image_id for one in results]
-    return table.c.model_id == model_id, among(connection, table.c.image_id, ids)
+    return table.c.model_id == model_id, in_list(connection, table.c.image_id, ids)
 
 
 def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failure]) -> list[Failure]:

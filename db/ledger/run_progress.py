@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from db.errors import Reason
 from db.ledger import gone
-from db.ledger.gone import asked_for
+from db.ledger.gone import in_scope
 from db.ledger.images import count_pending
 from db.schema import failures, images, predictions
 from db.sql.score_sql import begins_with
@@ -17,7 +17,7 @@ RATE_WINDOW = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ModelProgress:
     """One look at one model, at the files as they are registered now. Costs a scan of `images` and `predictions`."""
 
     images: int
@@ -36,15 +36,15 @@ class Progress:
         return self.pending / self.rate if self.rate else None
 
 
-def progress(connection: Connection, model_id: int) -> Progress:
-    return Progress(
-        images=connection.scalar(select(func.count()).select_from(images).where(asked_for(connection, images.c.id)))
+def progress(connection: Connection, model_id: int) -> ModelProgress:
+    return ModelProgress(
+        images=connection.scalar(select(func.count()).select_from(images).where(in_scope(connection, images.c.id)))
         or 0,
         done=connection.scalar(
             select(func.count())
             .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
             .where(predictions.c.model_id == model_id, predictions.c.image_version == images.c.version)
-            .where(asked_for(connection, images.c.id))
+            .where(in_scope(connection, images.c.id))
         )
         or 0,
         failed=failures_by_reason(connection, model_id),
@@ -57,7 +57,7 @@ def progress(connection: Connection, model_id: int) -> Progress:
 def predicted(connection: Connection, model_id: int) -> int:
     """Images that have a prediction of the model, be it of an older file."""
     query = select(func.count()).select_from(predictions)
-    query = query.where(predictions.c.model_id == model_id, asked_for(connection, predictions.c.image_id))
+    query = query.where(predictions.c.model_id == model_id, in_scope(connection, predictions.c.image_id))
     return connection.scalar(query) or 0
 
 
@@ -81,7 +81,7 @@ def failures_by_reason(
         select(failures.c.reason, count)
         .join_from(failures, images, images.c.id == failures.c.image_id)
         .where(failures.c.model_id == model_id, failures.c.image_version == images.c.version)
-        .where(asked_for(connection, images.c.id))
+        .where(in_scope(connection, images.c.id))
     )
     if since is not None:
         query = query.where(failures.c.failed_at >= since)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from db.ledger.gone import asked_for
+from db.ledger.gone import in_scope
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
 from db.schema import images
@@ -44,7 +44,7 @@ _STEM = Way(1, suffix=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ImageName:
     """What somebody calls an image."""
 
     text: str
@@ -55,7 +55,7 @@ class Reference:
     """A hash: every image that has it is meant, copies too. Anything else has to be one image."""
 
 
-def by_path(text: str, folder: Path) -> Reference:
+def by_path(text: str, folder: Path) -> ImageName:
     """A uri, an absolute path, or a path that starts at a folder; without its suffix too.
 
     A relative path that leads to no image from there means the image whose uri ends with it, part by part: `a/1.jpg` is
@@ -64,7 +64,7 @@ def by_path(text: str, folder: Path) -> Reference:
     """
     plain = file_path(text) if text.lower().startswith("file://") else text
     ways = [way for spelling in spellings(plain) for way in _ways(spelling, folder)]
-    return Reference(text, tuple(dict.fromkeys(ways)))
+    return ImageName(text, tuple(dict.fromkeys(ways)))
 
 
 def _ways(text: str, folder: Path) -> Iterator[tuple[Way, str]]:
@@ -88,14 +88,14 @@ def _both(parts: int, name: str) -> Iterator[tuple[Way, str]]:
     yield Way(parts, suffix=False), name
 
 
-def by_md5(text: str) -> Reference:
+def by_md5(text: str) -> ImageName:
     """Boorus keep a file under the md5 of its content: the name of the file without its suffix."""
-    return Reference(text, ((_STEM, text.lower()),), content=True)
+    return ImageName(text, ((_STEM, text.lower()),), content=True)
 
 
-def by_sha256(text: str) -> Reference:
+def by_sha256(text: str) -> ImageName:
     """The content; or, as Hydrus keeps files, the name without its suffix."""
-    return Reference(text, ((SHA256, text.lower()), (_STEM, text.lower())), content=True)
+    return ImageName(text, ((SHA256, text.lower()), (_STEM, text.lower())), content=True)
 
 
 class ImageIndex:
@@ -105,7 +105,7 @@ class ImageIndex:
         self._connection = connection
         self._tables: dict[Way, tuple[Int64Array, Int64Array]] = {}
 
-    def find(self, references: Sequence[Reference]) -> list[Int64Array]:
+    def find(self, references: Sequence[ImageName]) -> list[Int64Array]:
         """The ids of the images that each reference may mean: none, one, or several."""
         found = [_NONE] * len(references)
         open_ = list(range(len(references)))
@@ -133,7 +133,7 @@ class ImageIndex:
             column = images.c.sha256 if way == SHA256 else images.c.uri
             query = (
                 select(images.c.id, column)
-                .where(column.is_not(None), asked_for(self._connection, images.c.id))
+                .where(column.is_not(None), in_scope(self._connection, images.c.id))
                 .execution_options(yield_per=_AT_ONCE)
             )
             for rows in self._connection.execute(query).partitions():

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.read.tag_batches import Kept, chosen, kept_images
+from db.read.tag_batches import TagBatch, kept_mask, read_tag_batches
 
 Counts = npt.NDArray[np.int64]
 
@@ -43,16 +43,16 @@ def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, un
     Args:
         under: only images whose uri begins with this.
     """
-    return compare_batches(kept_images(connection, model, _either(first, second), under=under), first, second)
+    return compare_batches(read_tag_batches(connection, model, _either(first, second), under=under), first, second)
 
 
-def compare_batches(batches: Iterable[Kept], first: Cut, second: Cut) -> Comparison:
+def compare_batches(batches: Iterable[TagBatch], first: Cut, second: Cut) -> Comparison:
     """The same of images that are here, with all that either keeps."""
     tags = first.scores.size
     counts = np.zeros((3, tags), dtype=np.int64)
     images = changed = 0
     for batch in batches:
-        one, other = chosen(batch, first), chosen(batch, second)
+        one, other = kept_mask(batch, first), kept_mask(batch, second)
         masks = (one & other, other & ~one, one & ~other)
         counts += [np.bincount(batch.tag_ids[mask], minlength=tags) for mask in masks]
         images += len(batch)

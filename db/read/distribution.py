@@ -151,7 +151,7 @@ def count_scores(
     categories = category_numbers(models.tag_names(connection, model.id))
     counts = np.zeros((categories.size, CELLS), dtype=np.int32)
     flat, one = counts.reshape(-1), np.int32(1)
-    counter = unchanged_images.GapCounter(categories)
+    counter = unchanged_images.UnchangedCounter(categories)
     images = 0
     for batch in every_score(connection, model):
         # Adding in place: a table of all cells for every batch would take ten times as long.

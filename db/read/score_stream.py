@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Select, select
 from db.batches import batched
 from db.ledger.gone import tagged
 from db.ledger.models import Model
-from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, ahead
+from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, prefetched
 from db.schema import Int16Array, predictions
 from db.sql.postgresql_bulk import errors_as_sqlalchemys
 from db.sql.score_sql import Packed, unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ScoreBatch:
     """Some images; which ones is not told."""
 
     counts: Int64Array
@@ -36,13 +36,13 @@ class Batch:
         return np.repeat(np.arange(len(self), dtype=np.int64), self.counts)
 
 
-def every_score(connection: Connection, model: Model) -> Iterator[Batch]:
+def every_score(connection: Connection, model: Model) -> Iterator[ScoreBatch]:
     """Every image that has a prediction, scores or none, in whatever order the database has them."""
     query = select(Packed(model.floor)).select_from(predictions).where(tagged(connection, model))
     dialect = connection.dialect.name
     rows = _copied(connection, query) if dialect == "postgresql" else _selected(connection, query)
-    for packed in ahead(batched(rows, IMAGES_AT_ONCE)):
-        yield Batch(*unpack(dialect, packed))
+    for packed in prefetched(batched(rows, IMAGES_AT_ONCE)):
+        yield ScoreBatch(*unpack(dialect, packed))
 
 
 def _copied(connection: Connection, query: Select[Any]) -> Iterator[Any]:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class TagBatch:
     """Some images, and the tags that each keeps."""
 
     image_ids: Sequence[int]
@@ -54,10 +54,10 @@ class Kept:
         """For every tag the position of its image in this batch."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
-    def only(self, chosen: npt.NDArray[np.bool_]) -> "Kept":
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "TagBatch":
         """The same images with some of the tags: those where `chosen`, in step with `tag_ids`, is true."""
         before = np.concatenate([[0], np.cumsum(chosen)])
-        return Kept(
+        return TagBatch(
             self.image_ids,
             self.uris,
             self.widths,
@@ -68,14 +68,14 @@ class Kept:
         )
 
 
-def kept_images(
+def read_tag_batches(
     connection: Connection,
     model: Model,
     cut: Cut,
     *,
     where: ColumnElement[bool] | None = None,
     under: str = "",
-) -> Iterator[Kept]:
+) -> Iterator[TagBatch]:
     """Every image that has a prediction, in the order of registration; one that keeps no tag is there too.
 
     Args:
@@ -95,19 +95,19 @@ def kept_images(
         expect_all_rows(connection)
     dialect = connection.dialect.name
     with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
-        for rows in ahead(result.partitions()):
+        for rows in prefetched(result.partitions()):
             ids, uris, widths, heights, packed = zip(*rows, strict=True)
             offsets, tag_ids, scores = _ranked(*unpack(dialect, packed))
-            yield apply(Kept(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
+            yield apply_cut(TagBatch(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
 
 
-def apply(found: Kept, cut: Cut) -> Kept:
+def apply_cut(found: TagBatch, cut: Cut) -> TagBatch:
     """What a cut leaves of images that have at least all that it keeps."""
     # A single threshold was applied by the database.
-    return found if cut.uniform is not None else found.only(chosen(found, cut))
+    return found if cut.uniform is not None else found.only(kept_mask(found, cut))
 
 
-def chosen(found: Kept, cut: Cut) -> npt.NDArray[np.bool_]:
+def kept_mask(found: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
     """Which tags a cut keeps, in step with `found.tag_ids`. `found` has at least the tags at or above `cut.lowest`."""
     mask: npt.NDArray[np.bool_] = found.scores >= cut.scores[found.tag_ids]
     if cut.mcut is not None:
@@ -129,7 +129,7 @@ def _ranked(counts: Int64Array, tag_ids: Int16Array, scores: Int16Array) -> tupl
     return offsets, (key & 0x7FFF).astype(np.int16), (SCALE - ((key >> 16) & 0x7FFF)).astype(np.int16)
 
 
-def _above_the_widest_gap(kept: Kept, categories: Int16Array, floor: int) -> npt.NDArray[np.bool_]:
+def _above_the_widest_gap(kept: TagBatch, categories: Int16Array, floor: int) -> npt.NDArray[np.bool_]:
     """MCut: in each category of an image, what lies above the widest gap between two neighbouring scores.
 
     Largeron, Moulin, Gery: "MCut: a thresholding strategy for multi-label classification" (IDA 2012). Of equally wide
@@ -156,7 +156,7 @@ def _above_the_widest_gap(kept: Kept, categories: Int16Array, floor: int) -> npt
     return above
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetched(items: Iterator[T]) -> Iterator[T]:
     """The same items, each next one fetched while the caller works on the one before."""
     end: Any = object()
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:

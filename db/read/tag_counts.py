@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.scores import SCALE
 from db.sql.score_sql import tag_counts_at
 
@@ -32,13 +32,13 @@ def tag_counts(
     where: ColumnElement[bool] | None = None,
     under: str = "",
 ) -> list[TagCount]:
-    """Most frequent first, equally frequent ones in the model's order. Arguments as of `kept.kept_images`."""
+    """Most frequent first, equally frequent ones in the model's order. Arguments as of `kept.read_tag_batches`."""
     if cut.uniform is not None and where is None and not under:
         rows = connection.execute(tag_counts_at(connection, model, cut.uniform))
         return [TagCount(row.tag, row.category, row.images, row.mean_probability) for row in rows]
     tags = models.tag_names(connection, model.id)
     images, sums = np.zeros(len(tags), dtype=np.int64), np.zeros(len(tags))
-    for batch in kept_images(connection, model, cut, where=where, under=under):
+    for batch in read_tag_batches(connection, model, cut, where=where, under=under):
         images += np.bincount(batch.tag_ids, minlength=len(tags))
         sums += np.bincount(batch.tag_ids, weights=batch.scores, minlength=len(tags))
     order = np.lexsort((np.arange(len(tags)), -images))[: np.count_nonzero(images)].tolist()

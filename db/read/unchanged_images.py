@@ -15,7 +15,7 @@ Scores count at steps of 0.01, so that a table has a hundred rows; a and b are m
 import numpy as np
 
 from db.policy.policies import NEVER
-from db.read.score_stream import Batch
+from db.read.score_stream import ScoreBatch
 from db.read.tag_batches import Int64Array
 from db.schema import Int16Array
 from db.scores import SCALE
@@ -36,7 +36,7 @@ _SHIFT = 7
 """2 ** 7 places are room for a row of a table, and shifting is faster than dividing."""
 
 
-class GapCounter:
+class UnchangedCounter:
     """Fills the table of all tags, which is the first one, and that of each category, one for the rest of them.
 
     Args:
@@ -48,7 +48,7 @@ class GapCounter:
         self._tables = int(self._categories.max(initial=0)) + 2
         self._pairs = np.zeros(self._tables * WIDTH * WIDTH, dtype=np.int64)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: ScoreBatch) -> None:
         """Count some images with all their scores."""
         images = len(batch)
         present = np.zeros((self._tables, images << _SHIFT), dtype=np.bool_)

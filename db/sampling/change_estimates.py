@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from db.policy.policies import Cut
 from db.read.comparison import compare_batches
-from db.read.tag_batches import Kept
+from db.read.tag_batches import TagBatch
 from db.truth.precision import wilson
 
 
@@ -28,7 +28,7 @@ class ChangeEstimate:
         return self.gained + self.lost
 
 
-def estimate_change(pool: Kept, first: Cut, second: Cut, population: int) -> ChangeEstimate:
+def estimate_change(pool: TagBatch, first: Cut, second: Cut, population: int) -> ChangeEstimate:
     """Of a pool that is all of the population it is exact.
 
     Args:

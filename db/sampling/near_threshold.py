@@ -15,7 +15,7 @@ from db.schema import images, predictions
 from db.search import execute
 from db.search.tree import Reaches
 from db.sql.conditions import LEAVES, ScoreOf
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 
 _MANY = 4
 """With so many times the images asked for within a step, a quarter of all has to be read."""
@@ -61,7 +61,7 @@ def told(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[
     query = (
         select(images.c.id, images.c.uri, ScoreOf(tag_id).label("score"))
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
-        .where(tagged(connection, model), among(connection, predictions.c.image_id, image_ids))
+        .where(tagged(connection, model), in_list(connection, predictions.c.image_id, image_ids))
     )
     found = {row.id: Near(row.id, row.uri, row.score) for row in connection.execute(query)}
     return [found[one] for one in image_ids]

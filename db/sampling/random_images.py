@@ -18,7 +18,7 @@ from db.schema import predictions
 from db.search import execute
 from db.search.tree import Reaches
 from db.sql.conditions import LEAVES
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 
 _SHARE = 200
 """One image in so many is looked up before all are read: a fifth of the time that reading them takes."""
@@ -72,7 +72,7 @@ def _draw(
         most = min(max(span // _SHARE, 10 * n), span // 2)
         asked = 0
         for ids in _distinct(rng, first, last, max(_FIRST, min(2 * n, _AT_ONCE))):
-            present = set(connection.scalars(query.where(among(connection, predictions.c.image_id, ids), where)))
+            present = set(connection.scalars(query.where(in_list(connection, predictions.c.image_id, ids), where)))
             found += [one for one in ids if one in present]
             asked += len(ids)
             if len(found) >= n:

@@ -53,7 +53,7 @@ def search(
         tree: from `query.parse`.
         sort: a tag; without it the order is that of registration, and equals come in that order. Images where it is
             not stored come last, whatever the direction.
-        show: (tags,) from which score on a tag is told with an image, from `shown`.
+        show: (tags,) from which score on a tag is told with an image, from `scores_to_show`.
     """
     score = ScoreOf(sort) if sort is not None else null()
     columns: list[ColumnElement[Any]] = [
@@ -91,11 +91,11 @@ def count(connection: Connection, model: Model, tree: Node) -> int:
 
 
 def condition(connection: Connection, model: Model, tree: Node) -> ColumnElement[bool]:
-    """A query as a condition on `predictions` and `images`, as `kept.kept_images` takes it; the model is not in it."""
+    """A query as a condition on `predictions` and `images`, for `read_tag_batches`. It does not include the model."""
     return _Conditions(model, LEAVES[connection.dialect.name], indexed_score(connection, model)).of(tree)
 
 
-def shown(tree: Node, model: Model, tags: int) -> Int16Array:
+def scores_to_show(tree: Node, model: Model, tags: int) -> Int16Array:
     """(tags,) from which score on a tag is told with a hit: one that the query names whenever it is stored, one of
     several that a word stands for where it makes the query true.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ARRAY, BigInteger, Column, ColumnElement, Connection, Text, any_, cast, literal
 
 
-def among(connection: Connection, column: Column[int], ids: Sequence[int]) -> ColumnElement[bool]:
+def in_list(connection: Connection, column: Column[int], ids: Sequence[int]) -> ColumnElement[bool]:
     """The condition that a column holds one of these ids."""
     if connection.dialect.name == "postgresql":
         # PostgreSQL's own spelling of an array: psycopg would write it element by element in Python.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sqlalchemy import Connection
 
 
-class Row(NamedTuple):
+class NewImage(NamedTuple):
     """What registering writes to `images`."""
 
     uri: str
@@ -94,7 +94,9 @@ _WRITE_SQLITE = _WRITE.format(
 )
 
 
-def still_open(connection: Connection, rows: Sequence[Row], model_id: int, *, every: bool = False) -> Sequence[Known]:
+def unfinished(
+    connection: Connection, rows: Sequence[NewImage], model_id: int, *, every: bool = False
+) -> Sequence[Known]:
     """Those of the rows that are new, changed, pending for the model, or marked as gone, in any order.
 
     A file that is gone and was looked for in vain, so that it has no version, is passed over.
@@ -107,7 +109,7 @@ def still_open(connection: Connection, rows: Sequence[Row], model_id: int, *, ev
     return connection.exec_driver_sql(query, parameters).all()
 
 
-def write(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
+def write(connection: Connection, rows: Sequence[NewImage]) -> dict[str, int]:
     """Insert rows, or bring their version up to date, one after the other in the order given.
 
     Returns ids by uri, of all but those that somebody else wrote in the same version since we looked.
@@ -123,7 +125,7 @@ def write(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
     return dict(written.all())
 
 
-def _parameters(connection: Connection, rows: Sequence[Row]) -> dict[str, Any]:
+def _parameters(connection: Connection, rows: Sequence[NewImage]) -> dict[str, Any]:
     if connection.dialect.name == "postgresql":
         uris, versions, sizes = map(list, zip(*rows, strict=True))
         return {"uris": uris, "versions": versions, "sizes": sizes}

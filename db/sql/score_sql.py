@@ -30,7 +30,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.ledger.gone import asked_for, tagged
+from db.ledger.gone import in_scope, tagged
 from db.ledger.models import Model
 from db.schema import Int16Array, images, predictions, tag_scores, tags
 from db.sql.array_format import split_pairs
@@ -158,7 +158,7 @@ def tag_counts_at(connection: Connection, model: Model, score: int) -> Select[An
         kept = select(tag_scores.c.tag_id, tag_scores.c.score).where(
             tag_scores.c.model_id == model.id,
             tag_scores.c.score >= score,
-            asked_for(connection, tag_scores.c.image_id),
+            in_scope(connection, tag_scores.c.image_id),
         )
     rows = kept.subquery()
     # Counted by number first: joining names to every score would cost more than all the rest.

@@ -18,7 +18,7 @@ from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, Policy, resolve
 from db.read import tag_batches
-from db.read.tag_batches import Int64Array, Kept, kept_images
+from db.read.tag_batches import Int64Array, TagBatch, read_tag_batches
 from db.schema import Int16Array, predictions
 from db.scores import SCALE
 from db.truth.truth import Truth
@@ -203,7 +203,7 @@ def evaluate(
             np.add.at(everything, places[counts & (bins >= 0)], np.int32(1))
             np.add.at(positives, places[given & (bins >= 0)], np.int32(1))
         for cut, sums in zip(cuts, by_cut, strict=True):
-            chosen = tag_batches.chosen(batch, cut)
+            chosen = tag_batches.kept_mask(batch, cut)
             sums[0] += np.bincount(batch.tag_ids[chosen & given], minlength=tags)
             sums[1] += np.bincount(batch.tag_ids[chosen & counts], minlength=tags)
         advance(int(labelled.sum()))
@@ -221,7 +221,7 @@ def labelled_images(
     tags: int,
     *,
     where: ColumnElement[bool] | None = None,
-) -> Iterator[tuple[Kept, Int64Array]]:
+) -> Iterator[tuple[TagBatch, Int64Array]]:
     """Batches of images with what lies at or above a score, and their positions in the truth.
 
     A batch may hold images that nobody labelled: their position is -1.
@@ -229,7 +229,7 @@ def labelled_images(
     cut = Cut(np.full(tags, lowest, dtype=np.int16), model.floor)
     for part in _conditions(truth):
         condition = part if where is None else part & where
-        for batch in kept_images(connection, model, cut, where=condition):
+        for batch in read_tag_batches(connection, model, cut, where=condition):
             yield batch, truth.positions(batch.image_ids)
 
 

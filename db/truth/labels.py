@@ -34,11 +34,11 @@ from sqlalchemy import (
 )
 
 from db.errors import SettingsError
-from db.ledger.gone import asked_for
+from db.ledger.gone import in_scope
 from db.ledger.models import Model
 from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
-from db.sql.in_list import among
+from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 
 NOT_STORED = -1
@@ -163,7 +163,7 @@ def of_images(
         by: only what this person says, in place of the majority.
     """
     of_whom = () if by is None else (labels.c.judged_by == by,)
-    verdicts = _verdicts(connection, model, among(connection, labels.c.image_id, image_ids), *of_whom)
+    verdicts = _verdicts(connection, model, in_list(connection, labels.c.image_id, image_ids), *of_whom)
     found: dict[int, dict[int, bool]] = {}
     for row in connection.execute(verdicts):
         found.setdefault(row.image_id, {})[row.tag_id] = row.is_right
@@ -193,9 +193,9 @@ def every(connection: Connection, model: Model) -> Verdicts:
     )
     image_ids, tag_ids, right = _columns(connection, query, np.int64, np.int16, np.bool_)
     judged = select(labels.c.image_id, tags.c.tag_id).join_from(labels, tags, _of_tag(model)).distinct()
-    judged = judged.where(asked_for(connection, labels.c.image_id))
+    judged = judged.where(in_scope(connection, labels.c.image_id))
     undecided = int(connection.scalar(select(func.count()).select_from(judged.subquery())) or 0) - image_ids.size
-    present = asked_for(connection, labels.c.image_id)
+    present = in_scope(connection, labels.c.image_id)
     unknown = _tally(connection, labels.c.tag, and_(not_(_of_tags(model)), present))
     drawn = _tally(connection, labels.c.drawn, _counts_for(connection, model))
     return Verdicts(image_ids, tag_ids, right, undecided, unknown, drawn)
@@ -229,7 +229,7 @@ def _of_tag(model: Model) -> ColumnElement[bool]:
 
 def _counts_for(connection: Connection, model: Model) -> ColumnElement[bool]:
     """Which rows of `_LABELLED` speak of a tag of the model, and of an image that is there."""
-    return and_(_of_tags(model), asked_for(connection, labels.c.image_id))
+    return and_(_of_tags(model), in_scope(connection, labels.c.image_id))
 
 
 def _of_tags(model: Model) -> ColumnElement[bool]:
@@ -248,7 +248,7 @@ def _verdicts(connection: Connection, model: Model, *where: ColumnElement[bool])
             func.min(labels.c.image_version).label("version"),
         )
         .select_from(_LABELLED.join(tags, _of_tag(model)))
-        .where(asked_for(connection, labels.c.image_id), *where)
+        .where(in_scope(connection, labels.c.image_id), *where)
         .group_by(labels.c.image_id, tags.c.tag_id)
         .having(votes != 0)
     )

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
-from db.read.tag_batches import Int64Array, Kept
+from db.read.tag_batches import Int64Array, TagBatch
 from db.schema import Int16Array
 from db.scores import to_probability
 from db.truth.evaluation import labelled_images
@@ -104,7 +104,7 @@ def _stream(
             )
 
 
-def _scores(batch: Kept, rows: Int64Array, tag_ids: Int16Array) -> Int16Array:
+def _scores(batch: TagBatch, rows: Int64Array, tag_ids: Int16Array) -> Int16Array:
     """The scores of some (row, tag) of a batch, _NOT_STORED where there is none."""
     if not batch.tag_ids.size:
         return np.full(rows.size, _NOT_STORED, dtype=np.int16)

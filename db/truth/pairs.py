@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, Kept
+from db.read.tag_batches import Int64Array, TagBatch
 from db.schema import Int16Array
 
 
@@ -25,7 +25,7 @@ class Pairs:
         sizes = self.offsets[positions[rows] + 1] - starts
         return np.repeat(rows, sizes), self.tag_ids[ranges(starts, sizes)]
 
-    def among(self, kept: Kept, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+    def contains(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
         """In step with `kept.tag_ids`: whether that tag of that image is one of these.
 
         Args:

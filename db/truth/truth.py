@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, Kept
+from db.read.tag_batches import Int64Array, TagBatch
 from db.schema import Int16Array
 from db.truth.pairs import Pairs
 
@@ -74,19 +74,19 @@ class Truth:
         """(rows, tag ids): every true tag of some images. `rows` are places in `positions`, ascending; -1 has none."""
         return self._given.of(positions)
 
-    def given(self, kept: Kept, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+    def given(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
         """In step with `kept.tag_ids`: whether people gave that tag to that image.
 
         Args:
             positions: of the images of `kept`.
             tags: how many the model has.
         """
-        return self._given.among(kept, positions, tags)
+        return self._given.contains(kept, positions, tags)
 
-    def known(self, kept: Kept, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+    def known(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
         """The same for whether people said anything of that tag of that image."""
         if self.judged is not None:
-            return self.judged.among(kept, positions, tags)
+            return self.judged.contains(kept, positions, tags)
         known: npt.NDArray[np.bool_] = (positions >= 0)[kept.rows]
         return known
 

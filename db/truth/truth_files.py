@@ -24,7 +24,7 @@ from typing import Any
 from db.errors import SourceError
 from db.names import text_files
 from db.names.folders import files_below
-from db.names.match_images import Reference, by_md5, by_path, by_sha256
+from db.names.match_images import ImageName, by_md5, by_path, by_sha256
 from db.names.spellings import COLUMNS
 
 REFERENCES = (*COLUMNS, "sha256", "md5")
@@ -41,7 +41,7 @@ _BETWEEN = re.compile(r"[,\r\n]")
 class Entry:
     """What one place in a file says."""
 
-    reference: Reference
+    reference: ImageName
     tags: list[str] | None
     """As they are written; None where they cannot be read."""
     loose: frozenset[str] = frozenset()
@@ -75,7 +75,7 @@ def split_caption(text: str) -> list[str]:
     return [tag for part in _BETWEEN.split(text) if (tag := part.strip())]
 
 
-def read_sidecar(path: Path, reference: Reference) -> Entry:
+def read_sidecar(path: Path, reference: ImageName) -> Entry:
     """What a file of captions says; None for the tags when it cannot be read as text."""
     try:
         data = path.read_bytes()
@@ -216,13 +216,13 @@ def _kind(text: str) -> str:
     return "md5" if _MD5.fullmatch(text.strip()) else "path"
 
 
-def _reference(column: str, text: str, file: Path) -> Reference:
+def _reference(column: str, text: str, file: Path) -> ImageName:
     if column == "md5":
         return by_md5(text.strip())
     return by_sha256(text.strip()) if column == "sha256" else by_path(text, file.parent)
 
 
-def _entry(reference: Reference, said: Any, column: str) -> Entry:
+def _entry(reference: ImageName, said: Any, column: str) -> Entry:
     """What stands in a column (or under a key) says of an image."""
     if isinstance(said, dict):
         lists = [value for value in said.values() if isinstance(value, list)]

@@ -27,7 +27,7 @@ SHOWN = 100
 """Rows of a table when no --limit is given."""
 
 
-class Format(StrEnum):
+class SearchFormat(StrEnum):
     PATHS = "paths"
     TABLE = "table"
 
@@ -79,7 +79,7 @@ def command(
     ] = None,
     count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
     format_: Annotated[
-        Format | None,
+        SearchFormat | None,
         typer.Option("--format", "-f", help="Default: a table on a terminal, else paths.", show_default=False),
     ] = None,
     null: Annotated[
@@ -178,8 +178,12 @@ def command(
             number = searches.count(connection, row, tree)
             ui.print_json({"images": number}) if json else ui.output.print(number)
             return
-        form = Format.PATHS if null else format_ or (Format.TABLE if ui.output.is_terminal else Format.PATHS)
-        as_table = form is Format.TABLE and not json
+        form = (
+            SearchFormat.PATHS
+            if null
+            else format_ or (SearchFormat.TABLE if ui.output.is_terminal else SearchFormat.PATHS)
+        )
+        as_table = form is SearchFormat.TABLE and not json
         most = limit or (SHOWN if as_table else None)
         sort_tag, descending = _order(sort, tags)
         found = searches.search(
@@ -189,7 +193,7 @@ def command(
             sort=sort_tag,
             descending=descending,
             limit=most and most + 1,  # one more says whether there are more
-            show=searches.shown(tree, row, len(tags)) if json or as_table else None,
+            show=searches.scores_to_show(tree, row, len(tags)) if json or as_table else None,
         )
         names = [tag.name for tag in tags]
         hits = islice(found, most)

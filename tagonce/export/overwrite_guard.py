@@ -16,7 +16,7 @@ from tagonce.export.record import read_record
 
 
 @dataclass
-class Guard:
+class OverwriteGuard:
     """Asked before each file of an export that is one file, or a few of them.
 
     What tagonce wrote is known by the record beside it, which holds the digest of every file: a file that is otherwise

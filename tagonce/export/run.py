@@ -15,14 +15,14 @@ from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.items import NAMESPACES, unique_names
 from db.export.options import CaptionOptions
-from db.export.tagged_images import ends
+from db.export.tagged_images import uri_range
 from db.export.text import json_inner
 from db.ledger import gone, models
 from db.ledger.gone import Gone
 from db.ledger.models import Tag
-from db.read.tag_batches import Kept, kept_images
+from db.read.tag_batches import TagBatch, read_tag_batches
 from tagonce.export.formats import TABLES, Existing, Format, defaults
-from tagonce.export.overwrite_guard import Guard
+from tagonce.export.overwrite_guard import OverwriteGuard
 from tagonce.export.record import write_frequencies
 from tagonce.export.sidecars import common_folder
 from tagonce.options.policy_options import Resolved
@@ -99,7 +99,7 @@ class Run:
     @cached_property
     def ends(self) -> tuple[str, str]:
         """The first and the last uri. Asked for where names of files depend on it: it costs a walk over all images."""
-        return ends(self.connection, self.model, **self.chosen)
+        return uri_range(self.connection, self.model, **self.chosen)
 
     @property
     def folder(self) -> str:
@@ -116,7 +116,7 @@ class Run:
         """
         root = self.export.root
         if root is None:
-            return common_folder(*ends(self.connection, self.model))
+            return common_folder(*uri_range(self.connection, self.model))
         outside = [uri for uri in self.ends if not uri.startswith(root)]
         if outside:
             raise SettingsError(f"--root {root} does not hold {outside[0]}: name a folder above all of these images.")
@@ -126,9 +126,9 @@ class Run:
     def model(self) -> models.Model:
         return self.export.resolved.model
 
-    def batches(self) -> Iterator[tuple[Kept, Written]]:
+    def batches(self) -> Iterator[tuple[TagBatch, Written]]:
         task = self.bar.add_task("Exporting", total=self.total)
-        found = kept_images(self.connection, self.model, self.captioner.reading, **self.chosen)
+        found = read_tag_batches(self.connection, self.model, self.captioner.reading, **self.chosen)
         for batch in found:
             written = self.captioner.written(batch)
             yield batch, written
@@ -154,16 +154,16 @@ class Run:
     @property
     def selection(self) -> dict[str, str | None]:
         """Which images, as the record says it."""
-        which = gone.chosen(self.connection)
+        which = gone.scope_of(self.connection)
         return {
             "under": self.export.under or None,
             "query": self.export.query,
             **({} if which is Gone.EXCLUDE else {"gone": str(which)}),
         }
 
-    def guard(self, out: str, record_at: str | None = None) -> Guard:
+    def guard(self, out: str, record_at: str | None = None) -> OverwriteGuard:
         """For the files of this export; the record lies beside `out` unless another place is named."""
-        return Guard(
+        return OverwriteGuard(
             self.connection,
             record_at or f"{out}.export.json",
             self.selection,
@@ -174,7 +174,7 @@ class Run:
     def counts(self) -> dict[str, int]:
         return {"images": self.images, "tagged": self.tagged, "tags": int(self.frequencies.sum())}
 
-    def check_frequencies(self, guard: Guard | None) -> None:
+    def check_frequencies(self, guard: OverwriteGuard | None) -> None:
         """Before anything is written.
 
         Raises:

@@ -103,7 +103,7 @@ class LocalFiles:
         return {identity for path in self._sources if (identity := _identity(path))}
 
 
-class Objects:
+class S3Files:
     """Below a prefix of a bucket.
 
     Args:
@@ -158,7 +158,7 @@ def small_files(out: str | None, sources: Collection[str] = ()) -> Iterator[File
 
     name, prefix = split_s3(out)
     with Bucket(name, threads=THREADS) as bucket:
-        yield Objects(bucket, prefix + "/" if prefix and not prefix.endswith("/") else prefix, sources)
+        yield S3Files(bucket, prefix + "/" if prefix and not prefix.endswith("/") else prefix, sources)
 
 
 _NOTHING = os.stat_result((0,) * 10)

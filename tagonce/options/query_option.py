@@ -34,5 +34,5 @@ def parsed(connection: Connection, model: models.Model, query: str, cut: Cut) ->
 
 
 def condition(connection: Connection, model: models.Model, query: str | None, cut: Cut) -> ColumnElement[bool] | None:
-    """The same as a condition for `db.read.tag_batches.kept_images`; None without a query."""
+    """The same as a condition for `db.read.tag_batches.read_tag_batches`; None without a query."""
     return execute.condition(connection, model, parsed(connection, model, query, cut)) if query else None

@@ -36,7 +36,7 @@ _HEADINGS = {"precision": "prec.", "recall": "recall", "f1": "F1", "informedness
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MetricRow:
     """The metrics of one threshold or policy."""
 
     label: str
@@ -82,23 +82,23 @@ def progress(truth: Truth, description: str = "Comparing") -> Iterator[Callable[
         yield lambda images: bar.advance(task, images)
 
 
-def rows_of(counts: Counts, scores: Sequence[int], min_support: int) -> list[Row]:
+def rows_of(counts: Counts, scores: Sequence[int], min_support: int) -> list[MetricRow]:
     """The metrics at some of the thresholds that were counted."""
     totals, means = micro(counts.micro()), counts.macro(min_support)
     places = {score: place for place, score in enumerate(counts.thresholds.tolist())}
     return [
-        Row(f"{to_probability(score):g}", score, _at(totals, places[score]), _at(means, places[score]))
+        MetricRow(f"{to_probability(score):g}", score, _at(totals, places[score]), _at(means, places[score]))
         for score in scores
     ]
 
 
-def row_of_cut(label: str, confusion: Confusion, min_support: int) -> Row:
+def row_of_cut(label: str, confusion: Confusion, min_support: int) -> MetricRow:
     """The metrics of a policy, from its (tags,) confusion."""
     column = as_column(confusion)
-    return Row(label, None, _at(micro(column.summed()), 0), _at(macro([column], min_support), 0))
+    return MetricRow(label, None, _at(micro(column.summed()), 0), _at(macro([column], min_support), 0))
 
 
-def metrics_table(rows: Sequence[Row], first: str = "threshold") -> Table:
+def metrics_table(rows: Sequence[MetricRow], first: str = "threshold") -> Table:
     """A row each, micro and macro; with several rows the best of each column is marked."""
     table = Table(first, box=None, padding=(0, 1, 0, 0))
     for kind in ("micro", "macro"):

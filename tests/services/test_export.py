@@ -15,7 +15,7 @@ from sqlalchemy import insert
 
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export.tagged_images import Tagged, count_images, ends, tagged_images, whole_file
+from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range, whole_file
 from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
@@ -57,7 +57,7 @@ def exported(database: Database, model: Model, score: int = 3500, under: str = "
         found = list(tagged_images(connection, model, cut, under=under))
         uris = sorted((one.uri for one in found), key=str.encode)
         assert count_images(connection, model, under=under) == len(uris)
-        assert ends(connection, model, under=under) == ((uris[0], uris[-1]) if uris else ("", ""))
+        assert uri_range(connection, model, under=under) == ((uris[0], uris[-1]) if uris else ("", ""))
     return found
 
 

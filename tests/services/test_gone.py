@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from db import sampling, schema
 from db.database import Database, open_database
 from db.errors import Reason, SourceError
-from db.export.tagged_images import count_images, ends
+from db.export.tagged_images import count_images, uri_range
 from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
 from db.ledger.gone import Gone
 from db.ledger.id_set import IdSet
@@ -23,7 +23,7 @@ from db.names.match_images import ImageIndex, by_path
 from db.policy.policies import Cut
 from db.read import distribution
 from db.read.histograms import histogram
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.read.tag_counts import tag_counts
 from db.sampling.near_threshold import around
 from db.search import execute
@@ -86,11 +86,11 @@ def test_every_reader_leaves_them_out_unless_it_is_told_otherwise(
     tree = Reaches((1,), (100,))
     with database.read(gone=which) as connection:
         for cut in (uniform, ranked):
-            assert [one for batch in kept_images(connection, model, cut) for one in batch.image_ids] == left
+            assert [one for batch in read_tag_batches(connection, model, cut) for one in batch.image_ids] == left
             counted = {one.tag: one.images for one in tag_counts(connection, model, cut)}
             assert counted["tag_01"] == len(with_tag)
         assert count_images(connection, model) == count_images(connection, model, under="s3://b/") == len(left)
-        assert ends(connection, model) == (URIS[LEFT[which][0]], URIS[LEFT[which][-1]])
+        assert uri_range(connection, model) == (URIS[LEFT[which][0]], URIS[LEFT[which][-1]])
         assert [hit.image_id for hit in execute.search(connection, model, tree)] == with_tag
         assert execute.count(connection, model, tree) == len(with_tag)
         found = histogram(connection, model, 1, 10)

@@ -30,7 +30,7 @@ from db.ledger.results import Prediction
 from db.policy import profiles
 from db.policy.policies import NEVER, Policy, resolve
 from db.read.histograms import histogram
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.schema import images as images_table
 from db.scores import SCALE, Scores
 from db.truth.calibration import By, Goal, calibrate, grid
@@ -120,7 +120,7 @@ def test_evaluation_agrees_with_scikit_learn(database: Database, model: Model) -
             tags = models.tag_names(connection, model.id)
             cuts = [resolve(model, tags, policy) for policy in policies]
             found = evaluate(connection, model, truth_of(ids, said), [3500, FLOOR, SCALE], cuts)
-            (batch,) = kept_images(connection, model, cuts[2])
+            (batch,) = read_tag_batches(connection, model, cuts[2])
         by_mcut = np.zeros((IMAGES, len(TAGS)), bool)
         by_mcut[batch.rows, batch.tag_ids] = True
         assert found.counts.images == len(truth)

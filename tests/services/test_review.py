@@ -19,7 +19,7 @@ from db.ledger.results import Failure
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.read import comparison, histograms
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.schema import predictions
 from db.truth import labels
 from db.truth.precision import figures_at, precision_at, weights_of
@@ -52,7 +52,7 @@ def test_the_gallery_shows_what_the_thresholds_keep(
     assert answer.status_code == 200
     with database.read() as connection:
         cut = resolve(model, TAGS, Policy(6000, {"general": 7000}, {"tag_03": 9000}))
-        for batch in kept_images(connection, model, cut):
+        for batch in read_tag_batches(connection, model, cut):
             for row, image_id in enumerate(batch.image_ids):
                 kept = batch.tag_ids[batch.offsets[row] : batch.offsets[row + 1]]
                 assert chips(answer.text, image_id) == [TAGS[tag].name for tag in kept.tolist()]
@@ -187,7 +187,7 @@ def test_the_page_of_a_tag_counts_what_is_stored(
     page: TestClient, database: Database, model: Model, ids: list[int]
 ) -> None:
     with database.read() as connection:
-        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+        (batch,) = read_tag_batches(connection, model, resolve(model, TAGS, Policy(100)))
     of_tag = np.sort(batch.scores[batch.tag_ids == 5])
     shown = page.get("/tag/5?tag.tag_05=0.4")
     assert f"{int((of_tag >= 4000).sum())} of {IMAGES} images keep it at 0.4" in text(shown.text)
@@ -270,7 +270,7 @@ def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(
     assert first == second != []
     assert f"The search finds {len(first)} images." in text(pages[0])
     with database.read() as connection:
-        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+        (batch,) = read_tag_batches(connection, model, resolve(model, TAGS, Policy(100)))
     every = int((batch.tag_ids == 1).sum())
     assert 12 < every < 24
     shown = [

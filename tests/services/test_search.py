@@ -23,11 +23,11 @@ from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.names.plural import counted
 from db.policy.policies import NEVER, Cut, Policy, resolve
-from db.read.tag_batches import kept_images
+from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
 from db.scores import SCALE, Scores
 from db.search import tag_index as search_index
-from db.search.execute import Hit, condition, count, search, shown
+from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.sql.conditions import FEW
 from producer.references import file_uri
@@ -153,7 +153,7 @@ def test_sql_finds_what_a_straight_evaluation_finds(
                 assert count(connection, wide_model, tree) == len(expected)
                 assert found(connection, wide_model, tree) == expected
                 where = condition(connection, wide_model, tree)
-                kept = kept_images(connection, wide_model, everything, where=where)
+                kept = read_tag_batches(connection, wide_model, everything, where=where)
                 assert [one for batch in kept for one in batch.image_ids] == expected
 
     check()
@@ -274,7 +274,7 @@ def test_a_hit_tells_of_the_image_and_of_the_tags_asked_for(
         (Reaches((0,), (5000,)), Not(Reaches((1,), (3000,))), Or((Reaches((4, 5, 6), (3500,) * 3), Under("s3:"))))
     )
     with database.read() as connection:
-        hits = list(search(connection, model, tree, sort=0, show=shown(tree, model, 20)))
+        hits = list(search(connection, model, tree, sort=0, show=scores_to_show(tree, model, 20)))
         assert hits == [
             Hit(ids[1], "s3://b/0001", 640, 480, 0.95, ((0, 0.95),)),
             Hit(ids[0], "s3://b/0000", 640, 480, 0.9, ((0, 0.9), (5, 0.36), (4, 0.35), (1, 0.02))),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from db.policy.policies import NEVER
 from db.read import unchanged_images
 from db.read.distribution import CELLS, Distribution, load
-from db.read.score_stream import Batch
+from db.read.score_stream import ScoreBatch
 from db.scores import SCALE
 
 CATEGORIES = [0, 1, 1, 2, 0]
@@ -23,8 +23,8 @@ some_rows = st.lists(st.dictionaries(st.integers(0, 4), st.integers(0, SCALE)), 
 some_ends = st.sampled_from([0, 100, 3500, 9900, SCALE, NEVER]) | st.integers(0, 100).map(lambda level: level * 100)
 
 
-def batch_of(rows: Rows) -> Batch:
-    return Batch(
+def batch_of(rows: Rows) -> ScoreBatch:
+    return ScoreBatch(
         np.array([len(row) for row in rows], np.int64),
         np.array([tag for row in rows for tag in row], np.int16),
         np.array([score for row in rows for score in row.values()], np.int16),
@@ -35,7 +35,7 @@ def batch_of(rows: Rows) -> Batch:
 def test_images_without_a_score_between_two_thresholds_are_counted_once(
     rows: Rows, first_batch: int, one: int, other: int
 ) -> None:
-    counter = unchanged_images.GapCounter(np.array(CATEGORIES, np.int16))
+    counter = unchanged_images.UnchangedCounter(np.array(CATEGORIES, np.int16))
     counter.add(batch_of(rows[:first_batch]))
     counter.add(batch_of(rows[first_batch:]))
     low, high = sorted((one, other))

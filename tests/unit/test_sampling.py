@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from db import sampling
 from db.policy.policies import NEVER, Cut
-from db.read.tag_batches import Kept
+from db.read.tag_batches import TagBatch
 from db.scores import SCALE
 
 TAGS = 5
@@ -19,8 +19,8 @@ some_rows = st.lists(st.dictionaries(st.integers(0, TAGS - 1), st.integers(0, SC
 some_lines = st.lists(st.sampled_from([3500, 9900, SCALE, NEVER]) | st.integers(0, SCALE), min_size=TAGS, max_size=TAGS)
 
 
-def pool_of(rows: Rows) -> Kept:
-    return Kept(
+def pool_of(rows: Rows) -> TagBatch:
+    return TagBatch(
         *([10 + place for place in range(len(rows))], [f"s3://b/{place}" for place in range(len(rows))]),
         *([100 + place for place in range(len(rows))], [None] * len(rows)),
         np.cumsum([0, *map(len, rows)], dtype=np.int64),

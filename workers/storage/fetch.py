@@ -10,7 +10,7 @@ import stamina
 from db.errors import ImageError, Reason, TransientError
 from producer.references import file_path, split_s3
 from workers.storage.roots import Roots
-from workers.storage.s3 import Objects
+from workers.storage.s3 import S3Objects
 
 # A line for each of thousands of retries tells nobody what to do; what fails in the end is recorded with its reason.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -39,7 +39,7 @@ class Fetcher:
     def __init__(self, *, max_bytes: int, connections: int, roots: Roots | None = None) -> None:
         self._max_bytes = max_bytes
         self._roots = roots or Roots([])
-        self._objects = Objects(connections=connections, check_size=self._check_size)
+        self._objects = S3Objects(connections=connections, check_size=self._check_size)
 
     def fetch(self, uri: str) -> bytes:
         """The whole file.

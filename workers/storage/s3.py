@@ -51,7 +51,7 @@ AWAY_FOR_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-class Objects:
+class S3Objects:
     """Reads objects. Threads share it, and its one S3 client.
 
     Args:

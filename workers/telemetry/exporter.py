@@ -24,14 +24,14 @@ from prometheus_client.registry import Collector
 
 from db.errors import BrokerError, SettingsError
 from producer.queue.broker import Depth
-from workers.telemetry.metrics import Metrics
+from workers.telemetry.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def serving(
-    metrics: Metrics, *, host: str, port: int, about: Mapping[str, str], depth: Callable[[], Depth]
+    metrics: WorkerMetrics, *, host: str, port: int, about: Mapping[str, str], depth: Callable[[], Depth]
 ) -> Iterator[None]:
     """Answer scrapes and probes inside of the block, from a thread. Begin it when the model is loaded.
 
@@ -73,7 +73,7 @@ def _with_health(metrics: WSGIApplication) -> WSGIApplication:
 
 
 class _Collector(Collector):
-    def __init__(self, metrics: Metrics, about: Mapping[str, str], depth: Callable[[], Depth]) -> None:
+    def __init__(self, metrics: WorkerMetrics, about: Mapping[str, str], depth: Callable[[], Depth]) -> None:
         self._metrics = metrics
         self._about = dict(about)
         self._depth = depth

@@ -15,7 +15,7 @@ WINDOW_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class Totals:
+class StageTotals:
     """Since the process began."""
 
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
@@ -31,19 +31,19 @@ class Totals:
     active_seconds: float = 0.0
     """With a chunk in work."""
 
-    def copy(self) -> "Totals":
+    def copy(self) -> "StageTotals":
         return replace(self, seconds=self.seconds.copy(), images=self.images.copy(), failures=self.failures.copy())
 
 
-class Metrics:
+class WorkerMetrics:
     """Counts of one process. All threads of it add to them; an addition costs about a microsecond."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._totals = Totals()
+        self._totals = StageTotals()
         self._chunks = 0
         self._active_since = 0.0
-        self._marks = deque([(time.monotonic(), Totals())])
+        self._marks = deque([(time.monotonic(), StageTotals())])
 
     @contextmanager
     def timed(self, stage: Stage, images: int = 1) -> Iterator[None]:
@@ -88,7 +88,7 @@ class Metrics:
         with self._lock:
             return sum(self._totals.images.values()) + self._totals.skipped
 
-    def totals(self) -> Totals:
+    def totals(self) -> StageTotals:
         """As they are now."""
         with self._lock:
             now = self._totals.copy()

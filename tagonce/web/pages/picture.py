@@ -43,7 +43,7 @@ async def _within_seconds(request: Request, side: int) -> Response:
 def _picture(request: Request, side: int) -> Response:
     site, image_id = site_of(request), request.path_params["image_id"]
     with site.database.read() as connection:
-        found = failures.reference(connection, image_id)
+        found = failures.stored_image(connection, image_id)
     if found is None:
         raise HTTPException(404, f"There is no image {image_id}.")
     if found.has_crashed:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from db.errors import ImageError, SettingsError
 from db.policy.policies import Cut
-from db.read.tag_batches import Kept, chosen
+from db.read.tag_batches import TagBatch, kept_mask
 from db.scores import SCALE
 from tagonce.web.shell import shell, site_of
 from tagonce.web.state.site import Site
@@ -56,8 +56,8 @@ def _kept(site: Site, probabilities: list[float], cut: Cut) -> set[int]:
     scores = np.array([int(value * SCALE) for value in probabilities], dtype=np.int16)
     stored = np.flatnonzero(scores >= site.model.floor)
     ranked = stored[np.argsort(-scores[stored].astype(np.int64), kind="stable")].astype(np.int16)
-    one = Kept([0], [""], [None], [None], np.array([0, ranked.size]), ranked, scores[ranked])
-    return set(ranked[chosen(one, cut)].tolist())
+    one = TagBatch([0], [""], [None], [None], np.array([0, ranked.size]), ranked, scores[ranked])
+    return set(ranked[kept_mask(one, cut)].tolist())
 
 
 def _page(request: Request, values: dict[str, Any], status: int = 200) -> Response:

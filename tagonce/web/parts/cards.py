@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from db.read import tag_batches
-from db.read.tag_batches import Kept
+from db.read.tag_batches import TagBatch
 from db.sampling import Near
 from db.truth import labels
 from tagonce.web.state.site import Site
@@ -69,7 +69,7 @@ def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: s
 
 
 def cards_of(
-    site: Site, found: Kept, thresholds: Thresholds, said: Verdicts, *, most: int | None = MOST_CHIPS
+    site: Site, found: TagBatch, thresholds: Thresholds, said: Verdicts, *, most: int | None = MOST_CHIPS
 ) -> list[Card]:
     """One for each image.
 
@@ -78,7 +78,7 @@ def cards_of(
         most: chips of a card, only what is kept; None: everything that is stored, and what was judged besides.
     """
     named = site.has_name[found.tag_ids]
-    before, after = (tag_batches.chosen(found, cut) & named for cut in (thresholds.before, thresholds.cut))
+    before, after = (tag_batches.kept_mask(found, cut) & named for cut in (thresholds.before, thresholds.cut))
     cards = []
     for row, image_id in enumerate(found.image_ids):
         here = np.arange(found.offsets[row], found.offsets[row + 1])

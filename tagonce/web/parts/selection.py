@@ -10,7 +10,7 @@ from db.database import expect_all_rows
 from db.errors import SettingsError
 from db.ledger.gone import tagged
 from db.names.plural import counted
-from db.read.tag_batches import Kept
+from db.read.tag_batches import TagBatch
 from db.schema import images, predictions
 from db.search import execute
 from db.search.query import Node, named_model, parse
@@ -23,7 +23,7 @@ MOST_COUNTED = 1_000
 _DIVERSE_POOL = 2_000
 
 
-def pictures(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Kept:
+def pictures(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> TagBatch:
     """Those to show, with everything that is stored of them."""
     if view.sample is Sample.NEAREST:
         return load(site, connection, _nearest(site, view, thresholds))
@@ -46,7 +46,7 @@ def found_in_words(site: Site, connection: Connection, view: View, thresholds: T
     )
 
 
-def load(site: Site, connection: Connection, ids: list[int]) -> Kept:
+def load(site: Site, connection: Connection, ids: list[int]) -> TagBatch:
     """Images in this order, with all of their scores."""
     return sampling.load(connection, site.model, ids, site.model.floor)
 
@@ -80,7 +80,7 @@ def _diverse(site: Site, view: View) -> list[int]:
     return site.samples.get((Sample.DIVERSE, view.seed, view.size), lambda: _spread(site, pool, view))
 
 
-def _spread(site: Site, pool: Kept, view: View) -> list[int]:
+def _spread(site: Site, pool: TagBatch, view: View) -> list[int]:
     some = np.random.default_rng(view.seed).permutation(len(pool))[:_DIVERSE_POOL]
     part = sampling.part_of(pool, some)
     return [part.image_ids[place] for place in sampling.diverse(part, view.size, view.seed, len(site.tags))]

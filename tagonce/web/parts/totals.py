@@ -49,7 +49,7 @@ def totals_of(site: Site, cut: Cut) -> Totals | None:
         return Totals(counted.images, counted.kept(cut), told)
     if drawn is None:
         return None
-    here = drawn.pool.tag_ids[tag_batches.chosen(drawn.pool, cut)]
+    here = drawn.pool.tag_ids[tag_batches.kept_mask(drawn.pool, cut)]
     estimated = drawn.scaled(np.bincount(here, minlength=len(site.tags)))
     if drawn.is_everything:
         return Totals(drawn.population, estimated, np.ones_like(told))

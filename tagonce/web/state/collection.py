@@ -18,7 +18,7 @@ from db.ledger import run_progress
 from db.ledger.models import Model
 from db.read import distribution
 from db.read.distribution import Distribution
-from db.read.tag_batches import Int64Array, Kept
+from db.read.tag_batches import Int64Array, TagBatch
 from workers.cache_folder import cache_folder
 
 POOL = 10_000
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnSample:
     """Images drawn at random, read at one moment."""
 
-    pool: Kept
+    pool: TagBatch
     """With all their scores."""
     population: int
     """Images of the model at that moment."""
@@ -69,7 +69,7 @@ class Collection:
         self._has_pool = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
-        self._drawn: Drawn | None = None
+        self._drawn: DrawnSample | None = None
         self.error: str | None = None
         """Why it could not be counted."""
         self.counting = False
@@ -79,13 +79,13 @@ class Collection:
         """As it was when it was last counted."""
 
     @property
-    def pool(self) -> Kept | None:
+    def pool(self) -> TagBatch | None:
         """Images drawn at random, with all their scores; None when they took too long, or there are none."""
         self._has_pool.wait(_POOL_SECONDS)
         return self._drawn.pool if self._drawn else None
 
     @property
-    def drawn(self) -> Drawn | None:
+    def drawn(self) -> DrawnSample | None:
         """The same as it is now, without waiting; None where there is no image in it."""
         return self._drawn if self._drawn and len(self._drawn.pool) else None
 
@@ -118,7 +118,7 @@ class Collection:
                 self._database.without_time_limit(connection)
                 population = run_progress.predicted(connection, self._model.id)
                 ids = sampling.random_ids(connection, self._model, POOL, seed=1)
-                self._drawn = Drawn(sampling.load(connection, self._model, ids, self._model.floor), population)
+                self._drawn = DrawnSample(sampling.load(connection, self._model, ids, self._model.floor), population)
             self._has_pool.set()
             if anyway or not self._is_true_still(population):
                 with self._database.read() as connection:

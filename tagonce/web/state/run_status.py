@@ -10,7 +10,7 @@ from db.errors import Reason
 from db.ledger import failures, run_progress, workers
 from db.ledger.failures import Failed
 from db.ledger.models import Model
-from db.ledger.run_progress import Progress
+from db.ledger.run_progress import ModelProgress
 from db.ledger.workers import LOOK_BACK, Work, Worker, together
 from db.truth import labels
 from db.truth.labels import LabelCounts
@@ -26,7 +26,7 @@ class Look:
     """What the database said at one moment."""
 
     at: datetime
-    progress: Progress
+    progress: ModelProgress
     workers: list[tuple[Worker, Work]]
     failed: list[Failed]
     labels: LabelCounts
