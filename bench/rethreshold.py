@@ -35,11 +35,10 @@ from synthetic import Images
 from db.database import open_database
 from db.ledger import models
 from db.policy.policies import Policy, resolve
-from db.read.tag_counts import tag_counts
+from db.read.tag_counts import count_at, tag_counts
 from db.search import execute as search
 from db.search import tag_index as search_index
 from db.search.query import Node, parse
-from db.sql.score_sql import count_at
 
 SCORE = 3_500
 RARE = synthetic.TAGS - 83

@@ -12,6 +12,7 @@ from db.database import Database
 from db.ledger import gone, moved_labels
 from db.ledger.id_set import IdSet
 from db.schema import images
+from db.sql.gone_scope import is_gone
 from db.sql.score_sql import begins_with
 from producer.references import file_path
 
@@ -64,7 +65,7 @@ def mark(
     Raises:
         SourceError: the storage refuses or does not answer.
     """
-    here = (begins_with(place), not_(gone.is_gone(images.c.id)))
+    here = (begins_with(place), not_(is_gone(images.c.id)))
     with database.read() as connection:
         registered = connection.scalar(select(func.count()).select_from(images).where(*here)) or 0
     missing_ids = IdSet()
@@ -91,7 +92,7 @@ def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int,
     while True:
         query = (
             select(images.c.id, images.c.uri)
-            .where(begins_with(place), images.c.uri > after, images.c.id <= last, not_(gone.is_gone(images.c.id)))
+            .where(begins_with(place), images.c.uri > after, images.c.id <= last, not_(is_gone(images.c.id)))
             .order_by(images.c.uri)
             .limit(AT_ONCE)
         )

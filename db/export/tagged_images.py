@@ -15,12 +15,12 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from db.errors import StopError
 from db.ledger import models
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
 from db.scores import SCALE
+from db.sql.gone_scope import tagged
 from db.sql.score_sql import begins_with
 
 
@@ -60,7 +60,7 @@ def count_images(
     """How many images `read_tag_batches` yields."""
     if where is None and not under:
         # Without the table of images, which would be read from end to end.
-        query = select(func.count()).select_from(predictions).where(tagged(connection, model))
+        query = select(func.count()).select_from(predictions).where(tagged(connection, model.id))
     else:
         query = _chosen(connection, model, [func.count()], where, under)
     return connection.scalar(query) or 0
@@ -106,7 +106,7 @@ def _chosen(
     under: str,
 ) -> Select[Any]:
     source = predictions.join(images, images.c.id == predictions.c.image_id)
-    conditions = [tagged(connection, model)]
+    conditions = [tagged(connection, model.id)]
     conditions += [begins_with(under)] if under else []
     conditions += [where] if where is not None else []
     return select(*columns).select_from(source).where(*conditions)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import ARRAY, Connection, FromClause, LargeBinary, column, func, literal, select, values
+from sqlalchemy import Connection, select
 
 from db.schema import Int16Array, images, predictions
 from db.scores import Scores
-from db.sql.in_list import in_list
+from db.sql.in_list import hash_rows, in_list
 from db.sql.score_sql import Packed, unpack
 
 
@@ -35,7 +35,7 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
         .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, one_of))
     )
     rows = connection.execute(query).all()
-    counts, tag_ids, scores = unpack(connection.dialect.name, [row.packed for row in rows])
+    counts, tag_ids, scores = unpack(connection, [row.packed for row in rows])
     ends = np.cumsum(counts)[:-1]
     pairs = zip(np.split(tag_ids, ends), np.split(scores, ends), strict=True)
     return {
@@ -45,7 +45,7 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
 
 
 def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> list[int]:
-    wanted = _rows(connection, hashes)
+    wanted = hash_rows(connection, hashes)
     # One look into the index a hash, since a placeholder picture may be there a million times. The prediction by its
     # key, as a subquery with one value, which no planner turns round: before the first `analyze`, PostgreSQL compared
     # each hash with all predictions of the model.
@@ -63,16 +63,6 @@ def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[b
         .scalar_subquery()
     )
     return [found for found in connection.scalars(select(one).select_from(wanted)) if found is not None]
-
-
-def _rows(connection: Connection, hashes: Sequence[bytes]) -> FromClause:
-    """A relation with a column `sha256`."""
-    if connection.dialect.name == "postgresql":
-        rows = func.unnest(literal(list(hashes), ARRAY(LargeBinary))).table_valued("sha256", name="wanted")
-        # With its column named in SQL, or `wanted.sha256` is the function sha256() of `wanted`.
-        return rows.render_derived()
-    # VALUES with a name for its column, which SQLite has in `with` alone. A compound SELECT has 500 terms at most.
-    return values(column("sha256", LargeBinary), name="wanted").data([(one,) for one in hashes]).cte("wanted")
 
 
 def _ascending(tag_ids: Int16Array, scores: Int16Array) -> Scores:

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection, exists, select
 
 from db.errors import Reason
-from db.ledger.gone import in_scope
 from db.schema import failures, images
+from db.sql.gone_scope import in_scope
 from db.sql.score_sql import begins_with
 
 _AT_ONCE = 1_000

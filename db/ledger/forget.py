@@ -10,7 +10,9 @@ from db.database import Database
 from db.ledger import gone, models
 from db.ledger.id_set import IdSet
 from db.schema import failures, images, labels, predictions
+from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
+from db.sql.locks import lock_rows
 from db.sql.score_sql import begins_with
 
 AT_ONCE = 1_000
@@ -40,7 +42,7 @@ def selection(places: Sequence[str], *, only_gone: bool) -> ColumnElement[bool]:
         only_gone: of these, those that are marked as gone.
     """
     here = or_(*(begins_with(place) for place in places)) if places else true()
-    return here & gone.is_gone(images.c.id) if only_gone else here
+    return here & is_gone(images.c.id) if only_gone else here
 
 
 def plan(connection: Connection, where: ColumnElement[bool]) -> Plan:
@@ -103,9 +105,7 @@ def _delete(
 ) -> int:
     # Queried again: an image seen meanwhile is not gone any more. Locked by id, as `db.ledger.results` locks them.
     query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
-    if connection.dialect.name == "postgresql":
-        query = query.with_for_update(of=images)
-    ids = list(connection.scalars(query))
+    ids = list(connection.scalars(lock_rows(connection, query, of=images)))
     for table in (predictions, failures):
         for model_id in model_ids:  # by the key; on SQLite a trigger takes the scores along
             of_model = (table.c.model_id == model_id, in_list(connection, table.c.image_id, ids))

@@ -1,75 +1,16 @@
-"""Images that are gone: registered, and no longer where they were. They keep what is stored of them.
+"""Marks of images that are gone: registered, and no longer where they were. Their predictions and labels stay stored.
 
-Whether a query sees them is decided here alone: by what its transaction was opened for (`Database.read(gone=...)`).
+`db.sql.gone_scope` decides which queries see them.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    not_,
-    select,
-    true,
-)
+from sqlalchemy import Connection, delete, func, insert, literal, not_, select
 
-from db.ledger.models import Model
-from db.schema import UtcDateTime, gone, images, predictions
+from db.schema import UtcDateTime, gone, images
+from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-
-
-class Gone(StrEnum):
-    """Which images a transaction reads."""
-
-    EXCLUDE = "exclude"
-    """Those that are there."""
-    INCLUDE = "include"
-    """All."""
-    ONLY = "only"
-    """Those that are gone."""
-
-
-OPTION = "tagonce_gone"
-"""The execution option of a connection that holds its `Gone`."""
-
-
-_marked = gone.alias("marked")
-"""A name of its own, for queries that ask for the marks themselves."""
-
-
-def is_gone(image_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """Whether an image is marked."""
-    return exists().where(_marked.c.image_id == image_id)
-
-
-def scope_of(connection: Connection) -> Gone:
-    """What the transaction was opened for."""
-    return Gone(connection.get_execution_options().get(OPTION, Gone.EXCLUDE))
-
-
-def in_scope(connection: Connection, image_id: Column[int]) -> ColumnElement[bool]:
-    """Which images the transaction is about: by default those that are not gone."""
-    match scope_of(connection):
-        case Gone.INCLUDE:
-            return true()
-        case Gone.ONLY:
-            return is_gone(image_id)
-        case _:
-            return not_(is_gone(image_id))
-
-
-def tagged(connection: Connection, model: Model) -> ColumnElement[bool]:
-    """The rows of `predictions` of a model, of the images that the transaction is about."""
-    return and_(predictions.c.model_id == model.id, in_scope(connection, predictions.c.image_id))
 
 
 def mark(connection: Connection, image_ids: Sequence[int]) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
-from db.ledger.gone import is_gone, unmark
+from db.ledger.gone import unmark
 from db.ledger.id_set import IdSet
 from db.schema import failures, images, predictions
 from db.sql import registration
+from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
 from db.sql.registration import Known, NewImage
 

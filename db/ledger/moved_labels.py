@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, select, tuple_
 
-from db.ledger.gone import is_gone
 from db.schema import gone, images, labels
+from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, not_, select
 
 from db.errors import Reason
 from db.ledger import moved_labels
-from db.ledger.gone import is_gone
-from db.schema import failures, images, predictions, tag_scores
+from db.schema import failures, images, predictions
 from db.scores import Scores
-from db.sql import postgresql_bulk
+from db.sql import chunk_writes
+from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
+from db.sql.locks import lock_rows
 from db.sql.upsert import insert_into
 
 
@@ -49,8 +50,17 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     done = sorted((one for one in done if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id)
     failed = [one for one in failed if current.get(one.image_id) == one.image_version]
     if done:
-        _save_facts(connection, done)
-        _save_scores(connection, model_id, done)
+        chunk_writes.update_facts(
+            connection,
+            [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done],
+        )
+        # On SQLite a trigger deletes the scores as well, so a second run leaves no tag of the first behind.
+        connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
+        now = datetime.now(UTC)
+        chunk_writes.insert_predictions(
+            connection,
+            [(model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done],
+        )
         connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
         moved_labels.labels_follow(connection, [one.image_id for one in done])
     if failed := _not_predicted(connection, model_id, failed):
@@ -67,9 +77,8 @@ def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> di
     """
     ids = [one.image_id for one in results]
     query = select(images.c.id, images.c.version).where(in_list(connection, images.c.id, ids))
-    if connection.dialect.name == "postgresql":
-        query = query.order_by(images.c.id).with_for_update(key_share=True)
-    return {row.id: row.version for row in connection.execute(query)}
+    locked = lock_rows(connection, query.order_by(images.c.id), key_share=True)
+    return {row.id: row.version for row in connection.execute(locked)}
 
 
 def _of(
@@ -88,52 +97,6 @@ def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failu
     )
     versions = {row.image_id: row.image_version for row in connection.execute(present)}
     return [one for one in failed if versions.get(one.image_id) != one.image_version]
-
-
-def _save_facts(connection: Connection, done: Sequence[Prediction]) -> None:
-    """What was found out about the files. Of a file that another model read before, all of it is known."""
-    facts = [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done]
-    if connection.dialect.name == "postgresql":
-        postgresql_bulk.update_facts(connection, facts)
-        return
-    names = ("bytes", "width", "height", "format", "sha256")
-    connection.execute(
-        update(images)
-        .where(images.c.id == bindparam("row_id"), images.c.sha256.is_distinct_from(bindparam("new_sha256")))
-        .values({name: bindparam(f"new_{name}") for name in names}),
-        [dict(zip(("row_id", *(f"new_{name}" for name in names)), one, strict=True)) for one in facts],
-    )
-
-
-def _save_scores(connection: Connection, model_id: int, done: Sequence[Prediction]) -> None:
-    # On SQLite a trigger takes the scores along, so a second run leaves no tag of the first behind.
-    connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
-    now = datetime.now(UTC)
-    if connection.dialect.name == "postgresql":
-        postgresql_bulk.copy_predictions(
-            connection,
-            ((model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done),
-        )
-        return
-    connection.execute(
-        insert(predictions),
-        [
-            {
-                "model_id": model_id,
-                "image_id": one.image_id,
-                "image_version": one.image_version,
-                "predicted_at": now,
-            }
-            for one in done
-        ],
-    )
-    scores = [
-        {"model_id": model_id, "image_id": one.image_id, "tag_id": tag_id, "score": score}
-        for one in done
-        for tag_id, score in zip(one.scores.tag_ids.tolist(), one.scores.scores.tolist(), strict=True)
-    ]
-    if scores:
-        connection.execute(insert(tag_scores), scores)
 
 
 def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failure]) -> None:

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, func, select
 
 from db.errors import Reason
 from db.ledger import gone
-from db.ledger.gone import in_scope
 from db.ledger.images import count_pending
 from db.schema import failures, images, predictions
+from db.sql.gone_scope import in_scope
 from db.sql.score_sql import begins_with
 
 RATE_WINDOW = timedelta(seconds=60)

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from db.ledger.gone import in_scope
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
 from db.schema import images
+from db.sql.gone_scope import in_scope
 
 Int64Array = npt.NDArray[np.int64]
 

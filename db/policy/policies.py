@@ -20,10 +20,8 @@ from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
 from db.policy.policy_json import PolicyJson, parse_policy
 from db.schema import Int16Array
-from db.scores import SCALE, to_probability, to_score
+from db.scores import NEVER, to_probability, to_score
 
-NEVER = SCALE + 1
-"""A threshold that no score reaches."""
 OFF = "off"
 """How people write NEVER."""
 UNSAID = -1

@@ -19,9 +19,9 @@ from db.ledger.models import Tag
 from db.names import text_files
 from db.names.match_tags import TagIndex
 from db.names.vocabulary import Vocabulary
-from db.policy.policies import NEVER, OFF, Policy
+from db.policy.policies import OFF, Policy
 from db.policy.policy_json import parse_policy
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")

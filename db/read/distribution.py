@@ -21,13 +21,13 @@ from sqlalchemy import Connection
 
 from db.ledger import models
 from db.ledger.models import Model
-from db.policy.policies import NEVER, Cut, category_numbers
+from db.policy.policies import Cut, category_numbers
 from db.read import unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
 from db.read.tag_batches import Int64Array
 from db.schema import Int16Array
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 STEP = 10
 """Ten-thousandths between two thresholds of a tag that are told apart."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, literal, select
 
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.scores import SCALE
 from db.sql.conditions import ScoreOf
+from db.sql.gone_scope import tagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def histogram(connection: Connection, model: Model, tag_id: int, bins: int) -> H
     Args:
         bins: 1 or more.
     """
-    scored = select(ScoreOf(tag_id).label("score")).where(tagged(connection, model)).subquery()
+    scored = select(ScoreOf(tag_id).label("score")).where(tagged(connection, model.id)).subquery()
     # Whole numbers, so that no rounding moves a score over an edge.
     binned = select((scored.c.score * literal(bins)).op("/")(literal(SCALE)).label("bin")).subquery()
     query = select(binned.c.bin, func.count().label("images")).group_by(binned.c.bin)

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
 from db.batches import batched
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, prefetched
 from db.schema import Int16Array, predictions
-from db.sql.postgresql_bulk import errors_as_sqlalchemys
+from db.sql.gone_scope import tagged
 from db.sql.score_sql import Packed, unpack
+from db.sql.streams import stream_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +37,6 @@ class ScoreBatch:
 
 def every_score(connection: Connection, model: Model) -> Iterator[ScoreBatch]:
     """Every image that has a prediction, scores or none, in whatever order the database has them."""
-    query = select(Packed(model.floor)).select_from(predictions).where(tagged(connection, model))
-    dialect = connection.dialect.name
-    rows = _copied(connection, query) if dialect == "postgresql" else _selected(connection, query)
-    for packed in prefetched(batched(rows, IMAGES_AT_ONCE)):
-        yield ScoreBatch(*unpack(dialect, packed))
-
-
-def _copied(connection: Connection, query: Select[Any]) -> Iterator[Any]:
-    # A cursor has the server rest while a batch is on its way; COPY has it run ahead.
-    literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    statement = f"copy ({literal}) to stdout (format binary)"
-    driver = connection.connection.driver_connection
-    with (
-        errors_as_sqlalchemys(connection, statement),
-        driver.cursor() as cursor,  # type: ignore[union-attr]  # None only of a closed connection
-        cursor.copy(statement) as copy,
-    ):
-        copy.set_types(["bytea"])
-        for (packed,) in copy.rows():
-            yield packed
-
-
-def _selected(connection: Connection, query: Select[Any]) -> Iterator[Any]:
-    with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
-        yield from result.scalars()
+    query = select(Packed(model.floor)).select_from(predictions).where(tagged(connection, model.id))
+    for packed in prefetched(batched(stream_column(connection, query, IMAGES_AT_ONCE), IMAGES_AT_ONCE)):
+        yield ScoreBatch(*unpack(connection, packed))

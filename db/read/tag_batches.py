@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
-from db.database import expect_all_rows
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import Int16Array, images, predictions
 from db.scores import SCALE
+from db.sql.gone_scope import tagged
 from db.sql.score_sql import Packed, begins_with, unpack
+from db.sql.streams import plan_for_all_rows
 
 IMAGES_AT_ONCE = 2_000
 """In one batch: memory stays flat at any size. 2,000 rows of 100 kept tags are 1.2 MB."""
@@ -85,19 +85,18 @@ def read_tag_batches(
     query = (
         select(images.c.id, images.c.uri, images.c.width, images.c.height, Packed(cut.lowest))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(tagged(connection, model))
+        .where(tagged(connection, model.id))
         .order_by(predictions.c.image_id)
     )
     if under:
         query = query.where(begins_with(under))
     if where is not None:
         query = query.where(where)
-        expect_all_rows(connection)
-    dialect = connection.dialect.name
+        plan_for_all_rows(connection)
     with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
         for rows in prefetched(result.partitions()):
             ids, uris, widths, heights, packed = zip(*rows, strict=True)
-            offsets, tag_ids, scores = _ranked(*unpack(dialect, packed))
+            offsets, tag_ids, scores = _ranked(*unpack(connection, packed))
             yield apply_cut(TagBatch(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
 
 

@@ -14,11 +14,10 @@ Scores count at steps of 0.01, so that a table has a hundred rows; a and b are m
 
 import numpy as np
 
-from db.policy.policies import NEVER
 from db.read.score_stream import ScoreBatch
 from db.read.tag_batches import Int64Array
 from db.schema import Int16Array
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 STEP = 100
 """Ten-thousandths between two thresholds that a table knows."""

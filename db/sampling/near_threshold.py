@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, case, func, select
 
-from db.ledger.gone import tagged
 from db.ledger.models import Model
-from db.policy.policies import NEVER
 from db.read.distribution import CELLS, STEP, Distribution
 from db.read.histograms import histogram
 from db.schema import images, predictions
+from db.scores import NEVER
 from db.search import execute
 from db.search.tree import Reaches
-from db.sql.conditions import LEAVES, ScoreOf
+from db.sql.conditions import ScoreOf, reaches
+from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
 
 _MANY = 4
@@ -61,7 +61,7 @@ def told(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[
     query = (
         select(images.c.id, images.c.uri, ScoreOf(tag_id).label("score"))
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
-        .where(tagged(connection, model), in_list(connection, predictions.c.image_id, image_ids))
+        .where(tagged(connection, model.id), in_list(connection, predictions.c.image_id, image_ids))
     )
     found = {row.id: Near(row.id, row.uri, row.score) for row in connection.execute(query)}
     return [found[one] for one in image_ids]
@@ -76,10 +76,9 @@ def _within_a_step(
         return None
     sides = []
     for low in (score, score - STEP):
-        leaf = Reaches((tag_id,), (low,), low + STEP)
         query = (
             select(predictions.c.image_id)
-            .where(tagged(connection, model), LEAVES[connection.dialect.name](model, leaf, None))
+            .where(tagged(connection, model.id), reaches(connection, model.id, (tag_id,), (low,), low + STEP))
             .order_by(predictions.c.image_id)
             .limit(n)
         )
@@ -105,7 +104,7 @@ def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n:
     """Of the images for which a leaf of one tag is true."""
     scored = (
         select(predictions.c.image_id, ScoreOf(leaf.tag_ids[0]).label("score"))
-        .where(tagged(connection, model), execute.condition(connection, model, leaf))
+        .where(tagged(connection, model.id), execute.condition(connection, model, leaf))
         .subquery()
     )
     side = case((scored.c.score >= score, 1), else_=0)

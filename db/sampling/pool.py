@@ -7,9 +7,10 @@ from sqlalchemy import Connection
 
 from db.batches import batched
 from db.ledger.models import Model
-from db.policy.policies import NEVER, Cut
+from db.policy.policies import Cut
 from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, TagBatch, read_tag_batches
 from db.schema import predictions
+from db.scores import NEVER
 from db.sql.in_list import in_list
 from db.truth.pairs import offsets_of, ranges
 

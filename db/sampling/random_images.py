@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.sampling.near_threshold import Near, told
 from db.schema import predictions
 from db.search import execute
 from db.search.tree import Reaches
-from db.sql.conditions import LEAVES
+from db.sql.conditions import reaches
+from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
 
 _SHARE = 200
@@ -44,7 +44,7 @@ def with_tag(connection: Connection, model: Model, tag_id: int, low: int, high: 
     if leaf.lows[0] >= high:
         return []
     # An index finds all images with the tag, which is too much for a few looked up.
-    exact = LEAVES[connection.dialect.name](model, leaf, None)
+    exact = reaches(connection, model.id, leaf.tag_ids, leaf.lows, leaf.high)
     return told(
         connection, model, tag_id, _draw(connection, model, n, seed, exact, execute.condition(connection, model, leaf))
     )
@@ -63,7 +63,7 @@ def _draw(
     Args:
         where_of_all: the same condition, as it is best asked of all images.
     """
-    query = select(predictions.c.image_id).where(tagged(connection, model))
+    query = select(predictions.c.image_id).where(tagged(connection, model.id))
     rng = np.random.default_rng(seed)
     first, last = _ends(connection, model)
     span = last - first

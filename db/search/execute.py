@@ -8,16 +8,15 @@ from typing import Any, assert_never
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
-from db.database import expect_all_rows
-from db.ledger.gone import tagged
 from db.ledger.models import Model
-from db.policy.policies import NEVER
 from db.schema import Int16Array, images, predictions
-from db.scores import to_probability
-from db.search.tag_index import indexed_score
+from db.scores import NEVER, to_probability
 from db.search.tree import And, Node, Not, Or, Reaches, Under
-from db.sql.conditions import LEAVES, Leaf, ScoreOf, can_use_index
+from db.sql.conditions import ScoreOf, can_use_index, reaches
+from db.sql.gone_scope import tagged
 from db.sql.score_sql import Packed, begins_with, unpack
+from db.sql.streams import plan_for_all_rows
+from db.sql.tag_index_ddl import indexed_score
 
 IMAGES_AT_ONCE = 1_000
 
@@ -68,16 +67,16 @@ def search(
     query = (
         select(*columns)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(tagged(connection, model), condition(connection, model, tree))
+        .where(tagged(connection, model.id), condition(connection, model, tree))
         .limit(limit)
     )
     if sort is not None:
         query = query.order_by((score.desc() if descending else score.asc()).nulls_last())
-    expect_all_rows(connection)
+    plan_for_all_rows(connection)
     query = query.order_by(predictions.c.image_id)
     with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
         for rows in result.partitions():
-            tags = _tags_to_show(connection.dialect.name, rows, show) if show is not None else [()] * len(rows)
+            tags = _tags_to_show(connection, rows, show) if show is not None else [()] * len(rows)
             for row, told in zip(rows, tags, strict=True):
                 probability = None if row.score is None else to_probability(row.score)
                 yield Hit(row.id, row.uri, row.width, row.height, probability, told)
@@ -86,13 +85,13 @@ def search(
 def count(connection: Connection, model: Model, tree: Node) -> int:
     """How many images `search` finds."""
     source = predictions.join(images, images.c.id == predictions.c.image_id) if _asks_for_uris(tree) else predictions
-    query = select(func.count()).select_from(source).where(tagged(connection, model))
+    query = select(func.count()).select_from(source).where(tagged(connection, model.id))
     return connection.scalar(query.where(condition(connection, model, tree))) or 0
 
 
 def condition(connection: Connection, model: Model, tree: Node) -> ColumnElement[bool]:
     """A query as a condition on `predictions` and `images`, for `read_tag_batches`. It does not include the model."""
-    return _Conditions(model, LEAVES[connection.dialect.name], indexed_score(connection, model)).of(tree)
+    return _Conditions(connection, model.id, indexed_score(connection, model.id)).of(tree)
 
 
 def scores_to_show(tree: Node, model: Model, tags: int) -> Int16Array:
@@ -112,9 +111,9 @@ def scores_to_show(tree: Node, model: Model, tags: int) -> Int16Array:
 class _Conditions:
     """Builds the condition of a tree."""
 
-    def __init__(self, model: Model, leaf: Leaf, indexed: int | None) -> None:
-        self._model = model
-        self._leaf = leaf
+    def __init__(self, connection: Connection, model_id: int, indexed: int | None) -> None:
+        self._connection = connection
+        self._model_id = model_id
         self._indexed = indexed
 
     def of(self, node: Node, *, positive: bool = True) -> ColumnElement[bool]:
@@ -123,8 +122,9 @@ class _Conditions:
             case Reaches():
                 if not node.tag_ids:
                     return false()
-                use = positive and can_use_index(node, self._indexed)
-                return self._leaf(self._model, node, self._indexed if use else None)
+                use = positive and can_use_index(node.tag_ids, node.lows, self._indexed)
+                indexed = self._indexed if use else None
+                return reaches(self._connection, self._model_id, node.tag_ids, node.lows, node.high, indexed=indexed)
             case Under():
                 return begins_with(node.prefix)
             case Not():
@@ -142,7 +142,7 @@ class _Conditions:
         """The index gives all images that can be meant."""
         match node:
             case Reaches():
-                return can_use_index(node, self._indexed)
+                return can_use_index(node.tag_ids, node.lows, self._indexed)
             case And():
                 return any(self._narrows(part) for part in node.parts)
             case Or():
@@ -172,8 +172,8 @@ def _asks_for_uris(node: Node) -> bool:
             return isinstance(node, Under)
 
 
-def _tags_to_show(dialect: str, rows: Any, show: Int16Array) -> list[tuple[tuple[int, float], ...]]:
-    counts, tag_ids, scores = unpack(dialect, [row[-1] for row in rows])
+def _tags_to_show(connection: Connection, rows: Any, show: Int16Array) -> list[tuple[tuple[int, float], ...]]:
+    counts, tag_ids, scores = unpack(connection, [row[-1] for row in rows])
     chosen = scores >= show[tag_ids]
     before = np.concatenate([[0], np.cumsum(chosen)])[np.concatenate([[0], np.cumsum(counts)])].tolist()
     pairs = list(zip(tag_ids[chosen].tolist(), scores[chosen].tolist(), strict=True))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model
 from db.names.vocabulary import WILDCARD, Vocabulary
-from db.policy.policies import NEVER, Cut, unknown_name
-from db.scores import SCALE, to_probability, to_score
+from db.policy.policies import Cut, unknown_name
+from db.scores import NEVER, SCALE, to_probability, to_score
 from db.search.tree import Node, Not, Reaches, Under
 
 Word = re.Match[str]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from db.policy.policies import NEVER
+from db.scores import NEVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One leaf of a search as a condition on a row of `predictions`, for each dialect.
+"""Conditions on the scores of a row of `predictions`: one of some tags is in a range of scores.
 
     how many tags        PostgreSQL                                      SQLite
     one                  tag = any(slice of tag_ids)                     a look-up in the clustered key
@@ -7,7 +7,7 @@
     of their own         thresholds by tag id
     up to few, indexed   the index finds images, the above checks them   the index finds the images
 
-Whether the index is asked is up to `db.search.execute`, which sees the whole query.
+`db.search.execute` decides whether the index is used, since it sees the whole query.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ import numpy as np
 from sqlalchemy import (
     Boolean,
     ColumnElement,
+    Connection,
     Dialect,
     Integer,
     SmallInteger,
@@ -34,75 +35,89 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.ledger.models import Model
-from db.policy.policies import NEVER
 from db.schema import Int16Array, SmallintArray, predictions, tag_scores
-from db.search.tag_index import indexed_slice
-from db.search.tree import Reaches
+from db.scores import NEVER
 from db.sql.score_sql import start_of_slice
+from db.sql.tag_index_ddl import indexed_slice
 
 FEW = 50
 """Up to so many tags are compared one by one (PostgreSQL: measured, from there on the table is faster)."""
 
-Leaf = Callable[[Model, Reaches, int | None], ColumnElement[bool]]
-"""Arguments: the model, the leaf, and the score that the index starts at, or None where it is not to be used."""
+
+def reaches(
+    connection: Connection,
+    model_id: int,
+    tag_ids: Sequence[int],
+    lows: Sequence[int],
+    high: int = NEVER,
+    *,
+    indexed: int | None = None,
+) -> ColumnElement[bool]:
+    """One of the tags has low <= score < high.
+
+    Args:
+        tag_ids: at least one.
+        lows: scores in step with `tag_ids`.
+        indexed: the score from which on the model's index by tag is to be used; None to leave the index alone.
+    """
+    on_dialect = _on_postgresql if connection.dialect.name == "postgresql" else _on_sqlite
+    return on_dialect(model_id, tag_ids, lows, high, indexed)
 
 
-def can_use_index(leaf: Reaches, indexed: int | None) -> bool:
-    """Everything that the leaf asks for is in the index, and looking it up there is faster."""
-    return indexed is not None and len(leaf.tag_ids) <= FEW and min(leaf.lows, default=NEVER) >= indexed
+def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
+    """The index holds all scores that are asked for, and looking them up there is faster."""
+    return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
 
 
-def on_postgresql(model: Model, leaf: Reaches, indexed: int | None) -> ColumnElement[bool]:
-    """A leaf that has tags."""
-    lowest, uniform = min(leaf.lows), len(set(leaf.lows)) == 1
-    tag_ids = _Slice("tag_ids", lowest, leaf.high)
-    wanted = np.array(leaf.tag_ids, dtype=np.int16)
+def _on_postgresql(
+    model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
+) -> ColumnElement[bool]:
+    lowest, uniform = min(lows), len(set(lows)) == 1
+    above = _Slice("tag_ids", lowest, high)
+    wanted = np.array(tag_ids, dtype=np.int16)
     exact: ColumnElement[bool]
-    if len(leaf.tag_ids) == 1:
-        exact = literal(leaf.tag_ids[0], SmallInteger) == func.any(tag_ids)
-    elif uniform and len(leaf.tag_ids) <= FEW:
-        exact = _overlap(tag_ids, wanted)
+    if len(tag_ids) == 1:
+        exact = literal(tag_ids[0], SmallInteger) == func.any(above)
+    elif uniform and len(tag_ids) <= FEW:
+        exact = _overlap(above, wanted)
     else:
         # In the select list: see db.sql.score_sql.
         rows = select(
-            func.unnest(tag_ids, type_=SmallInteger).label("tag_id"),
-            func.unnest(_Slice("scores", lowest, leaf.high), type_=SmallInteger).label("score"),
+            func.unnest(above, type_=SmallInteger).label("tag_id"),
+            func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
         ).subquery("above")
-        exact = exists(select(1).select_from(rows).where(rows.c.score >= _LowOf(leaf, rows.c.tag_id)))
+        exact = exists(select(1).select_from(rows).where(rows.c.score >= _LowOf(tag_ids, lows, rows.c.tag_id)))
     if indexed is None:
         return exact
-    of_model = literal_column(f"predictions.model_id = {model.id}", Boolean)  # what the index says of its model
+    of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # what the index says of its model
     found = and_(of_model, _overlap(literal_column(indexed_slice(indexed)), wanted))
-    is_all = uniform and lowest == indexed and leaf.high == NEVER
+    is_all = uniform and lowest == indexed and high == NEVER
     return found if is_all else and_(found, exact)
 
 
-def on_sqlite(model: Model, leaf: Reaches, indexed: int | None) -> ColumnElement[bool]:
-    """A leaf that has tags."""
+def _on_sqlite(
+    model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
+) -> ColumnElement[bool]:
     k = tag_scores.alias("k")
     if indexed is not None:
         # Numbers in the text: a partial index is used where the condition says the same as the index does.
         in_index = and_(
-            k.c.model_id == literal_column(str(model.id), Integer), k.c.score >= literal_column(str(indexed), Integer)
+            k.c.model_id == literal_column(str(model_id), Integer), k.c.score >= literal_column(str(indexed), Integer)
         )
         # A tag at a time: for a list of tags SQLite would rather walk through all scores of the model.
         each = [
-            select(k.c.image_id).where(in_index, k.c.tag_id == tag_id, k.c.score >= low, k.c.score < leaf.high)
-            for tag_id, low in zip(leaf.tag_ids, leaf.lows, strict=True)
+            select(k.c.image_id).where(in_index, k.c.tag_id == tag_id, k.c.score >= low, k.c.score < high)
+            for tag_id, low in zip(tag_ids, lows, strict=True)
         ]
         return predictions.c.image_id.in_(union_all(*each))
     of_image = and_(k.c.model_id == predictions.c.model_id, k.c.image_id == predictions.c.image_id)
     wanted: ColumnElement[bool]
-    if len(set(leaf.lows)) == 1 and len(leaf.tag_ids) <= FEW:
-        wanted = k.c.tag_id.in_(leaf.tag_ids)
+    if len(set(lows)) == 1 and len(tag_ids) <= FEW:
+        wanted = k.c.tag_id.in_(tag_ids)
     else:
-        wanted = and_(k.c.tag_id <= max(leaf.tag_ids), k.c.score >= _LowOf(leaf, k.c.tag_id))
-    in_range = and_(k.c.score >= min(leaf.lows), k.c.score < leaf.high)
+        wanted = and_(k.c.tag_id <= max(tag_ids), k.c.score >= _LowOf(tag_ids, lows, k.c.tag_id))
+    in_range = and_(k.c.score >= min(lows), k.c.score < high)
     return exists(select(1).select_from(k).where(of_image, wanted, in_range).correlate(predictions))
-
-
-LEAVES: dict[str, Leaf] = {"postgresql": on_postgresql, "sqlite": on_sqlite}
 
 
 class ScoreOf(FunctionElement[int]):
@@ -173,8 +188,8 @@ class _LowOf(FunctionElement[int]):
     name = "low_of"
     inherit_cache = True
 
-    def __init__(self, leaf: Reaches, tag_id: ColumnElement[int]) -> None:
-        super().__init__(bindparam("lows", _table(leaf.tag_ids, leaf.lows), _Lows(), unique=True), tag_id)
+    def __init__(self, tag_ids: Sequence[int], lows: Sequence[int], tag_id: ColumnElement[int]) -> None:
+        super().__init__(bindparam("lows", _table(tag_ids, lows), _Lows(), unique=True), tag_id)
         self.type = SmallInteger()
 
 

@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     Dialect,
-    Float,
     Integer,
     Select,
     SmallInteger,
     and_,
     bindparam,
-    func,
     literal_column,
     select,
 )
@@ -30,10 +27,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.ledger.gone import in_scope, tagged
-from db.ledger.models import Model
-from db.schema import Int16Array, images, predictions, tag_scores, tags
+from db.schema import Int16Array, images, tag_scores
 from db.sql.array_format import split_pairs
+from db.sql.gone_scope import in_scope, tagged
 
 _SCORE_BITS = 16
 """SQLite hands a tag over as one integer, score << 16 | tag id."""
@@ -82,9 +78,9 @@ def _packed_sqlite(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
     return f"({_PACKED_SQLITE} and k.score >= {compiler.process(element.clauses, **kw)})"
 
 
-def unpack(dialect: str, packed: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
+def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
     """Column `Packed` of many rows: (tags of each row, tag ids of all rows, their scores). In no order within a row."""
-    if dialect == "postgresql":
+    if connection.dialect.name == "postgresql":
         return split_pairs(packed)
     counts = np.array([text.count(",") + 1 if text else 0 for text in packed], dtype=np.int64)
     joined = ",".join(text for text in packed if text)
@@ -93,7 +89,7 @@ def unpack(dialect: str, packed: Sequence[Any]) -> tuple[npt.NDArray[np.int64], 
     return counts, tag_ids, (numbers >> _SCORE_BITS).astype(np.int16)
 
 
-class _Reaching(FunctionElement[int]):
+class NumberReaching(FunctionElement[int]):
     """How many tags of a row of `predictions` are at or above a score."""
 
     name = "reaching"
@@ -104,30 +100,19 @@ class _Reaching(FunctionElement[int]):
         self.type = Integer()
 
 
-@compiles(_Reaching, "postgresql")
-def _reaching_postgresql(element: _Reaching, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(NumberReaching, "postgresql")
+def _number_reaching_postgresql(element: NumberReaching, compiler: SQLCompiler, **kw: Any) -> str:
     return f"cardinality(predictions.scores) + 1 - ({start_of_slice(compiler.process(element.clauses, **kw))})"
 
 
-_REACHING_SQLITE = (
+_NUMBER_SQLITE = (
     "select count(*) from tag_scores k where k.model_id = predictions.model_id and k.image_id = predictions.image_id"
 )
 
 
-@compiles(_Reaching, "sqlite")
-def _reaching_sqlite(element: _Reaching, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"({_REACHING_SQLITE} and k.score >= {compiler.process(element.clauses, **kw)})"
-
-
-def count_at(model: Model, score: int) -> Select[Any]:
-    """What one threshold keeps of everything: (images, images that keep a tag, tags of all of them)."""
-    per_image = select(_Reaching(score).label("n")).where(predictions.c.model_id == model.id).subquery()
-    columns: list[ColumnElement[Any]] = [
-        func.count().label("images"),
-        func.count().filter(per_image.c.n > 0).label("tagged"),
-        func.coalesce(func.sum(per_image.c.n), 0).cast(BigInteger).label("tags"),
-    ]
-    return select(*columns).select_from(per_image)
+@compiles(NumberReaching, "sqlite")
+def _number_reaching_sqlite(element: NumberReaching, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"({_NUMBER_SQLITE} and k.score >= {compiler.process(element.clauses, **kw)})"
 
 
 class _SliceOf(FunctionElement[Any]):
@@ -148,34 +133,15 @@ def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> st
     return f"unnest(predictions.{column}[{start_of_slice(score)}:])"
 
 
-def tag_counts_at(connection: Connection, model: Model, score: int) -> Select[Any]:
-    """How often each tag is kept at a score: (tag, category, images, mean probability), most frequent first."""
+def tags_reaching(connection: Connection, model_id: int, score: int) -> Select[tuple[int, int]]:
+    """A row a tag at or above a score, of all images in the scope of the transaction: (tag_id, score)."""
     if connection.dialect.name == "postgresql":
-        kept = select(_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score")).where(
-            tagged(connection, model)
-        )
-    else:
-        kept = select(tag_scores.c.tag_id, tag_scores.c.score).where(
-            tag_scores.c.model_id == model.id,
-            tag_scores.c.score >= score,
-            in_scope(connection, tag_scores.c.image_id),
-        )
-    rows = kept.subquery()
-    # Counted by number first: joining names to every score would cost more than all the rest.
-    counted = (
-        select(rows.c.tag_id, func.count().label("images"), func.avg(rows.c.score).label("mean"))
-        .group_by(rows.c.tag_id)
-        .subquery()
-    )
-    return (
-        select(
-            tags.c.name.label("tag"),
-            tags.c.category,
-            counted.c.images,
-            (counted.c.mean / 10_000.0).cast(Float).label("mean_probability"),
-        )
-        .select_from(counted.join(tags, and_(tags.c.tag_id == counted.c.tag_id, tags.c.model_id == model.id)))
-        .order_by(counted.c.images.desc(), tags.c.tag_id)
+        columns = (_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score"))
+        return select(*columns).where(tagged(connection, model_id))
+    return select(tag_scores.c.tag_id, tag_scores.c.score).where(
+        tag_scores.c.model_id == model_id,
+        tag_scores.c.score >= score,
+        in_scope(connection, tag_scores.c.image_id),
     )
 
 

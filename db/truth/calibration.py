@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db.ledger.models import Tag
-from db.policy.policies import NEVER, Policy
-from db.scores import SCALE
+from db.policy.policies import Policy
+from db.scores import NEVER, SCALE
 from db.truth.evaluation import Confusion, Counts, FloatArray
 
 STEP = 10

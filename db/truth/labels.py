@@ -34,10 +34,10 @@ from sqlalchemy import (
 )
 
 from db.errors import SettingsError
-from db.ledger.gone import in_scope
 from db.ledger.models import Model
 from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
+from db.sql.gone_scope import in_scope
 from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 

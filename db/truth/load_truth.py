@@ -12,7 +12,6 @@ from sqlalchemy import Connection, select
 
 from db.errors import SourceError
 from db.ledger import models
-from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.names.match_images import ImageIndex, by_path
 from db.names.match_tags import TagIndex
@@ -20,6 +19,7 @@ from db.names.plural import counted
 from db.names.spellings import composed, shown
 from db.names.uris import file_path
 from db.schema import images, predictions
+from db.sql.gone_scope import tagged
 from db.sql.score_sql import begins_with
 from db.truth import labels
 from db.truth.pairs import Pairs, offsets_of, ranges
@@ -235,7 +235,7 @@ def _local_images(connection: Connection, model: Model) -> Iterator[tuple[int, P
     query = (
         select(images.c.id, images.c.uri)
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
-        .where(tagged(connection, model), begins_with("file://"))
+        .where(tagged(connection, model.id), begins_with("file://"))
         .execution_options(yield_per=_AT_ONCE)
     )
     for row in connection.execute(query):

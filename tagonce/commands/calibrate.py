@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from db.errors import SourceError
-from db.ledger.gone import Gone
 from db.ledger.models import Model, Tag
 from db.names.plural import counted
-from db.policy.policies import NEVER, to_threshold
+from db.policy.policies import to_threshold
 from db.policy.profiles import Profile
+from db.scores import NEVER
+from db.sql.gone_scope import Gone
 from db.truth.calibration import By, Calibration, Goal
 from db.truth.evaluation import Counts, Evaluation
 from db.truth.truth import Truth

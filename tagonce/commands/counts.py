@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from db.ledger.gone import Gone
 from db.names.plural import counted
+from db.sql.gone_scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

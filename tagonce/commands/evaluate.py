@@ -10,10 +10,10 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from db.ledger.gone import Gone
 from db.ledger.models import Tag
 from db.names.plural import counted
 from db.scores import to_probability, to_score
+from db.sql.gone_scope import Gone
 from db.truth.evaluation import METRICS, Confusion, Counts
 from tagonce import settings
 from tagonce.options import parameters

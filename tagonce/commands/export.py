@@ -7,8 +7,8 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
-from db.ledger.gone import Gone
 from db.ledger.models import title
+from db.sql.gone_scope import Gone
 from producer.sources.extensions import is_image
 from tagonce import settings
 from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options

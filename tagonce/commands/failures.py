@@ -10,8 +10,8 @@ from rich.text import Text
 
 from db.errors import Reason
 from db.ledger.failures import Failed
-from db.ledger.gone import Gone
 from db.names.plural import counted
+from db.sql.gone_scope import Gone
 from producer.references import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters

@@ -7,10 +7,10 @@ import typer
 from rich.bar import Bar
 from rich.table import Table
 
-from db.ledger.gone import Gone
 from db.names.plural import counted
 from db.read.histograms import Histogram
 from db.scores import to_probability
+from db.sql.gone_scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

@@ -12,10 +12,10 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from db.ledger.gone import Gone
 from db.ledger.models import Tag
 from db.names.plural import counted
 from db.search.execute import Hit
+from db.sql.gone_scope import Gone
 from producer.references import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters

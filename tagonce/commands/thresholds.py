@@ -9,12 +9,12 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from db.errors import ThresholdError
-from db.ledger.gone import Gone
 from db.ledger.models import Model
 from db.names.plural import counted
 from db.policy import profiles
 from db.policy.policies import DEFAULT, Policy, resolve, to_threshold
 from db.policy.profiles import Profile
+from db.sql.gone_scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

@@ -17,10 +17,10 @@ from db.export.items import NAMESPACES, unique_names
 from db.export.options import CaptionOptions
 from db.export.tagged_images import uri_range
 from db.export.text import json_inner
-from db.ledger import gone, models
-from db.ledger.gone import Gone
+from db.ledger import models
 from db.ledger.models import Tag
 from db.read.tag_batches import TagBatch, read_tag_batches
+from db.sql.gone_scope import Gone, scope_of
 from tagonce.export.formats import TABLES, Existing, Format, defaults
 from tagonce.export.overwrite_guard import OverwriteGuard
 from tagonce.export.record import write_frequencies
@@ -154,7 +154,7 @@ class Run:
     @property
     def selection(self) -> dict[str, str | None]:
         """Which images, as the record says it."""
-        which = gone.scope_of(self.connection)
+        which = scope_of(self.connection)
         return {
             "under": self.export.under or None,
             "query": self.export.query,

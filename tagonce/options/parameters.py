@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from db.ledger import gone
+from db.sql import gone_scope
 from tagonce.options import gone_option
 
 _POLICY = "What to keep"
@@ -162,7 +162,7 @@ IfGone = Annotated[
 ]
 EvenMost = Annotated[bool, typer.Option("--yes", help="With --gone mark: even more than half of a place.")]
 Gone = Annotated[
-    gone.Gone,
+    gone_scope.Gone,
     typer.Option("--gone", help="Images marked as gone, see `tagonce tag --gone`: leave out, include, or only them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

@@ -20,9 +20,9 @@ from starlette.datastructures import QueryParams
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model, Tag
 from db.policy import profiles
-from db.policy.policies import NEVER, Cut, Policy, resolve, to_cut, to_threshold
+from db.policy.policies import Cut, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
-from db.scores import to_score
+from db.scores import NEVER, to_score
 
 THRESHOLD, CATEGORY, TAG = "t", "c.", "tag."
 SIZES = (12, 24, 48, 96)

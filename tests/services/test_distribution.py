@@ -12,12 +12,12 @@ from sqlalchemy import text
 from db.database import Database, open_database
 from db.errors import TransientError
 from db.ledger.models import Model
-from db.policy.policies import NEVER, Policy, resolve
+from db.policy.policies import Policy, resolve
 from db.read.comparison import compare
 from db.read.distribution import Distribution, count_scores
 from db.read.histograms import histogram
 from db.read.score_stream import every_score
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
 

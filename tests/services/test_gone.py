@@ -14,7 +14,6 @@ from db.database import Database, open_database
 from db.errors import Reason, SourceError
 from db.export.tagged_images import count_images, uri_range
 from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
-from db.ledger.gone import Gone
 from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
@@ -28,6 +27,7 @@ from db.read.tag_counts import tag_counts
 from db.sampling.near_threshold import around
 from db.search import execute
 from db.search.tree import Reaches
+from db.sql.gone_scope import Gone
 from db.truth import labels
 from db.truth.labels import Drawn
 from producer import mark_gone, sources

@@ -28,11 +28,11 @@ from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Prediction
 from db.policy import profiles
-from db.policy.policies import NEVER, Policy, resolve
+from db.policy.policies import Policy, resolve
 from db.read.histograms import histogram
 from db.read.tag_batches import read_tag_batches
 from db.schema import images as images_table
-from db.scores import SCALE, Scores
+from db.scores import NEVER, SCALE, Scores
 from db.truth.calibration import By, Goal, calibrate, grid
 from db.truth.evaluation import Confusion, evaluate, micro
 from db.truth.load_truth import describe, read_truth

@@ -11,10 +11,11 @@ from db.database import Database
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import NEVER, UNSAID, Policy
+from db.policy.policies import UNSAID, Policy
 from db.policy.profiles import Profile
 from db.schema import profile_thresholds
 from db.schema import profiles as profile_table
+from db.scores import NEVER
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
 

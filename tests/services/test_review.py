@@ -21,6 +21,7 @@ from db.policy.policies import Policy, resolve
 from db.read import comparison, histograms
 from db.read.tag_batches import read_tag_batches
 from db.schema import predictions
+from db.sql.connections import lift_statement_timeout
 from db.truth import labels
 from db.truth.precision import figures_at, precision_at, weights_of
 from tagonce.web.pages import picture
@@ -390,6 +391,6 @@ def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
     with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
         connection.execute(sql("select pg_sleep(5)"))
     with database.read() as connection:
-        database.without_time_limit(connection)
+        lift_statement_timeout(connection)
         assert connection.scalar(sql("select 1 from pg_sleep(1.2)")) == 1
     database.close()

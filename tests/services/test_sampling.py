@@ -14,11 +14,10 @@ from sqlalchemy import delete
 from db import sampling
 from db.database import Database
 from db.ledger.models import Model
-from db.policy.policies import NEVER
 from db.read.distribution import count_scores
 from db.sampling import Near, near_threshold, random_images
 from db.schema import predictions, tag_scores
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 from db.search import tag_index
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store

@@ -22,14 +22,15 @@ from db.ledger.images import Reference, register
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.names.plural import counted
-from db.policy.policies import NEVER, Cut, Policy, resolve
+from db.policy.policies import Cut, Policy, resolve
 from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
-from db.scores import SCALE, Scores
+from db.scores import NEVER, SCALE, Scores
 from db.search import tag_index as search_index
 from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.sql.conditions import FEW
+from db.sql.tag_index_ddl import indexed_score
 from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
@@ -346,7 +347,7 @@ def test_one_index_a_model_at_one_score(database: Database, model: Model, other_
 
     def indexed() -> tuple[int | None, int | None]:
         with database.read() as connection:
-            return search_index.indexed_score(connection, model), search_index.indexed_score(connection, other_model)
+            return indexed_score(connection, model.id), indexed_score(connection, other_model.id)
 
     assert indexed() == (None, None)
     assert not search_index.drop(database, model)
@@ -372,10 +373,10 @@ def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> Non
         with database.write() as connection:
             unfinished = text("update pg_index set indisvalid = false where indexrelid = cast(:name as regclass)")
             connection.execute(unfinished, {"name": f"search_model_{model.id}_score_3500"})
-            assert search_index.indexed_score(connection, model) is None
+            assert indexed_score(connection, model.id) is None
         assert search_index.create(database, model, again)
         with database.read() as connection:
-            assert search_index.indexed_score(connection, model) == again
+            assert indexed_score(connection, model.id) == again
             assert connection.scalar(text("select count(*) from pg_class where relname like 'search_model%'")) == 1
     database.close()
 
@@ -496,7 +497,7 @@ def test_the_index_is_made_and_removed(database: Database, run: Run, model: Mode
     assert "was there already" in run("index", "--threshold", "0.35").stderr
     assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
     with database.read() as connection:
-        assert search_index.indexed_score(connection, model) == 2000
+        assert indexed_score(connection, model.id) == 2000
     with pytest.raises(ThresholdError, match="floor"):
         run("index", "-t", "0.001")
     with pytest.raises(SettingsError, match="--drop"):

@@ -16,13 +16,12 @@ from db.errors import ModelError
 from db.ledger import models, results
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
-from db.policy.policies import NEVER, Cut, Policy, resolve
+from db.policy.policies import Cut, Policy, resolve
 from db.read.comparison import compare
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
-from db.read.tag_counts import tag_counts
+from db.read.tag_counts import count_at, tag_counts
 from db.schema import predictions, tag_scores
-from db.scores import SCALE, Scores
-from db.sql.score_sql import count_at
+from db.scores import NEVER, SCALE, Scores
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]

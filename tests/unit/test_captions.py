@@ -14,8 +14,9 @@ from db.export.captions import Captioner, score_text, shuffle_hash
 from db.export.options import CaptionOptions, Placement, Sort, Underscores, read_replacements, replacement
 from db.export.text import json_inner, json_text
 from db.ledger.models import Tag
-from db.policy.policies import NEVER, Cut
+from db.policy.policies import Cut
 from db.read.tag_batches import TagBatch
+from db.scores import NEVER
 from tests.fixtures.straight import straight_caption, straight_items, straight_list
 
 FLOOR = 100

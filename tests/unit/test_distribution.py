@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.policy.policies import NEVER
 from db.read import unchanged_images
 from db.read.distribution import CELLS, Distribution, load
 from db.read.score_stream import ScoreBatch
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 CATEGORIES = [0, 1, 1, 2, 0]
 Rows = list[dict[int, int]]

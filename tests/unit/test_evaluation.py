@@ -18,9 +18,9 @@ from sklearn.metrics import (
 
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Tag
-from db.policy.policies import NEVER, Cut, Policy
+from db.policy.policies import Cut, Policy
 from db.read.histograms import Histogram
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 from db.truth.calibration import By, Calibration, Goal, best, calibrate, grid
 from db.truth.evaluation import METRICS, Confusion, Counts, macro, micro
 from db.truth.pairs import Pairs

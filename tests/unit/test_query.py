@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model, Tag
-from db.policy.policies import NEVER, Cut
+from db.policy.policies import Cut
+from db.scores import NEVER
 from db.search.query import (
     MAX_DEPTH,
     MAX_TERMS,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from db.policy.policies import NEVER
 from db.read.histograms import Histogram
+from db.scores import NEVER
 from tagonce.web.parts.chart import HEIGHT, WIDTH, chart_of
 from tagonce.web.templating import environment
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
 from db.errors import SettingsError, ThresholdError
-from db.policy.policies import NEVER, Policy
+from db.policy.policies import Policy
+from db.scores import NEVER
 from tagonce.options.policy_options import policy_of
 from tagonce.web.view import (
     LONGEST_QUERY,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import sampling
-from db.policy.policies import NEVER, Cut
+from db.policy.policies import Cut
 from db.read.tag_batches import TagBatch
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 TAGS = 5
 Rows = list[dict[int, int]]

@@ -2,6 +2,7 @@
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -68,6 +69,20 @@ def test_the_command_line_and_all_of_db_and_producer_import_nothing_of_the_worke
     done = python("-c", IMPORT_ALL, *names)
     assert done.returncode == 0, done.stderr
     assert set(HEAVY) & set(json.loads(done.stdout)) == set()
+
+
+def test_only_the_sql_folder_tells_the_databases_apart() -> None:
+    """A change of the SQL for one database is made in one folder. `db.schema` holds the types of columns."""
+    allowed = ("db/sql/", "db/schema.py", "db/migrations/")
+    told_apart = re.compile(r"""(dialect|dialect\.name|get_backend_name\(\)) [!=]= |["'](sqlite|postgresql)["']""")
+    branches = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "db").rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(allowed)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if told_apart.search(line)
+    ]
+    assert branches == []
 
 
 FIXTURES_WITHOUT = """

@@ -6,8 +6,9 @@ import pytest
 
 from db.errors import ThresholdError
 from db.ledger.models import Tag
-from db.policy.policies import NEVER, Policy
+from db.policy.policies import Policy
 from db.policy.threshold_files import for_model, read_thresholds
+from db.scores import NEVER
 
 
 @pytest.mark.parametrize(

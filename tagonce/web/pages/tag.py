@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db import sampling
-from db.policy.policies import NEVER, Cut
+from db.policy.policies import Cut
 from db.read import histograms
 from db.read.histograms import Histogram
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 from db.search import execute
 from db.search.tree import Reaches
 from db.truth import calibration, labels

@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.policy.policies import NEVER
 from db.read.histograms import Histogram
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 
 WIDTH, HEIGHT = 900, 170
 """Of the view box. Words stand beside it, where they can be read at any width."""

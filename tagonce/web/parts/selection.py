@@ -6,14 +6,14 @@ import numpy as np
 from sqlalchemy import Connection, Select, select
 
 from db import sampling
-from db.database import expect_all_rows
 from db.errors import SettingsError
-from db.ledger.gone import tagged
 from db.names.plural import counted
 from db.read.tag_batches import TagBatch
 from db.schema import images, predictions
 from db.search import execute
 from db.search.query import Node, named_model, parse
+from db.sql.gone_scope import tagged
+from db.sql.streams import plan_for_all_rows
 from tagonce.options.under_option import uri_prefix
 from tagonce.web.state.site import Site
 from tagonce.web.view import Sample, Thresholds, View
@@ -108,11 +108,11 @@ def _first_found(site: Site, connection: Connection, view: View, thresholds: Thr
 
 def _query(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Select[tuple[int]]:
     condition = execute.condition(connection, site.model, parsed(site, connection, view.query, thresholds))
-    expect_all_rows(connection)
+    plan_for_all_rows(connection)
     return (
         select(predictions.c.image_id)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(tagged(connection, site.model), condition)
+        .where(tagged(connection, site.model.id), condition)
         .order_by(predictions.c.image_id)
     )
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from db.policy.policies import NEVER, OFF, Policy, own_threshold, to_threshold
-from db.scores import SCALE, to_probability
+from db.policy.policies import OFF, Policy, own_threshold, to_threshold
+from db.scores import NEVER, SCALE, to_probability
 from tagonce.web.state.site import Site
 from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
 

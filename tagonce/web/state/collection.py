@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from db.ledger.models import Model
 from db.read import distribution
 from db.read.distribution import Distribution
 from db.read.tag_batches import Int64Array, TagBatch
+from db.sql.connections import lift_statement_timeout
 from workers.cache_folder import cache_folder
 
 POOL = 10_000
@@ -115,14 +115,14 @@ class Collection:
         begun = time.monotonic()
         try:
             with self._database.read() as connection:
-                self._database.without_time_limit(connection)
+                lift_statement_timeout(connection)
                 population = run_progress.predicted(connection, self._model.id)
                 ids = sampling.random_ids(connection, self._model, POOL, seed=1)
                 self._drawn = DrawnSample(sampling.load(connection, self._model, ids, self._model.floor), population)
             self._has_pool.set()
             if anyway or not self._is_true_still(population):
                 with self._database.read() as connection:
-                    self._database.without_time_limit(connection)
+                    lift_statement_timeout(connection)
                     self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
                 self.distribution.save(self._file)
         except (TagonceError, OSError) as error:
@@ -148,7 +148,7 @@ class Collection:
 def _place(database: Database) -> str:
     """Another database is another collection; so is a file that was made anew."""
     place = database.label
-    if database.dialect == "sqlite":
-        file = Path(database.engine.url.database or "").resolve()
+    if database.file is not None:
+        file = database.file.resolve()
         place = f"{file}#{file.stat().st_ino}"
     return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
