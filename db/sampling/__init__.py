@@ -1,4 +1,4 @@
-"""Which images to show to a person, and what they tell of all others. Everything is seeded.
+"""Random images to show to a person, and estimates for the whole collection. Every draw is seeded.
 
 drawn       at random from the whole collection, or from the images in which a tag has a score in some range
 line        the images nearest to a tag's threshold

@@ -1,4 +1,4 @@
-"""Where references come from: folders, files, S3 prefixes, and lists of any of these."""
+"""Sources of references: folders, files, S3 prefixes, and lists of any of these."""
 
 import os
 import stat

@@ -51,26 +51,26 @@ PORTABLE = {
     "One tag and not another, each at its own threshold": [(CAT,)],
     "Images that keep no tag at all at 0.35": [(CAR,)],
     "How many images each tag would get at 0.35": [("animal", 2), ("cat", 1), ("dog", 1)],
-    "What moving the threshold from 0.35 to 0.5 takes away, tag by tag": [("dog", 1)],
+    "Tags lost by moving the threshold from 0.35 to 0.5, tag by tag": [("dog", 1)],
     "The histogram of a tag's scores, in tenths": [(0, 1), (8, 1)],
-    "Tags that come together with one": [("animal", 1)],
+    "Tags that occur together with one": [("animal", 1)],
     "A threshold of its own for some tags, 0.35 for the rest": [
         (CAT, "animal", 0.9), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49),
     ],
     "A saved profile": [(CAR, "car", 0.02), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49)],
     "How often each tag is kept by it": [("animal", 1), ("car", 1), ("cat", 1), ("dog", 1)],
-    "What people judged, on files that have not changed since": [
+    "Judgements by people, on files that have not changed since": [
         (CAR, "animal", False, "ann", "line", None), (CAT, "cat", False, "bob", "random", 0.8),
         (CAT, "cat", True, "ann", "random", 0.8), (CAT, "dog", False, "ann", "line", 0.03),
     ],
     "The majority on each tag of each image, above 0 where it is right": [(CAR, "animal", -1), (CAT, "dog", -1)],
     "Images that one model has done and another has not": [(CAR,), (DOG,)],
-    "What failed, and why": [("corrupt", BROKEN, "truncated")],
-    "What is still pending for model 1": [(NEW,)],
-    "What is gone, and since when (`not in (select image_id from gone)` leaves it out of any other query)": [
+    "Failed images, with reasons": [("corrupt", BROKEN, "truncated")],
+    "Images still pending for model 1": [(NEW,)],
+    "Images marked as gone, with dates (`not in (select image_id from gone)` leaves them out of any other query)": [
         (BROKEN, "2026-01-01 00:00:00"),
     ],
-    "The same picture under several names": [(b"\0" * 32, 2, CAR)],
+    "Files with the same content under several names": [(b"\0" * 32, 2, CAR)],
 }  # fmt: skip
 OF_TWO_MODELS = ("Images that one model has done and another has not",)
 ON_POSTGRESQL = {
