@@ -28,11 +28,12 @@ fuzz: $(VENV)/.test ## Feed the decoder files that a fuzzer makes, for ten minut
 	$(PIP) --group fuzz
 	PYTHONPATH=. $(BIN)/python fuzz/decode.py -max_total_time=$(FUZZ_SECONDS) -timeout=30 -max_len=20000 build/fuzz
 
-lint: $(VENV)/.test ## Check style, types, and the direction of imports
+lint: $(VENV)/.test ## Check style, types, the direction of imports, and the words of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.prose
 
 format: $(VENV)/.test ## Put the code into the house's shape
 	$(BIN)/ruff check --fix .

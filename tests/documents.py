@@ -39,9 +39,7 @@ def folders_table() -> str:
 def folders() -> list[Path]:
     """All folders of the packages that hold Python files, in order of their names, the packages from bottom to top."""
     return [
-        folder
-        for package in PACKAGES
-        for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")})
+        folder for package in PACKAGES for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")})
     ]
 
 

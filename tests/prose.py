@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.documents import DOCUMENTS, ROOT
+from tests.documents import DOCUMENTS, FOLDERS, ROOT, SETTINGS, table_below
 
 ROOTS: tuple[str, ...] = ()
 """Folders whose code is checked, beside the documents."""
@@ -79,9 +79,12 @@ def findings(roots: Iterable[str] = ROOTS) -> list[Finding]:
 
 
 def in_document(file: Path) -> Iterator[Finding]:
-    """In the prose of a file. In Markdown, code blocks and inline code are passed over."""
+    """In the prose of a file. In Markdown, code and generated tables are passed over: the code is their source."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".md":
+        for head in (SETTINGS, FOLDERS):
+            if rows := table_below(text, head):
+                text = text.replace(rows, "\n" * rows.count("\n"))
         text = CODE.sub(_blank, FENCE.sub(_blank, text))
         yield from _search(file, text, {CLAUSE: CLAUSE_HINT}, re.MULTILINE)
     yield from words_in(file, text)

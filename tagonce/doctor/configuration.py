@@ -34,7 +34,7 @@ def look() -> Iterator[Finding]:
             NAME,
             Status.WARNING,
             f"{name} is no setting of this program and does nothing",
-            f"Did you mean {close[0]}?" if close else "The README lists all settings.",
+            f"Did you mean {close[0]}?" if close else "docs/settings.md lists all settings.",
         )
     yield from _lines_without_value()
     yield from _rest_of_file({name: value for name, value in in_file.items() if name not in ours}, known)

@@ -1,5 +1,6 @@
 """The documents are true: their settings, commands, options and links exist."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -47,18 +48,15 @@ def command_lines(text: str) -> Iterator[str]:
 
 def wrong_in(line: str) -> str:
     """What is wrong with a command line; empty where it names a command and options that exist."""
-    words = shlex.split(line.replace("'tagonce[", "tagonce["), comments=True)[1:]
+    words = shlex.split(line, comments=True)[1:]
     command: Any = COMMANDS.get(words[0])
     if command is None:
         return f"{line}: there is no command {words[0]!r}"
-    for word in words[1:]:
-        if word in {"|", ">"}:
-            break
-        if word in getattr(command, "commands", {}):
-            command = command.commands[word]
+    arguments = list(itertools.takewhile(lambda word: word not in {"|", ">"}, words[1:]))
+    if arguments and arguments[0] in getattr(command, "commands", {}):
+        command = command.commands[arguments[0]]
     options = {"--help", *(name for option in command.params for name in (*option.opts, *option.secondary_opts))}
-    said = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]
-    unknown = [word for word in said if word.startswith("--") and word not in options]
+    unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in options]
     return f"{line}: there is no option {', '.join(unknown)}" if unknown else ""
 
 
@@ -69,7 +67,7 @@ def test_commands_in_a_document_exist_with_their_options(document: Path) -> None
 
 
 def test_a_command_or_an_option_that_does_not_exist_is_found() -> None:
-    text = "Say `tagonce tag --gone keep` or `tagonce tagg`.\n\n```\n$ tagonce export --treshold 0.3   # a --slip\n```\n"
+    text = "`tagonce tag --gone keep` or `tagonce tagg`\n\n```\n$ tagonce export --treshold 0.3   # a --slip\n```\n"
     assert [wrong_in(line) for line in command_lines(text)] == [
         "tagonce export --treshold 0.3   # a --slip: there is no option --treshold",
         "",

@@ -20,6 +20,7 @@ from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.results import Failure, Prediction
 from db.scores import Scores
+from tests.documents import FOLDERS, folders, folders_table, sentence, table_below
 
 ROOT = Path(__file__).parents[2]
 OURS = ("db", "producer", "workers", "tagonce")
@@ -83,6 +84,16 @@ def test_only_the_sql_folder_tells_the_databases_apart() -> None:
         if told_apart.search(line)
     ]
     assert branches == []
+
+
+def test_every_folder_says_in_one_sentence_what_it_holds() -> None:
+    without = [str(folder) for folder in folders() if not sentence(folder).endswith(".")]
+    assert without == []
+
+
+def test_design_lists_every_folder_with_its_sentence() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert table_below(page, FOLDERS) == folders_table(), "Write it anew: python -m tests.documents"
 
 
 FIXTURES_WITHOUT = """
