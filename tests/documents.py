@@ -2,7 +2,7 @@
 
     python -m tests.documents
 
-writes these tables anew; tests/unit/test_readme.py and tests/unit/test_structure.py compare them.
+regenerates these tables; tests/unit/test_readme.py and tests/unit/test_structure.py compare them.
 """
 
 import ast

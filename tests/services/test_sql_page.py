@@ -54,7 +54,7 @@ PORTABLE = {
     "Tags lost by moving the threshold from 0.35 to 0.5, tag by tag": [("dog", 1)],
     "The histogram of a tag's scores, in tenths": [(0, 1), (8, 1)],
     "Tags that occur together with one": [("animal", 1)],
-    "A threshold of its own for some tags, 0.35 for the rest": [
+    "A separate threshold for some tags, 0.35 for the rest": [
         (CAT, "animal", 0.9), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49),
     ],
     "A saved profile": [(CAR, "car", 0.02), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49)],

@@ -16,7 +16,7 @@ from tests.documents import DOCUMENTS, ROOT, SETTINGS, settings_table, table_bel
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 SETTINGS_PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-BUILT = "Write it anew: python -m tests.documents"
+HINT = "Regenerate it: python -m tests.documents"
 
 BLOCK = re.compile(r"^```(?:console|bash|sh)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(tagonce [a-z][^`]*)`")
@@ -28,7 +28,7 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: 
 
 
 def test_every_setting_is_in_the_table_with_its_default_and_its_description() -> None:
-    assert table_below(SETTINGS_PAGE, SETTINGS) == settings_table(), BUILT
+    assert table_below(SETTINGS_PAGE, SETTINGS) == settings_table(), HINT
 
 
 def test_every_command_is_in_the_table_and_has_an_example_in_its_help() -> None:

@@ -93,7 +93,7 @@ def test_every_folder_says_in_one_sentence_what_it_holds() -> None:
 
 def test_design_lists_every_folder_with_its_sentence() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    assert table_below(page, FOLDERS) == folders_table(), "Write it anew: python -m tests.documents"
+    assert table_below(page, FOLDERS) == folders_table(), "Regenerate it: python -m tests.documents"
 
 
 FIXTURES_WITHOUT = """
