@@ -1,1 +1,1 @@
-"""What is known: schema, images, scores, thresholds. No queue, no model, no storage in here."""
+"""The database and everything computed from it: images, scores, policies. No queue, no model and no storage."""

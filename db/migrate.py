@@ -74,8 +74,8 @@ def _not_newer(connection: Connection) -> Level:
     found = level(connection)
     if found.newer:
         raise DatabaseError(
-            f"The database was written by a newer tagonce: its schema is {found.present}, and this program supports "
-            f"up to {found.head}. Upgrade this program."
+            f"The database was written by a newer tagonce (schema {found.present}; this one knows up to "
+            f"{found.head}). Upgrade this program."
         )
     return found
 

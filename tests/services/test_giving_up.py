@@ -44,5 +44,5 @@ def test_its_pieces_are_sent_once(
     tagger.tag(Chunk(model_id=model.id, image_ids=IDS), "x")
     assert depth(app, model.id).waiting == SPLIT
     with database.read() as connection:
-        assert deliveries.so_far(connection, "x") == 0
+        assert deliveries.current(connection, "x") == 0
     app.close()

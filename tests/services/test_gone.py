@@ -294,7 +294,7 @@ def judged(database: Database) -> set[tuple[int, str, str, bool]]:
 
 def follow(database: Database) -> int:
     with database.write() as connection:
-        return moved_labels.labels_follow(connection)
+        return moved_labels.move_labels(connection)
 
 
 def test_labels_go_along_whichever_comes_first(database: Database, model: Model) -> None:

@@ -168,7 +168,7 @@ def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_u
 
 
 def test_a_missing_file_is_not_made_by_a_command_that_only_reads(sqlite_url: str, tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match=r"There is no database .*tags\.db\. Tag something first"):
+    with pytest.raises(DatabaseError, match=r"The database .*tags\.db does not exist\. Tag images first"):
         open_database(sqlite_url, create=False)
     assert list(tmp_path.iterdir()) == []
 

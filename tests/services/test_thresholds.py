@@ -301,7 +301,7 @@ def test_another_floor_weights_or_tags_is_another_model_and_the_same_is_the_same
         assert models.find(connection, str(first.id)) == first
         assert models.every(connection) == [first, *others]
         assert models.tag_names(connection, others[2].id) == [Tag("y")]
-        with pytest.raises(ModelError, match=r"knows no model 'n' \(known: m, m, m, m, m\)"):
+        with pytest.raises(ModelError, match=r"has no model 'n' \(known: m, m, m, m, m\)"):
             models.find(connection, "n")
 
 
@@ -319,5 +319,5 @@ def test_more_tags_than_a_smallint_numbers_are_refused(database: Database) -> No
 
 
 def test_a_database_without_a_model_says_what_to_do(database: Database) -> None:
-    with database.read() as connection, pytest.raises(ModelError, match="no model yet. Tag something first"):
+    with database.read() as connection, pytest.raises(ModelError, match="no model yet. Tag images first"):
         models.latest(connection)

@@ -241,7 +241,7 @@ def test_mistakes_are_sentences(run: Run, arguments: list[str], words: str) -> N
 )
 def test_a_number_that_is_no_models_id_is_a_sentence(run: Run, command: list[str], name: str) -> None:
     outcome = run(*command, f"--model={name}", code=1)
-    assert "knows no model" in outcome.err
+    assert "The database has no model" in outcome.err
 
 
 @pytest.mark.parametrize(
