@@ -107,7 +107,9 @@ class Leaves:
         if word["name"] is not None:
             return self._quoted_term(word)
         if unclosed := _UNCLOSED.match(word.group()):
-            raise self._error(word.start() + unclosed.end(), 'This quote is never closed. Write a quote in a name as \\".')
+            raise self._error(
+                word.start() + unclosed.end(), 'This quote is never closed. Write a quote in a name as \\".'
+            )
         longest = sign_of(word)
         for length in range(len(longest) + 1):
             body, at = word.group()[length:], word.start() + length
