@@ -82,7 +82,7 @@ def mark(
         with database.write() as connection:
             gone.mark(connection, some)
     with database.write() as connection:
-        moved_labels.labels_follow(connection)
+        moved_labels.move_labels(connection)
     return Marked(place, registered, found, refused=False)
 
 

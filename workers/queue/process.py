@@ -190,7 +190,7 @@ class _Tagger:
 
     def _deliveries_so_far(self, chunk_id: str) -> int:
         with self._database.read() as connection:
-            return deliveries.so_far(connection, chunk_id)
+            return deliveries.current(connection, chunk_id)
 
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
