@@ -18,7 +18,6 @@ import numpy as np
 
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
-from db.policy.policy_json import PolicyJson, parse_policy
 from db.schema import Int16Array
 from db.scores import SCALE, to_probability, to_score
 
@@ -115,27 +114,29 @@ class Policy:
         return said
 
     @classmethod
-    def from_json(cls, said: object) -> "Policy":
-        """From what `as_json` gives of a policy that is no change.
+    def from_json(cls, text: str, where: str) -> "Policy":
+        """Parse the JSON of `as_json` of a policy that is not a change.
+
+        Args:
+            where: the first words of error messages.
 
         Raises:
-            ThresholdError: it is something else.
+            ThresholdError: the text is not JSON of a policy (`db.policy.policy_json`), or a threshold has more than
+                four decimals.
         """
-        return cls.of(parse_policy(said, "The policy"))
+        from db.policy.policy_json import parse_json, parse_policy
 
-    @classmethod
-    def of(cls, said: PolicyJson) -> "Policy":
-        """From JSON of the right form.
+        parsed = parse_policy(parse_json(text, where), where)
 
-        Raises:
-            ThresholdError: a threshold is none, or has more than four decimals.
-        """
+        def cut(threshold: float | str) -> int:
+            return to_cut(threshold, what=f"{where}: a threshold")
+
         return cls(
-            default=None if said.threshold is None else to_cut(said.threshold),
-            categories={name: to_cut(value) for name, value in said.categories.items()},
-            tags={name: to_cut(value) for name, value in said.tags.items()},
-            top=said.top,
-            mcut=said.mcut or None,
+            default=None if parsed.threshold is None else cut(parsed.threshold),
+            categories={name: cut(value) for name, value in parsed.categories.items()},
+            tags={name: cut(value) for name, value in parsed.tags.items()},
+            top=parsed.top,
+            mcut=parsed.mcut or None,
         )
 
 

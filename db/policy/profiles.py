@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, Text, cast, func, insert, select
 from sqlalchemy import delete as remove
 
 from db.errors import ThresholdError
@@ -82,7 +82,7 @@ def save(
     policy = Policy().changed(policy)
     cut = resolve(model, models.tag_names(connection, model.id), policy)
     hold(connection, model)
-    rows = _rows(connection, model, name)
+    rows = _versions(connection, model, name)
     if rows and rows[-1].policy == policy:
         return rows[-1]
     if started_from is not None and rows and rows[-1].version != started_from:
@@ -90,23 +90,23 @@ def save(
             f"{rows[-1].label} is there, with thresholds of its own that this would drop. Choose it as the profile "
             "first, and change that; or take another name."
         )
-    row = connection.execute(
+    version = rows[-1].version + 1 if rows else 1
+    added_at = datetime.now(UTC)
+    profile_id = connection.execute(
         insert(profiles)
         .values(
-            model_id=model.id,
-            name=name,
-            version=rows[-1].version + 1 if rows else 1,
-            policy=policy.as_json(),
-            source=source,
-            added_at=datetime.now(UTC),
+            model_id=model.id, name=name, version=version, policy=policy.as_json(), source=source, added_at=added_at
         )
-        .returning(profiles)
-    ).one()
+        .returning(profiles.c.id)
+    ).scalar_one()
     connection.execute(
         insert(profile_thresholds),
-        [{"profile_id": row.id, "tag_id": tag_id, "score": score} for tag_id, score in enumerate(cut.scores.tolist())],
+        [
+            {"profile_id": profile_id, "tag_id": tag_id, "score": score}
+            for tag_id, score in enumerate(cut.scores.tolist())
+        ],
     )
-    return _profile(row)
+    return Profile(profile_id, model.id, name, version, policy, source, added_at)
 
 
 def lowest(connection: Connection) -> list[tuple[str, int]]:
@@ -141,7 +141,7 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
         ThresholdError: the model has none; the message lists what there is.
     """
     name, _, version = wanted.partition("@")
-    rows = _rows(connection, model, name)
+    rows = _versions(connection, model, name)
     if version:
         rows = [row for row in rows if str(row.version) == version]
     if not rows:
@@ -159,7 +159,7 @@ def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]
         ThresholdError: the model has none; the message lists what there is.
     """
     found = find(connection, model, wanted)
-    return [found] if "@" in wanted else list(_rows(connection, model, found.name))
+    return [found] if "@" in wanted else _versions(connection, model, found.name)
 
 
 def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
@@ -171,18 +171,25 @@ def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
 
 def every(connection: Connection, model: Model | None = None) -> list[Profile]:
     """All of a model, or of all models, by name and version."""
-    query = select(profiles).order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
-    if model is not None:
-        query = query.where(profiles.c.model_id == model.id)
-    return [_profile(row) for row in connection.execute(query)]
+    return list(map(_profile, _rows(connection, model)))
 
 
-def _rows(connection: Connection, model: Model, name: str) -> Sequence[Profile]:
-    return [profile for profile in every(connection, model) if profile.name == name]
+def _versions(connection: Connection, model: Model, name: str) -> list[Profile]:
+    """All versions of a name, the oldest first."""
+    # Compared here: a name from the command line may hold bytes that a database refuses.
+    return [_profile(row) for row in _rows(connection, model) if row.name == name]
+
+
+def _rows(connection: Connection, model: Model | None) -> Sequence[Row[Any]]:
+    # As text: SQLAlchemy's own parser drops repeated keys, and raises what is no sentence.
+    columns = [cast(one, Text).label("policy") if one is profiles.c.policy else one for one in profiles.c]
+    query = select(*columns).order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
+    return connection.execute(query if model is None else query.where(profiles.c.model_id == model.id)).all()
 
 
 def _profile(row: Row[Any]) -> Profile:
-    return Profile(row.id, row.model_id, row.name, row.version, Policy.from_json(row.policy), row.source, row.added_at)
+    policy = Policy.from_json(row.policy, f"The profile {row.name}@{row.version}")
+    return Profile(row.id, row.model_id, row.name, row.version, policy, row.source, row.added_at)
 
 
 def _is_number(name: str) -> bool:

@@ -7,7 +7,6 @@ tag_id,name,category,count,best_threshold selected_tags.csv of the animetimm mod
 .json                                     {"tag": 0.5}, or what `tagonce thresholds show --json` prints
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
@@ -20,8 +19,8 @@ from db.names import text_files
 from db.names.match_tags import TagIndex
 from db.names.vocabulary import Vocabulary
 from db.policy.policies import NEVER, OFF, Policy
-from db.policy.policy_json import parse_policy
-from db.scores import SCALE
+from db.policy.policy_json import parse_json, parse_policy
+from db.scores import MAX_TAGS, SCALE
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
@@ -147,7 +146,7 @@ def _with_header(path: Path, header: Sequence[str], value: int, rows: Sequence[t
 
 def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTable:
     _, first = rows[0]
-    if len(first) != 2 or not _is_threshold(first[1]):  # noqa: PLR2004 - a tag and its threshold
+    if len(first) != 2 or _exact(first[1]) is None:  # noqa: PLR2004 - a tag and its threshold
         raise ThresholdError(
             f"{path} is in no format known here. Its first line should name the columns, for example tag,threshold or "
             "category,threshold."
@@ -159,22 +158,24 @@ def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTabl
 
 
 def _from_json(path: Path, text: str) -> ThresholdTable:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ThresholdError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(content, dict) or not content:
+    content = parse_json(text, str(path))
+    if not isinstance(content, dict):
         raise ThresholdError(f"{path} should hold one JSON object, tag to threshold.")
-    if not isinstance(content.get("policy"), dict):
-        scores, rounded, without = _scores(path, ((repr(name), name, str(value)) for name, value in content.items()))
-        return ThresholdTable(Policy(tags=scores), rounded, without)
-    said = parse_policy(content["policy"], str(path))
+    policy = content.get("policy")
+    if not isinstance(policy, dict):
+        # Programs write null for a tag without a threshold.
+        policy = {"tags": {name: "" if value is None else value for name, value in content.items()}}
+    parsed = parse_policy(policy, str(path))
     default, categories, tags = parts = [
         _scores(path, ((repr(name), name, str(value)) for name, value in part.items()))
-        for part in ({} if said.threshold is None else {"threshold": said.threshold}, said.categories, said.tags)
+        for part in (
+            {} if parsed.threshold is None else {"threshold": parsed.threshold},
+            parsed.categories,
+            parsed.tags,
+        )
     ]
-    policy = Policy(default.of.get("threshold"), categories.of, tags.of, said.top, said.mcut or None)
-    return ThresholdTable(policy, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
+    found = Policy(default.of.get("threshold"), categories.of, tags.of, parsed.top, parsed.mcut or None)
+    return ThresholdTable(found, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
 
 
 class _Scores(NamedTuple):
@@ -190,30 +191,29 @@ def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> _Scores:
     scores: dict[str, int] = {}
     rounded = 0
     without = []
-    for where, name, written in pairs:
-        text = written.strip().replace(",", ".")
-        if text.lower() in _NOTHING:
+    for where, name, text in pairs:
+        if text.strip().lower() in _NOTHING:
             without.append(name)
             continue
         if name in scores:
             raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
-        if not _is_threshold(text):
-            raise ThresholdError(f"{path}, {where}: {written!r} is no threshold between 0 and 1 (or {OFF}).")
-        if text.lower() in {OFF, "inf"}:
-            scores[name] = NEVER
-            continue
-        exact = Decimal(text) * SCALE
+        exact = _exact(text)
+        if exact is None:
+            raise ThresholdError(f"{path}, {where}: {text[:40]!r} is no threshold between 0 and 1 (or {OFF}).")
         scores[name] = int(exact.to_integral_value(ROUND_CEILING))
         rounded += scores[name] != exact
+    if len(scores) > MAX_TAGS:
+        raise ThresholdError(f"{path} holds {len(scores):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
     return _Scores(scores, rounded, tuple(without))
 
 
-def _is_threshold(text: str) -> bool:
+def _exact(text: str) -> Decimal | None:
+    """A threshold in ten-thousandths, before rounding; None if the text is not a threshold."""
     text = text.strip().lower().replace(",", ".")
     if text in {OFF, "inf"}:
-        return True
+        return Decimal(NEVER)
     try:
         number = Decimal(text)
     except InvalidOperation:
-        return False
-    return number.is_finite() and 0 <= number <= 1
+        return None
+    return number * SCALE if number.is_finite() and 0 <= number <= 1 else None

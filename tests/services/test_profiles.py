@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 
 from db.database import Database
 from db.errors import ThresholdError
@@ -14,7 +14,6 @@ from db.policy import profiles
 from db.policy.policies import NEVER, UNSAID, Policy
 from db.policy.profiles import Profile
 from db.schema import profile_thresholds
-from db.schema import profiles as profile_table
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
 
@@ -63,6 +62,33 @@ def test_a_profile_is_one_models(database: Database, model: Model, other_model: 
 def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Model, name: str) -> None:
     with pytest.raises(ThresholdError, match="cannot be the name of a profile"):
         save(database, model, name, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        ('{"top": "abc"}', "top is a whole number from 1 to 2,147,483,647, not 'abc'."),
+        ('{"top": 12345678901234567890}', "top is a whole number from 1 to 2,147,483,647, not 1.2345678901234567e+19."),
+        ('{"mcut": "false"}', "mcut is true or false, not 'false'."),
+        ('{"tags": {"tag_01": true}}', "the threshold of 'tag_01' is a number between 0 and 1, or off, not True."),
+        ('{"tags": {"tag_01": 0.1, "tag_01": 0.2}}', "an object has the key 'tag_01' 2 times. Keep one of them."),
+    ],
+)
+def test_a_stored_policy_of_another_form_is_refused_in_a_sentence(
+    database: Database, model: Model, stored: str, sentence: str
+) -> None:
+    save(database, model, "mine", POLICY)
+    save(database, model, "theirs", POLICY)
+    with database.write() as connection:
+        kind = "json" if connection.dialect.name == "postgresql" else "text"
+        statement = text(f"update profiles set policy = cast(:stored as {kind}) where name = 'mine'")  # noqa: S608
+        connection.execute(statement, {"stored": stored})
+    with database.read() as connection:
+        for find in (lambda: profiles.find(connection, model, "mine"), lambda: profiles.every(connection)):
+            with pytest.raises(ThresholdError) as raised:
+                find()
+            assert str(raised.value) == f"The profile mine@1: {sentence}"
+        assert profiles.find(connection, model, "theirs").policy == POLICY
 
 
 def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Model) -> None:
@@ -146,11 +172,3 @@ def test_two_changes_to_a_profile_at_once_follow_each_other(
         assert profiles.find(connection, model, "mine").policy == Policy(
             1000, tags={"tag_00": 5000, "tag_01": 5000, "tag_02": 5000}
         )
-
-
-def test_a_policy_that_somebody_wrote_by_hand_is_a_sentence(database: Database, model: Model) -> None:
-    save(database, model, "mine", Policy(3000))
-    with database.write() as connection:
-        connection.execute(update(profile_table).values(policy={"top": "abc"}))
-    with database.read() as connection, pytest.raises(ThresholdError, match="top is a whole number, 1 or more"):
-        profiles.find(connection, model, "mine")
