@@ -11,7 +11,7 @@ from db.database import Database
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import NEVER, UNSAID, Policy
+from db.policy.policies import NEVER, UNSET, Policy
 from db.policy.profiles import Profile
 from db.schema import profile_thresholds
 
@@ -141,14 +141,14 @@ def test_a_save_says_which_version_it_started_from(database: Database, model: Mo
     assert from_version(0, Policy(3000)) == "mine@1"
     assert from_version(1, Policy(4000)) == "mine@2"
     for version in (0, 1):
-        with pytest.raises(ThresholdError, match="mine@2 is there, with thresholds of its own that this would drop"):
+        with pytest.raises(ThresholdError, match="mine@2 already exists, and this would drop its thresholds"):
             from_version(version, Policy(5000))
     assert from_version(1, Policy(4000)) == "mine@2"  # sent twice
     assert from_version(2, Policy(5000)) == "mine@3"
 
 
 def test_what_only_removes_is_saved_as_nothing_said(database: Database, model: Model) -> None:
-    saved = save(database, model, "mine", Policy(3000, {"general": UNSAID}, {"tag_01": UNSAID}, UNSAID, False))
+    saved = save(database, model, "mine", Policy(3000, {"general": UNSET}, {"tag_01": UNSET}, UNSET, False))
     assert saved.policy == Policy(3000)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
 from db.names.plural import counted
-from db.policy.policies import NEVER, UNSAID, Policy, resolve, to_cut, to_threshold, unknown_name
+from db.policy.policies import NEVER, UNSET, Policy, resolve, to_cut, to_threshold, unknown_name
 from db.scores import SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
@@ -48,11 +48,11 @@ def test_a_change_replaces_what_the_profile_says_on_the_same_thing_alone() -> No
 
 def test_a_change_can_remove_what_the_profile_says() -> None:
     profile = Policy(2000, {"general": 3000}, {"hair": 5000}, top=9, mcut=True)
-    assert profile.changed(Policy(top=UNSAID)) == Policy(2000, {"general": 3000}, {"hair": 5000}, None, True)
+    assert profile.changed(Policy(top=UNSET)) == Policy(2000, {"general": 3000}, {"hair": 5000}, None, True)
     assert profile.changed(Policy(mcut=False)) == Policy(2000, {"general": 3000}, {"hair": 5000}, 9)
-    assert profile.changed(Policy(UNSAID, {"general": UNSAID}, {"hair": UNSAID}, UNSAID, False)).is_empty
-    assert Policy().changed(Policy(UNSAID, {"general": UNSAID}, {"plain": UNSAID}, UNSAID, False)).is_empty
-    said = Policy(UNSAID, {}, {"hair": UNSAID}, UNSAID, False).as_json()  # what the record of an export says
+    assert profile.changed(Policy(UNSET, {"general": UNSET}, {"hair": UNSET}, UNSET, False)).is_empty
+    assert Policy().changed(Policy(UNSET, {"general": UNSET}, {"plain": UNSET}, UNSET, False)).is_empty
+    said = Policy(UNSET, {}, {"hair": UNSET}, UNSET, False).as_json()  # what the record of an export says
     assert said == {"threshold": "default", "tags": {"hair": "default"}, "top": "off", "mcut": False}
 
 
@@ -88,7 +88,7 @@ def test_a_number_above_1_is_not_off_but_a_mistake(threshold: float | str) -> No
         (Policy(0, {"general": 1}, {"hair": 2, "plain": 3}), r"0\.0002 for the tag hair and 1 more cannot"),
         (Policy(tags={"hiar": 5000}), "tiny: there is no tag 'hiar'; did you mean 'hair'"),
         (Policy(categories={"characters": 5000}), "there is no category 'characters'; did you mean 'character'"),
-        (Policy(top=0), "1 or more, not 0"),
+        (Policy(top=0), "must be 1 or more, not 0"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_words(policy: Policy, message: str) -> None:
