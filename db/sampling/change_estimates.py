@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from db.policy.policies import Cut
 from db.read.comparison import compare_batches
 from db.read.tag_batches import TagBatch
-from db.truth.precision import wilson
+from db.truth.wilson import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def estimate_change(pool: TagBatch, first: Cut, second: Cut, population: int) ->
     size, changed = len(pool), found.changed
     population = max(population, size)
     scale = population / size if size else 0.0
-    low, high = wilson(changed, size)
+    low, high = wilson_interval(changed, size)
     rest = population - size
     return ChangeEstimate(
         images=round(changed * scale),

@@ -26,9 +26,8 @@ from db.read.tag_batches import Int64Array
 from db.scores import SCALE
 from db.truth.evaluation import Confusion, FloatArray
 from db.truth.labels import NOT_STORED, BoolArray, TagLabels
+from db.truth.wilson import wilson_interval
 
-Z = 1.959963984540054
-"""The normal quantile of a two-sided 95 %."""
 STRATUM = 500
 """Score: the width of a stratum, 0.05, counted from the line. Narrow, since precision rises with the score."""
 
@@ -62,7 +61,7 @@ def precision_at(labels: TagLabels, score: int, histogram: Sequence[int] | None 
     scores, right = labels.scores[above].astype(np.int64), labels.right[above]
     judged, hits = int(right.size), int(right.sum())
     if histogram is None or not judged:
-        return Estimate(hits / judged if judged else nan, *wilson(hits, judged), hits, judged)
+        return Estimate(hits / judged if judged else nan, *wilson_interval(hits, judged), hits, judged)
     weights = _images_above(np.asarray(histogram, dtype=np.int64), score)
     strata = np.minimum((scores - score) // STRATUM, weights.size - 1)
     present, places, counts = np.unique(strata, return_inverse=True, return_counts=True)
@@ -74,19 +73,7 @@ def precision_at(labels: TagLabels, score: int, histogram: Sequence[int] | None 
     value = float((shares * np.bincount(places, right) / counts).sum())
     effective = 1 / float((shares**2 / counts).sum())
     covered = float(weights[present].sum() / weights.sum()) if weights.any() else 1.0
-    return Estimate(value, *wilson(value * effective, effective), hits, judged, covered)
-
-
-def wilson(hits: float, trials: float) -> tuple[float, float]:
-    """(low, high) of the share that `hits` of `trials` stand for, 95 %. Numbers need not be whole: see the file's head.
-
-    Of no trials it is (0, 1).
-    """
-    if not trials:
-        return 0.0, 1.0
-    centre = hits + Z**2 / 2
-    reach = Z * sqrt(max(hits * (trials - hits) / trials, 0) + Z**2 / 4)
-    return max((centre - reach) / (trials + Z**2), 0.0), min((centre + reach) / (trials + Z**2), 1.0)
+    return Estimate(value, *wilson_interval(value * effective, effective), hits, judged, covered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +164,10 @@ def _share(hit: BoolArray, of: BoolArray, weights: Int64Array) -> Estimate:
     of = of & (weights > 0)
     chosen, hits = weights[of].astype(np.float64), hit[of]
     if not chosen.size:
-        return Estimate(nan, *wilson(0, 0), 0, 0)
+        return Estimate(nan, *wilson_interval(0, 0), 0, 0)
     value = float(chosen[hits].sum() / chosen.sum())
     effective = float(chosen.sum() ** 2 / (chosen**2).sum())
-    return Estimate(value, *wilson(value * effective, effective), int(hits.sum()), int(hits.size))
+    return Estimate(value, *wilson_interval(value * effective, effective), int(hits.sum()), int(hits.size))
 
 
 def _images_above(histogram: Int64Array, score: int) -> FloatArray:
