@@ -1,1 +1,1 @@
-"""Stored scores compared with tags that people gave."""
+"""Ground truth: tags that people gave, labels of single tags, and stored scores compared with both."""
