@@ -11,6 +11,7 @@ threshold of a tag. This holds for options beside `--profile`, for `thresholds s
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,10 +131,7 @@ class Policy:
         from db.policy.policy_json import parse_json, parse_policy
 
         parsed = parse_policy(parse_json(text, where), where)
-
-        def cut(threshold: float | str) -> int:
-            return to_cut(threshold, what=f"{where}: a threshold")
-
+        cut = partial(to_cut, what=f"{where}: a threshold")
         return cls(
             default=None if parsed.threshold is None else cut(parsed.threshold),
             categories={name: cut(value) for name, value in parsed.categories.items()},

@@ -15,7 +15,6 @@ MAX_TOP = 2**31 - 1
 """Larger numbers overflow in SQL and in numpy."""
 _LONGEST = 60
 """Characters of a wrong value that a message repeats."""
-_INT64_DIGITS = 19
 
 Threshold = Annotated[float, Field(ge=0, le=1)] | Annotated[str, Field(max_length=_LONGEST)]
 """A number, also as text, or `off`. Text is checked by the reader: files are rounded, the column is not."""
@@ -36,7 +35,7 @@ class PolicyJson(BaseModel):
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON. Numbers outside of the range of float64 become infinite.
+    """Parse JSON. Large numbers are not exact: floats become infinite, integers are cut to 60 digits.
 
     Args:
         where: the first words of error messages.
@@ -53,12 +52,8 @@ def parse_json(text: str, where: str) -> Any:
         return parsed
 
     try:
-        # Python refuses to parse integers of thousands of digits.
-        return json.loads(
-            text,
-            object_pairs_hook=unique,
-            parse_int=lambda digits: int(digits) if len(digits) <= _INT64_DIGITS else float(digits),
-        )
+        # Python refuses to parse integers of thousands of digits. Those of more than 60 are out of range, cut or not.
+        return json.loads(text, object_pairs_hook=unique, parse_int=lambda digits: int(digits[:_LONGEST]))
     except (ValueError, RecursionError) as error:
         raise ThresholdError(f"{where} is not JSON ({error}).") from error
 

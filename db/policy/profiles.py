@@ -44,16 +44,13 @@ def check_name(name: str) -> None:
     """Check the name of a profile.
 
     Raises:
-        ThresholdError: the name is empty, too long, reserved, a number, or holds `@` or characters that do not print.
+        ThresholdError: the name is empty, too long, reserved or a number, begins with `-`, or holds `@`, control
+            characters or spaces at its ends.
     """
-    if not name.isprintable() or not name or "@" in name or name.strip() != name or _is_number(name):
+    if not name.isprintable() or not name or name[0] == "-" or "@" in name or name.strip() != name or _is_number(name):
         raise ThresholdError(
-            f"{name[:LONGEST_NAME]!r} cannot be the name of a profile: it must not be empty or a number, or "
-            "hold @, control characters or spaces at its ends."
-        )
-    if name.startswith("-"):
-        raise ThresholdError(
-            f"{name[:LONGEST_NAME]!r} cannot be the name of a profile: a name that begins with - is an option."
+            f"{name[:LONGEST_NAME]!r} cannot be the name of a profile: it must not be empty or a number, begin with -, "
+            "or hold @, control characters or spaces at its ends."
         )
     if name.lower() in RESERVED:
         raise ThresholdError(
@@ -87,9 +84,9 @@ def save(
     """
     check_name(name)
     policy = Policy().changed(policy)
-    cut = resolve(model, models.tag_names(connection, model.id), policy)
+    scores = resolve(model, models.tag_names(connection, model.id), policy).scores.tolist()
     hold(connection, model)
-    rows = _versions(connection, model, name)
+    rows = every(connection, model, name=name)
     if rows and rows[-1].policy == policy:
         return rows[-1]
     if started_from is not None and rows and rows[-1].version != started_from:
@@ -106,13 +103,8 @@ def save(
         )
         .returning(profiles.c.id)
     ).scalar_one()
-    connection.execute(
-        insert(profile_thresholds),
-        [
-            {"profile_id": profile_id, "tag_id": tag_id, "score": score}
-            for tag_id, score in enumerate(cut.scores.tolist())
-        ],
-    )
+    thresholds = [{"profile_id": profile_id, "tag_id": tag_id, "score": score} for tag_id, score in enumerate(scores)]
+    connection.execute(insert(profile_thresholds), thresholds)
     return Profile(profile_id, model.id, name, version, policy, source, added_at)
 
 
@@ -146,7 +138,7 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
             cannot be parsed.
     """
     name, _, version = wanted.partition("@")
-    rows = _versions(connection, model, name)
+    rows = every(connection, model, name=name)
     if version:
         rows = [row for row in rows if str(row.version) == version]
     if not rows:
@@ -164,7 +156,7 @@ def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]
         ThresholdError: as with `find`.
     """
     found = find(connection, model, wanted)
-    return [found] if "@" in wanted else _versions(connection, model, found.name)
+    return [found] if "@" in wanted else every(connection, model, name=found.name)
 
 
 def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
@@ -174,25 +166,18 @@ def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
     return connection.execute(remove(profiles).where(profiles.c.id.in_(ids))).rowcount
 
 
-def every(connection: Connection, model: Model | None = None) -> list[Profile]:
-    """All profiles of a model, or of all models, by model, name and version.
+def every(connection: Connection, model: Model | None = None, *, name: str | None = None) -> list[Profile]:
+    """All profiles, or those of a model or of a name, by model, name and version.
 
     Raises:
         ThresholdError: a stored policy cannot be parsed.
     """
-    return list(map(_profile, _rows(connection, model)))
-
-
-def _versions(connection: Connection, model: Model, name: str) -> list[Profile]:
-    # Names are compared in Python: a name from the command line may hold bytes that a database refuses.
-    return [_profile(row) for row in _rows(connection, model) if row.name == name]
-
-
-def _rows(connection: Connection, model: Model | None) -> Sequence[Row[Any]]:
     # SQLAlchemy's JSON parser drops repeated keys, and its errors do not name the profile.
     columns = [cast(one, Text).label("policy") if one is profiles.c.policy else one for one in profiles.c]
     query = select(*columns).order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
-    return connection.execute(query if model is None else query.where(profiles.c.model_id == model.id)).all()
+    rows = connection.execute(query if model is None else query.where(profiles.c.model_id == model.id))
+    # Names are compared in Python: one from the command line may hold bytes that a database refuses.
+    return [_profile(row) for row in rows if name in (None, row.name)]
 
 
 def _profile(row: Row[Any]) -> Profile:

@@ -7,11 +7,11 @@ tag_id,name,category,count,best_threshold selected_tags.csv of the animetimm mod
 .json                                     {"tag": 0.5}, or the output of `tagonce thresholds show --json`
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
-from typing import NamedTuple
 
 from db.errors import ThresholdError
 from db.ledger.models import Tag
@@ -143,8 +143,7 @@ def _with_header(path: Path, header: Sequence[str], value: int, rows: Sequence[t
                 "decimal comma, separate columns by ; or tabs, or put the numbers in quotes."
             )
         pairs.append((f"line {line}", row[name], row[value]))
-    scores, rounded, without = _scores(path, pairs)
-    return ThresholdTable(Policy(tags=scores) if by_tag else Policy(categories=scores), rounded, without)
+    return _table(path, {"tags" if by_tag else "categories": pairs})
 
 
 def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTable:
@@ -156,8 +155,7 @@ def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTabl
     for line, row in rows:
         if len(row) != 2:  # noqa: PLR2004 - a tag and its threshold
             raise ThresholdError(f"{path}, line {line}: {len(row)} columns, where a tag and a threshold are expected.")
-    scores, rounded, without = _scores(path, ((f"line {line}", row[0], row[1]) for line, row in rows))
-    return ThresholdTable(Policy(tags=scores), rounded, without)
+    return _table(path, {"tags": [(f"line {line}", *row) for line, row in rows]})
 
 
 def _from_json(path: Path, text: str) -> ThresholdTable:
@@ -169,51 +167,45 @@ def _from_json(path: Path, text: str) -> ThresholdTable:
         # Programs write null for a tag without a threshold.
         policy = {"tags": {name: "" if value is None else value for name, value in content.items()}}
     parsed = parse_policy(policy, str(path))
-    default, categories, tags = parts = [
-        _scores(path, ((repr(name), name, str(value)) for name, value in part.items()))
-        for part in (
-            {} if parsed.threshold is None else {"threshold": parsed.threshold},
-            parsed.categories,
-            parsed.tags,
-        )
-    ]
-    found = Policy(default.of.get("threshold"), categories.of, tags.of, parsed.top, parsed.mcut or None)
-    return ThresholdTable(found, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
+    groups = {
+        "threshold": {} if parsed.threshold is None else {"threshold": parsed.threshold},
+        "categories": parsed.categories,
+        "tags": parsed.tags,
+    }
+    pairs = {key: [(repr(name), name, str(value)) for name, value in group.items()] for key, group in groups.items()}
+    return _table(path, pairs, parsed.top, parsed.mcut or None)
 
 
-class _Scores(NamedTuple):
-    of: dict[str, int]
-    """By name."""
-    rounded: int
-    without: tuple[str, ...]
-    """Names whose threshold is empty."""
-
-
-def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> _Scores:
+def _table(
+    path: Path, groups: Mapping[str, Iterable[Sequence[str]]], top: int | None = None, mcut: bool | None = None
+) -> ThresholdTable:
     """Convert thresholds to scores.
 
     Args:
-        pairs: (place in the file, name, threshold).
+        groups: (place in the file, name, threshold), under the keys of a policy in JSON.
     """
-    scores: dict[str, int] = {}
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     rounded = 0
     without = []
-    for where, name, text in pairs:
-        if text.strip().lower() in _EMPTY:
-            without.append(name)
-            continue
-        if name in scores:
-            raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
-        exact = _exact(text)
-        if exact is None:
-            raise ThresholdError(
-                f"{path}, {where}: the threshold of {name!r} is a number between 0 and 1, or {OFF}, not {text[:40]!r}."
-            )
-        scores[name] = int(exact.to_integral_value(ROUND_CEILING))
-        rounded += scores[name] != exact
-    if len(scores) > MAX_TAGS:
-        raise ThresholdError(f"{path} holds {len(scores):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
-    return _Scores(scores, rounded, tuple(without))
+    for key, group in groups.items():
+        for where, name, text in group:
+            if text.strip().lower() in _EMPTY:
+                without.append(name)
+                continue
+            if name in found[key]:
+                raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
+            exact = _exact(text)
+            if exact is None:
+                raise ThresholdError(
+                    f"{path}, {where}: the threshold of {name!r} is a number between 0 and 1, or {OFF}, not "
+                    f"{text[:40]!r}."
+                )
+            found[key][name] = int(exact.to_integral_value(ROUND_CEILING))
+            rounded += found[key][name] != exact
+        if len(found[key]) > MAX_TAGS:
+            raise ThresholdError(f"{path} holds {len(found[key]):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
+    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"], top, mcut)
+    return ThresholdTable(policy, rounded, tuple(without))
 
 
 def _exact(text: str) -> Decimal | None:
