@@ -10,7 +10,7 @@ from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
+from db.policy.policies import DEFAULT, UNSET, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.scores import to_probability
 
@@ -73,7 +73,7 @@ def policy_of(
         default=None if threshold is None else to_cut(threshold),
         categories=dict(_pair("--category-threshold", text) for text in category_threshold or ()),
         tags=dict(_pair("--tag-threshold", text) for text in tag_threshold or ()),
-        top=UNSAID if no_top else top,
+        top=UNSET if no_top else top,
         mcut=mcut,
     )
 
@@ -98,5 +98,5 @@ def _pair(option: str, text: str) -> tuple[str, int]:
     if not equals or not name:
         raise ThresholdError(f"{option} is NAME=VALUE, as in cat=0.5, not {text!r}.")
     if value.strip().lower() == DEFAULT:
-        return name, UNSAID
+        return name, UNSET
     return name, to_cut(value, what=f"The threshold of {name}")

@@ -223,7 +223,7 @@ def test_suspicion_starts_no_lower_than_the_floor(database: Database) -> None:
     truth = truth_of(ids, [{1, 2}])
     with database.read() as connection:
         assert [(one.tag, one.probability) for one in find_mistakes(connection, high, truth)] == [("tag_02", None)]
-        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*mistakes at 0\.05 cannot be told"):
+        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*mistakes at 0\.05 cannot be answered"):
             find_mistakes(connection, high, truth, below=500)
 
 
@@ -281,7 +281,7 @@ def test_references_mean_images(database: Database, model: Model, library: dict[
         library["bare"]: ["tag_05"],
     }
     assert truth.found == Found(entries=5, unknown=(("other", 2), ("no such tag", 1)))
-    assert describe(truth) == ["2 tags are not the model's and do not count: other (2), no such tag (1)."]
+    assert describe(truth) == ["2 tags ignored, which the model does not have: other (2), no such tag (1)."]
 
 
 def test_what_fits_no_image_or_several_is_counted(
@@ -300,7 +300,7 @@ def test_what_fits_no_image_or_several_is_counted(
     examples = ("1.jpg", "z/2.png", "/elsewhere/c/2.png")
     assert truth.found == Found(entries=4, unmatched=2, ambiguous=1, examples=examples)
     (line,) = describe(truth)
-    assert line.startswith("Left out of 4 references: 2 of no image in the database, 1 that may mean several images (")
+    assert line.startswith("Left out of 4 references: 2 not in the database, 1 that may mean several images (")
     assert line.endswith("(1.jpg, z/2.png, /elsewhere/c/2.png).")
 
 
@@ -375,7 +375,7 @@ def test_tags_between_spaces_are_split_where_the_whole_is_no_tag(
     found, truth = read(database, model, lines(tmp_path / "t.jsonl", {"path": "a b/1.jpg", "tags": tags}))
     assert found == {library["local"]: expected}
     assert (truth.found.spaced, len(truth.found.unknown)) == (spaced, unknown)
-    said = "1 text without commas read as tags between spaces, as that of a b/1.jpg."
+    said = "1 text without commas read as tags between spaces, for example that of a b/1.jpg."
     assert (said in describe(truth)) is bool(spaced)
 
 
@@ -414,8 +414,8 @@ def test_truth_of_no_image_is_refused(
     with database.read() as connection:
         for source, words in (
             (file, "None of 1 reference in .* for example nothing.jpg"),
-            (tmp_path / "empty.csv", "speaks of no image"),
-            ("beside", "No .txt file lies beside"),
+            (tmp_path / "empty.csv", "names no image"),
+            ("beside", "has a .txt file beside it"),
         ):
             with pytest.raises(SourceError, match=words):
                 read_truth(connection, model, str(source))
@@ -506,7 +506,7 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert "0.35" in table.out
     assert "*" in table.out
     assert "tiny judged on 400 images with true tags from truth.jsonl" in table.err
-    assert "1 of no image in the database (gone.jpg)" in table.err
+    assert "1 not in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -147,7 +147,7 @@ def test_labels_that_do_not_count_are_told(database: Database, model: Model, oth
     uris = [f"s3://b/{number}" for number in range(4)]
     ids = store(database, model, uris, [{1: 9000}] * 4)
     with database.write() as connection:
-        with pytest.raises(SourceError, match=r"Nobody has judged a tag of tiny yet.*tagonce review"):
+        with pytest.raises(SourceError, match=r"There are no labels of tags of tiny, .*tagonce review"):
             read_truth(connection, model, "labels")
         for image_id, by, is_right in ((ids[0], "ann", True), (ids[1], "ann", True), (ids[1], "bob", False)):
             labels.save(connection, model, image_id, 1, is_right, by=by, drawn=Drawn.RANDOM)
@@ -161,8 +161,8 @@ def test_labels_that_do_not_count_are_told(database: Database, model: Model, oth
         assert truth.image_ids.tolist() == [ids[0]]
         assert (truth.found.entries, truth.found.undecided, truth.found.unknown) == (1, 2, (("elsewhere", 1),))
         assert describe(truth) == [
-            "1 tag is not the model's and does not count: elsewhere (1).",
-            "2 more were judged and do not count: their file has changed, or as many people say right as wrong.",
+            "1 tag ignored, which the model does not have: elsewhere (1).",
+            "2 judged tags ignored: the file has changed, or as many people say right as wrong.",
         ]
         # The other model has the tag, and has tagged none of the images.
         assert (
@@ -273,4 +273,4 @@ def test_without_labels_the_commands_say_what_to_do(
     for arguments in (("evaluate", "labels"), ("calibrate", "labels", "--save", "x"), ("search", "--truth", "labels")):
         done = invoke(*arguments, TAGONCE_DATABASE_URL=database_url)
         assert (done.code, done.out) == (1, "")
-        assert "Nobody has judged a tag of tiny yet" in done.err
+        assert "There are no labels of tags of tiny" in done.err

@@ -5,16 +5,15 @@ import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 
 from db.database import Database
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import UNSAID, Policy
+from db.policy.policies import UNSET, Policy
 from db.policy.profiles import Profile
 from db.schema import profile_thresholds
-from db.schema import profiles as profile_table
 from db.scores import NEVER
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
@@ -64,6 +63,33 @@ def test_a_profile_is_one_models(database: Database, model: Model, other_model: 
 def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Model, name: str) -> None:
     with pytest.raises(ThresholdError, match="cannot be the name of a profile"):
         save(database, model, name, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        ('{"top": "abc"}', "top is a whole number from 1 to 2,147,483,647, not 'abc'."),
+        ('{"top": 12345678901234567890}', "top is a whole number from 1 to 2,147,483,647, not 12345678901234567890."),
+        ('{"mcut": "false"}', "mcut is true or false, not 'false'."),
+        ('{"tags": {"tag_01": true}}', "the threshold of 'tag_01' is a number between 0 and 1, or off, not True."),
+        ('{"tags": {"tag_01": 0.1, "tag_01": 0.2}}', "an object has the key 'tag_01' 2 times. Keep one of them."),
+    ],
+)
+def test_a_stored_policy_of_another_form_is_refused_in_a_sentence(
+    database: Database, model: Model, stored: str, sentence: str
+) -> None:
+    save(database, model, "mine", POLICY)
+    save(database, model, "theirs", POLICY)
+    with database.write() as connection:
+        kind = "json" if connection.dialect.name == "postgresql" else "text"
+        statement = text(f"update profiles set policy = cast(:stored as {kind}) where name = 'mine'")  # noqa: S608
+        connection.execute(statement, {"stored": stored})
+    with database.read() as connection:
+        for find in (lambda: profiles.find(connection, model, "mine"), lambda: profiles.every(connection)):
+            with pytest.raises(ThresholdError) as raised:
+                find()
+            assert str(raised.value) == f"The profile mine@1: {sentence}"
+        assert profiles.find(connection, model, "theirs").policy == POLICY
 
 
 def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Model) -> None:
@@ -116,14 +142,14 @@ def test_a_save_says_which_version_it_started_from(database: Database, model: Mo
     assert from_version(0, Policy(3000)) == "mine@1"
     assert from_version(1, Policy(4000)) == "mine@2"
     for version in (0, 1):
-        with pytest.raises(ThresholdError, match="mine@2 is there, with thresholds of its own that this would drop"):
+        with pytest.raises(ThresholdError, match="mine@2 already exists, and this would drop its thresholds"):
             from_version(version, Policy(5000))
     assert from_version(1, Policy(4000)) == "mine@2"  # sent twice
     assert from_version(2, Policy(5000)) == "mine@3"
 
 
 def test_what_only_removes_is_saved_as_nothing_said(database: Database, model: Model) -> None:
-    saved = save(database, model, "mine", Policy(3000, {"general": UNSAID}, {"tag_01": UNSAID}, UNSAID, False))
+    saved = save(database, model, "mine", Policy(3000, {"general": UNSET}, {"tag_01": UNSET}, UNSET, False))
     assert saved.policy == Policy(3000)
 
 
@@ -147,11 +173,3 @@ def test_two_changes_to_a_profile_at_once_follow_each_other(
         assert profiles.find(connection, model, "mine").policy == Policy(
             1000, tags={"tag_00": 5000, "tag_01": 5000, "tag_02": 5000}
         )
-
-
-def test_a_policy_that_somebody_wrote_by_hand_is_a_sentence(database: Database, model: Model) -> None:
-    save(database, model, "mine", Policy(3000))
-    with database.write() as connection:
-        connection.execute(update(profile_table).values(policy={"top": "abc"}))
-    with database.read() as connection, pytest.raises(ThresholdError, match="top is a whole number, 1 or more"):
-        profiles.find(connection, model, "mine")

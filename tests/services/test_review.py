@@ -107,7 +107,7 @@ def test_the_next_version_of_a_profile_begins_with_the_one_before_it(
     for base in ("", "mine@1"):
         answer = page.post("/save", data={"profile": base, "t": "0.3", "name": "mine"}, headers=OURS)
         assert answer.status_code == 400
-        assert "mine@2 is there, with thresholds of its own" in answer.text
+        assert "mine@2 already exists, and this would drop its thresholds" in answer.text
     assert 'name="name" value="mine-2"' in page.get("/compare?t=0.3").text
     assert 'name="name" value="mine"' in page.get("/compare?profile=mine&t=0.3").text
     assert "all tags: 0.35 → 0.3" in text(page.get("/compare?t=0.3").text)

@@ -221,7 +221,7 @@ def test_counts_of_another_day_are_not_mixed_with_images_of_today(
     assert site.collection.distribution is not None
     with monkeypatch.context() as patched:
         patched.setattr(collection, "POOL", FEW)
-        patched.setattr(collection.counts, "predicted", lambda *_: 10 * IMAGES)
+        patched.setattr(collection.run_progress, "predicted", lambda *_: 10 * IMAGES)
         patched.setattr(collection.distribution, "count_scores", lambda *_, **__: site.collection.distribution)
         site.collection.count()
         site.collection.wait()

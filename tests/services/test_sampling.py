@@ -15,7 +15,7 @@ from db import sampling
 from db.database import Database
 from db.ledger.models import Model
 from db.read.distribution import count_scores
-from db.sampling import Near, near_threshold, random_images
+from db.sampling import ScoredImage, near_threshold, random_images
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE
 from db.search import tag_index
@@ -133,11 +133,11 @@ def test_images_are_loaded_in_the_order_of_their_ids_as_given(
 # ── images with a tag ──
 
 
-def in_range(rows: Rows, ids: list[int], tag: int, low: int, high: int) -> list[Near]:
-    """The images of a range, by a loop. Images were registered one by one, from the first id on."""
+def in_range(rows: Rows, ids: list[int], tag: int, low: int, high: int) -> list[ScoredImage]:
+    """By a loop. Images were registered one by one, from the first id on."""
     first = ids[0] - 1
     return [
-        Near(one, f"s3://b/{one - first:03}", row[tag])
+        ScoredImage(one, f"s3://b/{one - first:03}", row[tag])
         for one in ids
         if tag in (row := rows[one - first]) and low <= row[tag] < high
     ]
@@ -185,7 +185,7 @@ def test_the_nearest_images_on_either_side(
             assert below == nearest(in_range(rows, ids, tag, 0, score), score, n)
 
 
-def nearest(found: list[Near], score: int, n: int) -> list[Near]:
+def nearest(found: list[ScoredImage], score: int, n: int) -> list[ScoredImage]:
     return sorted(found, key=lambda one: (abs(one.score - score), one.image_id))[:n]
 
 
@@ -198,7 +198,7 @@ def test_the_nearest_images_of_any_scores(database: Database, model: Model, coun
     @given(st.lists(some, min_size=8, max_size=8), st.integers(1, 3), some)
     def check(scores: list[int], n: int, score: int) -> None:
         ids = store(database, model, uris, [{1: one} for one in scores])
-        found = [Near(*each) for each in zip(ids, uris, scores, strict=True)]
+        found = [ScoredImage(*each) for each in zip(ids, uris, scores, strict=True)]
         with database.read() as connection:
             distribution = count_scores(connection, model) if counted else None
             above, below = sampling.around(connection, model, 1, score, n, distribution)

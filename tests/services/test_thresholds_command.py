@@ -247,11 +247,13 @@ def test_a_number_that_is_no_models_id_is_a_sentence(run: Run, command: list[str
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"top": "abc"}, "top is a whole number, 1 or more, not 'abc'"),
+        ({"top": "abc"}, "top is a whole number from 1 to 2,147,483,647, not 'abc'"),
         ({"top": 2.5}, "not 2.5"),
         ({"mcut": "false"}, "mcut is true or false, not 'false'"),
         ({"tags": ["cat"]}, "tags is an object"),
         ({"tags": {"cat": True}}, "the threshold of 'cat'"),
+        ({"tags": {"cat": float("nan")}}, "the threshold of 'cat' is a number between 0 and 1, or off, not nan"),
+        ({"top": 12345678901234567890}, "not 12345678901234567890"),
     ],
 )
 def test_a_file_of_another_form_is_a_sentence(run: Run, tmp_path: Path, policy: object, words: str) -> None:

@@ -14,7 +14,7 @@ from db.names import text_files
 from db.names.match_images import ImageName, _name, by_path
 from db.names.match_tags import TagIndex
 from db.policy.threshold_files import for_model, read_thresholds
-from db.truth.load_truth import _Gathered
+from db.truth.load_truth import _TruthBuilder
 from db.truth.truth_files import Entry, read_entries, read_sidecar
 from producer.references import file_path, file_uri
 from producer.sources import references
@@ -37,7 +37,7 @@ def tags_of(entry: Entry) -> list[str] | None:
     if entry.tags is None:
         return None
     index = TagIndex(TAGS)
-    split = _Gathered(index)._split(entry)
+    split = _TruthBuilder(index)._split(entry)
     return [TAGS[found[0]].name if (found := index.find(tag)) else tag for tag in split]
 
 

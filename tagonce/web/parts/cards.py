@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch
-from db.sampling import Near
+from db.sampling import ScoredImage
 from db.truth import labels
 from tagonce.web.state.site import Site
 from tagonce.web.view import Thresholds
@@ -118,7 +118,7 @@ def chip_of(
     return Chip(tag_id, tag.name, tag.category or "", colour, score, kept_, gained, own.get(tag_id), most.get(tag_id))
 
 
-def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: Verdicts) -> Card:
+def picture_of(site: Site, hit: ScoredImage, tag_id: int, line: int, said: Verdicts) -> Card:
     """A picture with one tag alone."""
     own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
     chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)
