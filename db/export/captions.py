@@ -32,20 +32,21 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from db.export.items import NAMESPACES, Int64Array, make_items, one_line
+from db.csr import offsets_of
+from db.export.items import NAMESPACES, make_items, one_line
 from db.export.options import CaptionOptions, Sort
 from db.ledger.models import Tag
 from db.policy.policies import Cut
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import SCALE
+from db.splitmix64 import UInt64Array, splitmix64
 
 _SORT_BITS = 32
 """Of a sort key: a place in the list, or a hash."""
 
 ObjectArray = npt.NDArray[np.object_]
-UInt64Array = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Written:
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "Written":
         """The same images with some of the items."""
-        before = np.concatenate([[0], np.cumsum(chosen)])
+        before = offsets_of(chosen)
         return Written(before[self.offsets], self.items[chosen], self.scores[chosen])
 
 
@@ -193,7 +194,7 @@ class Captioner:
         if not self._expands:
             return Written(batch.offsets, starts[tag_ids], batch.scores)
         counts = starts[tag_ids + 1] - starts[tag_ids]
-        ends = np.concatenate([[0], np.cumsum(counts)])
+        ends = offsets_of(counts)
         part = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
         items = np.repeat(starts[tag_ids], counts) + part
         return Written(ends[batch.offsets], items, np.repeat(batch.scores, counts))
@@ -213,10 +214,9 @@ class Captioner:
         # Stable: tags that are not pinned stay in falling order, as do those with the same place in the list.
         pinned = self._items.pinned[found.items]
         order = np.lexsort((pinned, found.rows))
-        counted = np.cumsum(~placed[order])
-        before = np.concatenate([[0], counted])[found.offsets[found.rows]]
+        before = offsets_of(~placed[order])
         mask = placed.copy()
-        mask[order] |= counted - before <= most
+        mask[order] |= before[1:] - before[found.offsets[found.rows]] <= most
         return mask
 
     def _sorted(self, found: Written, uris: Sequence[str]) -> Written:
@@ -246,17 +246,9 @@ def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Arra
         seed: its lower 64 bits count.
         image: the CRC-32 of the uri in UTF-8.
     """
-    mixed = _splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
+    mixed = splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
     both = (image << np.uint64(16)) | tag_id.astype(np.uint64)
-    return (_splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
-
-
-def _splitmix64(x: UInt64Array) -> UInt64Array:
-    """One step of the generator of that name (Steele, Lea, Flood 2014), whose numbers wrap at 64 bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return (splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
 
 
 def score_text(score: int) -> str:

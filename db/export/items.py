@@ -8,10 +8,12 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from db.csr import offsets_of
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, plain_name, styled
 from db.ledger.models import Tag
 from db.policy.policies import unknown_name
+from db.schema import Int64Array
 
 CHARACTER, COPYRIGHT, GENERAL = "character", "copyright", "general"
 NAMESPACES: Mapping[str, str] = {}
@@ -19,8 +21,6 @@ NAMESPACES: Mapping[str, str] = {}
 
 _EXPANDABLE = re.compile(r"(.+)[_ ]\(([^()]+)\)")
 _LINE_ENDS = re.compile(r"[\r\n]+")
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class _Zone(IntEnum):
@@ -73,7 +73,7 @@ def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping
     return Items(
         texts,
         categories,
-        np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        offsets_of(counts),
         np.array([dense[place] for place in places], dtype=np.int64),
         np.array([numbers[text] for text in texts], dtype=np.int64),
         np.array([place[0] in {_Zone.FIRST, _Zone.LAST} for place in places], dtype=np.bool_),

@@ -13,8 +13,8 @@ import numpy as np
 
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
-from db.export.items import Int64Array
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch
+from db.schema import Int64Array
 from db.scores import SCALE
 
 _WIDE_CELLS = 16 * 2**20

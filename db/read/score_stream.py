@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Select, select
 from db.batches import batched
 from db.ledger.gone import tagged
 from db.ledger.models import Model
-from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, prefetched
-from db.schema import Int16Array, predictions
+from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
+from db.schema import Int16Array, Int64Array, predictions
 from db.sql.postgresql_bulk import errors_as_sqlalchemys
 from db.sql.score_sql import Packed, unpack
 

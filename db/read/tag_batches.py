@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
+from db.csr import offsets_of
 from db.database import expect_all_rows
 from db.ledger.gone import tagged
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.schema import Int16Array, images, predictions
+from db.schema import Int16Array, Int64Array, images, predictions
 from db.scores import SCALE
 from db.sql.score_sql import Packed, begins_with, unpack
 
 IMAGES_AT_ONCE = 2_000
 """In one batch: memory stays flat at any size. 2,000 rows of 100 kept tags are 1.2 MB."""
 
-Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 
@@ -56,7 +56,7 @@ class TagBatch:
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "TagBatch":
         """The same images with some of the tags: those where `chosen`, in step with `tag_ids`, is true."""
-        before = np.concatenate([[0], np.cumsum(chosen)])
+        before = offsets_of(chosen)
         return TagBatch(
             self.image_ids,
             self.uris,
@@ -114,14 +114,14 @@ def kept_mask(found: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
         mask &= _above_the_widest_gap(found, cut.mcut, cut.floor)
     if cut.top is not None:
         # Falling scores: the so-manieth tag that is still there, counted from the first of its image.
-        before = np.concatenate([[0], np.cumsum(mask)])
+        before = offsets_of(mask)
         mask &= before[1:] - before[found.offsets[found.rows]] <= cut.top
     return mask
 
 
 def _ranked(counts: Int64Array, tag_ids: Int16Array, scores: Int16Array) -> tuple[Int64Array, Int16Array, Int16Array]:
     """Offsets, and tags by falling score, ties by tag id, within each image."""
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = offsets_of(counts)
     rows = np.repeat(np.arange(counts.size, dtype=np.int64), counts)
     # One number that sorts as image, falling score, tag id: sorting numbers is several times faster than lexsort.
     key = (rows << 32) | ((SCALE - scores.astype(np.int64)) << 16) | tag_ids.astype(np.int64)

@@ -16,8 +16,7 @@ import numpy as np
 
 from db.policy.policies import NEVER
 from db.read.score_stream import ScoreBatch
-from db.read.tag_batches import Int64Array
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import SCALE
 
 STEP = 100

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from db.errors import SettingsError
 from db.ledger.gone import in_scope
 from db.ledger.models import Model
-from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
+from db.schema import Int16Array, Int64Array, UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
 from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
@@ -46,7 +46,6 @@ NOT_STORED = -1
 LONGEST_NAME = 100
 """Characters in the name of a person."""
 
-Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 

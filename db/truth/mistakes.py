@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 from db.scores import to_probability
 from db.truth.evaluation import labelled_images
 from db.truth.truth import Truth

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.csr import offsets_of, ranges
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,3 @@ class Pairs:
         """Those of some images."""
         starts, sizes = self.offsets[:-1][chosen], np.diff(self.offsets)[chosen]
         return Pairs(offsets_of(sizes), self.tag_ids[ranges(starts, sizes)])
-
-
-def offsets_of(sizes: Int64Array) -> Int64Array:
-    """(images + 1,) from the number of tags of each."""
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def ranges(starts: Int64Array, sizes: Int64Array) -> Int64Array:
-    """start, start + 1, ... of each, one behind the other."""
-    before = np.cumsum(sizes) - sizes
-    steps: Int64Array = np.repeat(starts - before, sizes)
-    steps += np.arange(steps.size)
-    return steps
