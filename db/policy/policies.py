@@ -201,6 +201,15 @@ def unknown_name(name: str, known: Collection[str], what: str) -> str:
     return f"there is no {what} {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ".")
 
 
+def below_floor(model: Model, asked: str) -> str:
+    """The sentence for what asks for scores below the model's floor."""
+    floor = f"{to_probability(model.floor):g}"
+    return (
+        f"{model.name} was stored with a floor of {floor}: what lies below was not kept, so {asked} cannot be "
+        f"answered. Ask for {floor} or more, or tag again with a lower --floor."
+    )
+
+
 def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
     categories = {tag.category for tag in tags if tag.category}
     names = {tag.name for tag in tags}
@@ -212,11 +221,7 @@ def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
     if low:
         shown = ", ".join(f"{to_probability(score):g} for {name}" for name, score in low[:_SHOWN])
         more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
-        raise ThresholdError(
-            f"{model.name} was stored with a floor of {to_probability(model.floor):g}: what lies below was not kept, "
-            f"so {shown}{more} cannot be answered. Ask for {to_probability(model.floor):g} or more, or tag again with "
-            "a lower --floor."
-        )
+        raise ThresholdError(below_floor(model, shown + more))
     if policy.top is not None and policy.top < 1:
         raise ThresholdError(f"The number of tags to keep is 1 or more, not {policy.top}.")
 

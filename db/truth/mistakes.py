@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
+from db.policy.policies import below_floor
 from db.read.tag_batches import TagBatch
 from db.schema import Int16Array, Int64Array
 from db.scores import to_probability
@@ -61,11 +62,7 @@ def find_mistakes(
     if below is None:
         below = max(BELOW, model.floor)
     if min(below, above) < model.floor:
-        floor = f"{to_probability(model.floor):g}"
-        raise ThresholdError(
-            f"{model.name} was stored with a floor of {floor}: what lies below was not kept, so mistakes at "
-            f"{to_probability(min(below, above)):g} cannot be told. Ask for {floor} or more."
-        )
+        raise ThresholdError(below_floor(model, f"{to_probability(min(below, above)):g}"))
     return _stream(connection, model, truth, (below, above), where, tags)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from db.errors import SettingsError
-from db.export.tagged_images import whole_path
 from producer.references import split_s3
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from producer.storage.uploads import Bucket

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from db.errors import StopError
-from db.export.tagged_images import whole_path
 from producer.references import file_path, split_s3
 from tagonce.export.destinations import S3, in_s3
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from producer.storage.uploads import Bucket

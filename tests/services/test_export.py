@@ -15,7 +15,7 @@ from sqlalchemy import insert
 
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range, whole_file
+from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range
 from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
@@ -30,6 +30,7 @@ from tagonce.export.formats import Existing
 from tagonce.export.merge_captions import merged
 from tagonce.export.sidecars import Sidecars, beside, common_folder
 from tagonce.export.small_files import LocalFiles, small_files
+from tagonce.whole_files import whole_file
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -154,7 +155,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export.tagged_images import whole_file
+from tagonce.whole_files import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """

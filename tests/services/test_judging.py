@@ -223,7 +223,7 @@ def test_suspicion_starts_no_lower_than_the_floor(database: Database) -> None:
     truth = truth_of(ids, [{1, 2}])
     with database.read() as connection:
         assert [(one.tag, one.probability) for one in find_mistakes(connection, high, truth)] == [("tag_02", None)]
-        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*mistakes at 0\.05 cannot be told"):
+        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*so 0\.05 cannot be answered"):
             find_mistakes(connection, high, truth, below=500)
 
 
