@@ -13,6 +13,7 @@ from producer.sources.extensions import is_image
 from tagonce import settings
 from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 _FILES = "Where it goes"
@@ -23,6 +24,7 @@ _TEXT = "How it is written"
 Texts = list[str] | None
 
 
+@takes_policy
 def command(
     format_: Annotated[
         Format,
@@ -92,13 +94,8 @@ def command(
             rich_help_panel=_FILES,
         ),
     ] = None,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
@@ -250,7 +247,6 @@ def command(
     from tagonce.export.write import Export, run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
@@ -276,14 +272,6 @@ def command(
             "score_suffix": score_suffix,
         },
     )
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
     existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
     out = _out(format_, out)
     if root is not None and (out is None or format_ not in {*SIDECARS, Format.IMAGEFOLDER}):
@@ -291,7 +279,7 @@ def command(
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(query or "", model))
-        resolved = resolve_policy(connection, row, policy, profile)
+        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
         summary = run(
             connection,
             Export(

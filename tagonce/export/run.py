@@ -25,7 +25,7 @@ from tagonce.export.formats import TABLES, Existing, Format, defaults
 from tagonce.export.overwrite_guard import OverwriteGuard
 from tagonce.export.record import write_frequencies
 from tagonce.export.sidecars import common_folder
-from tagonce.options.policy_options import Resolved
+from tagonce.options.policy_options import ResolvedPolicy
 
 HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
 """What Hydrus calls these categories."""
@@ -46,7 +46,7 @@ class Export:
     out: str | None
     """File, folder, `s3://bucket/...`; None for standard output, or beside the images."""
     options: CaptionOptions
-    resolved: Resolved
+    resolved: ResolvedPolicy
     """What to keep."""
     extension: str = ".txt"
     existing: Existing = Existing.SKIP
