@@ -244,7 +244,7 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
-    from tagonce.export.write import Export, run
+    from tagonce.export.run import Export, run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
     from tagonce.options.under_option import uri_prefix

@@ -17,8 +17,8 @@ from db.export.text import ImageFolder
 from db.names.plural import counted
 from producer.references import file_uri
 from tagonce.export import destinations
+from tagonce.export.job import Run
 from tagonce.export.record import leave_record
-from tagonce.export.run import Run
 from tagonce.export.sidecars import relative_name
 
 METADATA = "metadata.jsonl"

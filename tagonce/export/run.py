@@ -1,192 +1,200 @@
-"""One export under way: which images it reads, what names leave out, what its record says."""
+"""An export from beginning to end: read, write captions, put them where they go, leave a record of it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
-from importlib.metadata import version
-from typing import Any, TypedDict
+import json
+from contextlib import ExitStack
+from typing import Any
 
-import numpy as np
-from rich.progress import Progress
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection
 
 from db.errors import SettingsError
-from db.export.captions import Captioner, Written
-from db.export.items import NAMESPACES, unique_names
-from db.export.options import CaptionOptions
-from db.export.tagged_images import uri_range
-from db.export.text import json_inner
-from db.ledger import gone, models
-from db.ledger.gone import Gone
-from db.ledger.models import Tag
-from db.read.tag_batches import TagBatch, read_tag_batches
-from tagonce.export.formats import TABLES, Existing, Format, defaults
-from tagonce.export.overwrite_guard import OverwriteGuard
-from tagonce.export.record import write_frequencies
-from tagonce.export.sidecars import common_folder
-from tagonce.options.policy_options import ResolvedPolicy
+from db.export.parquet import LongParquet, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
+from db.export.tagged_images import count_images, uris_ending
+from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat
+from db.ledger import models
+from db.names.plural import counted
+from db.read.tag_batches import IMAGES_AT_ONCE
+from producer.references import file_path, path_or_uri
+from tagonce.export import destinations, imagefolders
+from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, check_options
+from tagonce.export.job import Export, Run
+from tagonce.export.record import leave_record, read_record
+from tagonce.export.sidecars import Sidecars, beside, relative_name
+from tagonce.export.small_files import small_files
+from tagonce.output import ui
 
-HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
-"""What Hydrus calls these categories."""
+__all__ = ["Export", "run"]
 
-
-class Chosen(TypedDict):
-    """Which images: arguments of all that reads them."""
-
-    where: ColumnElement[bool] | None
-    under: str
+RECORD = "tagonce-export.json"
+"""Left in a folder of sidecars."""
+EARLIER = 20
+"""Records of earlier exports into a folder of sidecars that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What to write where."""
+def run(connection: Connection, export: Export) -> str:
+    """Do it; what was done comes back in words.
 
-    format: Format
-    out: str | None
-    """File, folder, `s3://bucket/...`; None for standard output, or beside the images."""
-    options: CaptionOptions
-    resolved: ResolvedPolicy
-    """What to keep."""
-    extension: str = ".txt"
-    existing: Existing = Existing.SKIP
-    under: str = ""
-    """Only images whose uri begins with this."""
-    where: ColumnElement[bool] | None = None
-    """Only images that a search finds."""
-    query: str | None = None
-    """That search, in words, for the record."""
-    root: str | None = None
-    """What names of outputs leave out of a uri; None for what all images of the model begin with."""
-    dry: bool = False
-    """Say what would be written, and write nothing."""
-    frequencies: str | None = None
-    """File for the number of images of each tag; `-` is a table for the person who watches."""
+    Raises:
+        SettingsError: there is nothing to export, the options do not fit, or something must not be written over.
+        StopError: something cannot be written.
+    """
+    check_options(export.format, export.options)
+    if export.format in PARQUETS:
+        import_pyarrow()
+    model = export.resolved.model
+    total = count_images(connection, model, where=export.where, under=export.under)
+    if not total:
+        chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
+        raise SettingsError(f"{models.title(connection, model)} has no predictions{chosen} to export.")
+    with ui.progress_bar() as bar:
+        return _write(Run(export, connection, models.tag_names(connection, model.id), total, bar))
 
 
-@dataclass
-class Run:
-    """One export under way."""
+def _write(job: Run) -> str:
+    export = job.export
+    if export.format in SIDECARS:
+        return _write_sidecars(job)
+    if export.format in PARQUETS:
+        return _write_parquet(job)
+    if export.format is Format.IMAGEFOLDER and export.out is not None:
+        out = imagefolders.metadata_file(export.out)
+        # Under another name it is no metadata of a folder: one file.
+        if out.rpartition("/")[2] == imagefolders.METADATA:
+            return imagefolders.write(job, out)
+    return _write_text(job)
 
-    export: Export
-    connection: Connection
-    tags: list[Tag]
-    total: int
-    """Images that there are to write."""
-    bar: Progress
-    captioner: Captioner = field(init=False)
-    images: int = 0
-    tagged: int = 0
-    frequencies: Any = field(init=False)
 
-    def __post_init__(self) -> None:
-        format_, tags = self.export.format, self.tags
-        if format_ in TABLES:
-            tags = [Tag(name, tag.category) for name, tag in zip(unique_names(tags), tags, strict=True)]
-        self.captioner = Captioner(
-            self.export.options,
-            tags,
-            self.export.resolved.cut,
-            namespaces=HYDRUS_NAMESPACES if format_ is Format.HYDRUS else NAMESPACES,
-            encode=json_inner if format_ in {Format.JSONL, Format.IMAGEFOLDER, Format.KOHYA} else str,
+def _write_sidecars(job: Run) -> str:
+    export, captioner = job.export, job.captioner
+    if export.out is None:
+        beside(*job.ends)
+    place = export.out.rstrip("/") if export.out is not None else file_path(job.folder).rstrip("/")
+    before = read_record(f"{place}/{RECORD}")
+    root = None if export.out is None else _root_of_names(job, before)
+    guard = job.guard(export.out or "", f"{place}/{RECORD}")
+    job.check_frequencies(guard)
+    with small_files(export.out, uris_ending(job.connection, export.extension)) as files:
+        sidecars = Sidecars(
+            files,
+            root,
+            extension=export.extension,
+            whole_name=export.format is Format.HYDRUS,
+            existing=export.existing,
+            separator=export.options.separator,
+            dry=export.dry,
         )
-        self.frequencies = np.zeros(len(self.captioner.texts), dtype=np.int64)
+        with sidecars:
+            for batch, written in job.batches():
+                lists = captioner.lists(written) if export.existing is Existing.MERGE else ()
+                sidecars.write(batch.uris, captioner.captions(written), lists)
+    if export.dry:
+        return sidecars.plan
+    job.write_frequencies()
+    earlier = [before, *before.pop("earlier", [])] if before else []
+    counts = {**job.counts, **sidecars.counts}
+    leave_record(guard.record_at, job.record(counts, root=root, files=guard.digests(), earlier=earlier[:EARLIER]))
+    return sidecars.summary
 
-    @property
-    def chosen(self) -> Chosen:
-        return {"where": self.export.where, "under": self.export.under}
 
-    @cached_property
-    def ends(self) -> tuple[str, str]:
-        """The first and the last uri. Asked for where names of files depend on it: it costs a walk over all images."""
-        return uri_range(self.connection, self.model, **self.chosen)
-
-    @property
-    def folder(self) -> str:
-        """What all uris of this export begin with."""
-        return common_folder(*self.ends)
-
-    @cached_property
-    def root(self) -> str:
-        """What names leave out. It does not depend on which images are exported: else `x/1.jpg` of one export and
-        `y/1.jpg` of the next one would both be `1`.
-
-        Raises:
-            SettingsError: the root that was named does not hold all of the images.
-        """
-        root = self.export.root
-        if root is None:
-            return common_folder(*uri_range(self.connection, self.model))
-        outside = [uri for uri in self.ends if not uri.startswith(root)]
-        if outside:
-            raise SettingsError(f"--root {root} does not hold {outside[0]}: name a folder above all of these images.")
-        return root
-
-    @property
-    def model(self) -> models.Model:
-        return self.export.resolved.model
-
-    def batches(self) -> Iterator[tuple[TagBatch, Written]]:
-        task = self.bar.add_task("Exporting", total=self.total)
-        found = read_tag_batches(self.connection, self.model, self.captioner.reading, **self.chosen)
-        for batch in found:
-            written = self.captioner.written(batch)
-            yield batch, written
-            self.images += len(batch)
-            self.tagged += int((np.diff(written.offsets) > 0).sum())
-            self.frequencies += np.bincount(written.items, minlength=self.frequencies.size)
-            self.bar.advance(task, len(batch))
-
-    def record(self, counts: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
-        """What made this export, as JSON values."""
-        export = self.export
-        return {
-            "tagonce": version("tagonce"),
-            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **export.resolved.as_json(),
-            "format": str(export.format),
-            "options": export.options.differences(defaults(export.format)),
-            **self.selection,
-            **({} if counts is None else {"counts": counts}),
-            **more,
-        }
-
-    @property
-    def selection(self) -> dict[str, str | None]:
-        """Which images, as the record says it."""
-        which = gone.scope_of(self.connection)
-        return {
-            "under": self.export.under or None,
-            "query": self.export.query,
-            **({} if which is Gone.EXCLUDE else {"gone": str(which)}),
-        }
-
-    def guard(self, out: str, record_at: str | None = None) -> OverwriteGuard:
-        """For the files of this export; the record lies beside `out` unless another place is named."""
-        return OverwriteGuard(
-            self.connection,
-            record_at or f"{out}.export.json",
-            self.selection,
-            self.export.existing is Existing.OVERWRITE,
+def _root_of_names(job: Run, before: dict[str, Any] | None) -> str:
+    """That of the captions which are there already, so that an image keeps its name; else the one of all images."""
+    root = (before or {}).get("root")
+    if job.export.root is not None or not isinstance(root, str):
+        return job.root
+    outside = [uri for uri in job.ends if not uri.startswith(root)]
+    if outside:
+        raise SettingsError(
+            f"The captions in {job.export.out} are named from {path_or_uri(root) or '/'} on, and {outside[0]} does not "
+            "lie there. Choose another folder; or name all of them anew with --root, the folder that holds all images."
         )
+    return root
 
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"images": self.images, "tagged": self.tagged, "tags": int(self.frequencies.sum())}
 
-    def check_frequencies(self, guard: OverwriteGuard | None) -> None:
-        """Before anything is written.
+def _write_text(job: Run) -> str:
+    out = job.export.out
+    if job.export.format is Format.IMAGEFOLDER and out is not None:
+        out = imagefolders.metadata_file(out)
+    writer = _text_format(job)
+    guard = None if out is None else job.guard(out)
+    replaces = guard is not None and out is not None and guard.check(out)
+    job.check_frequencies(guard)
+    if job.export.dry:
+        return _plan(job, out, replaces=replaces)
+    with destinations.whole_text(out) as file:
+        file.write(writer.head)
+        for batch, written in job.batches():
+            file.write(writer.text(batch, written))
+        file.write(writer.tail)
+    job.write_frequencies()
+    if guard is None:
+        ui.errors.print(json.dumps(job.record(job.counts), ensure_ascii=False), markup=False)
+    else:
+        leave_record(guard.record_at, job.record(job.counts, files=guard.digests()))
+    return f"{counted(job.images, 'image')} written to {out or 'standard output'}."
 
-        Raises:
-            SettingsError: their file must not be written over.
-        """
-        out = self.export.frequencies
-        if out is not None and out != "-":
-            (guard or self.guard(out)).check(out)
 
-    def write_frequencies(self) -> None:
-        """When all batches were read, and before the record that names the file."""
-        if self.export.frequencies is not None:
-            captioner = self.captioner
-            counts = zip(captioner.texts, captioner.categories, self.frequencies.tolist(), strict=True)
-            write_frequencies(self.export.frequencies, counts)
+def _text_format(job: Run) -> TextFormat:
+    match job.export.format:
+        case Format.JSONL:
+            return JsonLines(job.captioner, job.tags)
+        case Format.IMAGEFOLDER:
+            return ImageFolder(job.captioner, job.tags, lambda uri: relative_name(uri, job.root) or uri)
+        case Format.KOHYA:
+            return Kohya(job.captioner, path_or_uri)
+        case _:
+            return LongCsv(job.captioner)
+
+
+def _write_parquet(job: Run) -> str:
+    out = job.export.out
+    if out is None:
+        raise SettingsError(f"--format {job.export.format} is no text: say with --out to which file it goes.")
+    metadata = {"tagonce": json.dumps(job.record(), ensure_ascii=False)}
+    kind = LongParquet if job.export.format is Format.PARQUET else WideParquet
+    limit = None if kind is LongParquet else images_in_a_file(len(job.captioner.texts))
+    several = limit is not None and job.total > limit
+    names = _may_be_named(out, job.total, limit) if limit is not None and several else [out]
+    guard = job.guard(out)
+    there = [name for name in names if guard.check(name)]
+    job.check_frequencies(guard)
+    if job.export.dry:
+        return _plan(job, names[0], replaces=bool(there))
+    written = 0
+    # All files get their names when the last one is whole.
+    with ExitStack() as wholes:
+        file: ParquetFile | None = None
+        room = 0
+        for batch, found in job.batches():
+            if file is None or (several and room < len(batch)):
+                if file is not None:
+                    file.close()
+                file = kind(wholes.enter_context(destinations.whole(names[written])), job.captioner, metadata)
+                written += 1
+                room = limit or 0
+            file.write(batch, found)
+            room -= len(batch)
+        if file is not None:
+            file.close()
+    job.write_frequencies()
+    leave_record(guard.record_at, job.record({**job.counts, "files": written}, files=guard.digests()))
+    old = sorted(set(there) - set(names[:written]))
+    stays = f" {len(old):,} more of an earlier export are still there: remove {old[0]} and on." if old else ""
+    to = out if not several else f"{written} files, {names[0]} and on"
+    return f"{counted(job.images, 'image')} written to {to}.{stays}"
+
+
+def _may_be_named(out: str, total: int, limit: int) -> list[str]:
+    """Names for all files that so many images can take: one is closed when the next batch would not fit."""
+    in_each = max(limit - IMAGES_AT_ONCE, IMAGES_AT_ONCE)
+    return [_numbered(out, number) for number in range(total // in_each + 2)]
+
+
+def _numbered(out: str, number: int) -> str:
+    stem, dot, suffix = out.rpartition(".")
+    return f"{stem}-{number:05}{dot}{suffix}" if dot and "/" not in suffix else f"{out}-{number:05}"
+
+
+def _plan(job: Run, out: str | None, *, replaces: bool) -> str:
+    """What --dry-run says of one file."""
+    how = "replacing what is there" if replaces else "a new file"
+    where = "standard output" if out is None else f"{out}, {how}"
+    return f"Nothing was written. It would be: {counted(job.total, 'image')} to {where}."

@@ -34,7 +34,7 @@ from db.scores import Scores
 from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tagonce.export.formats import Existing, Format, defaults, with_options
-from tagonce.export.write import Export, run
+from tagonce.export.run import Export, run
 from tagonce.options.policy_options import resolve_policy
 from tests.fixtures.command import script
 from tests.fixtures.straight import straight_caption, straight_items
