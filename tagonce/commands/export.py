@@ -11,7 +11,8 @@ from db.ledger.gone import Gone
 from db.ledger.models import title
 from producer.sources.extensions import is_image
 from tagonce import settings
-from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options
+from tagonce.export.formats import FORMATS, Format
+from tagonce.export.job import Existing, Export, FormatSpec
 from tagonce.options import parameters
 from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
@@ -244,14 +245,14 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
-    from tagonce.export.run import Export, run
+    from tagonce.export.run import run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
     from tagonce.options.under_option import uri_prefix
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
-    options = with_options(
-        format_,
+    spec = FORMATS[format_]
+    options = spec.options(
         {
             "separator": separator,
             "underscores": underscores,
@@ -272,9 +273,9 @@ def command(
             "score_suffix": score_suffix,
         },
     )
-    existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
-    out = _out(format_, out)
-    if root is not None and (out is None or format_ not in {*SIDECARS, Format.IMAGEFOLDER}):
+    existing = _existing(spec, extension, overwrite=overwrite, merge=merge)
+    out = _out(spec, out)
+    if root is not None and (out is None or not spec.uses_root):
         raise SettingsError("--root is for names below --out, of sidecars and imagefolder.")
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read(gone=gone) as connection:
@@ -283,7 +284,7 @@ def command(
         summary = run(
             connection,
             Export(
-                format_,
+                spec,
                 out,
                 options,
                 resolved,
@@ -301,9 +302,9 @@ def command(
     ui.errors.print(f"{name} at {resolved.label}: {summary}", markup=False)
 
 
-def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:
-    if format_ not in SIDECARS and merge:
-        raise SettingsError(f"--merge is for sidecars; --format {format_} makes its file anew.")
+def _existing(spec: FormatSpec, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+    if merge and not spec.sidecars:
+        raise SettingsError(f"--merge is for sidecars; --format {spec.name} makes its file anew.")
     if overwrite and merge:
         raise SettingsError("--overwrite throws away what --merge keeps: give one of the two.")
     if not extension.startswith(".") or "/" in extension or extension == ".":
@@ -315,10 +316,10 @@ def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) 
     return Existing.MERGE if merge else Existing.SKIP
 
 
-def _out(format_: Format, out: str | None) -> str | None:
+def _out(spec: FormatSpec, out: str | None) -> str | None:
     """None for standard output, which people call `-`."""
     if out == "":
         raise SettingsError("--out is empty: name a folder or a file.")
-    if out == "-" and (format_ in SIDECARS or format_ in PARQUETS):
-        raise SettingsError(f"--format {format_} is no single stream of text: --out names its place.")
+    if out == "-" and not spec.to_stdout:
+        raise SettingsError(f"--format {spec.name} is no single stream of text: --out names its place.")
     return None if out == "-" else out

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,18 +30,18 @@ def in_s3(out: str) -> bool:
     return out.startswith(S3)
 
 
-@contextmanager
-def whole(out: str) -> Iterator[Path]:
+def whole(out: str) -> AbstractContextManager[Path]:
     """A path to write to; what is there at the end becomes `out`.
 
     Raises:
         SettingsError: `out` is a bucket or a prefix.
         StopError: it cannot be written.
     """
-    if not in_s3(out):
-        with whole_path(Path(out)) as path:
-            yield path
-        return
+    return _uploaded(out) if in_s3(out) else whole_path(Path(out))
+
+
+@contextmanager
+def _uploaded(out: str) -> Iterator[Path]:
     with _object(out) as (bucket, key), tempfile.TemporaryDirectory(prefix="tagonce-") as folder:
         path = Path(folder) / "object"
         yield path

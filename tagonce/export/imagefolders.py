@@ -7,6 +7,7 @@ of a split gets a metadata.jsonl of its own, and for pictures a README.md says t
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,9 @@ from db.export.text import ImageFolder
 from db.names.plural import counted
 from producer.references import file_uri
 from tagonce.export import destinations
-from tagonce.export.job import Run
-from tagonce.export.record import leave_record
-from tagonce.export.sidecars import relative_name
+from tagonce.export.job import Done, Job, Writer
+from tagonce.export.relative_names import relative_name
+from tagonce.export.text_writer import TextWriter
 
 METADATA = "metadata.jsonl"
 README = "README.md"
@@ -91,67 +92,89 @@ def named(uri: str, root: str) -> tuple[str, str]:
     return "", name or uri
 
 
-def metadata_file(out: str) -> str:
-    return out if out.endswith(".jsonl") else f"{out.rstrip('/')}/{METADATA}"
+def imagefolder_writer(job: Job) -> Writer:
+    """By the name of the output: a folder or its metadata.jsonl; under another name it is one text file."""
+    out = job.export.out
+    if out is not None and not out.endswith(".jsonl"):
+        out = f"{out.rstrip('/')}/{METADATA}"
+    if out is not None and out.rpartition("/")[2] == METADATA:
+        return ImageFolderWriter(job, out)
+    lines = ImageFolder(job.captioner, job.tags, lambda uri: relative_name(uri, job.root) or uri)
+    return TextWriter(job, lines, out)
 
 
-def write(job: Run, out: str) -> str:
-    """The files of an export, in a folder or below a prefix; what was done, in words.
+class ImageFolderWriter(Writer):
+    """A metadata.jsonl in a folder or below a prefix, and one in each folder of a split.
+
+    Args:
+        out: the metadata.jsonl of the whole folder.
 
     Raises:
-        SettingsError: something must not be written over.
-        StopError: something cannot be written.
+        SettingsError: some images are not below the root.
     """
-    place = out.removesuffix(METADATA)
-    root, inside = _root(job, place)
-    layout = Layout()
-    for uri in uris(job.connection, job.model, **job.chosen):
-        layout.add(*named(uri, root))
-    folders = sorted(layout.folders) if len(layout.folders) <= MOST_FOLDERS else [""]
-    places = {folder: f"{place}{folder}{METADATA}" for folder in folders}
-    guard = job.guard(out)
-    there = [folder for folder in folders if guard.check(places[folder], f"{folder}{METADATA}")]
-    job.check_frequencies(guard)
-    said = [] if inside else [_ELSEWHERE.format(place or "./", root or "their roots")]
-    said += _splits(layout, folders, place)
-    example = places[folders[0]] + f" and {len(folders) - 1:,} more" * (len(folders) > 1)
-    if job.export.dry:
-        counts = f"{len(folders) - len(there):,} new files and {len(there):,} that are replaced"
-        return " ".join(
-            [f"Nothing was written. It would be: {counted(job.total, 'image')} in {example}: {counts}.", *said]
-        )
-    with ExitStack() as stack:
-        whole = {folder: stack.enter_context(destinations.whole_text(path)) for folder, path in places.items()}
-        bare = _fill(job, root, whole)
-    if bare and len(folders) > 1:
-        said.append(_BARE.format(", ".join(place + folder for folder in bare)))
-    if layout.needs_card and destinations.digest(place + README) is None:
-        destinations.write_text(place + README, _CARD)
-    job.write_frequencies()
-    leave_record(guard.record_at, job.record(job.counts, root=root, files=guard.digests()))
-    return " ".join([f"{counted(job.images, 'image')} written to {example}.", *said])
+
+    def __init__(self, job: Job, out: str) -> None:
+        self._job = job
+        self._place = place = out.removesuffix(METADATA)
+        self._root, self._inside = _root(job, place)
+        self._layout = layout = Layout()
+        for uri in uris(job.connection, job.model, **job.chosen):
+            layout.add(*named(uri, self._root))
+        self._folders = sorted(layout.folders) if len(layout.folders) <= MOST_FOLDERS else [""]
+        self.record_at = f"{out}.export.json"
+        self.files = {f"{place}{folder}{METADATA}": f"{folder}{METADATA}" for folder in self._folders}
+
+    def plan(self, replaced: Sequence[str]) -> str:
+        counts = f"{len(self.files) - len(replaced):,} new files and {len(replaced):,} that are replaced"
+        images = counted(self._job.total, "image")
+        plan = f"Nothing was written. It would be: {images} in {self._example}: {counts}."
+        return " ".join([plan, *self._notes()])
+
+    def write(self, replaced: Sequence[str]) -> Done:  # noqa: ARG002 - said in a plan only
+        notes = self._notes()
+        with ExitStack() as stack:
+            whole = {
+                folder: stack.enter_context(destinations.whole_text(path))
+                for folder, path in zip(self._folders, self.files, strict=True)
+            }
+            bare = self._fill(whole)
+        if bare and len(self._folders) > 1:
+            notes.append(_BARE.format(", ".join(self._place + folder for folder in bare)))
+        if self._layout.needs_card and destinations.digest(self._place + README) is None:
+            destinations.write_text(self._place + README, _CARD)
+        written = f"{counted(self._job.images, 'image')} written to {self._example}."
+        return Done(" ".join([written, *notes]), facts={"root": self._root})
+
+    @property
+    def _example(self) -> str:
+        more = len(self._folders) - 1
+        return next(iter(self.files)) + f" and {more:,} more" * bool(more)
+
+    def _notes(self) -> list[str]:
+        """What `datasets` does not report: where it looks for the images, and which it passes over."""
+        elsewhere = _ELSEWHERE.format(self._place or "./", self._root or "their roots")
+        return [*([] if self._inside else [elsewhere]), *_splits(self._layout, self._folders, self._place)]
+
+    def _fill(self, files: dict[str, IO[str]]) -> list[str]:
+        """Write all images; returns the folders in which none of them keeps a tag."""
+
+        def place_of(uri: str) -> tuple[str, str]:
+            folder, name = named(uri, self._root)
+            return (folder, name) if folder in files else ("", folder + name)
+
+        bare = set(files)
+        lines = ImageFolder(self._job.captioner, self._job.tags, lambda uri: place_of(uri)[1])
+        for batch, found in self._job.batches():
+            # A line an image: JSON has no line ends within.
+            for uri, line in zip(batch.uris, lines.text(batch, found).split("\n"), strict=False):
+                folder = place_of(uri)[0]
+                files[folder].write(line + "\n")
+                if _NO_TAGS not in line:
+                    bare.discard(folder)
+        return sorted(bare)
 
 
-def _fill(job: Run, root: str, files: dict[str, IO[str]]) -> list[str]:
-    """Write all images; the folders come back in which none of them keeps a tag."""
-
-    def place_of(uri: str) -> tuple[str, str]:
-        folder, name = named(uri, root)
-        return (folder, name) if folder in files else ("", folder + name)
-
-    bare = set(files)
-    lines = ImageFolder(job.captioner, job.tags, lambda uri: place_of(uri)[1])
-    for batch, found in job.batches():
-        # A line an image: JSON has no line ends within.
-        for uri, line in zip(batch.uris, lines.text(batch, found).split("\n"), strict=False):
-            folder = place_of(uri)[0]
-            files[folder].write(line + "\n")
-            if _NO_TAGS not in line:
-                bare.discard(folder)
-    return sorted(bare)
-
-
-def _root(job: Run, place: str) -> tuple[str, bool]:
+def _root(job: Job, place: str) -> tuple[str, bool]:
     """What names are relative to, and whether that is the folder of the metadata: the images are in it then."""
     if job.export.root is None:
         folder = place if destinations.in_s3(place) else file_uri(str(Path(place).absolute())).rstrip("/") + "/"

@@ -1,11 +1,13 @@
-"""One export under way: which images it reads, what names leave out, what its record says."""
+"""One export: what was asked for (`Export`), in which format (`FormatSpec`), and the export under way (`Job`)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from rich.progress import Progress
@@ -14,25 +16,109 @@ from sqlalchemy import ColumnElement, Connection
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.items import NAMESPACES, unique_names
-from db.export.options import CaptionOptions
+from db.export.options import CaptionOptions, changed
 from db.export.tagged_images import uri_range
-from db.export.text import json_inner
-from db.ledger import gone, models
+from db.ledger import gone
 from db.ledger.gone import Gone
-from db.ledger.models import Tag
+from db.ledger.models import Model, Tag
 from db.read.tag_batches import TagBatch, read_tag_batches
-from tagonce.export.formats import TABLES, Existing, Format, defaults
-from tagonce.export.overwrite_guard import OverwriteGuard
+from db.schema import Int64Array
 from tagonce.export.record import write_frequencies
-from tagonce.export.sidecars import common_folder
+from tagonce.export.relative_names import common_folder
 from tagonce.options.policy_options import ResolvedPolicy
 
-HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
-"""What Hydrus calls these categories."""
+_CAPTIONS = CaptionOptions()
+
+
+class Existing(StrEnum):
+    """What happens to files that exist already."""
+
+    SKIP = "skip"
+    OVERWRITE = "overwrite"
+    MERGE = "merge"
+    """Their content stays as it is; tags that they lack are added."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormatSpec:
+    """A format: how it is written, and which options it takes."""
+
+    name: str
+    """As `--format` has it."""
+    writer: "Callable[[Job], Writer]"
+    defaults: CaptionOptions = _CAPTIONS
+    """The caption options, where the command line says nothing."""
+    unused: frozenset[str] = frozenset()
+    """Caption options that have no effect, and are refused."""
+    encode: Callable[[str], str] = str
+    """Applied to each piece of a caption (`Captioner`)."""
+    namespaces: Mapping[str, str] = field(default_factory=lambda: NAMESPACES)
+    """Prefixes of categories (`Captioner`)."""
+    unique_names: bool = False
+    """Tags with a blank or repeated name are numbered, so that a program can tell them apart."""
+    sidecars: bool = False
+    """One file an image, which `--merge` can add to."""
+    uses_root: bool = False
+    """It names images relative to `--root`."""
+    to_stdout: bool = True
+    """It is one stream of text."""
+
+    def options(self, given: Mapping[str, Any]) -> CaptionOptions:
+        """The defaults with the options given: names of fields of `CaptionOptions`, None for those not given."""
+        return replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+
+    def check(self, options: CaptionOptions) -> None:
+        """Refuse options without an effect.
+
+        Raises:
+            SettingsError: one of `unused` is not at its default.
+        """
+        if wrong := [name for name in changed(options, self.defaults) if name in self.unused]:
+            named = ", ".join("--" + name.replace("_", "-") for name in wrong)
+            raise SettingsError(f"--format {self.name} has no place for {named}. Captions are in txt, jsonl, kohya.")
+
+
+class Done(NamedTuple):
+    """The result of a writer."""
+
+    summary: str
+    """In words."""
+    counts: Mapping[str, int] = {}
+    """For the record, beside `Job.counts`."""
+    facts: Mapping[str, Any] = {}
+    """For the record: `root`, `earlier`."""
+
+
+class Writer(ABC):
+    """Writes one export in one format. Made from a `Job`; writes nothing before `write`."""
+
+    record_at: str | None
+    """Where the record goes; None: to standard error."""
+    files: Mapping[str, str | None]
+    """The files or objects that may be written, but for sidecars, and their names in the record (`OverwriteGuard`)."""
+
+    @abstractmethod
+    def plan(self, replaced: Sequence[str]) -> str:
+        """What `write` would do, in words, for `--dry-run`.
+
+        Args:
+            replaced: those of `files` that exist.
+        """
+
+    @abstractmethod
+    def write(self, replaced: Sequence[str]) -> Done:
+        """Write all images.
+
+        Args:
+            replaced: those of `files` that exist.
+
+        Raises:
+            SettingsError, StopError: something cannot be written.
+        """
 
 
 class Chosen(TypedDict):
-    """Which images: arguments of all that reads them."""
+    """Which images: arguments of the functions that read them."""
 
     where: ColumnElement[bool] | None
     under: str
@@ -42,12 +128,12 @@ class Chosen(TypedDict):
 class Export:
     """What to write where."""
 
-    format: Format
+    format: FormatSpec
     out: str | None
     """File, folder, `s3://bucket/...`; None for standard output, or beside the images."""
     options: CaptionOptions
     resolved: ResolvedPolicy
-    """What to keep."""
+    """Which tags to keep."""
     extension: str = ".txt"
     existing: Existing = Existing.SKIP
     under: str = ""
@@ -55,42 +141,46 @@ class Export:
     where: ColumnElement[bool] | None = None
     """Only images that a search finds."""
     query: str | None = None
-    """That search, in words, for the record."""
+    """The text of that search, for the record."""
     root: str | None = None
-    """What names of outputs leave out of a uri; None for what all images of the model begin with."""
+    """The part of uris that names of outputs leave out; None for the common folder of all images of the model."""
     dry: bool = False
-    """Say what would be written, and write nothing."""
+    """Write nothing, and say what would be written."""
     frequencies: str | None = None
-    """File for the number of images of each tag; `-` is a table for the person who watches."""
+    """File for the number of images of each tag; `-` is a table on standard error."""
 
 
 @dataclass
-class Run:
+class Job:
     """One export under way."""
 
     export: Export
     connection: Connection
     tags: list[Tag]
+    """Of the model, by output position."""
     total: int
-    """Images that there are to write."""
+    """Images to write."""
     bar: Progress
     captioner: Captioner = field(init=False)
     images: int = 0
+    """Images read so far."""
     tagged: int = 0
-    frequencies: Any = field(init=False)
+    """Those of them that keep a tag."""
+    frequencies: Int64Array = field(init=False)
+    """(items of the captioner,) images read so far that have each."""
 
     def __post_init__(self) -> None:
-        format_, tags = self.export.format, self.tags
-        if format_ in TABLES:
+        spec, tags = self.export.format, self.tags
+        if spec.unique_names:
             tags = [Tag(name, tag.category) for name, tag in zip(unique_names(tags), tags, strict=True)]
         self.captioner = Captioner(
-            self.export.options,
-            tags,
-            self.export.resolved.cut,
-            namespaces=HYDRUS_NAMESPACES if format_ is Format.HYDRUS else NAMESPACES,
-            encode=json_inner if format_ in {Format.JSONL, Format.IMAGEFOLDER, Format.KOHYA} else str,
+            self.export.options, tags, self.export.resolved.cut, namespaces=spec.namespaces, encode=spec.encode
         )
         self.frequencies = np.zeros(len(self.captioner.texts), dtype=np.int64)
+
+    @property
+    def model(self) -> Model:
+        return self.export.resolved.model
 
     @property
     def chosen(self) -> Chosen:
@@ -98,21 +188,16 @@ class Run:
 
     @cached_property
     def ends(self) -> tuple[str, str]:
-        """The first and the last uri. Asked for where names of files depend on it: it costs a walk over all images."""
+        """The first and the last uri. Only where names of files depend on them: this reads the uris of all images."""
         return uri_range(self.connection, self.model, **self.chosen)
-
-    @property
-    def folder(self) -> str:
-        """What all uris of this export begin with."""
-        return common_folder(*self.ends)
 
     @cached_property
     def root(self) -> str:
-        """What names leave out. It does not depend on which images are exported: else `x/1.jpg` of one export and
-        `y/1.jpg` of the next one would both be `1`.
+        """The part of uris that names leave out. It does not depend on which images are exported: otherwise `x/1.jpg`
+        of one export and `y/1.jpg` of the next one would both be `1`.
 
         Raises:
-            SettingsError: the root that was named does not hold all of the images.
+            SettingsError: some images are not below `Export.root`.
         """
         root = self.export.root
         if root is None:
@@ -122,14 +207,10 @@ class Run:
             raise SettingsError(f"--root {root} does not hold {outside[0]}: name a folder above all of these images.")
         return root
 
-    @property
-    def model(self) -> models.Model:
-        return self.export.resolved.model
-
     def batches(self) -> Iterator[tuple[TagBatch, Written]]:
+        """All images and their captions, counted as they pass."""
         task = self.bar.add_task("Exporting", total=self.total)
-        found = read_tag_batches(self.connection, self.model, self.captioner.reading, **self.chosen)
-        for batch in found:
+        for batch in read_tag_batches(self.connection, self.model, self.captioner.reading, **self.chosen):
             written = self.captioner.written(batch)
             yield batch, written
             self.images += len(batch)
@@ -137,23 +218,20 @@ class Run:
             self.frequencies += np.bincount(written.items, minlength=self.frequencies.size)
             self.bar.advance(task, len(batch))
 
-    def record(self, counts: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
-        """What made this export, as JSON values."""
-        export = self.export
-        return {
-            "tagonce": version("tagonce"),
-            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **export.resolved.as_json(),
-            "format": str(export.format),
-            "options": export.options.differences(defaults(export.format)),
-            **self.selection,
-            **({} if counts is None else {"counts": counts}),
-            **more,
-        }
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"images": self.images, "tagged": self.tagged, "tags": int(self.frequencies.sum())}
+
+    def write_frequencies(self) -> None:
+        """After all batches were read, and before the record that names the file."""
+        if self.export.frequencies is not None:
+            captioner = self.captioner
+            counts = zip(captioner.texts, captioner.categories, self.frequencies.tolist(), strict=True)
+            write_frequencies(self.export.frequencies, counts)
 
     @property
     def selection(self) -> dict[str, str | None]:
-        """Which images, as the record says it."""
+        """Which images, for the record."""
         which = gone.scope_of(self.connection)
         return {
             "under": self.export.under or None,
@@ -161,32 +239,14 @@ class Run:
             **({} if which is Gone.EXCLUDE else {"gone": str(which)}),
         }
 
-    def guard(self, out: str, record_at: str | None = None) -> OverwriteGuard:
-        """For the files of this export; the record lies beside `out` unless another place is named."""
-        return OverwriteGuard(
-            self.connection,
-            record_at or f"{out}.export.json",
-            self.selection,
-            self.export.existing is Existing.OVERWRITE,
-        )
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"images": self.images, "tagged": self.tagged, "tags": int(self.frequencies.sum())}
-
-    def check_frequencies(self, guard: OverwriteGuard | None) -> None:
-        """Before anything is written.
-
-        Raises:
-            SettingsError: their file must not be written over.
-        """
-        out = self.export.frequencies
-        if out is not None and out != "-":
-            (guard or self.guard(out)).check(out)
-
-    def write_frequencies(self) -> None:
-        """When all batches were read, and before the record that names the file."""
-        if self.export.frequencies is not None:
-            captioner = self.captioner
-            counts = zip(captioner.texts, captioner.categories, self.frequencies.tolist(), strict=True)
-            write_frequencies(self.export.frequencies, counts)
+    def record(self) -> dict[str, Any]:
+        """What made this export, as JSON values."""
+        export = self.export
+        return {
+            "tagonce": version("tagonce"),
+            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **export.resolved.as_json(),
+            "format": export.format.name,
+            "options": export.options.differences(export.format.defaults),
+            **self.selection,
+        }

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ class OverwriteGuard:
     written: dict[str, str] = field(default_factory=dict)
     """By name where it goes."""
 
-    def __post_init__(self) -> None:
-        self._before = read_record(self.record_at) or {}
+    @cached_property
+    def _before(self) -> dict[str, Any]:
+        return read_record(self.record_at) or {}
 
     def check(self, out: str, name: str | None = None) -> bool:
         """True when something is replaced.

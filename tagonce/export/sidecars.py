@@ -1,19 +1,19 @@
 """Sidecar files: `cat.jpg` gets `cat.txt` with its caption, beside it or in a place of its own."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from db.errors import SettingsError
 from db.names.plural import counted
 from producer.references import file_path, path_or_uri
-from tagonce.export.formats import Existing
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged, understood
+from tagonce.export.relative_names import relative_name
 from tagonce.export.small_files import Files
 
 
@@ -47,28 +47,6 @@ _WORDS = {
     Outcome.REFUSED: "refused: their names lead out of the folder, or are too long ({})",
 }
 """With an example."""
-
-
-def common_folder(first: str, last: str) -> str:
-    """What all uris from the first to the last one in bytewise order begin with, up to a slash."""
-    # What the first and the last one begin with, all between them begin with.
-    common = os.path.commonprefix([first, last])  # noqa: RUF071 - cut at a slash in the next line
-    return common[: common.rfind("/") + 1]
-
-
-def relative_name(uri: str, folder: str) -> str | None:
-    """What is left of a uri below a folder, as a path; None when it is not below it, leads out of it, or is no name.
-
-    Keys are strangers' text.
-    """
-    if not uri.startswith(folder):
-        return None
-    # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
-    inside = uri.removeprefix(folder) if folder else uri.replace("://", "/", 1)
-    relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
-    # An object's key may be anything, `../../etc/cron.d/x` too.
-    cannot_be = not relative.name or "\0" in str(relative)
-    return None if cannot_be or relative.is_absolute() or ".." in relative.parts else str(relative)
 
 
 class Sidecars:

@@ -26,9 +26,10 @@ from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged
-from tagonce.export.sidecars import Sidecars, beside, common_folder
+from tagonce.export.relative_names import common_folder
+from tagonce.export.sidecars import Sidecars, beside
 from tagonce.export.small_files import LocalFiles, small_files
 from tagonce.whole_files import whole_file
 
