@@ -13,10 +13,10 @@ from db.errors import StopError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A text file that is there whole when the block ends well, and is not touched when it does not.
+    """A text file, complete if the block ends without an error, and not touched otherwise.
 
     Raises:
-        StopError: the folder cannot be made or written to, or the disk is full.
+        StopError: the folder cannot be created or written to, or the disk is full.
     """
     with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
@@ -24,9 +24,9 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """The same for whatever writes files itself: the block gets the path of an empty file, which then takes the name.
+    """The same for code that writes the file itself: the block gets the path of an empty file, which is then renamed.
 
-    Who may read and write it is the umask's choice, or that of the file which it replaces.
+    Permissions are those of the file that it replaces, else those of the umask.
 
     Raises:
         StopError: see `whole_file`.
@@ -34,8 +34,8 @@ def whole_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tagonce-{secrets.token_hex(8)}")
-        # By open(2) and not by tempfile: its files are for us alone, and the umask can only be asked for by setting it,
-        # for all threads.
+        # By open(2), not tempfile, whose files only the owner can read: the umask is readable only by setting it, for
+        # all threads.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -52,6 +52,6 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: OSError) -> StopError:
-    # pyarrow has words of its own around those of the system.
+    # pyarrow adds its own text to that of the system.
     reason = os.strerror(error.errno) if error.errno else error
     return StopError(f"Cannot write {path}: {reason}. --out names another place.")

@@ -15,7 +15,7 @@ from tagonce.export.text_writer import TextWriter
 
 
 class Format(StrEnum):
-    """What an export writes."""
+    """The values of `--format`."""
 
     TXT = "txt"
     JSONL = "jsonl"
@@ -30,11 +30,11 @@ class Format(StrEnum):
 _IN_CAPTIONS_ONLY = frozenset({"separator", "escape", "prepend", "append", "score_suffix"})
 _IN_ORDER_ONLY = frozenset({"first", "category_order", "sort", "seed"})
 HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
-"""What Hydrus calls these categories."""
+"""The names of these categories in Hydrus."""
 
 _table = partial(
     FormatSpec,
-    # For programs: the model's own names, unless options say otherwise.
+    # For programs: the model's own names by default.
     defaults=CaptionOptions(underscores=Underscores.KEEP, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD),
     unused=_IN_CAPTIONS_ONLY,
     unique_names=True,

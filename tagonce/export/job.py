@@ -75,7 +75,9 @@ class FormatSpec:
         """
         if wrong := [name for name in changed(options, self.defaults) if name in self.unused]:
             named = ", ".join("--" + name.replace("_", "-") for name in wrong)
-            raise SettingsError(f"--format {self.name} has no place for {named}. Captions are in txt, jsonl, kohya.")
+            raise SettingsError(
+                f"--format {self.name} does not take {named}. Formats with captions are txt, jsonl, kohya."
+            )
 
 
 class Done(NamedTuple):
@@ -204,7 +206,7 @@ class Job:
             return common_folder(*uri_range(self.connection, self.model))
         outside = [uri for uri in self.ends if not uri.startswith(root)]
         if outside:
-            raise SettingsError(f"--root {root} does not hold {outside[0]}: name a folder above all of these images.")
+            raise SettingsError(f"{outside[0]} is not below --root {root}: name a folder above all of these images.")
         return root
 
     def batches(self) -> Iterator[tuple[TagBatch, Written]]:

@@ -27,7 +27,7 @@ class ParquetWriter(Writer):
         import_pyarrow()
         out = job.export.out
         if out is None:
-            raise SettingsError(f"--format {job.export.format.name} is no text: say with --out to which file it goes.")
+            raise SettingsError(f"--format {job.export.format.name} is not text: name a file with --out.")
         self._job = job
         self._kind = kind
         self._out = out
@@ -44,7 +44,7 @@ class ParquetWriter(Writer):
         job = self._job
         metadata = {"tagonce": json.dumps(job.record(), ensure_ascii=False)}
         written = 0
-        # All files get their names when the last one is whole.
+        # All files get their names when the last one is complete.
         with ExitStack() as wholes:
             file: ParquetFile | None = None
             room = 0
@@ -61,13 +61,13 @@ class ParquetWriter(Writer):
             if file is not None:
                 file.close()
         old = sorted(set(replaced) - set(self._names[:written]))
-        stays = f" {len(old):,} more of an earlier export are still there: remove {old[0]} and on." if old else ""
+        stays = f" {len(old):,} more files of an earlier export exist: remove {old[0]} and on." if old else ""
         to = f"{written} files, {self._names[0]} and on" if self._several else self._out
         return Done(f"{counted(job.images, 'image')} written to {to}.{stays}", {"files": written})
 
 
 def _possible_names(out: str, total: int, limit: int) -> list[str]:
-    """Names for all files that so many images can take: one is closed when the next batch would not fit."""
+    """Names for the most files that can be needed: a file is closed when the next batch would not fit."""
     in_each = max(limit - IMAGES_AT_ONCE, IMAGES_AT_ONCE)
     return [_numbered(out, number) for number in range(total // in_each + 2)]
 

@@ -41,10 +41,10 @@ class SidecarWriter(Writer):
         self._before = read_record(record_at)
         self._root = None if out is None else _root_of_names(job, self._before)
 
-    def plan(self, replaced: Sequence[str]) -> str:  # noqa: ARG002 - sidecars are looked at one by one
+    def plan(self, replaced: Sequence[str]) -> str:  # noqa: ARG002 - `Sidecars` counts what it replaces
         return self._sidecars().plan
 
-    def write(self, replaced: Sequence[str]) -> Done:  # noqa: ARG002 - sidecars are looked at one by one
+    def write(self, replaced: Sequence[str]) -> Done:  # noqa: ARG002 - `Sidecars` counts what it replaces
         sidecars = self._sidecars()
         before = self._before or {}
         earlier = [before, *before.pop("earlier", [])] if before else []
@@ -78,7 +78,7 @@ def _root_of_names(job: Job, before: dict[str, Any] | None) -> str:
     outside = [uri for uri in job.ends if not uri.startswith(root)]
     if outside:
         raise SettingsError(
-            f"The captions in {job.export.out} are named from {path_or_uri(root) or '/'} on, and {outside[0]} does not "
-            "lie there. Choose another folder; or name all of them anew with --root, the folder that holds all images."
+            f"The captions in {job.export.out} have names relative to {path_or_uri(root) or '/'}, and {outside[0]} is "
+            "not below it. Choose another folder; or rename all captions with --root, the folder of all images."
         )
     return root

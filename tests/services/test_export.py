@@ -257,7 +257,7 @@ def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) 
     uris = ["s3://b/1.jpg", "s3://b/2.jpg"]
     sidecars = write(uris, tmp_path)
     assert (sidecars.counts["written"], sidecars.counts["left"]) == (1, 1)
-    assert "1 were there already and were left (--overwrite replaces them, --merge adds to them)" in sidecars.summary
+    assert "1 exist and were not changed (--overwrite replaces them, --merge adds to them)" in sidecars.summary
     assert (tmp_path / "1.txt").read_text() == "mine"
     assert some(write(uris, tmp_path, Existing.OVERWRITE)) == {"written": 1, "replaced": 1, "unchanged": 1}
     assert (tmp_path / "1.txt").read_text() == "a b\n"
@@ -279,9 +279,7 @@ def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) ->
         sidecars.write(uris, ["tag 0", "tag 1"])
     assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
     assert sidecars.counts["written"] == sidecars.counts["shared"] == 1
-    assert (
-        f"1 would share the file of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
-    )
+    assert f"1 have the file name of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
 
 
 def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
@@ -299,7 +297,7 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     uris = ["s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3.jpg"]
     sidecars = write(uris, tmp_path, Existing.MERGE, "a b, c")
     assert (sidecars.counts["written"], sidecars.counts["unchanged"]) == (2, 1)
-    assert "1 had all these tags already" in sidecars.summary
+    assert "1 have all these tags" in sidecars.summary
     texts = [(tmp_path / f"{number}.txt").read_text() for number in (1, 2, 3)]
     assert texts == ["Mine, a_b, c\n", "c, a b", "a b, c\n"]
 

@@ -310,7 +310,7 @@ def test_sidecars_are_merged_with_the_options_in_force(small: Store, tmp_path: P
         assert after.startswith(before[path][:-1])
         assert sorted(after.split(", ")) == sorted(whole.split(", "))
     said = small.export(Format.TXT, tmp_path, Policy(3500), existing=Existing.MERGE)
-    assert said == f"0 captions written to {tmp_path}; 12 had all these tags already."
+    assert said == f"0 captions written to {tmp_path}; 12 have all these tags."
 
 
 def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: Store, tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_only_some_of_the_images(store: Store, tmp_path: Path) -> None:
 def test_an_option_that_a_format_cannot_show_is_refused(
     small: Store, tmp_path: Path, format_: Format, given: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(SettingsError, match=f"--format {format_} has no place for {named}"):
+    with pytest.raises(SettingsError, match=f"--format {format_} does not take {named}"):
         small.export(format_, tmp_path / "x", **given)
 
 
@@ -527,7 +527,7 @@ def test_one_object_has_the_bytes_of_the_file(small: Store, tmp_path: Path, buck
     client.close()
     assert content == (tmp_path / "file").read_bytes()
     assert made_by["counts"]["images"] == 12
-    with pytest.raises(SettingsError, match="is a prefix; this format is one object"):
+    with pytest.raises(SettingsError, match="is a prefix, and this format is one object"):
         small.export(format_, f"s3://{bucket}/deep/")
 
 
