@@ -205,7 +205,7 @@ def test_captions_go_beside_local_images(tmp_path: Path) -> None:
 
 def test_captions_of_images_in_s3_need_a_folder(tmp_path: Path) -> None:
     for uris in (["s3://b/a.jpg"], ["file:///a.jpg", "s3://b/a.jpg"]):
-        with pytest.raises(SettingsError, match="in S3: say with --out"):
+        with pytest.raises(SettingsError, match="in S3: name with --out"):
             write(uris, None)
 
 

@@ -323,7 +323,7 @@ def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: S
         "tagonce-export.json",
     }
     assert record(tmp_path / "tagonce-export.json")["under"] == here
-    with pytest.raises(SettingsError, match="in S3: say with --out"):
+    with pytest.raises(SettingsError, match="in S3: name with --out"):
         small.export(Format.TXT, None)
 
 
@@ -400,7 +400,7 @@ def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: 
 
 
 def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="say with --out to which file"):
+    with pytest.raises(SettingsError, match="is not text: name a file with --out"):
         small.export(Format.PARQUET, None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SettingsError, match=r"pip install 'tagonce\[parquet\]'"):
