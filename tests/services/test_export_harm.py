@@ -258,26 +258,26 @@ def test_a_record_replaces_nothing_but_a_record(
     assert (tmp_path / "tagonce-export.json").read_text() == '{"mine": 1}'
 
 
-def test_an_object_of_somebody_else_is_replaced_when_told(small: Store, bucket: str) -> None:
+def test_an_object_of_other_origin_is_replaced_only_with_overwrite(small: Store, bucket: str) -> None:
     out = f"s3://{bucket}/a.jsonl"
     client = s3_client()
     client.put_object(Bucket=bucket, Key="a.jsonl", Body=b"mine")
-    with pytest.raises(SettingsError, match="is not what an export wrote there"):
+    with pytest.raises(SettingsError, match="digest is not in the record of an export"):
         small.export(Format.JSONL, out)
     small.export(Format.JSONL, out, **OVER)
     small.export(Format.JSONL, out)
     with pytest.raises(SettingsError, match="other images"):
         small.export(Format.JSONL, out, under="s3://b/x y/")
     client.put_object(Bucket=bucket, Key="a.jsonl", Body=b"mine")
-    with pytest.raises(SettingsError, match="is not what an export wrote there"):
+    with pytest.raises(SettingsError, match="digest is not in the record of an export"):
         small.export(Format.JSONL, out)
     client.close()
 
 
-def test_what_is_no_file_is_no_place_for_one(small: Store, tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_is_never_overwritten(small: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (".", "pipe"):
-        with pytest.raises(SettingsError, match="is there and is no file"):
+        with pytest.raises(SettingsError, match="exists and is not a file"):
             small.export(Format.CSV, tmp_path / name, **OVER)
 
 
