@@ -40,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 Int16Array = npt.NDArray[np.int16]
+Int64Array = npt.NDArray[np.int64]
 
 
 class UtcDateTime(TypeDecorator[datetime]):

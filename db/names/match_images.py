@@ -13,15 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
-from db.schema import images
+from db.schema import Int64Array, images
 from db.sql.gone_scope import in_scope
-
-Int64Array = npt.NDArray[np.int64]
 
 _AT_ONCE = 10_000
 _LONGEST_END = 4

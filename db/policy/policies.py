@@ -194,15 +194,6 @@ def own_threshold(model: Model, *, mcut: bool = False) -> int:
     return model.floor if mcut else max(model.default_threshold, model.floor)
 
 
-def below_floor(model: Model, question: str) -> ThresholdError:
-    """The error for a question about scores that were not stored."""
-    floor = f"{to_probability(model.floor):g}"
-    return ThresholdError(
-        f"{model.name} was stored with a floor of {floor}: lower scores were not kept, so {question} cannot be "
-        f"answered. Ask for {floor} or more, or tag again with a lower --floor."
-    )
-
-
 def unknown_name(name: str, known: Collection[str], what: str) -> str:
     """A sentence for a name that does not exist, with similar names that do.
 
@@ -215,6 +206,15 @@ def unknown_name(name: str, known: Collection[str], what: str) -> str:
     return f"there is no {what} {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ".")
 
 
+def below_floor(model: Model, asked: str) -> str:
+    """The sentence for a question about scores that were not stored."""
+    floor = f"{to_probability(model.floor):g}"
+    return (
+        f"{model.name} was stored with a floor of {floor}: lower scores were not kept, so {asked} cannot be "
+        f"answered. Ask for {floor} or more, or tag again with a lower --floor."
+    )
+
+
 def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
     categories = {tag.category for tag in tags if tag.category}
     names = {tag.name for tag in tags}
@@ -224,9 +224,8 @@ def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
                 raise ThresholdError(f"{model.name}: {unknown_name(name, known, what)}")
     low = [f"{to_probability(score):g} for {name}" for name, score in _named(policy) if score < model.floor]
     if low:
-        raise below_floor(
-            model, ", ".join(low[:_SHOWN]) + (f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else "")
-        )
+        more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
+        raise ThresholdError(below_floor(model, ", ".join(low[:_SHOWN]) + more))
     if policy.top is not None and policy.top < 1:
         raise ThresholdError(f"The number of tags to keep must be 1 or more, not {policy.top}.")
 

@@ -25,8 +25,7 @@ from db.policy.policies import Cut, category_numbers
 from db.read import unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
-from db.read.tag_batches import Int64Array
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import NEVER, SCALE
 
 STEP = 10

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, select
 
 from db.batches import batched
 from db.ledger.models import Model
-from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, prefetched
-from db.schema import Int16Array, predictions
+from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
+from db.schema import Int16Array, Int64Array, predictions
 from db.sql.gone_scope import tagged
 from db.sql.score_sql import Packed, unpack
 from db.sql.streams import stream_column

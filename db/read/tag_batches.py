@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
+from db.csr import offsets_of
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.schema import Int16Array, images, predictions
+from db.schema import Int16Array, Int64Array, images, predictions
 from db.scores import SCALE
 from db.sql.gone_scope import tagged
 from db.sql.score_sql import Packed, begins_with, unpack
@@ -27,7 +28,6 @@ from db.sql.streams import plan_for_all_rows
 IMAGES_AT_ONCE = 2_000
 """Images in one batch, which bounds the memory at any size of the collection. 2,000 images of 100 tags take 1.2 MB."""
 
-Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 
@@ -61,7 +61,7 @@ class TagBatch:
         Args:
             chosen: (tags of all images,)
         """
-        before = np.concatenate([[0], np.cumsum(chosen)])
+        before = offsets_of(chosen)
         return TagBatch(
             self.image_ids,
             self.uris,
@@ -122,14 +122,14 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
         mask &= _above_the_widest_gap(batch, cut.mcut, cut.floor)
     if cut.top is not None:
         # The rank of each tag among those still kept, from 1: within an image scores are descending.
-        before = np.concatenate([[0], np.cumsum(mask)])
+        before = offsets_of(mask)
         mask &= before[1:] - before[batch.offsets[batch.rows]] <= cut.top
     return mask
 
 
 def _ranked(counts: Int64Array, tag_ids: Int16Array, scores: Int16Array) -> tuple[Int64Array, Int16Array, Int16Array]:
     """(offsets, tag ids, scores), sorted within each image by descending score, ties by ascending tag id."""
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = offsets_of(counts)
     rows = np.repeat(np.arange(counts.size, dtype=np.int64), counts)
     # One integer that sorts by image, descending score, tag id: sorting integers is several times faster than lexsort.
     key = (rows << 32) | ((SCALE - scores.astype(np.int64)) << 16) | tag_ids.astype(np.int64)

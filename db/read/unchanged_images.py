@@ -16,8 +16,7 @@ is rounded.
 import numpy as np
 
 from db.read.score_stream import ScoreBatch
-from db.read.tag_batches import Int64Array
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import NEVER, SCALE
 
 STEP = 100

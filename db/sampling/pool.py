@@ -6,13 +6,13 @@ import numpy as np
 from sqlalchemy import Connection
 
 from db.batches import batched
+from db.csr import offsets_of, ranges
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, TagBatch, read_tag_batches
-from db.schema import predictions
+from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
+from db.schema import Int64Array, predictions
 from db.scores import NEVER
 from db.sql.in_list import in_list
-from db.truth.pairs import offsets_of, ranges
 
 _EQUAL = 1e-12
 """Squared distances of unit vectors that are rounding errors of 0."""

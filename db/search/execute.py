@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
+from db.csr import offsets_of
 from db.ledger.models import Model
 from db.schema import Int16Array, images, predictions
 from db.scores import NEVER, to_probability
@@ -183,7 +184,7 @@ def _asks_for_uris(node: Node) -> bool:
 def _tags_to_show(connection: Connection, rows: Any, show: Int16Array) -> list[tuple[tuple[int, float], ...]]:
     counts, tag_ids, scores = unpack(connection, [row[-1] for row in rows])
     chosen = scores >= show[tag_ids]
-    before = np.concatenate([[0], np.cumsum(chosen)])[np.concatenate([[0], np.cumsum(counts)])].tolist()
+    before = offsets_of(chosen)[offsets_of(counts)].tolist()
     pairs = list(zip(tag_ids[chosen].tolist(), scores[chosen].tolist(), strict=True))
     return [
         tuple(

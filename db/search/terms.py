@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model
 from db.names.vocabulary import WILDCARD, Vocabulary
-from db.policy.policies import Cut, unknown_name
+from db.policy.policies import Cut, below_floor, unknown_name
 from db.scores import NEVER, SCALE, to_probability, to_score
 from db.search.tree import Node, Not, Reaches, Under
 
@@ -227,12 +227,7 @@ class Leaves:
     def _check_ends(self, low: int | None, high: int, at: int) -> None:
         asked = high if low is None else low
         if asked < self._model.floor:
-            floor = f"{to_probability(self._model.floor):g}"
-            raise self._error(
-                at,
-                f"{self._model.name} was stored with a floor of {floor}: what lies below was not kept, so "
-                f"{to_probability(asked):g} cannot be answered. Ask for {floor} or more.",
-            )
+            raise self._error(at, below_floor(self._model, f"{to_probability(asked):g}"))
         if low is not None and low >= high:
             raise self._error(at, "The lower end of a range must be below its upper end.")
 

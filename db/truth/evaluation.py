@@ -18,8 +18,8 @@ from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, Policy, resolve
 from db.read import tag_batches
-from db.read.tag_batches import Int64Array, TagBatch, read_tag_batches
-from db.schema import Int16Array, predictions
+from db.read.tag_batches import TagBatch, read_tag_batches
+from db.schema import Int16Array, Int64Array, predictions
 from db.scores import SCALE
 from db.truth.truth import Truth
 

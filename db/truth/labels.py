@@ -34,8 +34,7 @@ from sqlalchemy import (
 
 from db.errors import SettingsError
 from db.ledger.models import Model
-from db.read.tag_batches import Int64Array
-from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
+from db.schema import Int16Array, Int64Array, UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import in_scope
 from db.sql.in_list import in_list

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, select
 
+from db.csr import offsets_of, ranges
 from db.errors import SourceError
 from db.ledger import models
 from db.ledger.models import Model
@@ -22,7 +23,7 @@ from db.schema import images, predictions
 from db.sql.gone_scope import tagged
 from db.sql.score_sql import begins_with
 from db.truth import labels
-from db.truth.pairs import Pairs, offsets_of, ranges
+from db.truth.pairs import Pairs
 from db.truth.truth import Found, Truth
 from db.truth.truth_files import SIDECAR, Entry, read_entries, read_sidecar
 

@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 from sqlalchemy import ColumnElement, Connection
 
+from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import below_floor
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 from db.scores import to_probability
 from db.truth.evaluation import labelled_images
 from db.truth.truth import Truth
@@ -61,7 +62,7 @@ def find_mistakes(
     if below is None:
         below = max(BELOW, model.floor)
     if min(below, above) < model.floor:
-        raise below_floor(model, f"mistakes at {to_probability(min(below, above)):g}")
+        raise ThresholdError(below_floor(model, f"mistakes at {to_probability(min(below, above)):g}"))
     return _stream(connection, model, truth, (below, above), where, tags)
 
 

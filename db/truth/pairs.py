@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.csr import offsets_of, ranges
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,3 @@ class Pairs:
         """The pairs of the images for which the mask `chosen`, (images,), is true."""
         starts, sizes = self.offsets[:-1][chosen], np.diff(self.offsets)[chosen]
         return Pairs(offsets_of(sizes), self.tag_ids[ranges(starts, sizes)])
-
-
-def offsets_of(sizes: Int64Array) -> Int64Array:
-    """Convert (images,) numbers of tags to (images + 1,) offsets."""
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def ranges(starts: Int64Array, sizes: Int64Array) -> Int64Array:
-    """Concatenate the ranges start, start + 1, ..., start + size - 1."""
-    before = np.cumsum(sizes) - sizes
-    steps: Int64Array = np.repeat(starts - before, sizes)
-    steps += np.arange(steps.size)
-    return steps

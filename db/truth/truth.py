@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
+from db.splitmix64 import GAMMA, splitmix64
 from db.truth.pairs import Pairs
-
-_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +90,10 @@ class Truth:
         return known
 
     def split(self, share: float) -> tuple["Truth", "Truth"]:
-        """Split the images at random into (the rest, about this fraction). An image is always on the same side."""
-        # The finaliser of SplitMix64 (Steele, Lea, Flood 2014) makes independent numbers of consecutive ids.
-        with np.errstate(over="ignore"):
-            mixed = self.image_ids.astype(np.uint64) * np.uint64(_MIX[0])
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX[1])
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX[2])
-        aside = (mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share
+        """(the rest, about a share of the images). The same image falls on the same side every time."""
+        # Neighbouring ids get independent numbers: image n gets number n of a generator that starts at 0.
+        numbers = splitmix64((self.image_ids.astype(np.uint64) - np.uint64(1)) * GAMMA)
+        aside = (numbers >> np.uint64(11)).astype(np.float64) / 2**53 < share
         return self._only(~aside), self._only(aside)
 
     @property

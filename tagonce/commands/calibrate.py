@@ -82,10 +82,10 @@ def command(
     from db.truth.evaluation import evaluate
     from db.truth.load_truth import read_truth
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
+    from tagonce.options.policy_options import ThresholdOptions
     from tagonce.output import plots
 
-    default = policy_of(threshold=threshold).default
+    default = ThresholdOptions(threshold).changes.default
     profiles.check_name(save)  # before the work, not after it
     goal = Goal(by, beta, min_precision, min_recall, min_support)
     if plot:

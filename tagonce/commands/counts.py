@@ -11,17 +11,14 @@ from db.names.plural import counted
 from db.sql.gone_scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 
+@takes_policy
 def command(
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     limit: Annotated[
         int, typer.Option(min=1, max=parameters.MOST, help="So many tags are shown, the most frequent ones.")
     ] = 50,
@@ -42,20 +39,11 @@ def command(
     from db.read.tag_counts import tag_counts
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
 
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(query or "", model))
-        resolved = resolve_policy(connection, row, policy, profile)
+        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
         where = query_option.condition(connection, row, query, resolved.cut)
         found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(connection, under))
         read_from = title(connection, row)

@@ -171,8 +171,8 @@ def _of_tags(
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    from db.export.tagged_images import whole_file
     from db.export.text import no_formula
+    from tagonce.whole_files import whole_file
 
     with whole_file(path) as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")

@@ -32,14 +32,14 @@ def command(
     from db.scores import to_probability
     from db.search import tag_index as search_index
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of, resolve_policy
+    from tagonce.options.policy_options import ThresholdOptions, resolve_policy
 
     if drop and threshold is not None:
         raise SettingsError("--drop removes the index at whatever threshold it is: leave --threshold away.")
     with stored(settings.load(database_url=database)) as opened:
         with opened.read() as connection:
             row = stored_model(connection, model)
-            score = resolve_policy(connection, row, policy_of(threshold=threshold)).cut.lowest
+            score = resolve_policy(connection, row, ThresholdOptions(threshold).changes).cut.lowest
         if drop:
             ui.errors.print(f"{row.name}: {'removed' if search_index.drop(opened, row) else 'there was no index'}.")
             return

@@ -19,6 +19,7 @@ from db.sql.gone_scope import Gone
 from producer.references import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters
+from tagonce.options.policy_options import ThresholdOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 MISTAKES = "Mistakes"
@@ -58,6 +59,7 @@ class SearchCommand(TyperCommand):
         return super().parse_args(ctx, [*options, "--", *words] if words else options)
 
 
+@takes_policy
 def command(
     query: Annotated[
         list[str] | None,
@@ -110,10 +112,8 @@ def command(
         list[str] | None,
         typer.Option(help="Only mistakes in this tag. Repeatable.", show_default=False, rich_help_panel=MISTAKES),
     ] = None,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
+    *,
+    policy: ThresholdOptions,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
@@ -142,7 +142,6 @@ def command(
     from db.truth.mistakes import find_mistakes
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
     from tagonce.output import mistake_table
     from tagonce.output.metric_tables import find_tag
@@ -150,11 +149,10 @@ def command(
     text = " ".join(query or ())
     if not text and truth is None and gone is not Gone.ONLY:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
-    policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(text, model))
         tags = models.tag_names(connection, row.id)
-        cut = resolve_policy(connection, row, policy, profile).cut
+        cut = resolve_policy(connection, row, policy.changes, policy.profile).cut
         # An empty query is an error of its own; with --truth and with --gone only it means all images.
         tree: Node = query_option.parsed(connection, row, text, cut) if text else And(())
         if under:

@@ -12,11 +12,12 @@ from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.names.plural import counted
 from db.policy import profiles
-from db.policy.policies import DEFAULT, Policy, resolve, to_threshold
+from db.policy.policies import DEFAULT, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.sql.gone_scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, takes_policy
 from tagonce.output import ui
 
 SHOWN = 3
@@ -56,7 +57,6 @@ def import_(
     from db.ledger import models
     from db.policy.threshold_files import for_model, read_thresholds
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
 
     config = settings.load(database_url=database)
     table = read_thresholds(file)
@@ -67,7 +67,7 @@ def import_(
             raise ThresholdError(
                 f"{row.name} has none of the {counted(len(unknown), 'tag')} in {file}: it is another model's."
             )
-        policy = policy.with_default(policy_of(threshold=threshold).default)
+        policy = policy.with_default(ThresholdOptions(threshold).changes.default)
         saved = profiles.save(
             connection, row, name, policy.at_least(row.floor) if raise_to_floor else policy, source=f"file {file.name}"
         )
@@ -84,15 +84,11 @@ def import_(
 
 
 @app.command()
+@takes_policy
 def save(
     name: Name,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
@@ -101,17 +97,9 @@ def save(
     Example: tagonce thresholds save --name mine -t 0.3 --category-threshold character=0.75
     """
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
 
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
-    if policy.is_empty and profile is None:
+    changes = policy.changes
+    if changes.is_empty and policy.profile is None:
         raise ThresholdError(
             "Nothing to save: say --threshold, --category-threshold, --tag-threshold, --top or --mcut."
         )
@@ -120,10 +108,10 @@ def save(
         row = stored_model(connection, model)
         source = "command line"
         profiles.hold(connection, row)
-        if profile is not None:
-            base = profiles.find(connection, row, profile)
-            policy, source = base.policy.changed(policy), f"{base.label}, changed on the command line"
-        _print_saved(profiles.save(connection, row, name, policy, source=source), row)
+        if policy.profile is not None:
+            base = profiles.find(connection, row, policy.profile)
+            changes, source = base.policy.changed(changes), f"{base.label}, changed on the command line"
+        _print_saved(profiles.save(connection, row, name, changes, source=source), row)
 
 
 @app.command("list")
@@ -294,9 +282,7 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
         float(text)
     except ValueError:
         return profiles.find(connection, model, text).policy
-    from tagonce.options.policy_options import policy_of
-
-    return policy_of(threshold=text)
+    return Policy(to_cut(text))
 
 
 def _print_saved(profile: Profile, model: Model) -> None:

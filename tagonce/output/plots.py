@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import SettingsError
-from db.export.tagged_images import whole_path
 from db.names.plural import counted
 from db.read.histograms import Histogram
 from db.scores import SCALE
 from db.truth.evaluation import Confusion, Counts, FloatArray, Metrics, micro
 from tagonce.export.overwrite_guard import refuse_foreign
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from sqlalchemy import insert
 
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range, whole_file
+from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range
 from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
@@ -26,10 +26,12 @@ from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged
-from tagonce.export.sidecars import Sidecars, beside, common_folder
+from tagonce.export.relative_names import common_folder
+from tagonce.export.sidecars import Sidecars, beside
 from tagonce.export.small_files import LocalFiles, small_files
+from tagonce.whole_files import whole_file
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -154,7 +156,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export.tagged_images import whole_file
+from tagonce.whole_files import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """
@@ -203,7 +205,7 @@ def test_captions_go_beside_local_images(tmp_path: Path) -> None:
 
 def test_captions_of_images_in_s3_need_a_folder(tmp_path: Path) -> None:
     for uris in (["s3://b/a.jpg"], ["file:///a.jpg", "s3://b/a.jpg"]):
-        with pytest.raises(SettingsError, match="in S3: say with --out"):
+        with pytest.raises(SettingsError, match="in S3: name with --out"):
             write(uris, None)
 
 
@@ -255,7 +257,7 @@ def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) 
     uris = ["s3://b/1.jpg", "s3://b/2.jpg"]
     sidecars = write(uris, tmp_path)
     assert (sidecars.counts["written"], sidecars.counts["left"]) == (1, 1)
-    assert "1 were there already and were left (--overwrite replaces them, --merge adds to them)" in sidecars.summary
+    assert "1 exist and were not changed (--overwrite replaces them, --merge adds to them)" in sidecars.summary
     assert (tmp_path / "1.txt").read_text() == "mine"
     assert some(write(uris, tmp_path, Existing.OVERWRITE)) == {"written": 1, "replaced": 1, "unchanged": 1}
     assert (tmp_path / "1.txt").read_text() == "a b\n"
@@ -277,9 +279,7 @@ def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) ->
         sidecars.write(uris, ["tag 0", "tag 1"])
     assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
     assert sidecars.counts["written"] == sidecars.counts["shared"] == 1
-    assert (
-        f"1 would share the file of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
-    )
+    assert f"1 have the file name of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
 
 
 def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     uris = ["s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3.jpg"]
     sidecars = write(uris, tmp_path, Existing.MERGE, "a b, c")
     assert (sidecars.counts["written"], sidecars.counts["unchanged"]) == (2, 1)
-    assert "1 had all these tags already" in sidecars.summary
+    assert "1 have all these tags" in sidecars.summary
     texts = [(tmp_path / f"{number}.txt").read_text() for number in (1, 2, 3)]
     assert texts == ["Mine, a_b, c\n", "c, a b", "a b, c\n"]
 

@@ -33,8 +33,9 @@ from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing, Format, defaults, with_options
-from tagonce.export.write import Export, run
+from tagonce.export.formats import FORMATS, Format
+from tagonce.export.job import Existing, Export
+from tagonce.export.run import run
 from tagonce.options.policy_options import resolve_policy
 from tests.fixtures.command import script
 from tests.fixtures.straight import straight_caption, straight_items
@@ -67,8 +68,8 @@ class Store:
         profile = given.pop("profile", None)
         with self.database.read() as connection:
             resolved = resolve_policy(connection, self.model, policy or Policy(SCORE), profile)
-            to = None if out is None else str(out)
-            return run(connection, Export(format_, to, with_options(format_, given), resolved, **about))
+            to, spec = None if out is None else str(out), FORMATS[format_]
+            return run(connection, Export(spec, to, spec.options(given), resolved, **about))
 
     def straight(self, options: CaptionOptions) -> Iterator[tuple[Any, ...]]:
         """Arguments of the plain loop for each image."""
@@ -169,7 +170,7 @@ def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: di
         for uri, (width, height), straight, tags in zip(
             store.uris,
             store.sizes,
-            store.straight(with_options(Format.JSONL, given)),
+            store.straight(FORMATS[Format.JSONL].options(given)),
             store.own(),
             strict=True,
         )
@@ -201,7 +202,7 @@ def test_long_csv_is_what_csv_writes(store: Store, tmp_path: Path, given: dict[s
     expected = io.StringIO()
     writer = csv.writer(expected, lineterminator="\n")
     writer.writerow(["uri", "tag", "category", "probability"])
-    for uri, scores, _, thresholds, options in store.straight(with_options(Format.CSV, given)):
+    for uri, scores, _, thresholds, options in store.straight(FORMATS[Format.CSV].options(given)):
         for item in straight_items(uri, scores, named, thresholds, options):
             writer.writerow([uri, item.text, item.category, item.score / 10_000])
     assert (tmp_path / "a.csv").read_bytes().decode() == expected.getvalue()
@@ -286,7 +287,7 @@ def test_txt_and_hydrus_sidecars(small: Store, tmp_path: Path) -> None:
     small.export(Format.TXT, tmp_path / "txt", **IN_CAPTIONS)
     small.export(Format.HYDRUS, tmp_path / "hydrus")
     small.export(Format.TXT, tmp_path / "other", extension=".caption", **IN_CAPTIONS)
-    hydrus = replace(defaults(Format.HYDRUS), separator="\n")
+    hydrus = replace(FORMATS[Format.HYDRUS].defaults, separator="\n")
     namespaces = {"artist": "creator", "copyright": "series"}
     for straight in small.straight(CaptionOptions(**IN_CAPTIONS)):
         name = straight[0].removeprefix("s3://b/")
@@ -309,7 +310,7 @@ def test_sidecars_are_merged_with_the_options_in_force(small: Store, tmp_path: P
         assert after.startswith(before[path][:-1])
         assert sorted(after.split(", ")) == sorted(whole.split(", "))
     said = small.export(Format.TXT, tmp_path, Policy(3500), existing=Existing.MERGE)
-    assert said == f"0 captions written to {tmp_path}; 12 had all these tags already."
+    assert said == f"0 captions written to {tmp_path}; 12 have all these tags."
 
 
 def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: Store, tmp_path: Path) -> None:
@@ -322,7 +323,7 @@ def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: S
         "tagonce-export.json",
     }
     assert record(tmp_path / "tagonce-export.json")["under"] == here
-    with pytest.raises(SettingsError, match="in S3: say with --out"):
+    with pytest.raises(SettingsError, match="in S3: name with --out"):
         small.export(Format.TXT, None)
 
 
@@ -343,7 +344,7 @@ def test_long_parquet_has_a_row_a_tag(store: Store, tmp_path: Path, given: dict[
     named = [Tag(name, tag.category) for name, tag in zip(NAMES, TAGS, strict=True)]
     expected = [
         (uri, item.text, item.category, float(np.float32(item.score / 10_000)))
-        for uri, scores, _, thresholds, options in store.straight(with_options(Format.PARQUET, given))
+        for uri, scores, _, thresholds, options in store.straight(FORMATS[Format.PARQUET].options(given))
         for item in straight_items(uri, scores, named, thresholds, options)
     ]
     columns = table.to_pydict()
@@ -399,7 +400,7 @@ def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: 
 
 
 def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="say with --out to which file"):
+    with pytest.raises(SettingsError, match="is not text: name a file with --out"):
         small.export(Format.PARQUET, None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SettingsError, match=r"pip install 'tagonce\[parquet\]'"):
@@ -508,7 +509,7 @@ def test_only_some_of_the_images(store: Store, tmp_path: Path) -> None:
 def test_an_option_that_a_format_cannot_show_is_refused(
     small: Store, tmp_path: Path, format_: Format, given: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(SettingsError, match=f"--format {format_} has no place for {named}"):
+    with pytest.raises(SettingsError, match=f"--format {format_} does not take {named}"):
         small.export(format_, tmp_path / "x", **given)
 
 
@@ -526,7 +527,7 @@ def test_one_object_has_the_bytes_of_the_file(small: Store, tmp_path: Path, buck
     client.close()
     assert content == (tmp_path / "file").read_bytes()
     assert made_by["counts"]["images"] == 12
-    with pytest.raises(SettingsError, match="is a prefix; this format is one object"):
+    with pytest.raises(SettingsError, match="is a prefix, and this format is one object"):
         small.export(format_, f"s3://{bucket}/deep/")
 
 
@@ -564,14 +565,14 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-FORMATS = [Format.JSONL, Format.CSV, Format.KOHYA, Format.PARQUET, Format.PARQUET_WIDE]
+SINGLE_FILES = [Format.JSONL, Format.CSV, Format.KOHYA, Format.PARQUET, Format.PARQUET_WIDE]
 
 
 def small_files_only() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", SINGLE_FILES)
 def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp_path: Path, format_: Format) -> None:
     """As on a full disk: a limit stops the growth of the file."""
     (tmp_path / "out").mkdir()
@@ -590,7 +591,7 @@ def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp
     assert (tmp_path / "out" / "file").read_text() == "old"
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", SINGLE_FILES)
 def test_an_export_that_is_killed_leaves_no_file_of_that_name(
     large_store: str, tmp_path: Path, format_: Format, start_tagonce: Callable[..., Any]
 ) -> None:

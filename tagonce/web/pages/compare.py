@@ -13,7 +13,7 @@ from db.errors import ThresholdError
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.read import comparison
-from db.read.tag_batches import Int64Array
+from db.schema import Int64Array
 from tagonce.web.parts.changes import changes_shown
 from tagonce.web.parts.sliders import all_sliders
 from tagonce.web.parts.totals import Number
