@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import and_, or_, select
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger.images import Reference, stored_version
 from db.schema import failures, images, predictions

@@ -36,7 +36,7 @@ from rich.table import Table
 from sleeping import Gpu, Write, work
 from sqlalchemy import text
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger import images
 from db.ledger.images import Reference

@@ -35,7 +35,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image
 from timm.data import create_transform
 
-from db.batches import batched
+from db.arrays.batches import batched
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.network import load_network
 from workers.models.registry import find_model

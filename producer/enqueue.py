@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import images
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from producer.queue.chunks import Sender
 

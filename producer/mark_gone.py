@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, not_, select
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import gone, moved_labels
-from db.ledger.id_set import IdSet
 from db.schema import images
 from db.sql.gone_scope import is_gone
 from db.sql.score_sql import begins_with

@@ -32,7 +32,8 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from db.csr import offsets_of
+from db.arrays.csr import offsets_of
+from db.arrays.splitmix64 import UInt64Array, splitmix64
 from db.export.items import NAMESPACES, make_items, one_line
 from db.export.options import CaptionOptions, Sort
 from db.ledger.models import Tag
@@ -41,7 +42,6 @@ from db.read import tag_batches
 from db.read.tag_batches import TagBatch
 from db.schema import Int16Array, Int64Array
 from db.scores import SCALE
-from db.splitmix64 import UInt64Array, splitmix64
 
 _SORT_BITS = 32
 """Bits of a sort key: a position in the model's list, or a hash."""

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from db.csr import offsets_of
+from db.arrays.csr import offsets_of
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, plain_name, styled
 from db.ledger.models import Tag

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import gone, models
-from db.ledger.id_set import IdSet
 from db.schema import failures, images, labels, predictions
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
+from db.arrays.id_set import IdSet
 from db.ledger.gone import unmark
-from db.ledger.id_set import IdSet
 from db.schema import failures, images, predictions
 from db.sql import registration
 from db.sql.gone_scope import is_gone

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
 from db.schema import Int16Array, Int64Array, predictions

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
-from db.csr import offsets_of
+from db.arrays.csr import offsets_of
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import Int16Array, Int64Array, images, predictions

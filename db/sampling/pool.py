@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from sqlalchemy import Connection
 
-from db.batches import batched
-from db.csr import offsets_of, ranges
+from db.arrays.batches import batched
+from db.arrays.csr import offsets_of, ranges
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches

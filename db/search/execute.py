@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
-from db.csr import offsets_of
+from db.arrays.csr import offsets_of
 from db.ledger.models import Model
 from db.schema import Int16Array, images, predictions
 from db.scores import NEVER, to_probability

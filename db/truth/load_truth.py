@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.csr import offsets_of, ranges
+from db.arrays.csr import offsets_of, ranges
 from db.errors import SourceError
 from db.ledger import models
 from db.ledger.models import Model

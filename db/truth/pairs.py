@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from db.csr import offsets_of, ranges
+from db.arrays.csr import offsets_of, ranges
 from db.read.tag_batches import TagBatch
 from db.schema import Int16Array, Int64Array
 

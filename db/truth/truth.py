@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from db.arrays.splitmix64 import GAMMA, splitmix64
 from db.read.tag_batches import TagBatch
 from db.schema import Int16Array, Int64Array
-from db.splitmix64 import GAMMA, splitmix64
 from db.truth.pairs import Pairs
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import Reason
 from db.ledger import results
 from db.ledger.models import Model

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from celery import Celery
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.errors import StopError
 from db.ledger import images, run_progress
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.names.plural import counted

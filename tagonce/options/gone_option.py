@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.ledger.id_set import IdSet
 from db.names.plural import counted
 from producer import mark_gone, sources
 from producer.references import path_or_uri

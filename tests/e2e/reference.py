@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import ImageError
 from db.scores import SCALE
 from tests.e2e.ledger import NOT_STORED

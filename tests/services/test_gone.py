@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import func, select
 
 from db import sampling, schema
+from db.arrays.id_set import IdSet
 from db.database import Database, open_database
 from db.errors import Reason, SourceError
 from db.export.tagged_images import count_images, uri_range
 from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Failure

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import ImageError, ModelError, Reason
 from db.schema import Int16Array
 from db.scores import SCALE, Scores

@@ -16,7 +16,7 @@ from celery.worker.control import Panel
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import BrokerError, ModelError, Reason, StopError, TagonceError, TransientError
 from db.ledger import deliveries, images, results
 from db.ledger.results import Failure
