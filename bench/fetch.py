@@ -23,7 +23,7 @@ import static_s3
 from rich.console import Console
 from rich.table import Table
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from workers.storage.fetch import Fetcher
 from workers.storage.obstore_like_boto3 import Stores
 

@@ -11,9 +11,9 @@ from db.batches import batched
 from db.database import Database
 from db.ledger import gone, moved_labels
 from db.ledger.id_set import IdSet
+from db.names.uris import file_path
 from db.schema import images
 from db.sql.score_sql import begins_with
-from producer.references import file_path
 
 AT_ONCE = 10_000
 """Images in one transaction."""

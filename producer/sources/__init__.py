@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference, as_folder, file_uri, path_or_uri, split_s3
+from db.ledger.images import Reference
+from db.names.uris import file_uri
 from producer.sources.addresses import resolve
 from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
 from producer.sources.name_filter import Names
+from producer.uris import as_folder, path_or_uri, split_s3
 
 __all__ = ["Names", "is_list", "place", "references"]
 

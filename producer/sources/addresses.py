@@ -5,7 +5,8 @@ import posixpath
 import re
 
 from db.errors import SourceError
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 
 SUPPORTED = "s3://bucket/key, file:///path and paths"
 

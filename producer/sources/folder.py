@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
+from db.ledger.images import Reference
 from db.names.folders import files_below
-from producer.references import Reference, file_uri
+from db.names.uris import file_uri
 from producer.sources.name_filter import Names
 
 COUNTED = 20_000

@@ -5,9 +5,10 @@ import posixpath
 from collections.abc import Iterator
 
 from db.errors import SourceError
+from db.ledger.images import Reference
 from db.names.plural import counted
 from db.names.spellings import spellings, windows_parts
-from producer.references import Reference, file_path
+from db.names.uris import file_path
 from producer.sources.addresses import resolve
 from producer.sources.folder import local_reference
 

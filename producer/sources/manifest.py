@@ -10,12 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO
 
 from db.errors import SourceError
+from db.ledger.images import Reference
 from db.names import text_files
-from producer.references import Reference, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import extension
 from producer.sources.list_rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
 from producer.sources.listed_files import LocalNames
+from producer.uris import split_s3
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

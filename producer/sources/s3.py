@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from db.errors import SourceError
-from producer.references import Reference, split_s3
+from db.ledger.images import Reference
 from producer.sources.extensions import extension
 from producer.sources.manifest import in_manifest
 from producer.sources.name_filter import Names
 from producer.sources.s3_listing import REQUESTS, objects
 from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
+from producer.uris import split_s3
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

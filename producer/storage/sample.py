@@ -1,6 +1,7 @@
 """Read a little of one image, to see whether we may: without the worker's tools, and with little patience."""
 
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 
 _FILE = "file://"
 

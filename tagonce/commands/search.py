@@ -16,7 +16,7 @@ from db.ledger.gone import Gone
 from db.ledger.models import Tag
 from db.names.plural import counted
 from db.search.execute import Hit
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

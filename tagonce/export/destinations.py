@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from db.errors import SettingsError
 from db.export.tagged_images import whole_path
-from producer.references import split_s3
+from producer.uris import split_s3
 
 if TYPE_CHECKING:
     from producer.storage.uploads import Bucket

@@ -15,7 +15,7 @@ from typing import IO
 from db.export.tagged_images import uris
 from db.export.text import ImageFolder
 from db.names.plural import counted
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tagonce.export import destinations
 from tagonce.export.record import leave_record
 from tagonce.export.run import Run

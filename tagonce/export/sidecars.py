@@ -11,7 +11,8 @@ from typing import Self
 
 from db.errors import SettingsError
 from db.names.plural import counted
-from producer.references import file_path, path_or_uri
+from db.names.uris import file_path
+from producer.uris import path_or_uri
 from tagonce.export.formats import Existing
 from tagonce.export.merge_captions import merged, understood
 from tagonce.export.small_files import Files

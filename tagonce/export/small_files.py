@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from db.errors import StopError
 from db.export.tagged_images import whole_path
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 from tagonce.export.destinations import S3, in_s3
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from db.export.tagged_images import count_images, uris_ending
 from db.export.text import ImageFolder, JsonLines, Kohya, LongCsv, TextFormat
 from db.ledger import models
 from db.names.plural import counted
+from db.names.uris import file_path
 from db.read.tag_batches import IMAGES_AT_ONCE
-from producer.references import file_path, path_or_uri
+from producer.uris import path_or_uri
 from tagonce.export import destinations, imagefolders
 from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, check_options
 from tagonce.export.record import leave_record, read_record

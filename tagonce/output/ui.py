@@ -20,8 +20,8 @@ from rich.progress import (
 from rich.text import Text
 
 from db.errors import Reason, SettingsError
-from producer.references import path_or_uri
 from producer.sources.name_filter import Names
+from producer.uris import path_or_uri
 from tagonce.settings import Settings
 
 _NO_END = 100_000

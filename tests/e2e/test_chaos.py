@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger

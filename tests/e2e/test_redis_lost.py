@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger

@@ -15,8 +15,8 @@ from sqlalchemy import insert, update
 from db.database import Database
 from db.errors import SettingsError
 from db.export.tagged_images import whole_file
+from db.names.uris import file_uri
 from db.schema import images as image_table
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tagonce.export.formats import Existing, Format
 from tagonce.export.merge_captions import understood

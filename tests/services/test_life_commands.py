@@ -14,9 +14,9 @@ from db.errors import Reason, SettingsError, SourceError
 from db.ledger import gone, models, results
 from db.ledger.images import Reference, register
 from db.ledger.results import Failure
+from db.names.uris import file_uri
 from db.schema import profile_thresholds
 from producer import sources
-from producer.references import file_uri
 from producer.sources.folder import in_folder
 from producer.sources.name_filter import Names
 from tagonce.options.under_option import uri_prefix

@@ -14,9 +14,11 @@ import boto3
 import pytest
 
 from db.errors import SettingsError, SourceError
-from producer.references import Reference, file_uri, split_s3
+from db.ledger.images import Reference
+from db.names.uris import file_uri
 from producer.sources import Names, references
 from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
+from producer.uris import split_s3
 from tests.fixtures.s3 import new_bucket
 from workers.storage.fetch import Fetcher
 

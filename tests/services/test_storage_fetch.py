@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.storage import s3_client
 from workers.storage import fetch, s3
 from workers.storage.fetch import Fetcher

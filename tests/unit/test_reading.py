@@ -13,10 +13,10 @@ from db.ledger.models import Tag
 from db.names import text_files
 from db.names.match_images import ImageName, _name, by_path
 from db.names.match_tags import TagIndex
+from db.names.uris import file_path, file_uri
 from db.policy.threshold_files import for_model, read_thresholds
 from db.truth.load_truth import _Gathered
 from db.truth.truth_files import Entry, read_entries, read_sidecar
-from producer.references import file_path, file_uri
 from producer.sources import references
 from workers.models.tag_files import read_tags
 

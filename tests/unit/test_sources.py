@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from db.errors import SettingsError, SourceError
-from producer.references import Reference, file_path, file_uri
+from db.ledger.images import Reference
+from db.names.uris import file_path, file_uri
 from producer.sources import Names, folder, references
 from producer.sources.extensions import is_image
 

@@ -8,7 +8,8 @@ import time
 import stamina
 
 from db.errors import ImageError, Reason, TransientError
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 from workers.storage.roots import Roots
 from workers.storage.s3 import S3Objects
 

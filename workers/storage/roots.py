@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from db.errors import ImageError, Reason, SettingsError
-from producer.references import file_path
+from db.names.uris import file_path
 
 _S3 = "s3://"
 _UP_OR_HERE = {".", ".."}
