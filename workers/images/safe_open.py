@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from db.errors import ImageError, Reason
 from workers.images.budget import Budget
 from workers.images.geometry import Size
-from workers.images.hostile import RationedFile, has_too_many_scans
+from workers.images.limited_file import RationedFile, has_too_many_scans
 from workers.images.metadata import has_too_many_numbers, without_metadata
 from workers.images.variants import unread_variant
 
