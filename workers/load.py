@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedImage:
     """An image whose file is here."""
 
     image: Image
@@ -47,7 +47,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedImage:
     """An image that has all it needs to be inferred, or that need not be."""
 
     image: Image
@@ -55,7 +55,7 @@ class Loaded:
     """Bytes of the file."""
     sha256: bytes
     content: Decoded | StoredResult | None
-    """`Known`: these bytes have scores in the database. None: they came earlier in the same chunk."""
+    """`StoredResult`: these bytes have scores in the database. None: they came earlier in the same chunk."""
 
     @property
     def pixels(self) -> Decoded | None:
@@ -64,7 +64,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class FailedImage:
     """An image that cannot be fetched or decoded."""
 
     failure: Failure
@@ -95,58 +95,60 @@ class Loader:
 
     def batches(
         self, pending: Sequence[Image], should_stop: Callable[[], bool] = lambda: False
-    ) -> Generator[list[Loaded | Broken]]:
+    ) -> Generator[list[LoadedImage | FailedImage]]:
         """Every image, in order. A list holds as much to infer as a batch does, and what comes in between.
 
         The next ones are fetched and decoded meanwhile, and no more of them than `AHEAD` says.
         """
         ahead = AHEAD * self._batch_size
         fetched = _in_order(self._fetchers, self._fetch, pending, ahead, _expected_bytes, should_stop)
-        batch: list[Loaded | Broken] = []
+        batch: list[LoadedImage | FailedImage] = []
         to_infer = 0
         for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead, _held_bytes, should_stop):
             batch.append(one)
-            to_infer += isinstance(one, Loaded) and one.pixels is not None
+            to_infer += isinstance(one, LoadedImage) and one.pixels is not None
             if to_infer == self._batch_size:
                 yield batch
                 batch, to_infer = [], 0
         if batch:
             yield batch
 
-    def _fetch(self, image: Image) -> Fetched | Broken:
+    def _fetch(self, image: Image) -> FetchedImage | FailedImage:
         with self._metrics.timed(Stage.FETCH):
             try:
                 data = self._fetcher.fetch(image.uri)
             except ImageError as error:
-                return Broken(_failure(image, error))
-            return Fetched(image, data, hashlib.sha256(data).digest())
+                return FailedImage(_failure(image, error))
+            return FetchedImage(image, data, hashlib.sha256(data).digest())
 
-    def _recognised(self, fetched: Iterator[Fetched | Broken]) -> Iterator[Fetched | Loaded | Broken]:
+    def _recognised(
+        self, fetched: Iterator[FetchedImage | FailedImage]
+    ) -> Iterator[FetchedImage | LoadedImage | FailedImage]:
         """Bytes that were seen before, in this chunk or ever, are not decoded again."""
         seen: set[bytes] = set()
         for group in _groups(fetched, self._batch_size):
-            new = {one.sha256 for one in group if isinstance(one, Fetched)} - seen
+            new = {one.sha256 for one in group if isinstance(one, FetchedImage)} - seen
             with self._database.read() as connection:
                 known = duplicates.stored_results(connection, self._model_id, list(new))
             for one in group:
-                if isinstance(one, Broken):
+                if isinstance(one, FailedImage):
                     yield one
                 elif one.sha256 in seen:
-                    yield Loaded(one.image, len(one.data), one.sha256, None)
+                    yield LoadedImage(one.image, len(one.data), one.sha256, None)
                 else:
                     seen.add(one.sha256)
                     content = known.get(one.sha256)
-                    yield Loaded(one.image, len(one.data), one.sha256, content) if content else one
+                    yield LoadedImage(one.image, len(one.data), one.sha256, content) if content else one
 
-    def _decode(self, one: Fetched | Loaded | Broken) -> Loaded | Broken:
-        if not isinstance(one, Fetched):
+    def _decode(self, one: FetchedImage | LoadedImage | FailedImage) -> LoadedImage | FailedImage:
+        if not isinstance(one, FetchedImage):
             return one
         with self._metrics.timed(Stage.DECODE):
             try:
                 decoded = self._decoder.decode(one.data)
             except ImageError as error:
-                return Broken(_failure(one.image, error), one.sha256)
-        return Loaded(one.image, len(one.data), one.sha256, decoded)
+                return FailedImage(_failure(one.image, error), one.sha256)
+        return LoadedImage(one.image, len(one.data), one.sha256, decoded)
 
 
 def _failure(image: Image, error: ImageError) -> Failure:
@@ -157,12 +159,12 @@ def _expected_bytes(image: Image) -> int:
     return BYTES_UNKNOWN if image.bytes is None else image.bytes
 
 
-def _held_bytes(one: Fetched | Loaded | Broken) -> int:
-    return len(one.data) if isinstance(one, Fetched) else 0
+def _held_bytes(one: FetchedImage | LoadedImage | FailedImage) -> int:
+    return len(one.data) if isinstance(one, FetchedImage) else 0
 
 
-def _groups(fetched: Iterator[Fetched | Broken], size: int) -> Iterator[list[Fetched | Broken]]:
-    group: list[Fetched | Broken] = []
+def _groups(fetched: Iterator[FetchedImage | FailedImage], size: int) -> Iterator[list[FetchedImage | FailedImage]]:
+    group: list[FetchedImage | FailedImage] = []
     held = 0
     for one in fetched:
         group.append(one)

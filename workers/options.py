@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 from workers.cpus import cores
 
-__all__ = ["Options", "cores"]
-
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -23,7 +23,7 @@ from db.scores import Scores
 from workers.images.decode import Decoded
 from workers.inference.infer import Inferencer
 from workers.inference.self_test import SelfTest
-from workers.load import Broken, Loaded, Loader
+from workers.load import FailedImage, LoadedImage, Loader
 from workers.models.spec import ModelSpec
 from workers.options import Options
 from workers.telemetry.metrics import WorkerMetrics
@@ -102,13 +102,13 @@ class Pipeline:
             seconds=time.perf_counter() - begun,
         )
 
-    def tell(self, connection: Connection) -> None:
+    def save_heartbeat(self, connection: Connection) -> None:
         """That this worker is alive, and what it spends its time on."""
         worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
 
-    def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores | None]:
+    def _infer(self, batch: Sequence[LoadedImage | FailedImage]) -> Iterator[Scores | None]:
         """Scores of those that have pixels, in order."""
-        pixels = [one.pixels for one in batch if isinstance(one, Loaded) and one.pixels]
+        pixels = [one.pixels for one in batch if isinstance(one, LoadedImage) and one.pixels]
         if not pixels:
             return iter(())
         inferred = self.inferencer.scores(pixels)
@@ -131,10 +131,10 @@ class _Results:
         self._duplicates = 0
         self._written_at = time.monotonic()
 
-    def add(self, batch: Sequence[Loaded | Broken], scores: Iterator[Scores | None]) -> None:
+    def add(self, batch: Sequence[LoadedImage | FailedImage], scores: Iterator[Scores | None]) -> None:
         """A batch, and the scores of those that were inferred; None where the model gives NaN."""
         for one in batch:
-            if isinstance(one, Broken):
+            if isinstance(one, FailedImage):
                 self._failures.append(one.failure)
                 if one.sha256:
                     self._by_content[one.sha256] = one.failure
@@ -149,12 +149,12 @@ class _Results:
         if time.monotonic() - self._written_at > WRITE_SECONDS:
             self.write()
 
-    def _found(self, one: Loaded, pixels: Decoded, scores: Scores | None) -> StoredResult | Failure:
+    def _found(self, one: LoadedImage, pixels: Decoded, scores: Scores | None) -> StoredResult | Failure:
         if scores is None:
             return Failure(one.image.id, one.image.version, Reason.NAN, self._pipeline.inferencer.nan)
         return StoredResult(pixels.width, pixels.height, pixels.format, scores)
 
-    def _add(self, one: Loaded, found: StoredResult | Failure) -> None:
+    def _add(self, one: LoadedImage, found: StoredResult | Failure) -> None:
         if isinstance(found, Failure):
             self._failures.append(replace(found, image_id=one.image.id, image_version=one.image.version))
             return
@@ -177,7 +177,7 @@ class _Results:
         pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
         with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
             save(connection, pipeline.model.id, self._predictions, self._failures)
-            pipeline.tell(connection)
+            pipeline.save_heartbeat(connection)
         self.done += len(self._predictions)
         self.failed += len(self._failures)
         self._predictions, self._failures, self._duplicates = [], [], 0

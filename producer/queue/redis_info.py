@@ -12,7 +12,7 @@ _PINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RedisInfo:
     """One look."""
 
     server: str
@@ -32,7 +32,7 @@ class Facts:
     """Of its clock before ours."""
 
 
-def look(app: Celery) -> Facts:
+def read(app: Celery) -> RedisInfo:
     """Ask.
 
     Raises:
@@ -52,7 +52,7 @@ def look(app: Celery) -> Facts:
             ahead.append(whole + millionths / 1e6 - begun - seconds[-1] / 2)
         info = client.info()
     valkey = info.get("valkey_version")
-    return Facts(
+    return RedisInfo(
         server=f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}",
         protocol=tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]),
         policy=info.get("maxmemory_policy", "unknown"),

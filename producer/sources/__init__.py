@@ -14,10 +14,10 @@ from producer.sources.addresses import resolve
 from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from producer.uris import as_folder, path_or_uri, split_s3
 
-__all__ = ["Names", "is_list", "place", "references"]
+__all__ = ["NameFilter", "is_list", "place", "references"]
 
 
 def references(
@@ -27,7 +27,7 @@ def references(
     column: str | None = None,
     null: bool = False,
     stdin: TextIO | None = None,
-    names: Names | None = None,
+    names: NameFilter | None = None,
 ) -> Iterator[Reference]:
     """Every image that a source points at, one at a time: a source may hold millions.
 
@@ -45,7 +45,7 @@ def references(
     Raises SourceError at once when the source is nothing we can read, and while iterating when reading fails
     or nothing is found.
     """
-    names = names or Names()
+    names = names or NameFilter()
     start = str((base or Path()).absolute())
     if source == "-":
         return _kept(in_stream(stdin or sys.stdin, start, null=null), names, start)
@@ -75,7 +75,7 @@ def _resolved(source: str) -> str:
     return resolve(os.path.expanduser(source), str(Path.cwd()))  # noqa: PTH111
 
 
-def _remote(uri: str, base: str | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
+def _remote(uri: str, base: str | None, column: str | None, names: NameFilter, *, null: bool) -> Iterator[Reference]:
     from producer.sources.s3 import listed_in, under_prefix  # boto3 is slow to import: only for those who need it
 
     if is_manifest(uri):
@@ -87,7 +87,7 @@ def _remote(uri: str, base: str | None, column: str | None, names: Names, *, nul
     return under_prefix(uri, names)
 
 
-def _local(path: str, base: Path | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
+def _local(path: str, base: Path | None, column: str | None, names: NameFilter, *, null: bool) -> Iterator[Reference]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- paths are strings here: Path is slow by the million
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -106,7 +106,7 @@ def _local(path: str, base: Path | None, column: str | None, names: Names, *, nu
     return iter([local_reference(path)])
 
 
-def _kept(found: Iterator[Reference], names: Names, start: str) -> Iterator[Reference]:
+def _kept(found: Iterator[Reference], names: NameFilter, start: str) -> Iterator[Reference]:
     """Of a list, which names its images one by one, what no pattern of the user leaves out."""
     if not names.has_patterns:
         return found

@@ -9,7 +9,7 @@ from contextlib import suppress
 from db.ledger.images import Reference
 from db.names.folders import files_below
 from db.names.uris import file_uri
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 
 COUNTED = 20_000
 """Entries of folders that are left out which are looked at to count them: a snapshot may hold everything once more."""
@@ -32,7 +32,7 @@ def _reference(path: str, facts: os.stat_result) -> Reference:
     return Reference(file_uri(path), f"{facts.st_size}-{facts.st_mtime_ns}", facts.st_size)
 
 
-def in_folder(root: str, names: Names) -> Iterator[Reference]:
+def in_folder(root: str, names: NameFilter) -> Iterator[Reference]:
     """Every image below an absolute path, in the order the file system gives them.
 
     Links are followed and keep their own name.
@@ -58,7 +58,7 @@ def in_folder(root: str, names: Names) -> Iterator[Reference]:
 class _Walk:
     """What is taken of a folder and those below it."""
 
-    def __init__(self, root: str, names: Names) -> None:
+    def __init__(self, root: str, names: NameFilter) -> None:
         self._root = root
         self._names = names
         self._start = len(os.path.join(root, ""))  # noqa: PTH118 -- see local_reference

@@ -31,7 +31,7 @@ _LONGEST = 12
 """Characters after the last dot that can be an extension."""
 
 
-class Names:
+class NameFilter:
     """What is taken, and counts of what was not. One for all sources of a command.
 
     Args:

@@ -13,7 +13,7 @@ from db.errors import SourceError
 from db.ledger.images import Reference
 from producer.sources.extensions import extension
 from producer.sources.manifest import in_manifest
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from producer.sources.s3_listing import REQUESTS, objects
 from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
 from producer.uris import split_s3
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def under_prefix(uri: str, names: Names) -> Iterator[Reference]:
+def under_prefix(uri: str, names: NameFilter) -> Iterator[Reference]:
     """Every image whose key starts with the prefix; and the object, of any extension, with just that key.
 
     The prefix is taken literally, as S3 does: `s3://bucket/cat` finds `cats/1.png`; a folder ends with `/`.
@@ -35,7 +35,7 @@ def under_prefix(uri: str, names: Names) -> Iterator[Reference]:
     return _under_prefix(uri, names)
 
 
-def _under_prefix(uri: str, names: Names) -> Iterator[Reference]:
+def _under_prefix(uri: str, names: NameFilter) -> Iterator[Reference]:
     bucket, prefix = split_s3(uri)
     start = prefix.rfind("/") + 1
     client = s3_client(max_pool_connections=REQUESTS)

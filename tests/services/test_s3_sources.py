@@ -16,7 +16,7 @@ import pytest
 from db.errors import SettingsError, SourceError
 from db.ledger.images import Reference
 from db.names.uris import file_uri
-from producer.sources import Names, references
+from producer.sources import NameFilter, references
 from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
 from producer.uris import split_s3
 from tests.fixtures.s3 import new_bucket
@@ -123,10 +123,10 @@ def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
     kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
     put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
     put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
-    names = Names(["drafts/"])
+    names = NameFilter(["drafts/"])
     assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
     assert (names.passed_over, names.hidden, names.excluded) == (2, 2, 1)
-    everything = Names(default_excludes=False, all_names=True)
+    everything = NameFilter(default_excludes=False, all_names=True)
     assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
     assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
 

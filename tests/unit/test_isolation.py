@@ -1,4 +1,4 @@
-"""The gate: a chunk that came back is run with nobody else inside."""
+"""Isolation: a chunk that was delivered before runs alone."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,53 +6,53 @@ from contextlib import ExitStack
 
 import pytest
 
-from workers.queue.isolation import Gate
+from workers.queue.isolation import SharedLock
 
 SOON = 5
 
 
-def test_new_chunks_go_in_side_by_side() -> None:
-    gate = Gate()
-    with gate.side_by_side(), gate.side_by_side():
+def test_new_chunks_share_the_lock() -> None:
+    lock = SharedLock()
+    with lock.shared(), lock.shared():
         pass
 
 
-def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:
-    gate, order, let_out = Gate(), [], threading.Event()
-    first_in, suspect_in = threading.Event(), threading.Event()
+def test_an_exclusive_holder_waits_for_shared_ones_and_keeps_new_ones_out() -> None:
+    lock, order, let_out = SharedLock(), [], threading.Event()
+    first_in, exclusive_in = threading.Event(), threading.Event()
 
     def first() -> None:
-        with gate.side_by_side():
+        with lock.shared():
             first_in.set()
             let_out.wait(SOON)
             order.append("first")
 
-    def suspect() -> None:
-        with gate.alone():
-            order.append("suspect")
-            suspect_in.set()
+    def exclusive() -> None:
+        with lock.exclusive():
+            order.append("exclusive")
+            exclusive_in.set()
 
     def late() -> None:
-        with gate.side_by_side():
+        with lock.shared():
             order.append("late")
 
     with ThreadPoolExecutor(3) as pool, ExitStack() as stack:
         stack.callback(let_out.set)
         pool.submit(first)
         assert first_in.wait(SOON)
-        waiting = pool.submit(suspect)
-        while not gate._suspects:
+        waiting = pool.submit(exclusive)
+        while not lock._exclusive:
             pass
         last = pool.submit(late)
-        assert not suspect_in.is_set()
+        assert not exclusive_in.is_set()
         let_out.set()
         waiting.result(SOON)
         last.result(SOON)
-    assert order == ["first", "suspect", "late"]
+    assert order == ["first", "exclusive", "late"]
 
 
-def test_an_error_inside_opens_the_gate_again() -> None:
-    gate = Gate()
-    for enter in (gate.alone, gate.side_by_side, gate.alone):
+def test_an_error_inside_releases_the_lock() -> None:
+    lock = SharedLock()
+    for enter in (lock.exclusive, lock.shared, lock.exclusive):
         with pytest.raises(ValueError, match="inside"), enter():
             raise ValueError("inside")

@@ -99,6 +99,6 @@ def test_what_waits_to_be_recognised_is_bounded_too() -> None:
     from db.ledger.images import Image
 
     image = Image(1, "s3://b/a", "", None)
-    files = [load.Fetched(image, bytes(size), b"") for size in (load.BYTES_AHEAD - 1, 1, 1, 1, 1)]
+    files = [load.FetchedImage(image, bytes(size), b"") for size in (load.BYTES_AHEAD - 1, 1, 1, 1, 1)]
     assert [len(group) for group in load._groups(iter(files), 2)] == [2, 2, 1]
     assert [len(group) for group in load._groups(iter(files), 4)] == [2, 3]

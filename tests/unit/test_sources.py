@@ -18,7 +18,7 @@ from pyarrow import parquet
 from db.errors import SettingsError, SourceError
 from db.ledger.images import Reference
 from db.names.uris import file_path, file_uri
-from producer.sources import Names, folder, references
+from producer.sources import NameFilter, folder, references
 from producer.sources.extensions import is_image
 
 WEIRD_NAMES = [
@@ -105,12 +105,12 @@ def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> Non
         image(tmp_path / name)
     image(tmp_path / ".git" / "config")
     kept = {reference(image(tmp_path / name)) for name in ("shown.jpg", "eaDir/a.jpg", "a.b/b.jpg")}
-    names = Names()
+    names = NameFilter()
     assert set(found(tmp_path, names=names)) == kept
     assert list(names.sentences()) == [
         f"{len(SYSTEM)} files in hidden or system folders left out; --no-default-excludes takes them"
     ]
-    everything = Names(default_excludes=False)
+    everything = NameFilter(default_excludes=False)
     assert len(found(tmp_path, names=everything)) == len(kept) + len(SYSTEM)
     assert everything.hidden == 0
     assert found(tmp_path / ".hidden.jpg") == [reference(tmp_path / ".hidden.jpg")], "named by hand"
@@ -123,7 +123,7 @@ def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.Monk
     for number in range(9):
         image(tmp_path / ".snapshot" / f"{number}.jpg")
     image(tmp_path / "a.jpg")
-    names = Names()
+    names = NameFilter()
     assert len(found(tmp_path, names=names)) == 1
     assert next(names.sentences()).startswith("more than 5 files in hidden")
 
@@ -131,14 +131,14 @@ def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.Monk
 def test_names_that_are_no_images_are_counted_or_taken(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg_large", "c", "d.txt", "sub/e.txt"):
         image(tmp_path / name)
-    names = Names()
+    names = NameFilter()
     assert len(found(tmp_path, names=names)) == 1
     assert names.passed_over == 4
     (sentence,) = names.sentences()
     assert sentence.startswith("4 names passed over (no image extension: .txt, ")
     assert "none at all" in sentence
     assert "--all-names" in sentence
-    assert len(found(tmp_path, names=Names(all_names=True))) == 5
+    assert len(found(tmp_path, names=NameFilter(all_names=True))) == 5
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def test_patterns_are_those_of_a_gitignore(pattern: str, left_out: set[str], tmp
     every = {"a.jpg", "a.png", "x/a.jpg", "x/a.png", "y/x/a.jpg", "#odd/a.jpg"}
     for name in every:
         image(tmp_path / name)
-    names = Names([pattern])
+    names = NameFilter([pattern])
     expected = {reference(tmp_path / name) for name in every - left_out}
     assert set(found(tmp_path, names=names)) == expected
     assert names.excluded == len(left_out)
     listed = tmp_path / "list.jsonl"
     listed.write_text("".join(f"{json.dumps(name)}\n" for name in sorted(every)))
-    names = Names([pattern])
+    names = NameFilter([pattern])
     assert set(found(listed, names=names)) == expected
     assert names.excluded == len(left_out)
 
 
 def test_an_empty_pattern_is_refused() -> None:
     with pytest.raises(SettingsError, match="--exclude is empty"):
-        Names(["*.png", " "])
+        NameFilter(["*.png", " "])
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_file_that_is_neither_image_nor_list_is_refused_at_the_call(name: str,
     for source in (str(path), f"file://{path}", f"s3://nobody/{name}"):
         with pytest.raises(SourceError, match=rf"neither an image nor a list.*{advice}.*--all-names"):
             references(source)
-    assert found(path, names=Names(all_names=True)) == [reference(path)]
+    assert found(path, names=NameFilter(all_names=True)) == [reference(path)]
 
 
 def test_links_are_followed_under_their_own_name(tmp_path: Path) -> None:

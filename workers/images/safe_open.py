@@ -13,7 +13,8 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from db.errors import ImageError, Reason
 from workers.images.budget import Budget
 from workers.images.geometry import Size
-from workers.images.limited_file import RationedFile, has_too_many_scans
+from workers.images.jpeg import has_too_many_scans
+from workers.images.limited_file import LimitedFile
 from workers.images.metadata import has_too_many_numbers, without_metadata
 from workers.images.variants import unread_variant
 
@@ -98,7 +99,7 @@ class Opener:
         data = without_metadata(data)
         if has_too_many_numbers(data):
             raise ImageError(Reason.CORRUPT, "a TIFF with more than a million offsets in a tag")
-        file = RationedFile(data)
+        file = LimitedFile(data)
         image = self._open(file)
         # Opening reads the header alone; the width of an icon, for one, may change when it is loaded.
         width, height, name = image.width, image.height, (image.format or "unknown").lower()
@@ -119,7 +120,7 @@ class Opener:
     def too_large(self, what: str) -> ImageError:
         return ImageError(Reason.TOO_LARGE, f"more than {self.max_pixels:,} pixels are not decoded: {what}")
 
-    def _open(self, file: RationedFile) -> Image.Image:
+    def _open(self, file: LimitedFile) -> Image.Image:
         try:
             image = Image.open(file, formats=self._formats)
         except UnidentifiedImageError as error:
@@ -141,7 +142,7 @@ class Opener:
             factory, accepts = Image.OPEN[name]
             try:
                 if accepts and accepts(data[:16]) is True:
-                    factory(RationedFile(data), "")
+                    factory(LimitedFile(data), "")
             except Exception as error:  # noqa: BLE001 - as when it is opened
                 if _SIGNATURE.match(data):
                     return _refusal(broken, error, data)

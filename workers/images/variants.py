@@ -1,6 +1,6 @@
 """Kinds of files that are sound and that Pillow calls broken, since the library below it cannot tell."""
 
-from workers.images.limited_file import segments
+from workers.images.jpeg import segments
 
 _NOT_DECODED = {0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
 """What begins a frame of a JPEG that libjpeg does not decode: hierarchical, lossless by arithmetic codes, JPEG-LS."""

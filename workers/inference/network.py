@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from db.errors import ModelError
-from workers.models.demo import read_demo_weights
+from workers.inference.demo_weights import read_demo_weights
 from workers.models.spec import ModelSpec
 
 _SHOWN = 3

@@ -24,7 +24,7 @@ from producer.queue.broker import TASK_NAME, depth
 from producer.queue.chunks import Chunk, sending
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
-from workers.queue.isolation import Gate
+from workers.queue.isolation import SharedLock
 from workers.queue.leases import Leases
 from workers.queue.watchdog import Watchdog
 
@@ -125,7 +125,7 @@ class _Tagger:
         self._database = pipeline.database
         self._stop = stop
         self._watchdog = watchdog
-        self._gate = Gate()
+        self._lock = SharedLock()
 
     def tag(self, chunk: Chunk, chunk_id: str) -> None:
         """One delivery, from the count of it to the results.
@@ -136,8 +136,8 @@ class _Tagger:
         try:
             # Counting a delivery comes after the gate: a chunk that only waited when another one killed the worker is
             # innocent.
-            suspect = self._patiently(lambda: self._deliveries_so_far(chunk_id)) > 0
-            with self._gate.alone() if suspect else self._gate.side_by_side():
+            suspect = self._retried(lambda: self._deliveries_so_far(chunk_id)) > 0
+            with self._lock.exclusive() if suspect else self._lock.shared():
                 self._deliver(chunk, chunk_id)
         except Reject:
             raise
@@ -162,17 +162,17 @@ class _Tagger:
         return not elsewhere and self._pipeline.self_test.passes()
 
     def _deliver(self, chunk: Chunk, chunk_id: str) -> None:
-        delivery = self._patiently(lambda: self._count(chunk_id))
+        delivery = self._retried(lambda: self._count(chunk_id))
         if delivery > MAX_DELIVERIES:
             self._give_up(chunk, chunk_id)
             return
-        report = self._patiently(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
-        self._patiently(lambda: self._forget(chunk_id))
+        report = self._retried(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
+        self._retried(lambda: self._forget(chunk_id))
         _log_report(report)
         if report.left:
             raise Reject("handed back at shutdown", requeue=True)
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
+    def _retried(self, attempt: Callable[[], T]) -> T:
         """Again and again while what is needed for it is away. The chunk stays here meanwhile, and its delivery counted
         once: given back, it would be taken again at once, by a worker that has no database either.
 
@@ -195,7 +195,7 @@ class _Tagger:
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
             migrate.check(connection)  # a newer program may have brought it forward since we started
-            self._pipeline.tell(connection)
+            self._pipeline.save_heartbeat(connection)
             return deliveries.count(connection, chunk_id)
 
     def _forget(self, chunk_id: str) -> None:
@@ -207,11 +207,11 @@ class _Tagger:
         ids = chunk.image_ids
         if len(ids) > 1:
             log.warning("a chunk that came back again and again is split", images=len(ids), deliveries=MAX_DELIVERIES)
-            self._patiently(lambda: self._send_pieces(chunk))
+            self._retried(lambda: self._send_pieces(chunk))
         else:
-            self._patiently(lambda: self._record_as_crashed(chunk))
+            self._retried(lambda: self._record_as_crashed(chunk))
         # On its own: tried again together with the sending, an outage would multiply the pieces.
-        self._patiently(lambda: self._forget(chunk_id))
+        self._retried(lambda: self._forget(chunk_id))
 
     def _send_pieces(self, chunk: Chunk) -> None:
         with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
