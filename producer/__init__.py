@@ -1,1 +1,1 @@
-"""What should be done: sources of references, the queue and its messages."""
+"""Finds images and queues them: sources of references, S3 clients, the queue and its messages."""

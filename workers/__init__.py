@@ -1,1 +1,1 @@
-"""The doing: fetch, decode, infer, write."""
+"""Processes queued images: fetch, decode, infer, write."""

@@ -1,1 +1,1 @@
-"""The queue: Celery on Redis, its messages, and the checks of what comes off it."""
+"""The queue: Celery on Redis, its messages, and the validation of what comes off it."""

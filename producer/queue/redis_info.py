@@ -1,4 +1,4 @@
-"""What Redis says about itself that decides whether it can hold a queue."""
+"""Properties of a Redis server that decide whether it can hold a queue."""
 
 import time
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ _PINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """One look."""
+    """Answers of Redis to INFO and TIME."""
 
     server: str
-    """`Valkey 9.1.0`, `Redis 7.4.2`."""
+    """Name and version: `Valkey 9.1.0`, `Redis 7.4.2`."""
     protocol: tuple[int, ...]
-    """The version of Redis that it is, or is compatible with."""
+    """The version of Redis that it implements."""
     policy: str
-    """What it does when its memory is full."""
+    """`maxmemory-policy`: which keys it evicts when its memory is full."""
     used_bytes: int
     limit_bytes: int
-    """0: none."""
+    """`maxmemory`; 0: no limit."""
     append_only: bool
-    """Whether it keeps the queue over a restart."""
+    """Whether its append-only file is on, which keeps the queue over a restart."""
     seconds: float
-    """Of a round trip."""
+    """Median round trip."""
     ahead_seconds: float
-    """Of its clock before ours."""
+    """How far its clock is ahead of ours, median."""
 
 
 def read(app: Celery) -> RedisInfo:
-    """Ask.
+    """Query the server.
 
     Raises:
-        BrokerError: Redis does not answer, or does not let us ask.
+        BrokerError: Redis does not answer, or denies INFO or TIME.
     """
     broker.check(app)
     with (

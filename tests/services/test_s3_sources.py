@@ -189,7 +189,7 @@ def test_a_bucket_that_does_not_exist() -> None:
 
 
 def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bucket that does not let everybody in: the sentence is about credentials, not about rights."""
+    """For a bucket that is not public, the error is about credentials, not about rights."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for source in ("s3://shut/photos/", manifest_of(tmp_path, "s3://shut/a.jpg")):

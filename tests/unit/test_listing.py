@@ -105,5 +105,5 @@ def test_an_order_that_ends_after_a_cut_is_an_error() -> None:
     """By then keys may have been missed."""
     ordered = [f"{number:03}" for number in range(300)]
     swapped = [f"{number ^ 1:03}" for number in range(300, 900)]
-    with pytest.raises(SourceError, match=r"'b' does not list keys in the order of their bytes.* into a list"):
+    with pytest.raises(SourceError, match=r"'b' does not list keys in byte order.* into a list"):
         listed(Storage([*ordered, *swapped], 20))

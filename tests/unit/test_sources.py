@@ -284,9 +284,9 @@ def test_the_uri_is_absolute_and_normal(tmp_path: Path, monkeypatch: pytest.Monk
         ("nowhere.csv", "there is no file or folder"),
         ("https://example.com/a.jpg", "https:// is not supported; supported are s3://bucket/key, file:///path"),
         ("file://host/a.jpg", "names another machine"),
-        ("s3://", "is not the name of a bucket"),
-        ("s3://no spaces/a", "is not the name of a bucket"),
-        ("s3://bucket/\udcff", "keys in S3 are UTF-8"),
+        ("s3://", "is not a valid bucket name"),
+        ("s3://no spaces/a", "is not a valid bucket name"),
+        ("s3://bucket/\udcff", "is not valid UTF-8, and keys in S3 must be"),
         ("", "empty"),
         ("x" * 300, "cannot read '.*': File name too long"),
         ("/dev/null", "neither a file nor a folder"),
@@ -422,7 +422,7 @@ def test_columns_are_found_by_name_or_chosen(tmp_path: Path) -> None:
     assert found(manifest) == [missing(tmp_path / "p")]
     assert found(manifest, column="key") == [missing(tmp_path / "k")]
     assert found(manifest, column="odd, name") == [missing(tmp_path / "o\nx")]
-    with pytest.raises(SourceError, match=r"m\.csv: there is no text column 'path'; there is: key, Path, odd"):
+    with pytest.raises(SourceError, match=r"m\.csv has no text column 'path'; its text columns are: key, Path, odd"):
         found(manifest, column="path")
 
 
@@ -443,11 +443,11 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
         ("m.csv", "path,label\na.jpg,cat\n,dog\n", r"m\.csv:3: .*empty"),
         ("m.csv", "label,path\ncat,a.jpg\ndog\n", r"m\.csv:3: this row has no column 'path'"),
         ("m.csv", 'path\na.jpg\n"b.jpg\nc.jpg\n', r"m\.csv, line 3: a quoted field begins here and never ends"),
-        ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this is not JSON"),
-        ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this is neither a string nor an object"),
-        ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this is neither a string nor an object"),
-        ("m.jsonl", '"\\ud83d.jpg"\n', r"m\.jsonl:1: .*cannot be the name of a file"),
-        ("m.jsonl", '"s3://bucket"\n', r"m\.jsonl:1: .*names a bucket and no object"),
+        ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this line is not JSON"),
+        ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this line is neither a string nor an object"),
+        ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this line is neither a string nor an object"),
+        ("m.jsonl", '"\\ud83d.jpg"\n', r"m\.jsonl:1: .*is not a possible file name"),
+        ("m.jsonl", '"s3://bucket"\n', r"m\.jsonl:1: .*names a bucket without an object"),
         ("m.parquet", "no parquet at all", r"m\.parquet' cannot be read as parquet"),
     ],
 )
