@@ -127,7 +127,7 @@ class _Listing:
         self._probe(keys)
 
     def _in_order(self, found: "Sequence[ObjectTypeDef]") -> bool:
-        """Whether these keys are in order. If not, nothing is split from now on; if a range was split already, it fails."""
+        """Whether these keys are in order. If not, no range is split any more; if one was split already, it fails."""
         if all(one["Key"] < other["Key"] for one, other in pairwise(found)):
             return True
         self._sequential = True

@@ -223,7 +223,7 @@ def test_a_lock_that_outlasts_the_patience_of_sqlite(site: Site) -> None:
     def lock(storm: Storm) -> list[str]:
         storm.lock(BUSY_TIMEOUT_MS / 1000 + 15)
         assert all(worker.process.is_alive() for worker in storm.crew.workers)
-        assert any("waiting, and trying again" in worker.words() for worker in storm.crew.workers)
+        assert any("waiting for a service, then trying again" in worker.words() for worker in storm.crew.workers)
         return ["lock"]
 
     site.run(0, lock)

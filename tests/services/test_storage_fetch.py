@@ -396,7 +396,7 @@ def test_any_key_is_asked_for_as_boto3_does(knowing: Fetcher, failing: Storage) 
     for key in NAMED + NOT_NAMED:
         failing.seen.clear()
         assert knowing.fetch(f"s3://b/{key}") == CONTENT
-        knowing._objects._ask("b", key)
+        knowing._objects._read_with_boto3("b", key)
         ours, theirs = failing.seen
         assert ours.path == theirs.path
         assert (ours.agent, theirs.agent) == ("object_store" if key in NAMED else "Boto3", "Boto3")

@@ -204,7 +204,7 @@ class TestRefusals:
         config["model_args"].pop("img_size")
         config["pretrained_cfg"]["input_size"] = [3, 64, 96]
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ModelError, match="only square RGB"):
+        with pytest.raises(ModelError, match="only square RGB is supported"):
             read_folder(folder)
 
     def test_an_architecture_that_timm_does_not_know_is_named(self, copied: Path) -> None:

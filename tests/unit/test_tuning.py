@@ -107,4 +107,4 @@ def test_where_nothing_can_be_written_it_works_all_the_same(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert tuning.best_batch_size(read_folder(jtp1_folder), OPTIONS) == 1
-    assert "the batch size cannot be kept" in caplog.text
+    assert "the batch size cannot be stored" in caplog.text

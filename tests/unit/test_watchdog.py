@@ -65,7 +65,7 @@ def test_a_chunk_in_which_nothing_moves_ends_the_process(clock: Clock) -> None:
         clock.now += 99
         watched.dog._look()
         clock.now += 2
-        with pytest.raises(StuckError, match="1 chunk in work, and no image got a step further for 101 s"):
+        with pytest.raises(StuckError, match="1 chunk in progress, and no image completed a stage for 101 s"):
             watched.dog._look()
 
 
@@ -87,7 +87,7 @@ def test_a_queue_from_which_nothing_is_taken_ends_the_process(clock: Clock) -> N
     watched.queue = 7
     watched.dog._look()
     clock.now += 101
-    with pytest.raises(StuckError, match="7 chunks waiting on the queue, and none was taken for 101 s"):
+    with pytest.raises(StuckError, match="7 chunks on the queue, and this worker took none for 101 s"):
         watched.dog._look()
 
 

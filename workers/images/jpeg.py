@@ -1,24 +1,24 @@
-"""The segments of a JPEG, and how many scans it has, without decoding it."""
+"""Walks the segments of a JPEG (ITU-T T.81, annex B), and counts its scans, without decoding it."""
 
 import re
 from collections.abc import Iterator
 
 _SCANS = 100
-"""Of a JPEG. Programs write up to about 15; libjpeg goes over all pixels for each, whatever is in it."""
+"""Limit of scans. Programs write up to about 15; libjpeg processes all pixels for each, even if it is empty."""
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
-"""Of a segment with a length: all but what is stuffed, fills, restarts, or starts a picture."""
+"""Marker of a segment with a length: not byte stuffing, fill bytes, RSTn or SOI."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _SCAN, _END = 0xDA, 0xD9
 _AT_COMPONENTS = slice(5, 6)
-"""In a frame: behind the depth, height and width."""
+"""Number of components in a frame header, after precision, height and width."""
 
 
 def has_too_many_scans(jpeg: bytes) -> bool:
-    """Whether libjpeg would go over the pixels of this JPEG more than a hundred times.
+    """Whether libjpeg would process the pixels of this JPEG more than `_SCANS` times.
 
-    It looks for more scans when the picture is progressive, or the first holds some of its colours only; and so does
-    this, which reads on only then.
+    libjpeg looks for more scans only if the image is progressive, or if the first scan has not all components. So does
+    this function.
     """
     scans, progressive, components = 0, False, b""
     for marker, content in segments(jpeg):
@@ -34,7 +34,7 @@ def has_too_many_scans(jpeg: bytes) -> bool:
 
 
 def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
-    """Up to the end of the picture: marker, and the first six bytes of the content."""
+    """Marker and first six bytes of each segment, up to the end of the image (EOI)."""
     at = 0
     while found := _MARKER.search(jpeg, at):
         at, marker = found.end(), jpeg[found.end() - 1]

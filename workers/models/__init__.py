@@ -1,1 +1,1 @@
-"""Which models can be run, what their files look like, and how they become a network."""
+"""Finds a model and reads the files that describe it. No torch."""

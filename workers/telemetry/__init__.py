@@ -1,1 +1,1 @@
-"""Where the time of a worker goes: counters, and their HTTP endpoint for Prometheus."""
+"""Metrics of a worker: time and images by stage, and their HTTP endpoint for Prometheus."""
