@@ -59,8 +59,8 @@ class Inferencer:
             torch.set_num_threads(options.torch_threads)
         network = load_network(spec, self.device, self.dtype)
         self._network = compiled(network, self.device) if options.compile else network
-        # With one shape a GPU selects kernels once and allocates nothing again, and a network is compiled once. On a CPU,
-        # filling a short batch would only cost time.
+        # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
+        # CPU, filling a short batch would only cost time.
         self._one_shape = options.compile or self.device.type == "cuda"
         self._preprocess = Preprocess(spec, self.device)
         self._spec, self._options = spec, options
