@@ -22,10 +22,9 @@ The run fails if, in fp32, a row differs from the probabilities of a by more tha
 a (except tags within 1e-3 of 0.01). e and f store probabilities rounded down to ten-thousandths.
 
 demo is EfficientNet-Lite0 at 224. so400m has the shape of JTP-1, SO400M at 384 with 9,083 tags, and random weights;
-`--depth` sets its number of blocks. `--device` adds the share of the device that is used (`device.py`), `--memory 20000`
-the memory of a worker over so many images of all sizes (`memory.py`). Photographs and weights are made once, in
-`--folder`. Needs
-`pip install --group bench`.
+`--depth` sets its number of blocks. `--device` adds the share of the device that is used (`device.py`), and
+`--memory 20000` the memory of a worker over so many images of all sizes (`memory.py`). Photographs and weights are made
+once, in `--folder`. Needs `pip install --group bench`.
 """
 
 import argparse

@@ -9,8 +9,10 @@ look-up of known bytes, and its transactions of up to 256 packed rows. All image
 as fast as the GPUs can take them, with some ahead.
 
 After warming up, the workers are measured for some seconds. CPU is in cores; a write is the transaction with the
-results of a chunk; waiting is the number of chunks on the queue at the end, which is small while workers keep up. PostgreSQL,
-with the configuration of its wheel, and Redis are connected by unix sockets. Needs `pip install --group bench`.
+results of a chunk; waiting is the number of chunks on the queue at the end, which is small while workers keep up.
+PostgreSQL, with the configuration of its wheel, and Redis are connected by unix sockets.
+
+Needs `pip install --group bench`.
 """
 
 import argparse

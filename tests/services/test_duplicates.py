@@ -84,7 +84,7 @@ def test_copies_of_what_is_stored_are_not_inferred(collection: Collection) -> No
 
 
 def test_copies_in_one_chunk_are_inferred_once_and_batches_are_full(collection: Collection) -> None:
-    """Whatever the order: with copies and broken files between them, images still fill the batches."""
+    """In any order: with duplicates and broken files between them, images still fill the batches."""
     for number in range(0, 10, 2):
         for copy in "abc":
             shutil.copy(collection.folder / f"{number:05}.jpg", collection.folder / f"{number:05}-{copy}.jpg")
@@ -121,7 +121,7 @@ def test_a_copy_of_a_broken_file_fails_like_it(collection: Collection) -> None:
 def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker goes on: it would otherwise end over this image, and so would the next one."""
+    """The worker continues: otherwise this image would end it, and then the next worker."""
     shutil.copy(collection.folder / "00003.jpg", collection.folder / "copy.jpg")
     inferencer = collection.pipeline.inferencer
     network, forwards = inferencer._network, count()
@@ -143,7 +143,7 @@ def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
 
 
 def test_a_file_that_became_another_is_inferred_again(collection: Collection) -> None:
-    """Its old bytes, which another file still has, say nothing about it."""
+    """Its old bytes, which another file still has, do not matter."""
     collection.tag()
     one, other = collection.folder / "00001.jpg", collection.folder / "00002.jpg"
     before = collection.scores("00002.jpg")

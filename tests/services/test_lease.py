@@ -1,4 +1,4 @@
-"""Leases: a message that is held stays with its worker, one that nobody renews comes back."""
+"""Leases: a held message stays with its worker; one whose lease is not renewed is delivered again."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from workers.queue.leases import Leases
 KEY = "tagonce:tag.1"
 LEASE_SECONDS = 3
 NOTHING = 0.3
-"""Seconds without a message after which a consumer looks for leases that ran out."""
+"""Seconds without a message after which a consumer checks for expired leases."""
 
 
 class Consumer:
@@ -49,12 +49,12 @@ class Consumer:
             message.ack()
 
     def look(self) -> None:
-        """Take what there is, and let leases that ran out come back to the queue."""
+        """Take the waiting messages, and restore those with expired leases."""
         with suppress(TimeoutError):
             self._connection.drain_events(timeout=NOTHING)
 
     def take(self, number: int) -> list[list[int]]:
-        """Wait until it has had so many chunks."""
+        """Wait until it has received so many chunks."""
 
         def enough() -> bool:
             self.look()
@@ -84,7 +84,7 @@ def send(app: Celery, *chunks: list[int]) -> None:
 
 
 def test_a_message_that_is_renewed_stays_and_one_that_is_not_comes_back(app: Celery) -> None:
-    """For longer than a lease; when it is held no more, the first one comes back too."""
+    """For longer than a lease; when its lease is no longer renewed, the first one is delivered again too."""
     send(app, [1], [2])
     with consuming(app) as first, consuming(app, acknowledge=True) as second:
         assert first.take(2) == [[1], [2]]
@@ -99,7 +99,7 @@ def test_a_message_that_is_renewed_stays_and_one_that_is_not_comes_back(app: Cel
 
 
 def test_released_leases_run_out_at_once(redis_url: str) -> None:
-    """For a local run that saw its only worker die. The lease is longer than the test may take."""
+    """For a local run whose only worker died. The lease is longer than the test may take."""
     app = create_app(redis_url, 1, lease_seconds=3_600)
     send(app, [1], [2])
     with consuming(app) as dead, consuming(app, acknowledge=True) as alive:
@@ -114,7 +114,7 @@ def test_released_leases_run_out_at_once(redis_url: str) -> None:
 
 
 def test_the_lock_of_restoring_lives_for_seconds(redis_url: str, redis_server: RedisServer) -> None:
-    """A worker that dies with it keeps the others from restoring for as long, whatever the lease is."""
+    """A worker that dies with it prevents the others from restoring for as long, for any lease."""
     for lease, most in ((3, 3), (120, 30), (86_400, 30)):
         app = create_app(redis_url, 1, lease_seconds=lease)
         with app.connection_for_read() as connection, redis_server.client as client:
@@ -140,7 +140,7 @@ def test_two_that_restore_at_once_neither_double_nor_lose(
 
             def restore_late(self: QoS, tag: str, *arguments: Any, **named: Any) -> None:
                 if self is slow and next(looked, False):
-                    client.delete("tagonce:unacked_mutex")  # as if it had run out
+                    client.delete("tagonce:unacked_mutex")  # as if it had expired
                     fast.restore_visible(num=10, interval=1)
                     assert depth(app, 1) == Depth(waiting=10, in_flight=0)
                     alive.take(3)
@@ -156,7 +156,7 @@ def test_two_that_restore_at_once_neither_double_nor_lose(
 
 
 def test_kombus_names_for_its_keys_are_still_those_that_we_use(app: Celery, redis_server: RedisServer) -> None:
-    """Attributes of kombu's that no interface promises, and the prefix that goes before them."""
+    """Undocumented attributes of kombu with the names of keys, and the prefix of these keys."""
     send(app, [1])
     with consuming(app) as worker, redis_server.client as client:
         worker.take(1)
@@ -168,7 +168,7 @@ def test_kombus_names_for_its_keys_are_still_those_that_we_use(app: Celery, redi
 
 
 def test_renewing_sets_the_time_of_what_is_held_and_lists_nothing_again(app: Celery, redis_server: RedisServer) -> None:
-    """A message that was acknowledged a moment ago would else come back from nowhere."""
+    """Otherwise a message that was just acknowledged would be added again."""
     send(app, [1], [2])
     with consuming(app) as worker, redis_server.client as client:
         worker.take(2)

@@ -1,4 +1,4 @@
-"""TAGONCE_ROOTS: whatever the database lists, a worker reads files and objects below these and no others."""
+"""TAGONCE_ROOTS: a worker reads only files and objects below these, for any references in the database."""
 
 import os
 import threading
@@ -67,7 +67,7 @@ def test_a_root_may_be_a_link_itself(root: Path) -> None:
 
 
 def test_a_link_that_changes_while_it_is_read_leads_nowhere_either(root: Path) -> None:
-    """Between the look at the path and the opening of it somebody may put a link there."""
+    """Between the check of the path and opening it, another process may replace it by a link."""
     path, swapped = root / "now.jpg", root / "new"
     path.write_bytes(INSIDE)
     reader, seen = fetcher(str(root)), set()
@@ -84,7 +84,7 @@ def test_a_link_that_changes_while_it_is_read_leads_nowhere_either(root: Path) -
 
 @contextmanager
 def swapping(path: Path, other: Path, target: Path) -> Iterator[threading.Event]:
-    """A file becomes a link and a file again, as fast as that goes; tells when it has ended."""
+    """Replace a file by a link and by a file in turn, as fast as possible; the event is set at the end of it."""
     ended = threading.Event()
     timer = threading.Timer(SECONDS_OF_SWAPPING, ended.set)
 
@@ -103,7 +103,7 @@ def swapping(path: Path, other: Path, target: Path) -> Iterator[threading.Event]
 
 
 def test_an_object_below_a_root_is_read_and_no_other(bucket: str) -> None:
-    """Of other buckets nothing, and nothing by a key that climbs: a proxy may tidy it up before S3 sees it."""
+    """No other bucket, and no key with `..`: a proxy may normalise it before S3 receives it."""
     client = s3_client()
     for key in ("photos/a.jpg", "photos-2/a.jpg", "photos/../other/a.jpg"):
         client.put_object(Bucket=bucket, Key=key, Body=INSIDE)

@@ -24,7 +24,7 @@ from workers.storage.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:
-    """Objects whose content is their key, and the references that they should give."""
+    """Objects whose content is their key, and their expected references."""
     client = s3_client(max_pool_connections=8)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=key.encode()), keys))
@@ -40,7 +40,7 @@ def expected(bucket: str, key: str) -> Reference:
 
 
 def found(source: str) -> list[Reference]:
-    """All that a source yields."""
+    """All references of a source."""
     return list(references(source))
 
 
@@ -94,7 +94,7 @@ def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
 
 
 def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> None:
-    """Folder markers and other files are passed over; an object named in full is taken whatever it is called."""
+    """Folder markers and other files are skipped; an object named in full is taken with any extension."""
     put(bucket, "cat/", "cat/1.JPG", "cat/photo.orig", "cats.png", "dog")
     keys = {
         prefix: {split_s3(each.uri)[1] for each in references(f"s3://{bucket}{prefix}")}
@@ -119,7 +119,7 @@ def test_a_prefix_without_images_says_what_it_saw(bucket: str) -> None:
 
 
 def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
-    """By their place below the folder of the prefix; the object of exactly the key is always taken."""
+    """By their path below the folder of the prefix; the object with exactly the key is always taken."""
     kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
     put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
     put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
@@ -132,7 +132,7 @@ def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
 
 
 def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
-    """Relative references start at its folder; an absolute path is one of this machine. Errors name it as we do."""
+    """Relative references start at its folder; an absolute path is one of this machine. Errors name its URI."""
     put(bucket, "lists/a.jpg", "b.jpg")
     local = tmp_path / "c.jpg"
     local.write_bytes(b"c")
@@ -153,7 +153,7 @@ def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
 
 
 def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Path) -> None:
-    """Objects and files come in the order of the rows, many more than are looked up at a time."""
+    """Objects and files are in the order of the rows, many more than are looked up at a time."""
     keys = [f"{number}.jpg" for number in range(300)]
     put(bucket, *keys)
     lines = [line for key in keys for line in (f"s3://{bucket}/{key}", f"local-{key}")]
@@ -179,7 +179,7 @@ def test_a_manifest_may_be_left_half_way(bucket: str, tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("head")]
 
 
-# ── storage that says no ──
+# ── storage that refuses ──
 
 
 @pytest.mark.usefixtures("s3_settings")
@@ -202,7 +202,7 @@ def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture
 def public_bucket(s3_settings: None, request: pytest.FixtureRequest) -> str:
-    """Everybody may list it and read its objects, with and without the check of credentials."""
+    """Anyone may list it and read its objects, with and without the check of credentials."""
     name = new_bucket()
     client = s3_client()
     client.put_bucket_acl(Bucket=name, ACL="public-read")
@@ -231,7 +231,7 @@ def test_a_public_bucket_needs_no_credentials(public_bucket: str, without_creden
 def test_credentials_are_not_used_where_that_is_asked_for(
     public_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """These are rejected by any bucket."""
+    """Every bucket rejects these."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     with credentials_checked(s3_endpoint), pytest.raises(SourceError, match="rejects the credentials"):
         found(f"s3://{public_bucket}/")
@@ -242,7 +242,7 @@ def test_credentials_are_not_used_where_that_is_asked_for(
 
 @contextmanager
 def credentials_checked(endpoint: str) -> Iterator[None]:
-    """Inside, the server checks credentials and rights as AWS does; else moto lets everybody in."""
+    """Inside, the server checks credentials and rights as AWS does; otherwise moto allows all requests."""
 
     def requests_before_checking(count: str) -> None:
         connection = http.client.HTTPConnection(endpoint.removeprefix("http://"))
@@ -258,7 +258,7 @@ def credentials_checked(endpoint: str) -> Iterator[None]:
 
 
 def test_rejected_credentials(bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
-    """A listing stops and says so. To a HEAD this looks like one denied object, which the worker records."""
+    """A listing fails with the reason. For a HEAD this is a denied object, which the worker records."""
     put(bucket, "a.jpg")
     uri = f"s3://{bucket}/a.jpg"
     with credentials_checked(s3_endpoint):
@@ -268,7 +268,7 @@ def test_rejected_credentials(bucket: str, s3_endpoint: str, tmp_path: Path) -> 
 
 
 def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without any right: a listing stops, and an object of a manifest is left to the worker."""
+    """A user without any right: a listing fails, and an object of a manifest is left to the worker."""
     put(bucket, "a.jpg")
     uri = f"s3://{bucket}/a.jpg"
     iam = boto3.session.Session().client("iam", endpoint_url=s3_endpoint)
@@ -283,7 +283,7 @@ def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_refusal_in_the_middle_ends_a_listing(bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of many requests is denied: what came before is given, then the same sentence, and no thread is left."""
+    """One of many requests is denied: earlier references are yielded, then the same error, and no thread remains."""
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
     put(bucket, *(f"{number:03}.jpg" for number in range(500)))
     got = []
@@ -297,7 +297,7 @@ def test_a_refusal_in_the_middle_ends_a_listing(bucket: str, s3_endpoint: str, m
 
 @contextmanager
 def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
-    """A server in front of another, which passes on so many GETs and denies all others."""
+    """A proxy that forwards so many GETs and denies all others."""
     left = threading.Semaphore(answers)
 
     class Front(http.server.BaseHTTPRequestHandler):
@@ -316,7 +316,7 @@ def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
             self.wfile.write(body if allowed else b"<Error><Code>AccessDenied</Code></Error>")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -324,8 +324,8 @@ def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_endpoint_where_nobody_listens(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told within seconds, for a prefix and for a manifest, though requests are else retried patiently."""
+def test_an_endpoint_without_a_server(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported within seconds, for a prefix and for a manifest, although other requests have many retries."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -342,7 +342,7 @@ def test_an_endpoint_without_a_scheme(bucket: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A web server that answers everything with a page, as a wrong port or a login wall does."""
+    """A web server that answers every request with a page, like a wrong port or a login page."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -353,7 +353,7 @@ def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         do_HEAD = do_GET  # noqa: N815 -- the name http.server looks for
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -364,7 +364,7 @@ def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("web_page")
 def test_an_endpoint_that_is_no_s3(bucket: str) -> None:
-    """Without retries here: a page is taken for a server that fails for the moment."""
+    """Without retries here: botocore takes a page for a temporary failure of the server."""
     client = s3_client(max_attempts=0)
     with pytest.raises(SourceError, match=r"keeps failing .* AWS_ENDPOINT_URL_S3 is an"), s3_errors(bucket):
         client.list_objects_v2(Bucket=bucket)

@@ -28,7 +28,7 @@ WEIRD_NAMES = [
 
 
 def image(path: Path, content: bytes = b"x") -> Path:
-    """A file at the path, with its folders. Sources look at names and facts only, never at content."""
+    """Write a file with its folders. Sources read names and metadata of files, not their content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -44,7 +44,7 @@ def missing(path: Path) -> Reference:
 
 
 def found(source: Path | str, **options: Any) -> list[Reference]:
-    """All that a source yields."""
+    """All references of a source."""
     return list(references(str(source), **options))
 
 
@@ -53,7 +53,7 @@ def found(source: Path | str, **options: Any) -> list[Reference]:
 
 @given(st.binary(min_size=1).filter(lambda name: b"\0" not in name))
 def test_any_name_survives_its_uri(name: bytes) -> None:
-    """A path of arbitrary bytes is the same path after the way through a URI, which is plain ASCII."""
+    """A path of arbitrary bytes survives conversion to a URI, which is ASCII, and back."""
     path = "/" + os.fsdecode(name)
     assert file_path(file_uri(path)) == path
     assert file_uri(path).isascii()
@@ -71,7 +71,7 @@ def test_images_are_known_by_extension(name: str, taken: bool) -> None:
 
 
 def test_a_tree_of_3000_files_is_found_once_each(tmp_path: Path) -> None:
-    """Every image of 3,000 in nested folders comes once, with size and mtime, and nothing else comes."""
+    """Each of 3,000 images in nested folders is yielded once, with size and mtime, and nothing else."""
     expected = set()
     for number in range(3000):
         folder = tmp_path / f"{number % 10}" / f"{number % 7}" / f"{number % 3}"
@@ -85,7 +85,7 @@ def test_a_tree_of_3000_files_is_found_once_each(tmp_path: Path) -> None:
 
 
 def test_weird_names_are_found_and_can_be_opened(tmp_path: Path) -> None:
-    """Names with newlines, quotes, emoji or bytes that are no UTF-8 lead back to their file."""
+    """Names with newlines, quotes, emoji or bytes that are not UTF-8 lead back to their file."""
     paths = {image(tmp_path / os.fsdecode(name), name) for name in WEIRD_NAMES}
     got = found(tmp_path)
     assert set(got) == {reference(path) for path in paths}
@@ -100,7 +100,7 @@ SYSTEM = [
 
 
 def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> None:
-    """What starts with a dot, thumbnails and trash of NAS boxes, Windows and macOS. Other files there do not count."""
+    """Names with a leading dot, thumbnails and trash of NAS boxes, Windows and macOS. Only images are counted."""
     for name in SYSTEM:
         image(tmp_path / name)
     image(tmp_path / ".git" / "config")
@@ -118,7 +118,7 @@ def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> Non
 
 
 def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot may hold everything once more, and nobody waits for its number."""
+    """A snapshot may be a copy of everything, so counting stops at a limit."""
     monkeypatch.setattr(folder, "COUNTED", 5)
     for number in range(9):
         image(tmp_path / ".snapshot" / f"{number}.jpg")
@@ -187,7 +187,7 @@ def test_an_empty_pattern_is_refused() -> None:
     ],
 )
 def test_a_file_that_is_neither_image_nor_list_is_refused_at_the_call(name: str, advice: str, tmp_path: Path) -> None:
-    """In S3 nothing is asked for it."""
+    """In S3 no request is made for it."""
     path = image(tmp_path / name)
     for source in (str(path), f"file://{path}", f"s3://nobody/{name}"):
         with pytest.raises(SourceError, match=rf"neither an image nor a list.*{advice}.*--all-names"):
@@ -196,7 +196,7 @@ def test_a_file_that_is_neither_image_nor_list_is_refused_at_the_call(name: str,
 
 
 def test_links_are_followed_under_their_own_name(tmp_path: Path) -> None:
-    """A linked file or folder is taken, and its URI says the name of the link."""
+    """A linked file or folder is taken, and its URI has the name of the link."""
     outside = image(tmp_path / "outside" / "a.jpg")
     root = tmp_path / "root"
     root.mkdir()
@@ -212,7 +212,7 @@ def test_the_root_may_be_a_link_and_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_link_loops_end_and_real_paths_win(tmp_path: Path) -> None:
-    """Each real folder is visited once, under its real path, however many links lead round to it."""
+    """Each real folder is visited once, under its real path, for any number of links to it."""
     image(tmp_path / "z" / "deep" / "a.jpg")
     (tmp_path / "a-link-that-sorts-first").symlink_to(tmp_path / "z" / "deep")
     (tmp_path / "z" / "up").symlink_to(tmp_path)
@@ -221,7 +221,7 @@ def test_link_loops_end_and_real_paths_win(tmp_path: Path) -> None:
 
 
 def test_broken_links_and_pipes_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A link to nothing is warned about; a pipe called .jpg would block its reader and is no image."""
+    """A broken link is logged; a pipe called .jpg would block its reader and is not an image."""
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.jpg")
     kept = image(tmp_path / "kept.jpg")
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_read_is_warned_about(
 
 
 def test_a_root_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    """Here because it went away between the call and the iteration."""
+    """Here because it was deleted between the call and the iteration."""
     folder = tmp_path / "gone"
     folder.mkdir()
     images = references(str(folder))
@@ -295,7 +295,7 @@ def test_the_uri_is_absolute_and_normal(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_wrong_source_is_refused_at_the_call(
     source: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No iteration is needed to hear about it."""
+    """The call itself raises, before any iteration."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=sentence):
         references(source)
@@ -305,7 +305,7 @@ def test_a_wrong_source_is_refused_at_the_call(
 
 
 def write_manifest(path: Path, texts: list[str]) -> Path:
-    """The same references in the format that the extension names."""
+    """Write the same references in the format of the extension."""
     match path.suffix:
         case ".txt" | ".list":
             path.write_text("\n".join(texts) + "\n")
@@ -345,7 +345,7 @@ def test_an_empty_manifest_is_an_error(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_cannot_be_a_reference_is_named_with_its_row(name: str, tmp_path: Path) -> None:
-    """An address of the web stops the run; the message has file, row and what is supported."""
+    """A web address stops the run; the message has file, row and the supported schemes."""
     row = 3 if name.endswith("sv") else 2
     manifest = write_manifest(tmp_path / name, ["a.jpg", "http://example.com/b.jpg"])
     with pytest.raises(SourceError, match=rf"{name}:{row}: .*http:// is not supported; supported are s3://"):
@@ -397,7 +397,7 @@ def test_standard_input_is_a_text_list(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> None:
-    """`find -print0 | tagonce tag -0 -`, with names that no line holds; and what PowerShell pipes."""
+    """`find -print0 | tagonce tag -0 -`, with names that do not fit in a line; and a pipe of PowerShell."""
     paths = [image(tmp_path / name) for name in ("two\nlines.jpg", "#x.jpg", os.fsdecode(b"\xff.jpg"))]
     data = b"".join(os.fsencode(path.name) + b"\0" for path in paths)
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8")  # type: ignore[type-var]
@@ -417,7 +417,7 @@ def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> N
 
 
 def test_columns_are_found_by_name_or_chosen(tmp_path: Path) -> None:
-    """Ours in any case and order of preference; a given one exactly."""
+    """A known name in any case, by preference; a given one exactly."""
     manifest = image(tmp_path / "m.csv", b'\xef\xbb\xbfkey,Path,"odd, name"\nk,p,"o\nx"\n\n')
     assert found(manifest) == [missing(tmp_path / "p")]
     assert found(manifest, column="key") == [missing(tmp_path / "k")]
@@ -470,7 +470,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
 
 
 def test_dictionary_encoded_parquet_and_null_rows(tmp_path: Path) -> None:
-    """Dictionary columns are text too; a null is a row without a reference and is named."""
+    """Dictionary columns are text too; a null is a row without a reference, and an error with its number."""
     column = pa.array(["a.jpg", None]).dictionary_encode()
     parquet.write_table(pa.table({"path": column}), tmp_path / "m.parquet")
     got = references(str(tmp_path / "m.parquet"))
@@ -480,14 +480,14 @@ def test_dictionary_encoded_parquet_and_null_rows(tmp_path: Path) -> None:
 
 
 def test_a_long_name_or_a_file_as_folder_is_only_missing(tmp_path: Path) -> None:
-    """Whatever the file system refuses is one failure row, never the end of the run."""
+    """A file that the file system refuses becomes a failure; it does not end the run."""
     image(tmp_path / "file")
     manifest = write_manifest(tmp_path / "m.txt", ["x" * 5000, "file/below.jpg"])
     assert [each.version for each in references(str(manifest))] == ["", ""]
 
 
 def test_local_sources_leave_boto3_alone(tmp_path: Path) -> None:
-    """Importing it takes a quarter of a second that a folder need not pay."""
+    """Importing it takes a quarter of a second, which a folder does not need."""
     image(tmp_path / "a.jpg")
     code = (
         "import sys; from producer.sources import references; list(references(sys.argv[1])); "
