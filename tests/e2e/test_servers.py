@@ -22,7 +22,7 @@ JUNK = 4
 
 
 def put_objects(bucket: str, bodies: list[bytes]) -> list[str]:
-    """Put small images, a few broken ones, a file that is not an image, and an object elsewhere. Returns uris of images."""
+    """Put small images, a few broken ones, a file that is no image, and an object elsewhere. Returns uris of images."""
     keys = {f"2024/{number:04}.jpg": bodies[number % len(bodies)] for number in range(OBJECTS)}
     for number in range(BROKEN):
         keys[f"2024/{number:04}.jpg"] = b"no image at all"

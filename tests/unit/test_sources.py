@@ -180,8 +180,8 @@ def test_an_empty_pattern_is_refused() -> None:
         ("photos.zip", "Unpack it"),
         ("00000.TAR", "Unpack it"),
         ("list.csv.gz", "Unpack it"),
-        ("list.json", r"read as \.txt, \.csv"),
-        ("notes.html", r"read as \.txt, \.csv"),
+        ("list.json", r"list of images as \.txt, \.csv"),
+        ("notes.html", r"list of images as \.txt, \.csv"),
         ("film.mp4", "frames"),
         ("paper.pdf", "Give an image"),
     ],
@@ -433,7 +433,7 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
         parquet.write_table(pa.table({"label": ["cat"], "image": [b"x"]}), manifest)
     else:
         manifest.write_text("label\ncat\n" if name == "m.csv" else '{"label": "cat"}\n')
-    with pytest.raises(SourceError, match=r"no text column is named like .* there is: label\. Choose"):
+    with pytest.raises(SourceError, match=r"no text column with a known name .* its text columns are: label\. Choose"):
         found(manifest)
 
 
