@@ -1,10 +1,10 @@
-"""What `tagonce review` takes to answer over a large collection, beside what the command line takes for the same.
+"""Response times of `tagonce review` on a large collection, and of the command line for the same questions.
 
     python bench/review.py [--images 1000000] [--database postgresql://...]
 
-Synthetic images in PostgreSQL (`bench/synthetic.py`), one `tagonce review` and its pages over HTTP, as a browser asks
-for them; pictures are not fetched. Every question is asked once to warm up, and then with another threshold each time:
-the median and the longest are printed. Needs `pip install --group bench`.
+Synthetic images in PostgreSQL (`bench/synthetic.py`), one `tagonce review`, and requests over HTTP as of a browser,
+without pictures. Every page is requested once to warm up, and then with another threshold each time; median and longest
+time are printed. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ INDEXED_FROM = 3_500
 
 @dataclass
 class Row:
-    """One question."""
+    """One row of the table."""
 
     question: str
     page: str
@@ -49,20 +49,20 @@ class Row:
 
 @dataclass
 class Bench:
-    """One collection, and what was measured of it."""
+    """One collection, and its measurements."""
 
     url: str
     environment: dict[str, str]
     rows: list[Row] = field(default_factory=list)
 
-    def tell(self, question: str, page: str, command: str = "") -> None:
-        """Keep a row, with the command timed."""
+    def add(self, question: str, page: str, command: str = "") -> None:
+        """Add a row, and time its command."""
         row = Row(question, page, f"tagonce {command}" if command else "", self.command(command) if command else "")
         self.rows.append(row)
         print(f"{row.question}: {row.page}  {row.command} {row.seconds}", file=sys.stderr, flush=True)
 
     def command(self, arguments: str) -> str:
-        """The whole of a command, a process of its own."""
+        """Time of a whole command in its own process."""
         begun = time.perf_counter()
         subprocess.run(
             [*services.TAGONCE, *arguments.split(), "--database", self.url],
@@ -82,7 +82,7 @@ class Page:
     """
 
     def __init__(self, process: subprocess.Popen[str], begun: float) -> None:
-        assert process.stdout is not None  # noqa: S101 - it was asked for
+        assert process.stdout is not None  # noqa: S101 - Popen was given a pipe
         self.process = psutil.Process(process.pid)
         self.address = next(line for line in process.stdout if line.startswith("Open ")).split()[1]
         self.ready_seconds = time.perf_counter() - begun
@@ -108,8 +108,8 @@ class Page:
         self._connection.getresponse().read()
 
     def ask(self, address: Callable[[str], str], first: float = 0.36) -> str:
-        """Many times, with a threshold that it was not asked with before."""
-        # The server ends a connection that nobody used for seconds.
+        """Median and longest time of many requests, each with a new threshold."""
+        # The server closes a connection that is idle for some seconds.
         self._connection.close()
         self.seconds(address("0.9"))
         taken = [self.seconds(address(f"{first + 0.01 * number:.2f}")) for number in range(TIMES)]
@@ -117,13 +117,13 @@ class Page:
 
 
 def shown(seconds: float) -> str:
-    """In words."""
+    """The time as text."""
     return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 @contextmanager
 def review(bench: Bench) -> Iterator[Page]:
-    """Start it on a free port; it ends with the block."""
+    """Run `tagonce review` on a free port during the block."""
     begun = time.perf_counter()
     process = subprocess.Popen(
         [*services.TAGONCE, "review", "--port", "0", "--database", bench.url],
@@ -139,22 +139,22 @@ def review(bench: Bench) -> Iterator[Page]:
 
 
 def starts(bench: Bench, images: int) -> None:
-    """The first time, and again with what was counted then."""
+    """Measure the first start, and a second start with the stored counts."""
     with review(bench) as page:
         first = page.seconds("/")
-        bench.tell("from the command to the address, first time", shown(page.ready_seconds))
-        bench.tell("the first page, while it is counting", shown(first))
-        bench.tell("a slider, while it is counting", page.ask(lambda t: f"/?t={t}"))
+        bench.add("from the command to the address, first time", shown(page.ready_seconds))
+        bench.add("the first page, while it is counting", shown(first))
+        bench.add("a slider, while it is counting", page.ask(lambda t: f"/?t={t}"))
         wait_until_counted(page)
         begun = time.perf_counter()
         page.recount()
         wait_until_counted(page)
         seconds = time.perf_counter() - begun
-        bench.tell("counting the collection", f"{shown(seconds)}, {images / seconds:,.0f} images/s")
+        bench.add("counting the collection", f"{shown(seconds)}, {images / seconds:,.0f} images/s")
     with review(bench) as page:
-        bench.tell("from the command to the address, again", shown(page.ready_seconds))
-        bench.tell("the first page, again", shown(page.seconds("/")))
-        bench.tell("a slider then", page.ask(lambda t: f"/?t={t}"))
+        bench.add("from the command to the address, again", shown(page.ready_seconds))
+        bench.add("the first page, again", shown(page.seconds("/")))
+        bench.add("a slider then", page.ask(lambda t: f"/?t={t}"))
 
 
 def wait_until_counted(page: Page) -> None:
@@ -163,35 +163,35 @@ def wait_until_counted(page: Page) -> None:
 
 
 def pages(bench: Bench) -> None:
-    """Every page, once all is counted."""
+    """Measure every page when the collection is counted."""
     with review(bench) as page:
         wait_until_counted(page)
-        tell = bench.tell
-        tell("the page", page.ask(lambda t: f"/?seed={t[2:]}"))
-        tell("the slider of all tags", page.ask(lambda t: f"/?t={t}"), "thresholds diff 0.35 0.42")
-        tell("the slider of a category", page.ask(lambda t: f"/?c.character={t}"))
-        tell("both, which is estimated", page.ask(lambda t: f"/?t={t}&c.character=0.8"))
-        tell("other pictures: diverse", page.ask(lambda t: f"/?sample=diverse&seed={t[2:]}"))
-        tell("other pictures: nearest to the thresholds", page.ask(lambda t: f"/?sample=nearest&t={t}"))
+        add = bench.add
+        add("the page", page.ask(lambda t: f"/?seed={t[2:]}"))
+        add("the slider of all tags", page.ask(lambda t: f"/?t={t}"), "thresholds diff 0.35 0.42")
+        add("the slider of a category", page.ask(lambda t: f"/?c.character={t}"))
+        add("both, which is estimated", page.ask(lambda t: f"/?t={t}&c.character=0.8"))
+        add("other pictures: diverse", page.ask(lambda t: f"/?sample=diverse&seed={t[2:]}"))
+        add("other pictures: nearest to the thresholds", page.ask(lambda t: f"/?sample=nearest&t={t}"))
         search = "animal:{} -cat:0.2"
-        tell(
+        add(
             "other pictures: a search",
             page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"),
             "search animal:0.5 --limit 24",
         )
         for name in (COMMON, MIDDLE, RARE):
-            tell(f"the page of a tag, {name}", page.ask(of_tag(name)), f"histogram {name}")
+            add(f"the page of a tag, {name}", page.ask(of_tag(name)), f"histogram {name}")
         for name in (COMMON, RARE):
-            tell(f"random pictures to judge, {name}", page.ask(lambda t, name=name: of_tag(name)(t) + "&show=above"))
-        tell("all tags", page.ask(lambda t: f"/tags?t={t}"), "counts --threshold 0.42")
-        tell("compare", page.ask(lambda t: f"/compare?t={t}"), "thresholds diff 0.35 0.42")
-        tell("overview", page.ask(lambda t: f"/overview?t={t}"), "status")
-        tell("one picture", page.ask(lambda t: f"/image/{t[2:]}"))
+            add(f"random pictures to judge, {name}", page.ask(lambda t, name=name: of_tag(name)(t) + "&show=above"))
+        add("all tags", page.ask(lambda t: f"/tags?t={t}"), "counts --threshold 0.42")
+        add("compare", page.ask(lambda t: f"/compare?t={t}"), "thresholds diff 0.35 0.42")
+        add("overview", page.ask(lambda t: f"/overview?t={t}"), "status")
+        add("one picture", page.ask(lambda t: f"/image/{t[2:]}"))
         with indexed(bench):
             for name in (COMMON, MIDDLE, RARE):
-                tell(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
-            tell("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
-        tell("memory", f"{page.process.memory_info().rss / 2**20:,.0f} MB")
+                add(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
+            add("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
+        add("memory", f"{page.process.memory_info().rss / 2**20:,.0f} MB")
 
 
 def of_tag(name: str) -> Callable[[str], str]:
@@ -201,7 +201,7 @@ def of_tag(name: str) -> Callable[[str], str]:
 
 @contextmanager
 def indexed(bench: Bench) -> Iterator[None]:
-    """With `tagonce index`; it is gone afterwards."""
+    """Create the index of `tagonce index`; drop it after the block."""
     database = open_database(bench.url)
     model = synthetic.register(database, CATEGORIES)
     tag_index.create(database, model, INDEXED_FROM)
@@ -213,7 +213,7 @@ def indexed(bench: Bench) -> Iterator[None]:
 
 
 def filled(server: str, images: int) -> str:
-    """The URL of a new database with so many images."""
+    """Create a database with so many images; returns its URL."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("create database review")
     url = server.replace("/postgres?", "/review?")

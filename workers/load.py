@@ -1,4 +1,4 @@
-"""Load: from rows of images to pixels that wait for the device, a bounded way ahead of it."""
+"""Load: from rows of images to decoded pixels, a bounded number ahead of the device."""
 
 import contextvars
 import hashlib
@@ -23,23 +23,23 @@ from workers.storage.roots import Roots
 from workers.telemetry.metrics import WorkerMetrics
 
 AHEAD = 3
-"""Batches of a chunk that are being fetched, and as many that are being decoded."""
+"""Batches of a chunk that are fetched ahead, and as many that are decoded ahead."""
 BYTES_AHEAD = 64 * 1024 * 1024
-"""Of the files of a chunk that are being fetched, that wait to be recognised, and that are being decoded, each: no more
-are begun when it is that much, so that the memory of all three is bounded for large files, too."""
+"""Limit of the files of a chunk in each of three states: being fetched, waiting for deduplication, being decoded. No
+other file enters a state at the limit, so memory is bounded for large files too."""
 BYTES_UNKNOWN = 4 * 1024 * 1024
-"""Taken for the size of a file that the source did not tell."""
+"""Assumed size of a file whose source gave none."""
 
 STOP_POLL_SECONDS = 0.5
-"""A storage that hangs holds a call for minutes; a worker that was told to stop does not wait for it."""
+"""Interval of the check whether the worker stops: a storage that hangs can block a call for minutes."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """An image whose file is here."""
+class FetchedImage:
+    """An image whose file was fetched."""
 
     image: Image
     data: bytes
@@ -47,38 +47,38 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An image that has all it needs to be inferred, or that need not be."""
+class LoadedImage:
+    """An image that is ready for inference, or needs none because its bytes are known."""
 
     image: Image
     size: int
-    """Bytes of the file."""
+    """Bytes of the file, encoded."""
     sha256: bytes
     content: Decoded | StoredResult | None
-    """`Known`: these bytes have scores in the database. None: they came earlier in the same chunk."""
+    """Pixels to infer; or the stored result of identical bytes; or None for a duplicate within the chunk."""
 
     @property
     def pixels(self) -> Decoded | None:
-        """What the device has to see."""
+        """Input of the device; None if inference is not needed."""
         return self.content if isinstance(self.content, Decoded) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class FailedImage:
     """An image that cannot be fetched or decoded."""
 
     failure: Failure
     sha256: bytes | None = None
-    """None where there are no bytes."""
+    """Of the file; None if it could not be fetched."""
 
 
 class Loader:
     """Fetches and decodes for all chunks of a process.
 
-    Two pools: fetching waits for others and wants many threads, decoding works and wants one a core.
+    There are two thread pools: fetching waits and needs many threads, decoding computes and needs one a core.
 
     Args:
-        model_id: whose scores of known bytes count.
+        model_id: the model whose stored results of identical bytes are reused.
     """
 
     def __init__(
@@ -95,58 +95,63 @@ class Loader:
 
     def batches(
         self, pending: Sequence[Image], should_stop: Callable[[], bool] = lambda: False
-    ) -> Generator[list[Loaded | Broken]]:
-        """Every image, in order. A list holds as much to infer as a batch does, and what comes in between.
+    ) -> Generator[list[LoadedImage | FailedImage]]:
+        """All images in order, in lists with `batch_size` images to infer and any others between these.
 
-        The next ones are fetched and decoded meanwhile, and no more of them than `AHEAD` says.
+        Images of the next `AHEAD` batches are fetched and decoded meanwhile. Ends early if `should_stop` returns true
+        while it waits.
         """
         ahead = AHEAD * self._batch_size
         fetched = _in_order(self._fetchers, self._fetch, pending, ahead, _expected_bytes, should_stop)
-        batch: list[Loaded | Broken] = []
+        batch: list[LoadedImage | FailedImage] = []
         to_infer = 0
-        for one in _in_order(self._decoders, self._decode, self._recognised(fetched), ahead, _held_bytes, should_stop):
+        for one in _in_order(
+            self._decoders, self._decode, self._deduplicated(fetched), ahead, _held_bytes, should_stop
+        ):
             batch.append(one)
-            to_infer += isinstance(one, Loaded) and one.pixels is not None
+            to_infer += isinstance(one, LoadedImage) and one.pixels is not None
             if to_infer == self._batch_size:
                 yield batch
                 batch, to_infer = [], 0
         if batch:
             yield batch
 
-    def _fetch(self, image: Image) -> Fetched | Broken:
+    def _fetch(self, image: Image) -> FetchedImage | FailedImage:
         with self._metrics.timed(Stage.FETCH):
             try:
                 data = self._fetcher.fetch(image.uri)
             except ImageError as error:
-                return Broken(_failure(image, error))
-            return Fetched(image, data, hashlib.sha256(data).digest())
+                return FailedImage(_failure(image, error))
+            return FetchedImage(image, data, hashlib.sha256(data).digest())
 
-    def _recognised(self, fetched: Iterator[Fetched | Broken]) -> Iterator[Fetched | Loaded | Broken]:
-        """Bytes that were seen before, in this chunk or ever, are not decoded again."""
+    def _deduplicated(
+        self, fetched: Iterator[FetchedImage | FailedImage]
+    ) -> Iterator[FetchedImage | LoadedImage | FailedImage]:
+        """Skip decoding of bytes that occurred before in the chunk or that have a stored result."""
         seen: set[bytes] = set()
         for group in _groups(fetched, self._batch_size):
-            new = {one.sha256 for one in group if isinstance(one, Fetched)} - seen
+            new = {one.sha256 for one in group if isinstance(one, FetchedImage)} - seen
             with self._database.read() as connection:
                 known = duplicates.stored_results(connection, self._model_id, list(new))
             for one in group:
-                if isinstance(one, Broken):
+                if isinstance(one, FailedImage):
                     yield one
                 elif one.sha256 in seen:
-                    yield Loaded(one.image, len(one.data), one.sha256, None)
+                    yield LoadedImage(one.image, len(one.data), one.sha256, None)
                 else:
                     seen.add(one.sha256)
                     content = known.get(one.sha256)
-                    yield Loaded(one.image, len(one.data), one.sha256, content) if content else one
+                    yield LoadedImage(one.image, len(one.data), one.sha256, content) if content else one
 
-    def _decode(self, one: Fetched | Loaded | Broken) -> Loaded | Broken:
-        if not isinstance(one, Fetched):
+    def _decode(self, one: FetchedImage | LoadedImage | FailedImage) -> LoadedImage | FailedImage:
+        if not isinstance(one, FetchedImage):
             return one
         with self._metrics.timed(Stage.DECODE):
             try:
                 decoded = self._decoder.decode(one.data)
             except ImageError as error:
-                return Broken(_failure(one.image, error), one.sha256)
-        return Loaded(one.image, len(one.data), one.sha256, decoded)
+                return FailedImage(_failure(one.image, error), one.sha256)
+        return LoadedImage(one.image, len(one.data), one.sha256, decoded)
 
 
 def _failure(image: Image, error: ImageError) -> Failure:
@@ -157,12 +162,12 @@ def _expected_bytes(image: Image) -> int:
     return BYTES_UNKNOWN if image.bytes is None else image.bytes
 
 
-def _held_bytes(one: Fetched | Loaded | Broken) -> int:
-    return len(one.data) if isinstance(one, Fetched) else 0
+def _held_bytes(one: FetchedImage | LoadedImage | FailedImage) -> int:
+    return len(one.data) if isinstance(one, FetchedImage) else 0
 
 
-def _groups(fetched: Iterator[Fetched | Broken], size: int) -> Iterator[list[Fetched | Broken]]:
-    group: list[Fetched | Broken] = []
+def _groups(fetched: Iterator[FetchedImage | FailedImage], size: int) -> Iterator[list[FetchedImage | FailedImage]]:
+    group: list[FetchedImage | FailedImage] = []
     held = 0
     for one in fetched:
         group.append(one)
@@ -182,8 +187,13 @@ def _in_order(
     weight: Callable[[T], int],
     should_stop: Callable[[], bool],
 ) -> Iterator[R]:
-    """`map` with at most so many calls begun and not yet taken, and none begun while they weigh `BYTES_AHEAD`. What has
-    not begun is cancelled at the end. It ends early where it is told to while it waits for a call.
+    """`map` over a pool, bounded: at most `ahead` results are in progress or not yet consumed.
+
+    Args:
+        weight: bytes of an item. No call starts while those in progress or not yet consumed have `BYTES_AHEAD`.
+        should_stop: checked while waiting for a result; ends the iteration.
+
+    Calls that have not started when the iteration ends are cancelled.
     """
     waiting = deque[tuple[Future[R], int]]()
     held = 0
@@ -195,7 +205,7 @@ def _in_order(
                     item = next(left)
                 except StopIteration:
                     break
-                # A context of its own for each: what is bound to a chunk is in what its threads log.
+                # A copy of the context for each call, so that its log lines carry the variables bound to the chunk.
                 future = pool.submit(contextvars.copy_context().run, function, item)
                 waiting.append((future, weight(item)))
                 held += waiting[-1][1]

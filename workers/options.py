@@ -1,43 +1,41 @@
-"""What a worker is told at start."""
+"""Options of a worker process."""
 
 from dataclasses import dataclass, field
 
 from workers.cpus import cores
 
-__all__ = ["Options", "cores"]
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything but the model, the database and the queue."""
+    """All options except the model, the database and the queue."""
 
     batch_size: int
     """Images in one forward."""
     device: str = "auto"
-    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ... `auto` takes the first GPU there is."""
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ... `auto` selects the first GPU, or the CPU if there is none."""
     precision: str = "auto"
-    """`auto`, `fp32`, `fp16` or `bf16`. `auto`: bf16 or fp16 on a CUDA GPU, whichever it has, fp32 elsewhere."""
+    """`auto`, `fp32`, `fp16` or `bf16`. `auto`: on a CUDA GPU bf16, or fp16 if it lacks bf16; fp32 elsewhere."""
     compile: bool = False
-    """Let torch compile the network at the first forward: minutes once, seconds from what it keeps in its cache."""
+    """Compile the network with torch at the first forward: minutes the first time, seconds from its cache."""
     torch_threads: int | None = None
-    """Threads that compute one forward on a CPU. None: one a core."""
+    """Threads of torch for one forward on a CPU. None: one a core."""
     concurrency: int = 3
-    """Chunks in work at once: one is fetched and decoded while another is on the device and a third is written."""
+    """Chunks processed at once: one is fetched and decoded while another is on the device and a third is written."""
     fetchers: int = 32
-    """Threads that fetch, shared by the chunks in work. They wait for others, so many cost little."""
+    """Threads that fetch, shared by all chunks. They mostly wait, so many cost little."""
     decoders: int = field(default_factory=cores)
-    """Threads that decode, shared by the chunks in work: one a core."""
+    """Threads that decode, shared by all chunks: one a core."""
     max_pixels: int = 178_956_970
-    """Larger images are refused by their header. The default is where Pillow takes an image for an attack."""
+    """Images with more pixels by their header are refused. The default is Pillow's limit for decompression bombs."""
     max_pixels_in_flight: int | None = None
-    """Of all images that are decoded at once. One that has more is decoded alone. None: twice `max_pixels`."""
+    """Pixels of all images decoded at once. A larger image is decoded alone. None: twice `max_pixels`."""
     max_bytes: int = 256 * 1024 * 1024
     """Larger files are refused before they are read."""
     grace_seconds: float = 20.0
-    """After SIGTERM: how long a chunk may go on before it is handed back to the queue."""
+    """After SIGTERM: how long a chunk may continue before it is returned to the queue."""
     roots: tuple[str, ...] = ()
-    """Folders and `s3://bucket/prefix`: what lies outside of all of them is not read. Empty: everything is."""
+    """Folders and `s3://bucket/prefix`; files outside of all of them are not read. Empty: no limit."""
     stall_seconds: float = 600.0
-    """A process that gets no image a step further for so long ends. 0: never."""
+    """A process without any progress for so long ends. 0: never."""
     max_idle_seconds: float | None = None
-    """The worker ends when it had nothing to do for so long. None: never."""
+    """The worker ends after being idle for so long. None: never."""

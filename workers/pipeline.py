@@ -23,37 +23,41 @@ from db.scores import Scores
 from workers.images.decode import Decoded
 from workers.inference.infer import Inferencer
 from workers.inference.self_test import SelfTest
-from workers.load import Broken, Loaded, Loader
+from workers.load import FailedImage, LoadedImage, Loader
 from workers.models.spec import ModelSpec
 from workers.options import Options
 from workers.telemetry.metrics import WorkerMetrics
 
 WRITE_SECONDS = 5.0
-"""A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
+"""Results of a slow chunk are written at this interval: progress is visible, and a crash loses seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a chunk."""
+    """Counts of a processed chunk, in images."""
 
     images: int
     done: int
     failed: int
     skipped: int
-    """Were done already: delivery is at least once."""
+    """Had a result already, since delivery is at least once."""
     seconds: float
 
     @property
     def left(self) -> int:
-        """Not begun, because the worker was asked to stop."""
+        """Not processed, because the worker stops."""
         return self.images - self.done - self.failed - self.skipped
 
 
 class Pipeline:
-    """One shared model, its loader, and the database. Threads run chunks through it side by side.
+    """One model, its loader, and the database. Threads run chunks through it concurrently.
 
     Args:
-        model: the row that `spec` was registered as.
+        model: the row of `spec` in the database.
+
+    Raises:
+        ModelError: the weights do not fit the specification.
+        SettingsError: the device does not exist.
     """
 
     def __init__(self, database: Database, model: Model, spec: ModelSpec, options: Options) -> None:
@@ -68,14 +72,14 @@ class Pipeline:
         self._loader = Loader(database, model.id, spec, options, self.metrics)
 
     def run(self, image_ids: Sequence[int], *, should_stop: Callable[[], bool] = lambda: False) -> Report:
-        """Tag the images of one chunk that are still pending, and write the results: one transaction for a chunk
-        of ordinary speed, one every few seconds for a slow one.
+        """Tag the images of one chunk that are still pending, and write the results.
 
-        What is finished when `should_stop` says so is written; the rest stays pending.
+        They are written in one transaction, or every `WRITE_SECONDS` if the chunk is slow. When `should_stop` returns
+        true, finished images are written and the others stay pending.
 
         Raises:
-            TransientError: the database does not answer. What was written stays; the chunk can be run again.
-            ModelError: no image of a batch got scores. What came before it is written.
+            TransientError: the database does not answer. Results written before are kept; the chunk can be run again.
+            ModelError: no image of a batch got scores. Results before that batch are written.
         """
         begun = time.perf_counter()
         with self.metrics.active():
@@ -90,7 +94,7 @@ class Pipeline:
                             break
             except Exception:
                 with suppress(Exception):
-                    results.write()  # what was finished does not have to be done again
+                    results.write()  # finished images need not be computed again
                 raise
             results.write()
         self.metrics.count_skipped(len(image_ids) - len(pending))
@@ -102,13 +106,13 @@ class Pipeline:
             seconds=time.perf_counter() - begun,
         )
 
-    def tell(self, connection: Connection) -> None:
-        """That this worker is alive, and what it spends its time on."""
+    def save_heartbeat(self, connection: Connection) -> None:
+        """Write the row of this worker: that it is alive, and how it spends its time."""
         worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
 
-    def _infer(self, batch: Sequence[Loaded | Broken]) -> Iterator[Scores | None]:
-        """Scores of those that have pixels, in order."""
-        pixels = [one.pixels for one in batch if isinstance(one, Loaded) and one.pixels]
+    def _infer(self, batch: Sequence[LoadedImage | FailedImage]) -> Iterator[Scores | None]:
+        """Scores of the images with pixels, in order; None where the model gives NaN."""
+        pixels = [one.pixels for one in batch if isinstance(one, LoadedImage) and one.pixels]
         if not pixels:
             return iter(())
         inferred = self.inferencer.scores(pixels)
@@ -118,23 +122,27 @@ class Pipeline:
 
 
 class _Results:
-    """Results of one chunk on their way to the database."""
+    """Results of one chunk, collected and written to the database."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.done = 0
         self.failed = 0
         self._pipeline = pipeline
         self._by_content: dict[bytes, StoredResult | Failure] = {}
-        """What copies in the same chunk get."""
+        """Results by SHA-256 of the file, for duplicates within the chunk."""
         self._predictions: list[Prediction] = []
         self._failures: list[Failure] = []
         self._duplicates = 0
         self._written_at = time.monotonic()
 
-    def add(self, batch: Sequence[Loaded | Broken], scores: Iterator[Scores | None]) -> None:
-        """A batch, and the scores of those that were inferred; None where the model gives NaN."""
+    def add(self, batch: Sequence[LoadedImage | FailedImage], scores: Iterator[Scores | None]) -> None:
+        """Add a batch. Writes if the last write is `WRITE_SECONDS` ago.
+
+        Args:
+            scores: of the images with pixels, in order; None where the model gives NaN.
+        """
         for one in batch:
-            if isinstance(one, Broken):
+            if isinstance(one, FailedImage):
                 self._failures.append(one.failure)
                 if one.sha256:
                     self._by_content[one.sha256] = one.failure
@@ -149,12 +157,12 @@ class _Results:
         if time.monotonic() - self._written_at > WRITE_SECONDS:
             self.write()
 
-    def _found(self, one: Loaded, pixels: Decoded, scores: Scores | None) -> StoredResult | Failure:
+    def _found(self, one: LoadedImage, pixels: Decoded, scores: Scores | None) -> StoredResult | Failure:
         if scores is None:
             return Failure(one.image.id, one.image.version, Reason.NAN, self._pipeline.inferencer.nan)
         return StoredResult(pixels.width, pixels.height, pixels.format, scores)
 
-    def _add(self, one: Loaded, found: StoredResult | Failure) -> None:
+    def _add(self, one: LoadedImage, found: StoredResult | Failure) -> None:
         if isinstance(found, Failure):
             self._failures.append(replace(found, image_id=one.image.id, image_version=one.image.version))
             return
@@ -172,12 +180,12 @@ class _Results:
         )
 
     def write(self) -> None:
-        """Everything added since the last time, in one transaction."""
+        """Write all results added since the last write, in one transaction."""
         pipeline, finished = self._pipeline, len(self._predictions) + len(self._failures)
         pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
         with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
             save(connection, pipeline.model.id, self._predictions, self._failures)
-            pipeline.tell(connection)
+            pipeline.save_heartbeat(connection)
         self.done += len(self._predictions)
         self.failed += len(self._failures)
         self._predictions, self._failures, self._duplicates = [], [], 0

@@ -9,7 +9,7 @@ import typer
 from db.errors import SettingsError
 from db.names.plural import counted
 from producer.enqueue import Enqueued
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.options.gone_option import GoneOption, IfGone
@@ -48,7 +48,7 @@ def command(
     if if_idle and not pending:
         raise SettingsError("--if-idle goes with --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    names = NameFilter(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     if_gone = gone or IfGone.KEEP
     counts, marked = send(
         config,
@@ -77,7 +77,7 @@ def send(
     column: str | None = None,
     null: bool = False,
     if_idle: bool = False,
-    names: Names | None = None,
+    names: NameFilter | None = None,
     gone: IfGone = IfGone.KEEP,
     even_most: bool = False,
 ) -> tuple[Enqueued, int]:

@@ -12,7 +12,7 @@ from db.errors import Reason
 from db.ledger.failures import Failed
 from db.names.plural import counted
 from db.sql.gone_scope import Gone
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

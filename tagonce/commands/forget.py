@@ -7,7 +7,7 @@ import typer
 from db.errors import SettingsError
 from db.ledger.forget import Plan
 from db.names.plural import counted
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from db.errors import ImageError
 from db.scores import to_score
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
@@ -40,7 +40,7 @@ def command(
         to_score(threshold)
     # One image at a time: there is nothing to measure or to compile for.
     config = settings.load(model=model, device=device, precision=precision, batch_size=1, compile=False)
-    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    names = NameFilter(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     found: list[str] = []
     for source in images:
         uris = [reference.uri for reference in references(source, names=names)]

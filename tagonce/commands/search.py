@@ -16,7 +16,7 @@ from db.ledger.models import Tag
 from db.names.plural import counted
 from db.search.execute import Hit
 from db.sql.gone_scope import Gone
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.options.policy_options import ThresholdOptions, resolve_policy, takes_policy

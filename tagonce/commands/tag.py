@@ -9,7 +9,7 @@ from rich.progress import TaskID
 from db.errors import Reason
 from db.ledger import run_progress
 from db.names.plural import counted
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from tagonce import settings
 from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 from tagonce.options import parameters
@@ -51,7 +51,7 @@ def command(
         compile=compile,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    names = NameFilter(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     _run(config, sources, column, names, gone, null=null, even_most=yes)
 
 
@@ -59,7 +59,7 @@ def _run(
     config: settings.Settings,
     sources: list[str],
     column: str | None,
-    names: Names,
+    names: NameFilter,
     gone: IfGone | None,
     *,
     null: bool,

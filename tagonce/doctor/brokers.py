@@ -9,8 +9,8 @@ from kombu.utils.url import parse_url
 from db.errors import BrokerError, DatabaseError
 from db.ledger import models
 from db.names.plural import counted
-from producer.queue import broker, redis_facts
-from producer.queue.redis_facts import Facts
+from producer.queue import broker, redis_info
+from producer.queue.redis_info import RedisInfo
 from tagonce.doctor import clock
 from tagonce.doctor.finding import Finding, Status
 from tagonce.from_settings import stored
@@ -35,7 +35,7 @@ def look(config: Settings) -> Iterator[Finding]:
         yield from _without_broker()
         return
     app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
-    facts = redis_facts.look(app)
+    facts = redis_info.read(app)
     milliseconds = 1000 * facts.seconds
     words = f"{facts.server}, a round trip takes {milliseconds:,.1f} ms"
     slow = facts.seconds > SLOW_SECONDS
@@ -66,7 +66,7 @@ def _without_broker() -> Iterator[Finding]:
         yield Finding(NAME, Status.OK, words, "For several machines set TAGONCE_BROKER_URL.")
 
 
-def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
+def _how_it_is_set_up(facts: RedisInfo) -> Iterator[Finding]:
     if facts.protocol < embedded_redis.OLDEST:
         needed = ".".join(map(str, embedded_redis.OLDEST))
         yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")

@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from db.errors import DatabaseError, SettingsError, SourceError
 from db.names import image_locations
+from db.names.uris import file_path
 from db.policy import profiles
 from db.scores import to_probability
-from producer.references import file_path, split_s3
 from producer.storage import sample
+from producer.uris import split_s3
 from tagonce.doctor.finding import Finding, Status
 from tagonce.from_settings import stored
 from tagonce.output import ui

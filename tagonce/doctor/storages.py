@@ -7,9 +7,10 @@ from pathlib import Path
 
 from db.errors import DatabaseError, ImageError, SettingsError, SourceError
 from db.names import image_locations
-from producer.references import file_path, path_or_uri, split_s3
+from db.names.uris import file_path
 from producer.sources import references
 from producer.storage import sample
+from producer.uris import path_or_uri, split_s3
 from tagonce.doctor.finding import Check, Finding, Status
 from tagonce.from_settings import stored
 from tagonce.output import ui

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from db.errors import SettingsError
-from producer.references import split_s3
+from producer.uris import split_s3
 from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:

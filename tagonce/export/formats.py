@@ -6,7 +6,7 @@ from functools import partial
 from db.export.options import CaptionOptions, Placement, Underscores
 from db.export.parquet import LongParquet, WideParquet
 from db.export.text import JsonLines, Kohya, LongCsv, json_inner
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce.export.imagefolders import imagefolder_writer
 from tagonce.export.job import FormatSpec
 from tagonce.export.parquet_writer import ParquetWriter

@@ -16,7 +16,7 @@ from typing import IO
 from db.export.tagged_images import uris
 from db.export.text import ImageFolder
 from db.names.plural import counted
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tagonce.export import destinations
 from tagonce.export.job import Done, Job, Writer
 from tagonce.export.relative_names import relative_name

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from db.errors import SettingsError
 from db.export.tagged_images import is_registered
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.sources.extensions import is_image
 from tagonce.export import destinations
 from tagonce.export.record import read_record

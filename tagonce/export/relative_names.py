@@ -3,7 +3,7 @@
 import os
 from pathlib import PurePosixPath
 
-from producer.references import file_path
+from db.names.uris import file_path
 
 
 def common_folder(first: str, last: str) -> str:

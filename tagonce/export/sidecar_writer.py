@@ -5,7 +5,8 @@ from typing import Any
 
 from db.errors import SettingsError
 from db.export.tagged_images import uris_ending
-from producer.references import file_path, path_or_uri
+from db.names.uris import file_path
+from producer.uris import path_or_uri
 from tagonce.export.job import Done, Existing, Job, Writer
 from tagonce.export.record import read_record
 from tagonce.export.relative_names import common_folder

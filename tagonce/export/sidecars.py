@@ -10,7 +10,8 @@ from typing import Self
 
 from db.errors import SettingsError
 from db.names.plural import counted
-from producer.references import file_path, path_or_uri
+from db.names.uris import file_path
+from producer.uris import path_or_uri
 from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged, understood
 from tagonce.export.relative_names import relative_name

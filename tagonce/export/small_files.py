@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from db.errors import StopError
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 from tagonce.export.destinations import S3, in_s3
 from tagonce.whole_files import whole_path
 

@@ -8,7 +8,7 @@ from db.database import Database
 from db.errors import SettingsError, StopError
 from db.names.plural import counted
 from producer import mark_gone, sources
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce.output import ui
 
 

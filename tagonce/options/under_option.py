@@ -14,10 +14,11 @@ from sqlalchemy import Connection, select
 
 from db.errors import SettingsError, SourceError
 from db.names import image_locations
+from db.names.uris import file_uri
 from db.schema import images
 from db.sql.score_sql import begins_with
-from producer.references import as_folder, file_uri, path_or_uri
 from producer.sources.addresses import resolve
+from producer.uris import as_folder, path_or_uri
 
 _EXAMPLES = 3
 _S3 = "s3://"

@@ -20,8 +20,8 @@ from rich.progress import (
 from rich.text import Text
 
 from db.errors import Reason, SettingsError
-from producer.references import path_or_uri
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
+from producer.uris import path_or_uri
 from tagonce.settings import Settings
 
 _NO_END = 100_000
@@ -83,7 +83,7 @@ def print_failures(failed: Mapping[Reason, int]) -> None:
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
 
 
-def print_names(names: Names) -> None:
+def print_names(names: NameFilter) -> None:
     """A line for each kind of names that were not taken."""
     for sentence in names.sentences():
         errors.print(printable(f"{sentence}."), style="dim", markup=False)

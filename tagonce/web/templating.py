@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from db.names.plural import counted
 from db.policy.policies import to_threshold
 from db.scores import to_probability
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce.output.ui import printable
 
 

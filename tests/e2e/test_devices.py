@@ -1,4 +1,4 @@
-"""`tagonce worker --devices`: a process for each device, and one that looks after them."""
+"""`tagonce worker --devices`: a process for each device, and a supervisor."""
 
 import signal
 from collections.abc import Callable
@@ -14,7 +14,7 @@ PHOTOS = 32
 
 
 def children(parent: Process) -> list[psutil.Process]:
-    """In the order that they were started in."""
+    """In the order of their start."""
     return sorted(psutil.Process(parent.popen.pid).children(), key=lambda child: child.create_time())
 
 
@@ -26,7 +26,7 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     redis_server: RedisServer,
     sqlite_url: str,
 ) -> None:
-    """A dead one that cannot start, since Redis is away at that moment, is started until it can."""
+    """A dead one that cannot start, because Redis does not answer, is started again until it can."""
     settings = {"TAGONCE_BROKER_URL": redis_server.url, "TAGONCE_DATABASE_URL": sqlite_url}
     rows = Ledger(sqlite_url)
     parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.ledger.models import Tag
-from producer.references import file_path
+from db.names.uris import file_path
 from tagonce.cli import app
 from tests.e2e.ledger import NOT_STORED, Ledger
 from tests.fixtures.command import Outcome, script

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from db.policy.policies import Policy, to_cut
 from db.scores import NEVER
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome, script, wait_until
 from tests.fixtures.review import Review, as_shown, settle, shown, tag

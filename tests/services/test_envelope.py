@@ -42,7 +42,7 @@ def test_everything_else_is_refused_and_the_log_says_why(message: Message) -> No
     assert reasons["an id that no column takes"].startswith("headers.id: ")
 
 
-def test_of_the_headers_none_of_somebody_elses_is_passed_on(message: Message) -> None:
+def test_unknown_headers_are_not_passed_on(message: Message) -> None:
     odd = with_header(message, stamped_headers=1, chain=[{"task": "x"}], shadow=[], callbacks=5, reply_to="y")
     assert why_refused(odd) is None
     assert plain_headers(odd) == plain_headers(message)

@@ -20,11 +20,11 @@ from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy.policies import Policy, resolve
 from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import images as image_table
 from db.scores import Scores
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged

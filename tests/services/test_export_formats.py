@@ -27,11 +27,11 @@ from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.ledger import images, models, results
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tagonce.export.formats import FORMATS, Format
 from tagonce.export.job import Existing, Export

@@ -14,8 +14,8 @@ from sqlalchemy import insert, update
 
 from db.database import Database
 from db.errors import SettingsError
+from db.names.uris import file_uri
 from db.schema import images as image_table
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tagonce.export.formats import Format
 from tagonce.export.job import Existing

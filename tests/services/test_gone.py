@@ -19,6 +19,7 @@ from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Failure
 from db.names.match_images import ImageIndex, by_path
+from db.names.uris import file_uri
 from db.policy.policies import Cut
 from db.read import distribution
 from db.read.histograms import histogram
@@ -31,7 +32,6 @@ from db.sql.gone_scope import Gone
 from db.truth import labels
 from db.truth.labels import Drawn
 from producer import mark_gone, sources
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.fixtures.photos import MAKER
 from tests.services.conftest import make_model

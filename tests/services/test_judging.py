@@ -27,6 +27,7 @@ from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.read.histograms import histogram
@@ -38,7 +39,6 @@ from db.truth.evaluation import Confusion, evaluate, micro
 from db.truth.load_truth import describe, read_truth
 from db.truth.mistakes import find_mistakes
 from db.truth.truth import Found, Truth
-from producer.references import file_uri
 from tests.fixtures.command import Outcome
 from tests.services.conftest import TAGS, make_model
 

@@ -14,11 +14,11 @@ from db.errors import Reason, SettingsError, SourceError
 from db.ledger import gone, models, results
 from db.ledger.images import Reference, register
 from db.ledger.results import Failure
+from db.names.uris import file_uri
 from db.schema import profile_thresholds
 from producer import sources
-from producer.references import file_uri
 from producer.sources.folder import in_folder
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from tagonce.options.under_option import uri_prefix
 from tagonce.output import ui
 from tests.fixtures.command import Outcome
@@ -102,7 +102,7 @@ def test_enqueue_marks_when_it_is_told_to(
     photos[0].unlink()
     assert invoke(*sending, "--json").json == {"seen": 3, "sent": 3}
 
-    def interrupted(root: str, names: Names) -> Iterator[Reference]:
+    def interrupted(root: str, names: NameFilter) -> Iterator[Reference]:
         yield from in_folder(root, names)
         raise SourceError("the disk was pulled out")
 

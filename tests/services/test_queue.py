@@ -189,11 +189,11 @@ def test_a_sender_that_waits_sees_what_another_process_takes(
 
 
 def test_a_sender_tells_what_it_sent(app: Celery) -> None:
-    told: list[list[int]] = []
-    with sending(app, 1, max_waiting=MANY, on_sent=lambda sent: told.append(list(sent))) as sender:
+    chunks: list[list[int]] = []
+    with sending(app, 1, max_waiting=MANY, on_sent=lambda sent: chunks.append(list(sent))) as sender:
         sender.send([1, 2])
         sender.send((3,))
-    assert told == [[1, 2], [3]]
+    assert chunks == [[1, 2], [3]]
 
 
 # ── from references to messages ──

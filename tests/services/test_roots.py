@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from db.errors import ImageError, Reason, SettingsError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.storage.s3_client import s3_client
 from workers.storage.fetch import Fetcher
 from workers.storage.roots import Roots

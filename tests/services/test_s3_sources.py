@@ -14,9 +14,11 @@ import boto3
 import pytest
 
 from db.errors import SettingsError, SourceError
-from producer.references import Reference, file_uri, split_s3
-from producer.sources import Names, references
+from db.ledger.images import Reference
+from db.names.uris import file_uri
+from producer.sources import NameFilter, references
 from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
+from producer.uris import split_s3
 from tests.fixtures.s3 import new_bucket
 from workers.storage.fetch import Fetcher
 
@@ -121,10 +123,10 @@ def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
     kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
     put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
     put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
-    names = Names(["drafts/"])
+    names = NameFilter(["drafts/"])
     assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
     assert (names.passed_over, names.hidden, names.excluded) == (2, 2, 1)
-    everything = Names(default_excludes=False, all_names=True)
+    everything = NameFilter(default_excludes=False, all_names=True)
     assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
     assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
 
@@ -314,7 +316,7 @@ def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
             self.wfile.write(body if allowed else b"<Error><Code>AccessDenied</Code></Error>")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -351,7 +353,7 @@ def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         do_HEAD = do_GET  # noqa: N815 -- the name that http.server expects
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -22,6 +22,7 @@ from db.ledger.images import Reference, register
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.names.plural import counted
+from db.names.uris import file_uri
 from db.policy.policies import Cut, Policy, resolve
 from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
@@ -31,7 +32,6 @@ from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.sql.conditions import FEW
 from db.sql.tag_index_ddl import indexed_score
-from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
 

@@ -1,4 +1,4 @@
-"""Fetching: the bytes of a file or an object, or the reason of the failure."""
+"""Fetching: the bytes of a file or an object, or the reason why it cannot be read."""
 
 import http.server
 import os
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.storage import s3_client
 from workers.storage import fetch, s3
 from workers.storage.fetch import Fetcher
@@ -36,7 +36,7 @@ NOBODY = 65_534
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Three attempts as usual, without a pause between them."""
+    """Three attempts as usual, without pauses."""
     with stamina.set_testing(True, attempts=fetch.ATTEMPTS, cap=True):
         yield
 
@@ -71,7 +71,7 @@ def test_a_link_is_followed_and_an_empty_file_is_a_file(fetcher: Fetcher, tmp_pa
 
 @pytest.mark.parametrize("name", ["gone.jpg", "file/inside.jpg", "dangling", "circle", "nul\0.jpg", "x" * 300])
 def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, name: str) -> None:
-    """A part of the path is a file, a link is broken, or no file can have the name."""
+    """A part of the path is a file, a link is broken, or no file can have that name."""
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "circle").symlink_to("circle")
@@ -80,8 +80,8 @@ def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, 
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """Runs as another user, since file modes have no effect on root."""
+def as_another_user() -> Iterator[None]:
+    """File modes do not apply to root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -95,7 +95,7 @@ def as_somebody_else() -> Iterator[None]:
 def test_a_file_that_may_not_be_read_is_denied(fetcher: Fetcher, tmp_path: Path) -> None:
     path = tmp_path / "secret.jpg"
     path.touch(mode=0)
-    with as_somebody_else():
+    with as_another_user():
         error = refused(fetcher, file_uri(str(path)))
     assert error.reason is Reason.DENIED
 
@@ -167,7 +167,7 @@ def test_an_object_above_the_limit_is_too_large(fetcher: Fetcher, bucket: str) -
 def test_a_worker_without_credentials_stops(
     fetcher: Fetcher, forbidding: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise it would record a failure for one image after the other."""
+    """Otherwise it would record a failure for every image."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SettingsError, match="no complete S3 credentials.* AWS_ACCESS_KEY_ID"):
@@ -179,36 +179,36 @@ def test_a_worker_without_credentials_stops(
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that the server received."""
+    """A request."""
 
     path: str
     headers: Message
 
     @property
     def agent(self) -> str:
-        """The client: `Boto3` or `object_store`."""
+        """Client: `Boto3` or `object_store`."""
         return self.headers["User-Agent"].partition("/")[0]
 
     @property
     def credential(self) -> str:
-        """Access key, date and region of the signature."""
+        """Access key, day and region of the signature."""
         return self.headers["Authorization"].partition("Credential=")[2].partition(",")[0]
 
 
 @dataclass
 class Storage:
-    """A server that gives configured answers, then the object, and records requests."""
+    """A server with scripted answers, then the object; it counts requests."""
 
     answers: list[tuple[int, str]] = field(default_factory=list)
-    """(status, S3 error code) for each request in turn. Status 0: half of the object, then silence."""
+    """Status and S3's code, one a request, first to last. Status 0: half of the object, then silence."""
     repeat: bool = False
     """Repeat the first answer for ever."""
     seen: list[Seen] = field(default_factory=list)
     server: http.server.HTTPServer | None = None
     alive: bool = True
-    """Whether requests for the bucket itself are answered."""
+    """Whether it answers a HEAD for the bucket."""
     region: str = ""
-    """Region of the bucket. A request signed for another region is redirected to it."""
+    """Region of the bucket: requests signed for another are redirected."""
 
     @property
     def requests(self) -> int:
@@ -228,40 +228,40 @@ CONTENT = b"0123456789"
 
 @pytest.fixture
 def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """A configurable S3. boto3's own retries are switched off: they would take a minute, and are not tested here."""
-    told = Storage()
+    """A scripted S3. boto3's own retries are off: they would take a minute, and are not tested here."""
+    storage = Storage()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, code = told.next(Seen(self.path, self.headers))
+            status, code = storage.next(Seen(self.path, self.headers))
             body = CONTENT if status in (0, 200) else f"<Error><Code>{code}</Code></Error>".encode()
             self.send_response(status or 200)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("x-amz-bucket-region", told.region)
+            self.send_header("x-amz-bucket-region", storage.region)
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if status == 0 else body)
             self.close_connection = True
 
         def do_HEAD(self) -> None:
-            self.send_response(200 if told.alive else 503)
+            self.send_response(200 if storage.alive else 503)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        told.server = server
+        storage.server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(s3, "s3_client", partial(s3_client.s3_client, max_attempts=0))
-        yield told
+        yield storage
         server.shutdown()
 
 
 def test_a_private_object_of_a_public_bucket_is_denied(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests are unsigned. The bucket was read before, so the refusal concerns this object."""
+    """Unsigned requests. The bucket allowed one before, so the refusal concerns this object."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     failing.answers = [(200, ""), (403, "AccessDenied"), (403, "AccessDenied"), (200, "")]
@@ -282,7 +282,7 @@ def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failin
 def test_an_object_that_keeps_failing_is_given_up(
     fetcher: Fetcher, failing: Storage, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a message for each attempt: it would be mixed with the output of `predict --json`."""
+    """No log line for each attempt: it would be mixed with the output of `predict --json`."""
     failing.answers, failing.repeat = [(status, "InternalError")], True
     assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == fetch.ATTEMPTS
@@ -291,13 +291,13 @@ def test_an_object_that_keeps_failing_is_given_up(
 
 @pytest.mark.usefixtures("s3_settings")
 def test_a_bucket_that_cannot_be_asked_for_is_no_outage(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise one such row would block its chunk for ever. The name is of a directory bucket without its zone."""
+    """Such a row would block its chunk for ever. It is the name of a directory bucket without its zone."""
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     assert refused(fetcher, "s3://photos--x-s3/a.jpg").reason is Reason.TIMEOUT
 
 
 def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage) -> None:
-    """After a failure the bucket itself is requested. During an outage one thread does so for all."""
+    """After failures the bucket is probed; while it does not answer, one thread probes for all."""
     failing.answers, failing.repeat, failing.alive = [(503, "SlowDown")], True, False
     for name in ("a", "b"):
         with pytest.raises(TransientError, match="S3 answered SlowDown"):
@@ -307,7 +307,7 @@ def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage)
 def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first attempt only this object failed; then the storage became unreachable."""
+    """At first it was the only one that failed; then the storage failed."""
 
     def answer(seen: Seen) -> tuple[int, str]:
         failing.seen.append(seen)
@@ -326,7 +326,7 @@ def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
 def test_a_bucket_that_delivered_meanwhile_is_not_away(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the answer for the bucket itself: some storages do not support this request."""
+    """Whether or not its bucket answers a HEAD: some storages do not."""
     failing.alive = False
     begun = time.monotonic()
     fetcher.fetch("s3://b/a.jpg")
@@ -344,7 +344,7 @@ def test_a_bucket_that_delivered_meanwhile_is_not_away(
     ],
 )
 def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, code: str, reason: Reason) -> None:
-    """There is one request. An archived object (InvalidObjectState) cannot be read at present."""
+    """With one request. An archived object (InvalidObjectState) cannot be read for now."""
     failing.answers, failing.repeat = [(status, code)], True
     error = refused(fetcher, "s3://b/a.jpg")
     assert error.reason is reason
@@ -356,18 +356,18 @@ def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, cod
 def test_credentials_that_are_refused_are_no_fault_of_the_image(
     fetcher: Fetcher, failing: Storage, status: int, code: str
 ) -> None:
-    """An expired session must not turn all remaining images of the queue into failures."""
+    """An expired session must not turn the rest of the queue into failures."""
     failing.answers, failing.repeat = [(status, code)], True
     with pytest.raises(SettingsError, match=code):
         fetcher.fetch("s3://b/a.jpg")
 
 
-# ── by obstore, after the first object by boto3 ──
+# ── by obstore, after boto3 has read an object ──
 
 
 @pytest.fixture
 def knowing(fetcher: Fetcher, failing: Storage) -> Fetcher:
-    """A fetcher that has read from bucket `b` by obstore."""
+    """A fetcher whose obstore has read from bucket `b`."""
     fetcher.fetch("s3://b/first.jpg")
     fetcher.fetch("s3://b/second.jpg")
     assert [seen.agent for seen in failing.seen] == ["Boto3", "object_store"]
@@ -389,14 +389,14 @@ NAMED = [
 ]
 """Keys that obstore can request."""
 NOT_NAMED = ["//double//slash", "/a", "a/", "./a", "a/./b", "dots/../up", "..", "a\nb", "a\x7fb", "\x00"]
-"""Keys that obstore would change or refuse."""
+"""Keys that it would change, or refuses."""
 
 
 def test_any_key_is_asked_for_as_boto3_does(knowing: Fetcher, failing: Storage) -> None:
     for key in NAMED + NOT_NAMED:
         failing.seen.clear()
         assert knowing.fetch(f"s3://b/{key}") == CONTENT
-        knowing._objects._ask("b", key)
+        knowing._objects._read_with_boto3("b", key)
         ours, theirs = failing.seen
         assert ours.path == theirs.path
         assert (ours.agent, theirs.agent) == ("object_store" if key in NAMED else "Boto3", "Boto3")
@@ -449,7 +449,7 @@ def test_credentials_that_are_refused_later_stop_the_worker(
 
 
 def test_a_storage_that_fails_later_is_given_up(knowing: Fetcher, failing: Storage) -> None:
-    """Three attempts with both clients: obstore itself does not retry."""
+    """Three times by both: obstore does not add retries to those of boto3 and ours."""
     failing.answers, failing.repeat = [(500, "InternalError")], True
     assert refused(knowing, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == 2 * fetch.ATTEMPTS
@@ -466,7 +466,7 @@ def test_obstore_reads_nothing_above_the_limit(failing: Storage, monkeypatch: py
 def test_where_obstore_never_works_boto3_reads_all(
     fetcher: Fetcher, failing: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Otherwise each object would first wait for a failure of obstore. Other buckets are not affected."""
+    """Otherwise each object would wait for the failure of obstore first. Other buckets are not affected."""
     fetcher.fetch("s3://b/a.jpg")
     failing.answers = [(400, "NotForMe")]
     for uri in ("s3://b/a.jpg", "s3://b/a.jpg", "s3://c/a.jpg", "s3://c/a.jpg"):
@@ -479,7 +479,7 @@ def test_where_obstore_never_works_boto3_reads_all(
 def test_obstore_is_who_boto3_is(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A profile with a session token, and a bucket in another region, to which boto3 is redirected."""
+    """A profile with a session token; and a bucket in another region, to which boto3 is redirected."""
     (tmp_path / "credentials").write_text(
         "[work]\naws_access_key_id = theirs\naws_secret_access_key = s\naws_session_token = token\n"
     )
@@ -534,7 +534,7 @@ def test_what_obstore_cannot_sign_is_left_to_boto3(signed: str) -> None:
 def test_over_tls_both_trust_the_same_authority(
     fetcher: Fetcher, failing: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate that only AWS_CA_BUNDLE trusts."""
+    """A certificate whose authority is only in AWS_CA_BUNDLE."""
     certificate = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -62,9 +62,9 @@ def test_status_shows_the_split_and_who_is_busy(
     assert "device busy 45% of the time with work" in shown
     assert "gpu-0:3 30% of the time with work NVIDIA H100 bfloat16 gpu-1:17 90%" in shown
     assert "duplicates 48 in the last minute" in shown
-    told = invoke("status", "--json", "--database", database_url).json["devices"]
-    assert [(one["worker"], one["busy"]) for one in told] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
-    assert told[0]["seconds_an_image"]["decode"] == 0.016
+    devices = invoke("status", "--json", "--database", database_url).json["devices"]
+    assert [(one["worker"], one["busy"]) for one in devices] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
+    assert devices[0]["seconds_an_image"]["decode"] == 0.016
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_status_shows_the_split_and_who_is_busy(
         (True, 3_600, 5, True, False),  # the chunk may be of another model
     ],
 )
-def test_what_workers_have_in_work_is_not_sent_again_after_redis_was_flushed(
+def test_chunks_held_by_workers_are_not_sent_again_after_redis_was_flushed(
     invoke: Callable[..., Outcome],
     database: Database,
     database_url: str,

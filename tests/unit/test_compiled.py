@@ -1,4 +1,4 @@
-"""`--compile`: the same probabilities, kept between starts, and a sentence where there is no compiler."""
+"""`--compile`: the same probabilities, a cache between starts, and an error if there is no compiler."""
 
 import inspect
 import os
@@ -23,7 +23,7 @@ BATCH_SIZE = 2
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where compiled networks go when nobody says otherwise. Nothing is left from another test."""
+    """The default cache folder of compiled networks, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     torch.compiler.reset()
@@ -50,7 +50,7 @@ def test_it_gives_the_same_probabilities_with_one_shape(jtp2_folder: Path, cache
 
 
 def failing(error: Exception) -> Callable[..., object]:
-    """In place of `torch.compile`."""
+    """Replaces `torch.compile`."""
 
     def fail(_images: torch.Tensor) -> torch.Tensor:
         raise error
@@ -68,7 +68,7 @@ def failing(error: Exception) -> Callable[..., object]:
 def test_without_a_compiler_there_is_a_sentence(
     jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
 ) -> None:
-    """At start, not when the first chunk has come."""
+    """At start, not at the first chunk."""
     monkeypatch.setattr(torch, "compile", failing(error))
     with pytest.raises(SettingsError, match=rf"cannot be compiled here: {sentence}.*--no-compile"):
         inferencer(jtp1_folder, compile=True).warm_up()

@@ -1,4 +1,4 @@
-"""`--devices`: which there are, and who gets how many threads."""
+"""`--devices`: the selected devices, and the threads of each process."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_a_list_with_nothing_in_it_is_said(names: str) -> None:
 
 
 def test_processes_share_the_cores() -> None:
-    """Each would otherwise take all of them."""
+    """Otherwise each process would use all cores."""
     shared = supervisor.shares(settings.load(), ["cpu", "cpu", "cuda:0"], 8)
     assert [(one.device, one.decoders, one.torch_threads) for one in shared] == [
         ("cpu", 2, 2),

@@ -1,4 +1,4 @@
-"""Files that were changed at random are decoded or refused, and nothing else. For longer: `fuzz/decode.py`."""
+"""Randomly mutated files are decoded or refused with ImageError. `fuzz/decode.py` does this for longer."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ def changed(data: bytes, change: tuple[str, float, bytes | int | None]) -> bytes
 
 
 def check(data: bytes) -> None:
-    decoder = Decoder(MODEL, 1_000_000)  # here, because pytest forgets between tests which warnings it switched off
+    decoder = Decoder(MODEL, 1_000_000)  # created here, because pytest resets warning filters between tests
     try:
         found = decoder.decode(data)
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""What bounds the memory of a worker: pixels that are decoded at once, and bytes of files that are on their way."""
+"""The limits of a worker's memory: pixels decoded at once, and bytes of files in progress."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ MB = 1024 * 1024
 
 
 class Counted:
-    """Calls that end when they are let go, and how many went on at once."""
+    """Calls that block until `go` is set, and the number of concurrent ones."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -40,7 +40,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_no_more_than_the_budget_is_taken_at_once(pool: ThreadPoolExecutor) -> None:
-    """Three of 30 fit into 100; one of 500 gets in when nobody else is there."""
+    """Three of 30 fit into 100; one of 500 is granted when no other is held."""
     budget, calls = Budget(100), Counted()
 
     def take(amount: int) -> int:
@@ -55,7 +55,7 @@ def test_no_more_than_the_budget_is_taken_at_once(pool: ThreadPoolExecutor) -> N
 
 
 def test_a_large_one_gets_its_turn(pool: ThreadPoolExecutor) -> None:
-    """However many small ones come after it."""
+    """For any number of small ones after it."""
     budget, order = Budget(100), list[int]()
 
     def take(amount: int) -> None:
@@ -77,7 +77,7 @@ def test_a_large_one_gets_its_turn(pool: ThreadPoolExecutor) -> None:
     [(1, THREADS), (load.BYTES_AHEAD // 4, 4), (load.BYTES_AHEAD // 3, 4), (10 * load.BYTES_AHEAD, 1)],
 )
 def test_large_files_are_begun_one_after_the_other(pool: ThreadPoolExecutor, size: int, at_once: int) -> None:
-    """None is begun while those on their way are as large as may be; so it is one more, and at least one."""
+    """None starts while those in progress are at the limit; so the limit may be exceeded by one file."""
     calls = Counted()
     with ThreadPoolExecutor(1) as reader:
         results = reader.submit(list, load._in_order(pool, calls, range(20), 100, lambda _item: size, lambda: False))
@@ -94,11 +94,11 @@ def test_files_of_unknown_size_count_as_something() -> None:
     assert load._expected_bytes(Image(1, "s3://b/a", "", 5)) == 5
 
 
-def test_what_waits_to_be_recognised_is_bounded_too() -> None:
-    """A look-up for a batch would else wait until the files of a whole batch are in memory."""
+def test_files_that_wait_for_deduplication_are_bounded_too() -> None:
+    """Otherwise the files of a whole batch would be in memory before the look-up."""
     from db.ledger.images import Image
 
     image = Image(1, "s3://b/a", "", None)
-    files = [load.Fetched(image, bytes(size), b"") for size in (load.BYTES_AHEAD - 1, 1, 1, 1, 1)]
+    files = [load.FetchedImage(image, bytes(size), b"") for size in (load.BYTES_AHEAD - 1, 1, 1, 1, 1)]
     assert [len(group) for group in load._groups(iter(files), 2)] == [2, 2, 1]
     assert [len(group) for group in load._groups(iter(files), 4)] == [2, 3]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from db.export.text import csv_text, no_formula
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tagonce.output import ui
 
 

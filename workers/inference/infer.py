@@ -1,4 +1,4 @@
-"""Infer: from decoded images to scores. The device has its next batch before it is done with this one."""
+"""Infer: from decoded images to scores. The next batch is queued on the device before the current one is done."""
 
 import logging
 import threading
@@ -24,59 +24,59 @@ from workers.options import Options
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
-"""Forwards at once on a GPU: one that runs and one that waits behind it. A third would only hold memory."""
+"""Concurrent forwards on a GPU: one that runs and one queued behind it. A third would only use memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """Scores, and what they cost."""
+    """Scores of images, and the time they took."""
 
     scores: list[Scores | None]
-    """At or above the floor, an entry an image, in the order given. None: the model gives NaN for it."""
+    """Scores at or above the floor, one entry an image, in the given order. None: the model gives NaN for it."""
     wait_seconds: float
-    """Until the device was free, launching included."""
+    """Time until the device was free, including the launch."""
     device_seconds: float
-    """The device was busy with these images."""
+    """Time that the device was busy with these images."""
 
 
 class Inferencer:
     """One model on one device, shared by all threads of the process.
 
     Args:
-        floor: ten-thousandths; lower scores are not given.
+        floor: in ten-thousandths; lower scores are dropped.
 
     Raises:
         ModelError: the weights do not fit the specification.
-        SettingsError: there is no such device.
+        SettingsError: this machine has no such device.
     """
 
     def __init__(self, spec: ModelSpec, options: Options, *, floor: int) -> None:
         self.device = pick_device(options.device)
         self.dtype = pick_dtype(options.precision, self.device)
-        torch.backends.cudnn.benchmark = True  # there is one shape, so trying out which kernel is best pays
+        torch.backends.cudnn.benchmark = True  # all batches have one shape, so measuring kernels pays off
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         network = load_network(spec, self.device, self.dtype)
         self._network = compiled(network, self.device) if options.compile else network
-        # A GPU likes one shape for ever (kernels chosen once, no new allocations), and a compiler would begin anew for
-        # each. For a CPU the rest of a short batch would only be work.
+        # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
+        # CPU, filling a short batch would only cost time.
         self._one_shape = options.compile or self.device.type == "cuda"
         self._preprocess = Preprocess(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None
-        """The same in fp32, from the first NaN of a lower precision on."""
+        """The same model in fp32, created at the first NaN of a lower precision."""
         self.batch_size = options.batch_size
-        """Images in one forward; less than was asked for once memory has run out."""
+        """Images in one forward; halved whenever memory runs out."""
         self._in_flight = threading.Semaphore(IN_FLIGHT)
-        # One at a time: two would share the device, double the memory, and be no faster together. For a GPU this covers
-        # the launch alone, so that the next batch of another thread is queued while one is computed.
+        # One forward at a time: two would share the device and double the memory, and not be faster. On a GPU the lock
+        # covers only the launch, so that the next batch of another thread is queued while one is computed.
         self._turn = threading.Lock()
 
     @property
     def nan(self) -> str:
-        """A sentence for an image that has no scores."""
+        """Detail of the failure of an image without scores."""
         return f"the model gives NaN for it on {self.where[0]}, in fp32 too"
 
     @property
@@ -85,10 +85,11 @@ class Inferencer:
         return device_name(self.device), str(self.dtype).removeprefix("torch.")
 
     def scores(self, images: Sequence[Decoded]) -> Inferred:
-        """Scores at or above the floor. An image whose activations overflow a lower precision is computed in fp32.
+        """Scores at or above the floor. Images whose activations overflow a lower precision are computed in fp32.
 
         Raises:
-            ModelError: NaN for all of the images and for a blank one, or too little memory for a single image.
+            ModelError: the model gives NaN for all of the images and a blank one, or a single image needs too much
+                memory.
         """
         inferred = self._batches(images)
         nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
@@ -125,16 +126,16 @@ class Inferencer:
                 found += part.scores
                 wait_seconds += part.wait_seconds
                 device_seconds += part.device_seconds
-            # Outside of the except block: while it runs, the traceback keeps the tensors of the failed forward alive.
+            # Outside of the except block, where the traceback would keep the tensors of the failed forward alive.
             if out_of_memory:
                 self._halve(size)
         return Inferred(found, wait_seconds, device_seconds)
 
     def probabilities(self, images: Sequence[Decoded]) -> torch.Tensor:
-        """All of them: float32 [images, tags] on the CPU, with nothing cut off or rounded.
+        """Unrounded probabilities of all tags: float32 [images, tags] on the CPU.
 
         Raises:
-            ImageError: NaN among them, in fp32 too.
+            ImageError: `nan`: some are NaN, in fp32 too.
         """
         size = self.batch_size
         with self._turn, torch.inference_mode():
@@ -147,17 +148,17 @@ class Inferencer:
         return self._in_fp32().probabilities(images)
 
     def warm_up(self) -> None:
-        """A first forward of a full batch, where it is special: what fails, fails now, and the first chunk is not slow.
+        """Run a full batch if the first forward is slow, as on a GPU or compiled, so that errors show before a chunk.
 
         Raises:
-            ModelError: the device has too little memory.
+            ModelError: the device has too little memory for a single image.
             SettingsError: the network cannot be compiled here.
         """
         if self._one_shape:
             self.time_forward()
 
     def time_forward(self) -> float:
-        """Seconds that the device takes for a full batch of blank images. Raises what `warm_up` does."""
+        """Seconds of the device for a full batch of blank images. Raises the errors of `warm_up`."""
         return self.scores([self._preprocess.blank()] * self.batch_size).device_seconds
 
     def _one_batch(self, batch: Sequence[Decoded], size: int) -> Inferred:
@@ -173,15 +174,15 @@ class Inferencer:
         wait_seconds = max(0.0, time.perf_counter() - begun - device_seconds)
         found: list[Scores | None] = [*cut(scores[: len(batch)].numpy(), self._floor)]
         for position in nan[: len(batch)].nonzero().flatten().tolist():
-            found[position] = None  # as scores it would look like an image without tags, for ever
+            found[position] = None  # NaN as scores would be stored as an image without tags
         return Inferred(found, wait_seconds, device_seconds)
 
     def _check_blank(self) -> None:
-        """Tells a broken device from images that the model cannot compute."""
+        """Raise ModelError if a blank image gives NaN too: then the device is broken, not the images."""
         if self._batches([self._preprocess.blank()]).scores == [None]:
             raise ModelError(
                 f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for a blank image: try --precision "
-                "fp32. If that does not help, the weights or the device are broken."
+                "fp32. If that gives NaN too, the weights or the device are broken."
             )
 
     def _in_fp32(self) -> "Inferencer":
@@ -203,28 +204,28 @@ class Inferencer:
             torch.cuda.empty_cache()
         if size == 1:
             raise ModelError(f"{self.device} has too little memory for a single image with this model.")
-        # Of several threads that ran out of memory at the same size, one halves it.
+        # If several threads run out of memory at the same size, only the first halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
-            log.warning("out of memory on %s: the batch size is %d from now on", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is now %d", self.device, self.batch_size)
 
 
 def quantised(probabilities: torch.Tensor) -> torch.Tensor:
-    """Scores of probabilities, int16 [images, tags], on the same device: half of what has to be copied from it."""
-    if probabilities.device.type == "mps":  # has no float64
+    """Scores of float32 probabilities: int16 [images, tags] on the same device, which halves the copy to the host."""
+    if probabilities.device.type == "mps":  # MPS has no float64
         probabilities = probabilities.cpu()
     # Exact: a float32 has 24 bits and 10000 has 14, so the product fits the 53 of a float64 and floor() is never off.
     return (probabilities.double() * SCALE).floor().clamp_(0, SCALE).to(torch.int16)
 
 
 def cut(scores: Int16Array, floor: int) -> list[Scores]:
-    """Of every image what will be stored, in its order.
+    """The scores of each image at or above the floor, ascending, as they are stored.
 
     Args:
-        scores: ten-thousandths [images, tags].
-        floor: ten-thousandths.
+        scores: in ten-thousandths [images, tags].
+        floor: in ten-thousandths.
     """
-    # On the host and before sorting, because few are left: to sort all of them took four times as long on a CPU.
+    # Cut before sorting, and on the host, because few scores are left: sorting all took four times as long on a CPU.
     found = []
     for row in scores:
         tag_ids = np.flatnonzero(row >= floor)

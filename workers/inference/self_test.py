@@ -1,4 +1,4 @@
-"""Is it this image, or is it everything? Pictures that nobody sent tell, when the model has failed."""
+"""Self-test of a worker after a failure: generated images show whether a chunk is the cause, or the worker."""
 
 import io
 import logging
@@ -14,28 +14,28 @@ from workers.models.spec import ModelSpec
 log = logging.getLogger(__name__)
 
 SIDE = 256
-"""Pixels."""
+"""Side of the images, in pixels."""
 
 
 class SelfTest:
-    """Decodes and infers a few pictures of its own, as the images of a chunk are."""
+    """Decodes and infers a few generated images in the same way as the images of a chunk."""
 
     def __init__(self, spec: ModelSpec, inferencer: Inferencer, max_pixels: int) -> None:
         self._inferencer = inferencer
         self._decoder = Decoder(spec, max(max_pixels, SIDE * SIDE))
 
     def passes(self) -> bool:
-        """Each of them gets scores. Where not, the log says why."""
+        """Whether each of them gets scores. If not, the reason is logged."""
         try:
             inferred = self._inferencer.scores([self._decoder.decode(data) for data in _pictures()])
         except Exception:
-            log.exception("the model fails on test pictures, too")
+            log.exception("the model fails on the images of the self-test too")
             return False
         return all(isinstance(scores, Scores) for scores in inferred.scores)
 
 
 def _pictures() -> list[bytes]:
-    """PNGs: white, a ramp and noise, since half precision overflows on some and not on others."""
+    """PNGs: white, a gradient and noise, since half precision overflows on some and not on others."""
     ramp = np.linspace(0, 255, SIDE, dtype=np.uint8)
     planes = (
         np.full((SIDE, SIDE, 3), 255, np.uint8),
