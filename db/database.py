@@ -17,7 +17,8 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, SettingsError, TransientError
-from db.ledger.gone import OPTION, Gone
+from db.ledger.gone import OPTION
+from db.ledger.scope import Gone
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a writer waits for another one. A chunk is written in well under a second."""

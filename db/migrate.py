@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from db.errors import DatabaseError
 
+_SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x7A60_0CE0
 """Any number that is ours: PostgreSQL's advisory locks are named by integers."""
 
@@ -34,8 +31,11 @@ class Level:
 
 def level(connection: Connection) -> Level:
     """Look, and change nothing."""
-    present = MigrationContext.configure(connection).get_current_revision()
-    return Level(present, head=_known()[0], newer=present is not None and present not in _known())
+    # Not by Alembic, whose import takes longer than most commands.
+    present: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        present = connection.scalar(text("select version_num from alembic_version"))
+    return Level(present, head=_known()[-1], newer=present is not None and present not in _known())
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
@@ -50,8 +50,11 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if not _not_newer(connection).current:
-        config = _config()
-        config.attributes["connection"] = connection
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, to)
 
 
@@ -78,13 +81,7 @@ def _not_newer(connection: Connection) -> Level:
     return found
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
 @cache
 def _known() -> tuple[str, ...]:
-    """Numbers of all migrations of this program, the last one first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    """Numbers of all migrations of this program, in order. The names of their files begin with them."""
+    return tuple(sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/[0-9]*.py")))

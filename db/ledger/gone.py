@@ -5,7 +5,6 @@ Whether a query sees them is decided here alone: by what its transaction was ope
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from sqlalchemy import (
     Column,
@@ -23,20 +22,9 @@ from sqlalchemy import (
 )
 
 from db.ledger.models import Model
+from db.ledger.scope import Gone
 from db.schema import UtcDateTime, gone, images, predictions
 from db.sql.in_list import in_list
-
-
-class Gone(StrEnum):
-    """Which images a transaction reads."""
-
-    EXCLUDE = "exclude"
-    """Those that are there."""
-    INCLUDE = "include"
-    """All."""
-    ONLY = "only"
-    """Those that are gone."""
-
 
 OPTION = "tagonce_gone"
 """The execution option of a connection that holds its `Gone`."""

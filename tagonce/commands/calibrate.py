@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from db.errors import SourceError
-from db.ledger.gone import Gone
 from db.ledger.models import Model, Tag
+from db.ledger.scope import Gone
 from db.names.plural import counted
 from db.policy.policies import NEVER, to_threshold
 from db.policy.profiles import Profile
@@ -19,7 +19,6 @@ from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 from tagonce.output.metric_tables import (
-    TruthSource,
     basis,
     judged,
     judged_json,
@@ -33,7 +32,7 @@ _SHOWN = 5
 
 
 def command(
-    truth: TruthSource,
+    truth: parameters.TruthSource,
     save: Annotated[str, typer.Option(metavar="NAME", help="The profile to save, as its next version.")],
     by: Annotated[By, typer.Option(help="What is made as large as possible for each tag.")] = By.INFORMEDNESS,
     beta: Annotated[

@@ -7,9 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from db.ledger.gone import Gone
+from db.ledger.scope import Gone
 from db.names.plural import counted
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -40,6 +39,7 @@ def command(
     """
     from db.ledger.models import title
     from db.read.tag_counts import tag_counts
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
     from tagonce.options.policy_options import policy_of, resolve_policy

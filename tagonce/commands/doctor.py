@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from db.errors import EXIT_FAILED, SettingsError
-from tagonce import settings
 from tagonce.doctor.finding import Finding, Status
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from tagonce.settings import Settings
 
 COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 INDENT = " " * 20
@@ -39,6 +41,8 @@ def command(
 
     Example: tagonce doctor s3://photos/2024/
     """
+    from tagonce import settings
+
     try:
         config = settings.load(model=model, database_url=database, broker_url=broker, device=device)
     except SettingsError as error:
@@ -56,7 +60,7 @@ def command(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(config: settings.Settings, sources: list[str], *, least_free: float) -> Iterator[Finding]:
+def _look(config: "Settings", sources: list[str], *, least_free: float) -> Iterator[Finding]:
     from tagonce.doctor import brokers, configuration, contents, databases, disk, machine, storages
     from tagonce.doctor.finding import Check, run
 

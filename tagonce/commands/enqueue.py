@@ -2,18 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from db.errors import SettingsError
 from db.names.plural import counted
-from producer.enqueue import Enqueued
-from producer.sources.name_filter import Names
-from tagonce import settings
 from tagonce.options import parameters
-from tagonce.options.gone_option import GoneOption, IfGone
+from tagonce.options.if_gone import IfGone
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from producer.enqueue import Enqueued
+    from producer.sources.name_filter import Names
+    from tagonce.settings import Settings
 
 
 def command(
@@ -41,6 +43,9 @@ def command(
 
     Example: tagonce enqueue s3://photos/2024/ --broker redis://queue:6379/0 --database postgresql://tagonce@db/tagonce
     """
+    from producer.sources.name_filter import Names
+    from tagonce import settings
+
     if bool(sources) == pending:
         raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
     if pending and gone is IfGone.MARK:
@@ -71,16 +76,16 @@ def command(
 
 
 def send(
-    config: settings.Settings,
+    config: "Settings",
     sources: list[str],
     *,
     column: str | None = None,
     null: bool = False,
     if_idle: bool = False,
-    names: Names | None = None,
+    names: "Names | None" = None,
     gone: IfGone = IfGone.KEEP,
     even_most: bool = False,
-) -> tuple[Enqueued, int]:
+) -> "tuple[Enqueued, int]":
     """Put the sources on the queue of the settings; without any, all that is pending in the database.
 
     Args:
@@ -92,10 +97,12 @@ def send(
         What was sent, and how many images were marked as gone.
     """
     from db.ledger import deliveries, models, workers
-    from producer.enqueue import enqueue, enqueue_pending
+    from producer.enqueue import Enqueued, enqueue, enqueue_pending
     from producer.queue import broker, chunks
     from producer.sources import references
     from tagonce.from_settings import stored, stored_model, with_stored_model
+    from tagonce.options.gone_option import GoneOption
+    from tagonce.output.progress import progress_bar
 
     # First of all: a source that is not there is said before anything is written.
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
@@ -122,7 +129,7 @@ def send(
                 with database.write() as connection:
                     deliveries.forget_all(connection)
         if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
-        with ui.progress_bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
             def show(counts: Enqueued) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from db.ledger.gone import Gone
 from db.ledger.models import Tag
+from db.ledger.scope import Gone
 from db.names.plural import counted
 from db.scores import to_probability, to_score
 from db.truth.evaluation import METRICS, Confusion, Counts
@@ -19,7 +19,6 @@ from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 from tagonce.output.metric_tables import (
-    TruthSource,
     find_tag,
     judged,
     judged_json,
@@ -40,7 +39,7 @@ _PLOT_STEP = 100
 
 
 def command(
-    truth: TruthSource,
+    truth: parameters.TruthSource,
     threshold: Annotated[
         list[str] | None,
         typer.Option("--threshold", "-t", help="Judge at this one. Repeatable. Default: see --thresholds."),

@@ -7,10 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
-from db.ledger.gone import Gone
-from db.ledger.models import title
-from producer.sources.extensions import is_image
-from tagonce import settings
+from db.ledger.scope import Gone
 from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options
 from tagonce.options import parameters
 from tagonce.output import ui
@@ -247,6 +244,8 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
+    from db.ledger.models import title
+    from tagonce import settings
     from tagonce.export.write import Export, run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
@@ -314,6 +313,8 @@ def command(
 
 
 def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+    from producer.sources.extensions import is_image
+
     if format_ not in SIDECARS and merge:
         raise SettingsError(f"--merge is for sidecars; --format {format_} makes its file anew.")
     if overwrite and merge:

@@ -2,20 +2,20 @@
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from db.errors import Reason
-from db.ledger.failures import Failed
-from db.ledger.gone import Gone
+from db.ledger.scope import Gone
 from db.names.plural import counted
-from producer.references import path_or_uri
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.failures import Failed
 
 SHOWN = 100
 """Rows of a table when no --limit is given."""
@@ -42,6 +42,7 @@ def command(
     Example: tagonce failures --reason corrupt
     """
     from db.ledger import failures, run_progress
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options.under_option import uri_prefix
 
@@ -69,12 +70,14 @@ def command(
         ui.errors.print(advice, markup=False)
 
 
-def _print_path(one: Failed) -> None:
+def _print_path(one: "Failed") -> None:
+    from producer.references import path_or_uri
+
     # In bytes: names of files need not be text.
     sys.stdout.buffer.write(os.fsencode(path_or_uri(one.uri)) + b"\0")
 
 
-def _table(found: list[Failed]) -> Table:
+def _table(found: "list[Failed]") -> Table:
     table = Table(Column("image", overflow="fold"), "reason", "attempts", "when", "detail", box=None)
     for one in found:
         when = one.failed_at.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -83,7 +86,7 @@ def _table(found: list[Failed]) -> Table:
     return table
 
 
-def _as_json(one: Failed) -> dict[str, Any]:
+def _as_json(one: "Failed") -> dict[str, Any]:
     return {
         "uri": one.uri,
         "reason": one.reason,

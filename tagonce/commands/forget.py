@@ -1,16 +1,16 @@
 """`tagonce forget`: take images out of the database, with all that is stored of them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from db.errors import SettingsError
-from db.ledger.forget import Plan
 from db.names.plural import counted
-from producer.references import path_or_uri
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.forget import Plan
 
 
 def command(
@@ -42,8 +42,10 @@ def command(
     Shows what would go, and asks. Interrupted, the same command goes on.
     """
     from db.ledger import forget
+    from tagonce import settings
     from tagonce.from_settings import stored
     from tagonce.options.under_option import uri_prefix
+    from tagonce.output.progress import progress_bar
 
     named = [*(places or ()), *([under] if under is not None else [])]
     if not named and not gone:
@@ -55,7 +57,7 @@ def command(
         _show(plan, keep_labels=keep_labels)
         deleted = 0
         if plan.images and not dry_run and (yes or ui.agreed("Delete them from the database?")):
-            with ui.progress_bar() as bar:
+            with progress_bar() as bar:
                 task = bar.add_task("Forgetting", total=plan.images)
                 deleted = forget.forget(
                     opened, where, keep_labels=keep_labels, on_progress=lambda images: bar.advance(task, images)
@@ -75,7 +77,9 @@ def command(
         )
 
 
-def _show(plan: Plan, *, keep_labels: bool) -> None:
+def _show(plan: "Plan", *, keep_labels: bool) -> None:
+    from producer.references import path_or_uri
+
     if not plan.images:
         ui.errors.print("There is nothing to forget.")
         return

@@ -1,20 +1,19 @@
 """`tagonce histogram`: how the probabilities of a tag are spread over the collection."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.bar import Bar
 from rich.table import Table
 
-from db.ledger.gone import Gone
+from db.ledger.scope import Gone
 from db.names.plural import counted
-from db.read.histograms import Histogram
-from db.scores import to_probability
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
-from tagonce.output.metric_tables import find_tag
+
+if TYPE_CHECKING:
+    from db.read.histograms import Histogram
 
 _WIDTH = 50
 _MOST_BINS = 10_000
@@ -36,8 +35,11 @@ def command(
     """
     from db.ledger import models
     from db.read.histograms import histogram
+    from db.scores import to_probability
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.output import plots
+    from tagonce.output.metric_tables import find_tag
 
     if plot:
         plots.check(plot)
@@ -70,7 +72,7 @@ def command(
     )
 
 
-def _table(found: Histogram) -> Table:
+def _table(found: "Histogram") -> Table:
     table = Table("probability", box=None)
     table.add_column("images", justify="right")
     table.add_column("")

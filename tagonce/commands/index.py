@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -31,6 +30,7 @@ def command(
     from db.errors import SettingsError
     from db.scores import to_probability
     from db.search import tag_index as search_index
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options.policy_options import policy_of, resolve_policy
 

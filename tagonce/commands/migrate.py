@@ -1,6 +1,5 @@
 """`tagonce migrate`: the tables, made or brought forward, and nothing else."""
 
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -11,6 +10,7 @@ def command(database: parameters.DatabaseUrl = None) -> None:
 
     Example: tagonce migrate --database postgresql://tagonce_owner@db/tagonce
     """
+    from tagonce import settings
     from tagonce.from_settings import stored
 
     config = settings.load(database_url=database)

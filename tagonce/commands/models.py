@@ -3,12 +3,8 @@
 from rich.table import Table
 from rich.text import Text
 
-from db.ledger import models
-from db.scores import to_probability
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
-from workers.models.registry import KNOWN_MODELS
 
 
 def command(database: parameters.DatabaseUrl = None, json: parameters.Json = False) -> None:
@@ -16,7 +12,11 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
 
     Example: tagonce models
     """
+    from db.ledger import models
+    from db.scores import to_probability
+    from tagonce import settings
     from tagonce.from_settings import stored
+    from workers.models.registry import KNOWN_MODELS
 
     config = settings.load(database_url=database)
     file = settings.database_file(config.database_url)

@@ -7,9 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import ImageError
-from db.scores import to_score
-from producer.sources.name_filter import Names
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -33,7 +30,9 @@ def command(
 
     Example: tagonce predict cat.jpg --threshold 0.2
     """
-    from producer.sources import is_list, references
+    from db.scores import to_score
+    from producer.sources import Names, is_list, references
+    from tagonce import settings
     from tagonce.from_settings import find_spec_of, need_worker_extra, with_stored_model, worker_options
 
     if threshold is not None:

@@ -1,17 +1,17 @@
 """`tagonce retry`: failures get another chance."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.batches import batched
 from db.errors import Reason
-from db.ledger import results
-from db.ledger.models import Model
 from db.names.plural import counted
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.models import Model
+    from tagonce.settings import Settings
 
 
 def command(
@@ -26,6 +26,8 @@ def command(
 
     Example: tagonce retry --reason timeout
     """
+    from db.ledger import results
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
@@ -42,7 +44,8 @@ def command(
     ui.errors.print(f"{counted(len(cleared), 'image')} sent.")
 
 
-def _send(config: settings.Settings, broker_url: str, model: Model, image_ids: list[int]) -> None:
+def _send(config: "Settings", broker_url: str, model: "Model", image_ids: list[int]) -> None:
+    from db.batches import batched
     from producer.queue import broker, chunks
 
     app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -39,6 +38,7 @@ def command(
 
     Example: tagonce review --profile mine --query 'cat ~ dog'
     """
+    from tagonce import settings
     from tagonce.from_settings import need_web_extra, stored, stored_model
 
     need_web_extra()

@@ -5,21 +5,21 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from db.ledger.gone import Gone
-from db.ledger.models import Tag
+from db.ledger.scope import Gone
 from db.names.plural import counted
-from db.search.execute import Hit
-from producer.references import path_or_uri
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.models import Tag
+    from db.search.execute import Hit
 
 MISTAKES = "Mistakes"
 """Heading in --help of what belongs to --truth."""
@@ -58,6 +58,10 @@ class SearchCommand(TyperCommand):
         return super().parse_args(ctx, [*options, "--", *words] if words else options)
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command("search", cls=SearchCommand)
 def command(
     query: Annotated[
         list[str] | None,
@@ -140,6 +144,7 @@ def command(
     from db.search.query import And, Node, Under
     from db.truth.load_truth import describe, read_truth
     from db.truth.mistakes import find_mistakes
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
     from tagonce.options.policy_options import policy_of, resolve_policy
@@ -211,7 +216,7 @@ def command(
     )
 
 
-def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
+def _order(sort: str | None, tags: "Sequence[Tag]") -> tuple[int | None, bool]:
     """The tag to sort by, and whether its highest probabilities come first."""
     from db.errors import SettingsError
     from db.names.vocabulary import Vocabulary
@@ -227,7 +232,7 @@ def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
     raise SettingsError(f"--sort: {unknown_name(sort.rpartition(':')[0] or sort, vocabulary.names, 'tag')}")
 
 
-def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
+def _each(hits: "Iterable[Hit]", show: "Callable[[Hit], None]") -> int:
     number = 0
     for hit in hits:
         show(hit)
@@ -235,14 +240,16 @@ def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
     return number
 
 
-def _print_path(hit: Hit, end: bytes) -> None:
+def _print_path(hit: "Hit", end: bytes) -> None:
+    from producer.references import path_or_uri
+
     name = path_or_uri(hit.uri)
     # In bytes: names of files need not be text. A terminal gets what it can show, a program gets what there is.
     shown = ui.printable(name).encode() if sys.stdout.isatty() else os.fsencode(name)
     sys.stdout.buffer.write(shown + end)
 
 
-def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:
+def _print_table(hits: "Iterable[Hit]", names: Sequence[str], sorted_by: str | None) -> int:
     table = Table(
         Column("image", overflow="fold"),
         "size",
@@ -260,7 +267,7 @@ def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | Non
     return table.row_count
 
 
-def _as_json(hit: Hit, names: Sequence[str]) -> dict[str, Any]:
+def _as_json(hit: "Hit", names: Sequence[str]) -> dict[str, Any]:
     return {
         "uri": hit.uri,
         "width": hit.width,

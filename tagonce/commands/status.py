@@ -5,22 +5,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from db.errors import BrokerError
-from db.ledger import run_progress, workers
-from db.ledger.models import Model
-from db.ledger.run_progress import ModelProgress
-from db.ledger.workers import LOOK_BACK, Stage, Work, Worker, together
 from db.names.plural import counted
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.models import Model
+    from db.ledger.run_progress import ModelProgress
+    from db.ledger.workers import Work, Worker
+    from tagonce.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,17 @@ class Queue:
 class StatusReport:
     """All that is shown."""
 
-    model: Model
-    progress: ModelProgress
-    workers: list[tuple[Worker, Work]]
+    model: "Model"
+    progress: "ModelProgress"
+    workers: "list[tuple[Worker, Work]]"
     queue: Queue | str | None
     """None without a broker in the settings, a sentence when it does not answer."""
 
     @property
-    def work(self) -> Work | None:
+    def work(self) -> "Work | None":
         """Of all workers together."""
+        from db.ledger.workers import together
+
         return together([work for _, work in self.workers]) if self.workers else None
 
 
@@ -64,6 +66,8 @@ def command(
 
     Example: tagonce status --watch
     """
+    from db.ledger import run_progress, workers
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
@@ -73,7 +77,7 @@ def command(
             with opened.read() as connection:
                 row = stored_model(connection, model)
                 progress = run_progress.progress(connection, row.id)
-                seen = workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK)
+                seen = workers.seen_since(connection, row.id, datetime.now(UTC) - workers.LOOK_BACK)
             # Not in the transaction: workers have a second to answer.
             return StatusReport(row, progress, seen, _queue(config, row))
 
@@ -83,6 +87,8 @@ def command(
             for seen in _again(look, interval):
                 ui.print_json_line(_as_json(seen))
         elif ui.output.is_terminal:
+            from rich.live import Live
+
             with Live(console=ui.output, refresh_per_second=4) as live:
                 for seen in _again(look, interval):
                     live.update(_table(seen))
@@ -99,7 +105,7 @@ def _again(look: Callable[[], StatusReport], seconds: float) -> Iterator[StatusR
         time.sleep(seconds)
 
 
-def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
+def _queue(config: "Settings", model: "Model") -> Queue | str | None:
     if config.broker_url is None:
         return None
     from producer.queue import broker
@@ -151,17 +157,21 @@ def _table(look: StatusReport) -> Table:
     return table
 
 
-def _split(work: Work) -> str:
+def _split(work: "Work") -> str:
     """Milliseconds by stage, those of a thread: several fetch and decode at once."""
+    from db.ledger.workers import Stage
+
     times = ((stage, work.seconds_an_image(stage)) for stage in Stage)
     return ", ".join(f"{stage} {1000 * seconds:,.1f} ms" for stage, seconds in times if seconds is not None)
 
 
-def _busy(work: Work) -> str:
+def _busy(work: "Work") -> str:
     return "-" if work.device_busy is None else f"{work.device_busy:.0%} of the time with work"
 
 
 def _as_json(look: StatusReport) -> dict[str, Any]:
+    from db.ledger.workers import Stage
+
     progress, queue = look.progress, look.queue
     return {
         "model": {"id": look.model.id, "name": look.model.name},

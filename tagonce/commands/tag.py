@@ -2,19 +2,20 @@
 
 import signal
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from rich.progress import Progress as Bar
-from rich.progress import TaskID
-
-from db.errors import Reason
-from db.ledger import run_progress
 from db.names.plural import counted
-from producer.sources.name_filter import Names
-from tagonce import settings
-from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
 from tagonce.options import parameters
-from tagonce.options.gone_option import GoneOption, IfGone
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from db.errors import Reason
+    from producer.sources.name_filter import Names
+    from tagonce.local.run import Progress
+    from tagonce.options.if_gone import IfGone
+    from tagonce.settings import Settings
 
 LINE_SECONDS = 30.0
 """Between two lines of progress where no terminal shows a bar."""
@@ -41,6 +42,9 @@ def command(
 
     Example: tagonce tag ~/Pictures --model demo
     """
+    from producer.sources.name_filter import Names
+    from tagonce import settings
+
     config = settings.load(
         model=model,
         database_url=database,
@@ -56,19 +60,23 @@ def command(
 
 
 def _run(
-    config: settings.Settings,
+    config: "Settings",
     sources: list[str],
     column: str | None,
-    names: Names,
-    gone: IfGone | None,
+    names: "Names",
+    gone: "IfGone | None",
     *,
     null: bool,
     even_most: bool,
 ) -> None:
+    from db.ledger import run_progress
     from producer.queue import broker
     from producer.sources import references
     from tagonce import from_settings
     from tagonce.local import embedded_redis
+    from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker
+    from tagonce.options.gone_option import GoneOption
+    from tagonce.output.progress import progress_bar
 
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     from_settings.need_worker_extra()
@@ -85,7 +93,7 @@ def _run(
             spec, row = from_settings.find_and_register(database, config)
             app = broker.create_app(broker_url, row.id, lease_seconds=config.lease_seconds)
             broker.check(app)
-            with ui.progress_bar() as bar:
+            with progress_bar() as bar:
                 run = LocalRun(database, spec, row, app, worker, _Display(bar).show)
                 run.tag(
                     found,
@@ -114,12 +122,12 @@ def _run(
 class _Display:
     """A bar where there is a terminal, a line now and then where there is none."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: "Bar") -> None:
         self._bar = bar
-        self._task: TaskID = bar.add_task("Loading the model", total=None)
+        self._task = bar.add_task("Loading the model", total=None)
         self._line_due = LINE_SECONDS
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: "Progress") -> None:
         finished = progress.done + progress.failed
         words = "Tagging" if finished else "Loading the model"
         self._bar.update(self._task, completed=finished, total=progress.sent or None, description=words)
@@ -129,7 +137,9 @@ class _Display:
             ui.errors.print(f"{finished:,} of {counted(progress.sent, 'image')}, {rate:,.1f} images/s")
 
 
-def _summarise(progress: Progress, failed: dict[Reason, int], config: settings.Settings) -> None:
+def _summarise(progress: "Progress", failed: "dict[Reason, int]", config: "Settings") -> None:
+    from tagonce import settings
+
     # Only a file is repeated: the URL of a server may hold a password.
     file = settings.database_file(config.database_url)
     database = (

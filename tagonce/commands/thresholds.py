@@ -9,8 +9,8 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from db.errors import ThresholdError
-from db.ledger.gone import Gone
 from db.ledger.models import Model
+from db.ledger.scope import Gone
 from db.names.plural import counted
 from db.policy import profiles
 from db.policy.policies import DEFAULT, Policy, resolve, to_threshold
@@ -28,6 +28,7 @@ app = typer.Typer(
 
     Example: tagonce thresholds import calibration.csv --name mine""",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Name = Annotated[str, typer.Option("--name", "-n", help="What to call it. A name that is there gets a new version.")]

@@ -4,10 +4,12 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from db.ledger.workers import forget_old
-from tagonce import settings
 from tagonce.options import parameters
+
+if TYPE_CHECKING:
+    from tagonce.settings import Settings
 
 
 def command(
@@ -27,6 +29,8 @@ def command(
 
     Example: tagonce worker --model jtp-2 --devices all --broker redis://queue:6379/0
     """
+    from tagonce import settings
+
     config = settings.load(
         model=model,
         database_url=database,
@@ -55,7 +59,7 @@ def command(
     os._exit(code)
 
 
-def run_on(devices: str, config: settings.Settings) -> int:
+def run_on(devices: str, config: "Settings") -> int:
     """A process for each device. Returns the exit code."""
     from tagonce.local.supervisor import Supervisor, named_devices, shares
     from workers.cpus import cores
@@ -64,8 +68,9 @@ def run_on(devices: str, config: settings.Settings) -> int:
     return Supervisor(shares(config, named_devices(devices), cores())).run()
 
 
-def run(config: settings.Settings) -> int:
+def run(config: "Settings") -> int:
     """Load the model, then work. Returns the exit code."""
+    from db.ledger.workers import forget_old
     from tagonce import from_settings
     from workers.inference.malloc import keep_freed_memory
 

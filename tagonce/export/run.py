@@ -18,8 +18,8 @@ from db.export.options import CaptionOptions
 from db.export.tagged_images import uri_range
 from db.export.text import json_inner
 from db.ledger import gone, models
-from db.ledger.gone import Gone
 from db.ledger.models import Tag
+from db.ledger.scope import Gone
 from db.read.tag_batches import TagBatch, read_tag_batches
 from tagonce.export.formats import TABLES, Existing, Format, defaults
 from tagonce.export.overwrite_guard import OverwriteGuard

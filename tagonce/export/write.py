@@ -21,6 +21,7 @@ from tagonce.export.run import Export, Run
 from tagonce.export.sidecars import Sidecars, beside, relative_name
 from tagonce.export.small_files import small_files
 from tagonce.output import ui
+from tagonce.output.progress import progress_bar
 
 __all__ = ["Export", "run"]
 
@@ -45,7 +46,7 @@ def run(connection: Connection, export: Export) -> str:
     if not total:
         chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
         raise SettingsError(f"{models.title(connection, model)} has no predictions{chosen} to export.")
-    with ui.progress_bar() as bar:
+    with progress_bar() as bar:
         return _write(Run(export, connection, models.tag_names(connection, model.id), total, bar))
 
 

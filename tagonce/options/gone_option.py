@@ -1,7 +1,6 @@
 """`--gone` of `tag` and `enqueue`: what a listing no longer has is marked, within bounds, and said."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from db.database import Database
 from db.errors import SettingsError, StopError
@@ -9,14 +8,9 @@ from db.ledger.id_set import IdSet
 from db.names.plural import counted
 from producer import mark_gone, sources
 from producer.references import path_or_uri
+from tagonce.options.if_gone import IfGone
 from tagonce.output import ui
-
-
-class IfGone(StrEnum):
-    """What is done about images that a folder or prefix no longer has."""
-
-    MARK = "mark"
-    KEEP = "keep"
+from tagonce.output.progress import progress_bar
 
 
 class GoneOption:
@@ -56,7 +50,7 @@ class GoneOption:
         if self.seen is None:
             return 0
         refused, marked = [], 0
-        with ui.progress_bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("Looking for what is gone", total=None)
             for place in self._places:
                 found = mark_gone.mark(

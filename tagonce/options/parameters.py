@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from db.ledger import gone
-from tagonce.options import gone_option
+from db.ledger import scope
+from tagonce.options import if_gone
 
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""
@@ -144,6 +144,15 @@ MCut = Annotated[
         rich_help_panel=_POLICY,
     ),
 ]
+TruthSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRUTH",
+        help="What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the "
+        "images, or `labels` for what was judged by hand.",
+        show_default=False,
+    ),
+]
 Under = Annotated[
     str | None, typer.Option(help="Only images in this folder or under this s3:// prefix.", show_default=False)
 ]
@@ -152,7 +161,7 @@ Query = Annotated[
     typer.Option("--query", "-q", help="Only images that this search finds, see `tagonce search`.", show_default=False),
 ]
 IfGone = Annotated[
-    gone_option.IfGone | None,
+    if_gone.IfGone | None,
     typer.Option(
         "--gone",
         help="What a folder or s3:// prefix no longer has: `mark` it, so that searches and exports leave it out until "
@@ -162,7 +171,7 @@ IfGone = Annotated[
 ]
 EvenMost = Annotated[bool, typer.Option("--yes", help="With --gone mark: even more than half of a place.")]
 Gone = Annotated[
-    gone.Gone,
+    scope.Gone,
     typer.Option("--gone", help="Images marked as gone, see `tagonce tag --gone`: leave out, include, or only them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from math import isnan
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -21,14 +20,7 @@ from db.truth.evaluation import METRICS, Confusion, Counts, Metrics, as_column, 
 from db.truth.labels import Drawn
 from db.truth.load_truth import describe
 from db.truth.truth import Truth
-from tagonce.output import ui
-
-TRUTH_HELP = (
-    "What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the images, or "
-    "`labels` for what was judged by hand."
-)
-
-TruthSource = Annotated[str, typer.Argument(metavar="TRUTH", help=TRUTH_HELP, show_default=False)]
+from tagonce.output.progress import progress_bar
 
 _SHOWN_UNKNOWN = 20
 _HEADINGS = {"precision": "prec.", "recall": "recall", "f1": "F1", "informedness": "inform."}
@@ -77,7 +69,7 @@ def parse_range(text: str) -> list[int]:
 @contextmanager
 def progress(truth: Truth, description: str = "Comparing") -> Iterator[Callable[[int], None]]:
     """A bar over the labelled images."""
-    with ui.progress_bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(description, total=len(truth))
         yield lambda images: bar.advance(task, images)
 

@@ -3,26 +3,17 @@
 import json
 import sys
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from db.errors import Reason, SettingsError
-from producer.references import path_or_uri
-from producer.sources.name_filter import Names
-from tagonce.settings import Settings
+
+if TYPE_CHECKING:
+    from producer.sources.name_filter import Names
+    from tagonce.settings import Settings
 
 _NO_END = 100_000
 """Columns of what is no terminal: a program gets a line a row, however long a path is."""
@@ -53,43 +44,19 @@ CHANGEABLE = {
 """What helps with the others."""
 
 
-class RateColumn(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} images/s", style="progress.data.speed")
-
-
-def progress_bar() -> Progress:
-    """A bar with images/s and the time that is left. Where no one watches, it prints nothing."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-        speed_estimate_period=30,
-    )
-
-
 def print_failures(failed: Mapping[Reason, int]) -> None:
     """One line a reason, in words."""
     for reason, count in failed.items():
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
 
 
-def print_names(names: Names) -> None:
+def print_names(names: "Names") -> None:
     """A line for each kind of names that were not taken."""
     for sentence in names.sentences():
         errors.print(printable(f"{sentence}."), style="dim", markup=False)
 
 
-def say_model(before: Settings, config: Settings) -> Settings:
+def say_model(before: "Settings", config: "Settings") -> "Settings":
     """The second, after a line where its model is another one than before."""
     if config.model != before.model:
         errors.print(
@@ -129,6 +96,8 @@ def what_helps(reasons: Collection[Reason], options: str = "") -> str:
 
 def name_of(uri: str) -> Text:
     """An image for a table."""
+    from producer.references import path_or_uri
+
     return Text(printable(path_or_uri(uri)))
 
 

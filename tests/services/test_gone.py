@@ -14,11 +14,11 @@ from db.database import Database, open_database
 from db.errors import Reason, SourceError
 from db.export.tagged_images import count_images, uri_range
 from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
-from db.ledger.gone import Gone
 from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Failure
+from db.ledger.scope import Gone
 from db.names.match_images import ImageIndex, by_path
 from db.policy.policies import Cut
 from db.read import distribution

@@ -10,9 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from alembic.script import ScriptDirectory
 
 import db
 import producer
+from db import migrate
 from db.database import open_database
 from db.errors import Reason
 from db.ledger import images, models, results
@@ -84,6 +86,12 @@ def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None
     """Else no test at all runs on a machine that lacks one of these."""
     done = python("-c", FIXTURES_WITHOUT, ",".join(SERVICES_OF_TESTS), cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_files_of_migrations_are_named_by_their_numbers_in_order() -> None:
+    """`db.migrate` reads the numbers there, without Alembic."""
+    scripts = ScriptDirectory(str(ROOT / "db" / "migrations"))
+    assert list(migrate._known()) == [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
