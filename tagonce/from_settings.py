@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -15,9 +15,10 @@ from db.ledger.models import Model
 from db.scores import to_probability, to_score
 from tagonce.settings import Settings
 from workers.cpus import cores, quota
-from workers.models.registry import can_be_found, find_model, stored_name
-from workers.models.spec import ModelSpec
 from workers.options import Options
+
+if TYPE_CHECKING:
+    from workers.models.spec import ModelSpec
 
 GPU_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 8
@@ -35,7 +36,11 @@ def stored(settings: Settings, *, create: bool = False, threads: int = 1) -> Ite
 
 def stored_model(connection: Connection, name: str | None) -> Model:
     """A model that the database knows: by name, id, or where its files are; else the latest."""
-    return models.find(connection, stored_name(name)) if name else models.latest(connection)
+    if not name:
+        return models.latest(connection)
+    from workers.models.registry import stored_name
+
+    return models.find(connection, stored_name(name))
 
 
 def with_stored_model(settings: Settings, *, files: bool = True) -> Settings:
@@ -65,6 +70,8 @@ def with_stored_model(settings: Settings, *, files: bool = True) -> Settings:
             f"The database holds scores of {', '.join(names)}. Say which one is meant, or another: --model NAME, or "
             "TAGONCE_MODEL."
         )
+    from workers.models.registry import can_be_found
+
     if files and not can_be_found(names[0]):
         raise SettingsError(
             f"The database holds scores of {names[0]}, a model from a folder. Say where it is: --model FOLDER, or "
@@ -74,8 +81,10 @@ def with_stored_model(settings: Settings, *, files: bool = True) -> Settings:
     return settings.model_copy(update={"model": names[0], **floor})
 
 
-def register_model(database: Database, spec: ModelSpec, settings: Settings) -> Model:
+def register_model(database: Database, spec: "ModelSpec", settings: Settings) -> Model:
     """The row of a model whose files are here. Reads the weights once, for their hash."""
+    from importlib.metadata import version
+
     weights_sha256 = spec.weights_sha256()
     with database.write() as connection:
         return models.register(
@@ -90,50 +99,42 @@ def register_model(database: Database, spec: ModelSpec, settings: Settings) -> M
         )
 
 
-def fingerprint(spec: ModelSpec, settings: Settings) -> str:
+def fingerprint(spec: "ModelSpec", settings: Settings) -> str:
     """What `register_model` would know the model by. Reads the weights as well."""
     return models.fingerprint_of(spec.name, spec.weights_sha256(), spec.identity(), spec.tags, settings.floor_score)
 
 
-def find_and_register(database: Database, settings: Settings) -> tuple[ModelSpec, Model]:
+def find_and_register(database: Database, settings: Settings) -> "tuple[ModelSpec, Model]":
     """The model of the settings, found (and downloaded, when it has to be) and registered."""
     spec = find_spec_of(settings)
     return spec, register_model(database, spec, settings)
 
 
-def find_spec_of(settings: Settings) -> ModelSpec:
+def find_spec_of(settings: Settings) -> "ModelSpec":
     """The model of the settings, with what they change about it."""
+    from workers.models.registry import find_model
+
     return replace(find_model(settings.model), dct_scaling=settings.dct_scaling)
 
 
-def worker_options(settings: Settings, spec: ModelSpec) -> Options:
-    """What a worker is told. The batch size depends on the device, so this imports torch, and may measure."""
+def worker_options(settings: Settings, spec: "ModelSpec") -> Options:
+    """The options of a worker on this machine. Imports torch, since the batch size depends on the device.
+
+    With `batch_size="auto"` this measures, unless the best size is in the cache.
+    """
     from workers.inference.device import pick_device
 
-    on_gpu = pick_device(settings.device).type == "cuda"
-    given = settings.batch_size
-    options = Options(
-        batch_size=given if isinstance(given, int) else GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE,
-        device=settings.device,
-        precision=settings.precision,
-        compile=settings.compile,
-        # torch takes one a core by itself, and of all that it sees.
-        torch_threads=settings.torch_threads or (cores() if quota() else None),
-        concurrency=settings.concurrency,
-        fetchers=settings.fetchers,
-        decoders=settings.decoders or cores(),
-        max_pixels=settings.max_pixels,
-        max_bytes=settings.max_bytes,
-        max_pixels_in_flight=settings.max_pixels_in_flight,
-        roots=settings.roots or (),
-        grace_seconds=settings.grace_seconds,
-        stall_seconds=settings.stall_seconds,
-        max_idle_seconds=settings.max_idle,
-    )
-    if given == "auto":
+    given = settings.model_dump(include=set(Options.model_fields), exclude_none=True)
+    if not isinstance(settings.batch_size, int):
+        on_gpu = pick_device(settings.device).type == "cuda"
+        given["batch_size"] = GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE
+    if settings.torch_threads is None and quota():
+        given["torch_threads"] = cores()  # torch would take one for each core that it sees
+    options = Options(**given)
+    if settings.batch_size == "auto":
         from workers.inference.tuning import best_batch_size
 
-        return replace(options, batch_size=best_batch_size(spec, options))
+        return options.model_copy(update={"batch_size": best_batch_size(spec, options)})
     return options
 
 

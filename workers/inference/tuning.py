@@ -10,10 +10,11 @@ import timm
 import torch
 
 from workers.cache_folder import cache_folder
+from workers.cpus import cores
 from workers.inference.device import device_name, pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.models.spec import ModelSpec
-from workers.options import Options, cores
+from workers.options import Options
 
 log = logging.getLogger(__name__)
 
