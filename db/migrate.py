@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this program, or refuse it."""
+"""Upgrade a database to the schema of this program, or refuse it."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -66,8 +66,8 @@ def check(connection: Connection) -> None:
     """
     if not _not_newer(connection).current:
         raise DatabaseError(
-            "The database has no tables of tagonce, or older ones. Tag or enqueue something: that makes them, or "
-            "brings them forward."
+            "The database has no tables of tagonce, or older ones. Create or upgrade them with `tagonce migrate`, or "
+            "`tag`, `enqueue` or `worker`."
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and how an error reaches a person.
+"""The command line: its commands, and how errors are printed.
 
 A command's module is imported when that command is run: `tagonce --help` needs neither SQLAlchemy nor Celery, and a
 host without torch can run every command that needs none.
@@ -17,39 +17,31 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "Tag images": {
-        "tag": "Tag images on this machine: no server needed. Run it again to go on where it stopped, or after adding "
-        "images.",
-        "predict": "Show the tags of images. With --json every probability of the model, whatever the threshold is, a "
-        "line an image.",
-        "enqueue": "Register images and queue those that are not done. Waits while the queue is full.",
-        "worker": "Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU.",
+        "tag": "Tag images on this machine; no server is needed.",
+        "predict": "Show the tags of single images, without a database.",
+        "enqueue": "Register images and queue those without a result. Waits while the queue is full.",
+        "worker": "Tag queued images until SIGTERM or Ctrl-C. Run one process per GPU.",
     },
     "Operate": {
-        "status": "Done, pending, failed by reason, images/s, time left, and where the time of the workers goes.",
-        "doctor": "Check settings, database, broker, clock, storage, model, device and disks, and say what to do.",
-        "failures": "What could not be tagged, the last failure first: image, reason, detail, attempts, time. Writes "
-        "nothing.",
-        "retry": "Clear failures, so that their images are pending again; with a broker, send them at once.",
-        "forget": "Delete images from the database: predictions, failures and labels too. The files themselves are "
-        "left alone.",
-        "models": "The models known by name, and those that the database has scores of.",
-        "migrate": "Make the tables, or bring those of an older tagonce forward. `tag`, `enqueue` and `worker` do that "
-        "by themselves: this is for databases whose user may not.",
+        "status": "Show progress, failures by reason, images/s, time left, and where workers spend their time.",
+        "doctor": "Check settings, database, broker, clock, storage, model, device and disks, and suggest fixes.",
+        "failures": "List images that could not be tagged, the latest failure first.",
+        "retry": "Clear failures, so that their images are pending again; with a broker, queue them at once.",
+        "forget": "Delete images from the database, with predictions, failures and labels. Files are not touched.",
+        "models": "List known models, and those that the database has scores of.",
+        "migrate": "Create or upgrade the tables.",
     },
     "Use the stored scores": {
-        "review": "Look at the stored scores in a browser: move thresholds, see what changes, judge tags by hand, save "
-        "a profile.",
+        "review": "Review stored scores in a browser: move thresholds, see the effect, label tags, save a profile.",
         "export": "Write the tags that thresholds keep. No model is needed: this is SQL over stored probabilities.",
-        "search": "Find images by their tags, in the syntax of boorus; a tag may have a threshold of its own.",
-        "index": "Make searches faster, for 70 to 400 bytes an image. Optional, one a model; it stays up to date by "
-        "itself.",
-        "counts": "How many images each tag would be given to, most frequent first. With --json all of them, a line a "
-        "tag.",
-        "histogram": "How many images have a tag with which probability. A valley is a good place for its threshold.",
-        "evaluate": "Compare the stored scores with tags that people gave: precision, recall, F1, informedness at many "
-        "thresholds.",
-        "calibrate": "Find the best threshold of each tag, from tags that people gave, and save them as a profile.",
-        "thresholds": "Threshold profiles: saved under a name, bound to a model, used with --profile.",
+        "search": "Find images by their tags, in the query syntax of boorus; each tag may have its own threshold.",
+        "index": "Make searches faster, for 70 to 400 bytes per image. Optional; one index per model, updated "
+        "automatically.",
+        "counts": "Count the images of each tag, the most frequent tag first.",
+        "histogram": "Show how the probabilities of a tag are distributed. A valley is a good threshold.",
+        "evaluate": "Compare stored scores with human tags: precision, recall, F1 and informedness at many thresholds.",
+        "calibrate": "Find the best threshold of each tag from human tags, and save them as a profile.",
+        "thresholds": "Manage threshold profiles: named and versioned, for one model each, used with --profile.",
     },
 }
 """Heading in `tagonce --help`, name, and the first paragraph of the command's help.

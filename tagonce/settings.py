@@ -1,7 +1,7 @@
-"""Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line.
+"""Settings: environment variables with the prefix TAGONCE_, an .env file, and command line options.
 
-The libraries that we use read variables of their own (boto3 `AWS_*`, the Hugging Face hub `HF_*`). An .env file feeds
-those too: `load` puts them into the environment of this process, and child processes inherit them.
+Libraries read their own variables (boto3 `AWS_*`, the Hugging Face hub `HF_*`). `load` copies those from the .env file
+into the environment of this process, and child processes inherit them.
 """
 
 import os
@@ -20,14 +20,14 @@ DEFAULT_DATABASE = "sqlite:///tagonce.db"
 ENV_FILE = Path(".env")
 """In the current folder."""
 ENCODING = "utf-8-sig"
-"""Editors of Windows put a byte order mark before the first name."""
+"""Windows editors write a byte order mark."""
 LIBRARY_PREFIXES = ("AWS_", "HF_", "PG")
-"""How the names begin that boto3, the Hugging Face hub and libpq read."""
+"""Prefixes of variables that boto3, the Hugging Face hub and libpq read."""
 LIBRARY_NAMES = frozenset({
     "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE",
     "XDG_CACHE_HOME",
 })  # fmt: skip
-"""Other names that libraries read. No others are taken from a file that happens to lie in the current folder."""
+"""Other variables of libraries. Nothing else is copied: the .env file may belong to another program."""
 
 
 class Settings(WorkerSettings, BaseSettings):
@@ -90,41 +90,41 @@ class Settings(WorkerSettings, BaseSettings):
         if isinstance(value, str):
             roots = tuple(root for part in value.split(",") if (root := part.strip()))
             if not roots:
-                raise ValueError("it is set and names no place. To let workers read everything, do not set it")
+                raise ValueError("it is empty. To let workers read everything, unset it")
             return roots
         return value
 
     @property
     def floor_score(self) -> int:
-        """Ten-thousandths."""
+        """`floor` as a score, in ten-thousandths."""
         return to_score(self.floor)
 
     def as_environment(self) -> dict[str, str]:
-        """Variables that give another process the same settings."""
+        """Environment variables that give another process the same settings."""
         values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in self}
         return {_variable(name): str(value) for name, value in values.items() if value is not None}
 
     def need_broker(self) -> str:
-        """The broker's URL, where one has to be given.
+        """The broker's URL.
 
         Raises:
             SettingsError: it is not set.
         """
         if self.broker_url is None:
             raise SettingsError(
-                "TAGONCE_BROKER_URL (or --broker) is not set: producer and workers meet in a Redis, for example "
-                "redis://localhost:6379/0. For everything on one machine without a server, use `tagonce tag`."
+                "TAGONCE_BROKER_URL (or --broker) is not set: producer and workers need a Redis, for example "
+                "redis://localhost:6379/0. To tag on one machine without a server, use `tagonce tag`."
             )
         return self.broker_url
 
 
 def load(**overrides: Any) -> Settings:
-    """Settings with the options that were given on the command line; None means not given.
+    """Read the settings. Command line options override them; None means not given.
 
-    Variables of libraries that stand in .env are in the environment of this process afterwards.
+    Copies variables of libraries from the .env file into the environment.
 
     Raises:
-        SettingsError: names everything that is wrong, at once.
+        SettingsError: lists all invalid settings.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     _feed_libraries()
@@ -136,15 +136,15 @@ def load(**overrides: Any) -> Settings:
         ]
         raise SettingsError("\n".join(["Some settings are wrong:", *lines])) from error
     if config.s3_anonymous:
-        os.environ[_variable("s3_anonymous")] = "true"  # the client of S3 is made far from here, in workers too
+        os.environ[_variable("s3_anonymous")] = "true"  # read where S3 clients are created, also in child processes
     return config
 
 
 def in_env_file() -> dict[str, str | None]:
-    """Names and values of the .env file of the current folder; None where a line has a name and no `=`.
+    """Names and values of the .env file of the current folder; None for a name without `=`.
 
     Raises:
-        SettingsError: the file is no text.
+        SettingsError: the file cannot be read, or is not UTF-8.
     """
     try:
         return dotenv_values(ENV_FILE, encoding=ENCODING) if ENV_FILE.is_file() else {}
@@ -153,23 +153,23 @@ def in_env_file() -> dict[str, str | None]:
             f"{ENV_FILE.absolute()} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from error
     except OSError as error:
-        raise SettingsError(f"cannot read {ENV_FILE.absolute()}: {error.strerror}.") from error
+        raise SettingsError(f"Cannot read {ENV_FILE.absolute()}: {error.strerror}.") from error
 
 
 def is_for_library(name: str) -> bool:
-    """Whether a library that we use may read this variable."""
+    """Whether a variable belongs to a library."""
     return name.startswith(LIBRARY_PREFIXES) or name.upper() in LIBRARY_NAMES
 
 
 def _feed_libraries() -> None:
-    """A variable of the environment wins, set to nothing too. An empty value in the file means: not set."""
+    """The environment wins, even with an empty value. An empty value in the file means unset."""
     for name, value in in_env_file().items():
         if value and is_for_library(name):
             os.environ.setdefault(name, value)
 
 
 def database_file(url: str) -> Path | None:
-    """The file of an SQLite URL."""
+    """The file of an SQLite URL; None for other databases."""
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 

@@ -1,4 +1,4 @@
-"""`tagonce counts`: how often each tag would be given."""
+"""`tagonce counts`: number of images of each tag."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -22,7 +22,7 @@ def command(
     no_top: parameters.NoTop = False,
     mcut: parameters.MCut = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=parameters.MOST, help="So many tags are shown, the most frequent ones.")
+        int, typer.Option(min=1, max=parameters.MOST, help="Number of tags to show, the most frequent first.")
     ] = 50,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
@@ -31,11 +31,11 @@ def command(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """How many images each tag would be given to, most frequent first. With --json all of them, a line a tag.
+    """Count the images of each tag, the most frequent tag first.
+
+    With --query cat: counts tags of images with a cat. With --json, prints all tags, one line per tag.
 
     Example: tagonce counts --threshold 0.35
-
-    With --query cat: which tags come together with cat, and how often.
     """
     from db.ledger.models import title
     from db.read.tag_counts import tag_counts
@@ -72,6 +72,6 @@ def command(
     times = counted(sum(one.images for one in found), "time")
     ui.errors.print(
         f"{read_from} at {resolved.label}: {counted(len(found), 'tag')}, {times}"
-        + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
+        + (f"; showing the {limit:,} most frequent." if len(found) > limit else "."),
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""`tagonce failures`: what could not be tagged, and why."""
+"""`tagonce failures`: images that could not be tagged, and why."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from db.ledger.failures import Failed
 
 SHOWN = 100
-"""Rows of a table when no --limit is given."""
+"""Rows of the table without --limit."""
 
 
 def command(
@@ -26,10 +26,10 @@ def command(
         Reason | None, typer.Option("--reason", "-r", help="Only failures of this reason.", show_default=False)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="At most so many, the last ones.", show_default=False)
+        int | None, typer.Option("--limit", "-n", min=1, help="At most this many, the latest ones.", show_default=False)
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths alone, each ended by a NUL byte: for `xargs -0`.")
+        bool, typer.Option("--null", "-0", help="Print paths only, each terminated by NUL, for `xargs -0`.")
     ] = False,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
@@ -37,7 +37,9 @@ def command(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """What could not be tagged, the last failure first: image, reason, detail, attempts, time. Writes nothing.
+    """List images that could not be tagged, the latest failure first.
+
+    Writes nothing.
 
     Example: tagonce failures --reason corrupt
     """
@@ -63,17 +65,17 @@ def command(
         ui.output.print(_table(shown))
     ui.errors.print(
         f"{row.name}: {counted(total, 'failure')}"
-        + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
+        + (f"; showing the latest {len(shown):,}." if len(shown) < total else "."),
         markup=False,
     )
-    if advice := ui.what_helps({one.reason for one in shown}):
+    if advice := ui.failure_advice({one.reason for one in shown}):
         ui.errors.print(advice, markup=False)
 
 
 def _print_path(one: "Failed") -> None:
     from producer.references import path_or_uri
 
-    # In bytes: names of files need not be text.
+    # As bytes: names of files need not be valid text.
     sys.stdout.buffer.write(os.fsencode(path_or_uri(one.uri)) + b"\0")
 
 
@@ -82,7 +84,7 @@ def _table(found: "list[Failed]") -> Table:
     for one in found:
         when = one.failed_at.astimezone().strftime("%Y-%m-%d %H:%M")
         detail = Text(ui.printable(one.detail))
-        table.add_row(ui.name_of(one.uri), one.reason, f"{one.attempts:,}", when, detail)
+        table.add_row(ui.display_name(one.uri), one.reason, f"{one.attempts:,}", when, detail)
     return table
 
 

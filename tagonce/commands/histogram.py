@@ -1,4 +1,4 @@
-"""`tagonce histogram`: how the probabilities of a tag are spread over the collection."""
+"""`tagonce histogram`: the distribution of a tag's probabilities."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,14 +22,14 @@ _MOST_BINS = 10_000
 
 def command(
     tag: Annotated[str, typer.Argument(help="A tag of the model.", show_default=False)],
-    bins: Annotated[int, typer.Option(min=1, max=_MOST_BINS, help="Equal parts of 0 to 1.")] = 20,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg.")] = None,
+    bins: Annotated[int, typer.Option(min=1, max=_MOST_BINS, help="Number of equal bins from 0 to 1.")] = 20,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a plot: .png or .svg.")] = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """How many images have a tag with which probability. A valley is a good place for its threshold.
+    """Show how the probabilities of a tag are distributed. A valley is a good threshold.
 
     Example: tagonce histogram long_hair
     """

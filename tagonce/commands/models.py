@@ -1,4 +1,4 @@
-"""`tagonce models`: what can be run, and what has been run."""
+"""`tagonce models`: known models, and models with stored scores."""
 
 from rich.table import Table
 from rich.text import Text
@@ -8,7 +8,7 @@ from tagonce.output import ui
 
 
 def command(database: parameters.DatabaseUrl = None, json: parameters.Json = False) -> None:
-    """The models known by name, and those that the database has scores of.
+    """List known models, and those that the database has scores of.
 
     Example: tagonce models
     """
@@ -37,7 +37,7 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
             }
         )
         return
-    table = Table("name", "tags", "threshold", "what", title="Known by name", title_justify="left", box=None)
+    table = Table("name", "tags", "threshold", "description", title="Known by name", title_justify="left", box=None)
     for known in KNOWN_MODELS:
         table.add_row(known.name, f"{known.tags:,}", f"{known.default_threshold:g}", known.description)
     ui.output.print(table)

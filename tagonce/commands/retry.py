@@ -1,4 +1,4 @@
-"""`tagonce retry`: failures get another chance."""
+"""`tagonce retry`: clear failures, so that their images are tried again."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ def command(
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
 ) -> None:
-    """Clear failures, so that their images are pending again; with a broker, send them at once.
+    """Clear failures, so that their images are pending again; with a broker, queue them at once.
 
     Example: tagonce retry --reason timeout
     """
@@ -38,10 +38,10 @@ def command(
     if not cleared:
         return
     if config.broker_url is None:
-        ui.errors.print("Run the same `tagonce tag` again, or `tagonce enqueue --pending`, and they are tried anew.")
+        ui.errors.print("To try these images again, run the same `tagonce tag`, or `tagonce enqueue --pending`.")
         return
     _send(config, config.broker_url, row, cleared)
-    ui.errors.print(f"{counted(len(cleared), 'image')} sent.")
+    ui.errors.print(f"{counted(len(cleared), 'image')} queued.")
 
 
 def _send(config: "Settings", broker_url: str, model: "Model", image_ids: list[int]) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from db.search.execute import Hit
 
 MISTAKES = "Mistakes"
-"""Heading in --help of what belongs to --truth."""
+"""Heading in --help of the options of --truth."""
 SHOWN = 100
-"""Rows of a table when no --limit is given."""
+"""Rows of the table without --limit."""
 
 
 class SearchFormat(StrEnum):
@@ -33,7 +33,7 @@ class SearchFormat(StrEnum):
 
 
 class SearchCommand(TyperCommand):
-    """Takes `-cat` for a word of the query: an argument is an option only if it is one to the letter, or has `--`."""
+    """Takes `-cat` as a word of the query: an argument is an option only if it has that name, or begins with `--`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Move the words of the query behind a `--` of our own."""
@@ -65,7 +65,7 @@ app = typer.Typer(add_completion=False)
 def command(
     query: Annotated[
         list[str] | None,
-        typer.Argument(metavar="QUERY", help="Quote it for the shell, or give its words.", show_default=False),
+        typer.Argument(metavar="QUERY", help="The query, quoted or as several words.", show_default=False),
     ] = None,
     sort: Annotated[
         str | None,
@@ -79,22 +79,22 @@ def command(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most so many images.", show_default=False),
+        typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most this many images.", show_default=False),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
+    count: Annotated[bool, typer.Option("--count", "-c", help="Print only the number of images.")] = False,
     format_: Annotated[
         SearchFormat | None,
-        typer.Option("--format", "-f", help="Default: a table on a terminal, else paths.", show_default=False),
+        typer.Option("--format", "-f", help="Default: a table on a terminal, otherwise paths.", show_default=False),
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths, each ended by a NUL byte: for `xargs -0`.")
+        bool, typer.Option("--null", "-0", help="Print paths, each terminated by NUL, for `xargs -0`.")
     ] = False,
     truth: Annotated[
         str | None,
         typer.Option(
             metavar="TRUTH",
-            help="Find likely mistakes in tags that people gave: a folder of captions, a .jsonl or .csv, `beside`, or "
-            "`labels`. QUERY then says in which images, and may be left out.",
+            help="Find likely mistakes in human tags: a folder of captions, a .jsonl or .csv, `beside`, or `labels`. "
+            "QUERY is then optional, and selects images.",
             show_default=False,
             rich_help_panel=MISTAKES,
         ),
@@ -102,13 +102,13 @@ def command(
     below: Annotated[
         float | None,
         typer.Option(
-            help="Given tags less probable than this are suspect. Default: 0.05, or the floor where that is higher.",
+            help="Report human tags with a lower probability. Default: 0.05, or the floor if that is higher.",
             show_default=False,
             rich_help_panel=MISTAKES,
         ),
     ] = None,
     above: Annotated[
-        float, typer.Option(help="Tags at least so probable that nobody gave are suspect.", rich_help_panel=MISTAKES)
+        float, typer.Option(help="Report missing tags with at least this probability.", rich_help_panel=MISTAKES)
     ] = 0.9,
     tag: Annotated[
         list[str] | None,
@@ -124,18 +124,18 @@ def command(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Find images by their tags, in the syntax of boorus; a tag may have a threshold of its own.
+    """Find images by their tags, in the query syntax of boorus; each tag may have its own threshold.
 
     Example: tagonce search 'cat:0.5 -dog:0.2'
 
     cat -dog                 both: cat, and not dog
     ( cat dog ) ~ bird       a group, or bird; spaces around brackets and ~
-    cat  cat:0.5  cat:..0.2  its threshold in force, another one, a range
-    *_hair  category:artist  any tag that fits, any of a category; or with :0.5
-    under:PATH  model:NAME   images in a folder; whose scores are asked
-    "re:zero":0.5            quoted, a name is a name and no more
+    cat  cat:0.5  cat:..0.2  its threshold in force, another threshold, a range
+    *_hair  category:artist  any matching tag, any tag of a category; :0.5 too
+    under:PATH  model:NAME   images in a folder; model to use
+    "re:zero":0.5            a quoted name is taken literally
 
-    With --truth: tags that people gave and the model puts near 0, and the reverse, the widest differences first.
+    With --truth: human tags with a probability near 0, and missing tags near 1, the largest differences first.
     """
     from db.errors import SettingsError
     from db.ledger import models
@@ -154,13 +154,13 @@ def command(
 
     text = " ".join(query or ())
     if not text and truth is None and gone is not Gone.ONLY:
-        raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
+        raise SettingsError("There is no query. Give one, as in tagonce search 'cat -dog', or --truth.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
-        # An empty query is an error of its own; with --truth and with --gone only it means all images.
+        # An empty query is an error; with --truth or --gone only, no query means all images.
         tree: Node = query_option.parsed(connection, row, text, cut) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(connection, under))))
@@ -217,7 +217,7 @@ def command(
 
 
 def _order(sort: str | None, tags: "Sequence[Tag]") -> tuple[int | None, bool]:
-    """The tag to sort by, and whether its highest probabilities come first."""
+    """The id of the tag to sort by, and whether to sort in descending order."""
     from db.errors import SettingsError
     from db.names.vocabulary import Vocabulary
     from db.policy.policies import unknown_name
@@ -225,7 +225,7 @@ def _order(sort: str | None, tags: "Sequence[Tag]") -> tuple[int | None, bool]:
     if sort is None:
         return None, True
     vocabulary = Vocabulary(tags)
-    # As it stands first: `:asc` may belong to a name.
+    # Unchanged first: `:asc` may be part of a name.
     for ending, descending in (("", True), (":asc", False), (":desc", True)):
         if sort.endswith(ending) and (found := vocabulary.find(sort.removesuffix(ending))):
             return found[0], descending
@@ -244,7 +244,7 @@ def _print_path(hit: "Hit", end: bytes) -> None:
     from producer.references import path_or_uri
 
     name = path_or_uri(hit.uri)
-    # In bytes: names of files need not be text. A terminal gets what it can show, a program gets what there is.
+    # As bytes: names of files need not be valid text. Only a terminal gets a printable form.
     shown = ui.printable(name).encode() if sys.stdout.isatty() else os.fsencode(name)
     sys.stdout.buffer.write(shown + end)
 
@@ -254,14 +254,14 @@ def _print_table(hits: "Iterable[Hit]", names: Sequence[str], sorted_by: str | N
         Column("image", overflow="fold"),
         "size",
         *([Column(Text(sorted_by))] if sorted_by is not None else []),
-        "tags asked for",
+        "tags of the query",
         box=None,
     )
     for hit in hits:
         size = "" if hit.width is None else f"{hit.width}x{hit.height}"
         tags = ", ".join(f"{names[tag_id]} {probability:.4f}" for tag_id, probability in hit.tags)
         sort = [] if sorted_by is None else ["" if hit.probability is None else f"{hit.probability:.4f}"]
-        table.add_row(ui.name_of(hit.uri), size, *sort, Text(tags))
+        table.add_row(ui.display_name(hit.uri), size, *sort, Text(tags))
     if table.row_count:
         ui.output.print(table)
     return table.row_count

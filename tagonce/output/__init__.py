@@ -1,1 +1,1 @@
-"""What a person sees in the terminal: messages, tables, plots, logs."""
+"""Output for people: messages, tables, progress bars, plots, logs."""

@@ -24,7 +24,7 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar() -> Progress:
-    """A bar with images/s and the time that is left. Where no one watches, it prints nothing."""
+    """A bar with images/s and the remaining time; disabled if standard error is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -139,7 +139,7 @@ def without_torch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
         (["worker", "--help"], "Usage: tagonce worker"),
         (["models", "--json"], '"name": "tiny"'),
         (["status", "--json"], '"timeout": 1'),
-        (["doctor"], "no model is run on this machine"),
+        (["doctor"], "no model runs on this machine"),
         (["export", "--threshold", "0.2", "--format", "jsonl"], '"caption": "cat, big dog"'),
     ],
 )
