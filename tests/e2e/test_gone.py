@@ -48,7 +48,7 @@ def test_what_is_deleted_is_left_out_and_what_is_moved_is_known(
     folder.mkdir()
     (tmp_path / photos[2].name).rename(photos[2])
     doubted = tagonce("tag", "photos", *options)
-    assert (doubted.code, "More than half" in doubted.err) == (0, True), doubted.err
+    assert (doubted.code, "more than half" in doubted.err) == (0, True), doubted.err
     refused = tagonce("tag", "photos", "--gone", "mark", *options)
     assert (refused.code, "Nothing was marked in" in refused.err) == (1, True)
     sure = tagonce("tag", "photos", "--gone", "mark", "--yes", *options)

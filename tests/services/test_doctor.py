@@ -278,7 +278,7 @@ def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor)
     failed = told(found, "storage", "failed").splitlines()
     assert len(failed) == 2
     assert all("S3 denies access to bucket 'shut'" in line for line in failed)
-    assert "/gone/1.png is not there" in told(found, "storage", "warning")
+    assert "/gone/1.png does not exist" in told(found, "storage", "warning")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -289,11 +289,11 @@ def test_a_model_that_is_not_here_or_not_the_one_that_is_stored(
         return told(doctor("--database", tagged, *arguments, **environment), "model", status)
 
     assert "There is no model './nowhere'" in look("--model", "./nowhere", status="failed")
-    assert "not here yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
-    assert "does not know tiny-timm yet" in look("--model", timm_folder, status="ok")
+    assert "not downloaded yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
+    assert "tiny-timm is not registered yet" in look("--model", timm_folder, status="ok")
     changed = look("--model", jtp2_folder, status="warning", TAGONCE_FLOOR="0.05", TAGONCE_DCT_SCALING="true")
-    assert "and here the floor is 0.05 and dct_scaling differ" in changed
-    assert "tags everything again" in changed
+    assert "but here the floor is 0.05 and dct_scaling differ" in changed
+    assert "tag everything again" in changed
 
 
 def test_a_device_that_is_not_here(doctor: Doctor) -> None:
