@@ -57,7 +57,7 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
     """Tags of another model are left out and named; the second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tag left out, because tiny has no tag of that name: unicorn" in said
+    assert "1 tag skipped, because tiny has no tag of that name: unicorn" in said
     assert "1 threshold with more than four decimals, rounded up" in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
