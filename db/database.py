@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, TransientError
+from db.scope import Gone
 from db.sql.connections import (
     BUSY_TIMEOUT_MS,
     make_engine,
@@ -21,7 +22,7 @@ from db.sql.connections import (
     write_options,
 )
 from db.sql.driver_errors import explain
-from db.sql.gone_scope import OPTION, Gone
+from db.sql.gone_scope import OPTION
 
 CONNECTIONS = 5
 """The least number of connections that a pool keeps open for reuse."""

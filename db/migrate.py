@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from db.errors import DatabaseError
 from db.sql.locks import lock_name
 
+_SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x7A60_0CE0
 """An arbitrary number of our own: PostgreSQL's advisory locks are named by integers."""
 
@@ -34,9 +31,12 @@ class Level:
 
 
 def level(connection: Connection) -> Level:
-    """Read the level of a database. Writes nothing."""
-    present = MigrationContext.configure(connection).get_current_revision()
-    return Level(present, head=_known()[0], newer=present is not None and present not in _known())
+    """Look, and change nothing."""
+    # Not by Alembic, whose import takes longer than most commands.
+    present: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        present = connection.scalar(text("select version_num from alembic_version"))
+    return Level(present, head=_known()[-1], newer=present is not None and present not in _known())
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
@@ -50,8 +50,11 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     """
     lock_name(connection, _LOCK)
     if not _not_newer(connection).current:
-        config = _config()
-        config.attributes["connection"] = connection
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, to)
 
 
@@ -80,13 +83,7 @@ def _not_newer(connection: Connection) -> Level:
     return found
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
 @cache
 def _known() -> tuple[str, ...]:
-    """Numbers of all migrations of this program, newest first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    """Numbers of all migrations of this program, in order. The names of their files begin with them."""
+    return tuple(sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/[0-9]*.py")))

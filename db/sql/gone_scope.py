@@ -3,23 +3,10 @@
 `Database.read(gone=...)` sets the scope. Every query on images and predictions has the condition `in_scope`.
 """
 
-from enum import StrEnum
-
 from sqlalchemy import Column, ColumnElement, Connection, and_, exists, not_, true
 
 from db.schema import gone, predictions
-
-
-class Gone(StrEnum):
-    """Which images a transaction reads."""
-
-    EXCLUDE = "exclude"
-    """Images that are present."""
-    INCLUDE = "include"
-    """All images."""
-    ONLY = "only"
-    """Images that are gone."""
-
+from db.scope import Gone
 
 OPTION = "tagonce_gone"
 """Execution option of a connection with its `Gone`."""

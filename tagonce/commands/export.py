@@ -7,10 +7,7 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
-from db.ledger.models import title
-from db.sql.gone_scope import Gone
-from producer.sources.extensions import is_image
-from tagonce import settings
+from db.scope import Gone
 from tagonce.export.formats import FORMATS, Format
 from tagonce.export.job import Existing, Export, FormatSpec
 from tagonce.options import parameters
@@ -249,6 +246,8 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
+    from db.ledger.models import title
+    from tagonce import settings
     from tagonce.export.run import run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
@@ -309,6 +308,8 @@ def command(
 
 
 def _existing(spec: FormatSpec, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+    from producer.sources.extensions import is_image
+
     if merge and not spec.sidecars:
         raise SettingsError(f"--merge is for sidecars; --format {spec.name} writes a new file.")
     if overwrite and merge:

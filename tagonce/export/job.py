@@ -21,7 +21,8 @@ from db.export.tagged_images import uri_range
 from db.ledger.models import Model, Tag
 from db.read.tag_batches import TagBatch, read_tag_batches
 from db.schema import Int64Array
-from db.sql.gone_scope import Gone, scope_of
+from db.scope import Gone
+from db.sql.gone_scope import scope_of
 from tagonce.export.record import write_frequencies
 from tagonce.export.relative_names import common_folder
 from tagonce.options.policy_options import ResolvedPolicy

@@ -11,6 +11,7 @@ from tagonce.export.job import Existing, Export, Job
 from tagonce.export.overwrite_guard import OverwriteGuard
 from tagonce.export.record import leave_record
 from tagonce.output import ui
+from tagonce.output.progress import progress_bar
 
 _FACTS = ("counts", "root", "files", "earlier")
 """Keys at the end of a record, in this order."""
@@ -32,7 +33,7 @@ def run(connection: Connection, export: Export) -> str:
     if not total:
         chosen = f" under {export.under}" * bool(export.under) + f" for {export.query}" * (export.query is not None)
         raise SettingsError(f"{models.title(connection, model)} has no predictions{chosen} to export.")
-    with ui.progress_bar() as bar:
+    with progress_bar() as bar:
         job = Job(export, connection, models.tag_names(connection, model.id), total, bar)
         writer = export.format.writer(job)
         guard = OverwriteGuard(

@@ -22,6 +22,7 @@ POISON = b"this image kills the worker"
 NAN = b"this image makes the model fail"
 PRELOADED = (
     "tagonce.cli",
+    "tagonce.commands.worker",
     "tagonce.from_settings",
     "workers.pipeline",
     "workers.queue.process",

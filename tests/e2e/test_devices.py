@@ -46,8 +46,8 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     killed, other = pair
     redis_server.kill()
     killed.kill()
-    parent.wait_for("the worker on cpu ended with exit code -9 and is started again")
-    parent.wait_for("the worker on cpu ended with exit code 1 and is started again")
+    parent.wait_for("the worker on cpu exited with code -9 and is restarted")
+    parent.wait_for("the worker on cpu exited with code 1 and is restarted")
     redis_server.start()
     wait_until(lambda: parent.words().count("batches of") == 3 or parent.popen.poll() is not None)
 

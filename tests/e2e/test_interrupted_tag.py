@@ -52,13 +52,13 @@ def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     assert interrupted(stopped, signal.SIGINT) == 130
     done = rows.count()
     assert before < done < PHOTOS
-    assert f"{done - before} images done. Nothing is lost: the same command goes on" in stopped.words()
+    assert f"{done - before} images done. Nothing is lost: run the same command to resume" in stopped.words()
     assert "Traceback" not in stopped.words()
 
     finished = tagonce(*command)
     assert finished.code == 0, finished.err
     assert f"{PHOTOS - done} images tagged" in finished.err
-    assert f"{done} had a result before" in finished.err
+    assert f"{done} already had a result" in finished.err
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
 
 

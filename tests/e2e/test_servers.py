@@ -73,7 +73,7 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
     assert len(status["workers"]) == 2
     shown = tagonce("status", **settings).out
     assert f"{OBJECTS - BROKEN:,}" in shown
-    assert "no image, or of a format" in shown
+    assert "not an image, or a format" in shown
 
     assert tagonce(*source, **settings).json == {"seen": OBJECTS, "sent": 0}
     for worker in workers:

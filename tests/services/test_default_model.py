@@ -30,7 +30,7 @@ def test_the_only_model_of_the_database_with_its_floor(database_url: str) -> Non
         assert with_stored_model(settings.load(database_url=database_url, floor=0.02)).floor == 0.02
         assert with_stored_model(settings.load(database_url=database_url, model="jtp-2")).model == "jtp-2"
         make_model(opened, "wd-vit-v3")
-        with pytest.raises(SettingsError, match=r"holds scores of demo, wd-vit-v3\. Say which"):
+        with pytest.raises(SettingsError, match=r"has scores of several: demo, wd-vit-v3\. Choose one"):
             with_stored_model(config)
         make_model(opened, "jtp-2")
         assert with_stored_model(config).model == "jtp-2"

@@ -139,13 +139,13 @@ def test_a_pillow_that_resizes_otherwise_is_said(
     assert "registered as tiny-jtp2" in told(doctor(*options), "model", "ok")
     other = "13.0.0" if here < "13" else "12.3.0"
     monkeypatch.setattr(machine, "version", lambda _name: other)
-    assert f"were begun with Pillow {here}, and here is {other}" in told(doctor(*options), "model", "warning")
+    assert f"are by Pillow {here}, and {other} is installed" in told(doctor(*options), "model", "warning")
 
 
 def test_a_database_that_is_not_there_yet_is_not_made(sqlite_url: str, tmp_path: Path, doctor: Doctor) -> None:
     found = doctor("--database", sqlite_url, "--model", "demo")
     assert wrong(found) == set()
-    assert "is not there yet" in told(found, "database", "ok")
+    assert "does not exist yet" in told(found, "database", "ok")
     assert not (tmp_path / "tags.db").exists()
     nowhere = doctor("--database", f"sqlite:///{tmp_path}/nowhere/tags.db", "--model", "demo")
     assert "there is no folder" in told(nowhere, "database", "failed")
@@ -155,7 +155,7 @@ def test_variables_that_mean_nothing(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TAGONCE_DATABSE_URL=sqlite:///x.db\nTAGONCE_MODEL=demo\nOTHER=1\n")
     found = doctor(TAGONCE_FLOR="0.2", tagonce_chunk_size="64")
     warnings = told(found, "settings", "warning")
-    assert "TAGONCE_FLOR is no setting of this program and does nothing | Did you mean TAGONCE_FLOOR?" in warnings
+    assert "TAGONCE_FLOR is not a setting of tagonce, and has no effect | Did you mean TAGONCE_FLOOR?" in warnings
     assert "TAGONCE_DATABSE_URL" in warnings
     assert len(warnings.splitlines()) == 2
     assert f"2 given, by the environment and {tmp_path / '.env'}" in told(found, "settings", "ok")
@@ -177,9 +177,9 @@ def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypat
     assert "nothing reads TAGONE_MODEL of .env | Did you mean TAGONCE_MODEL?" in warnings
     assert "nothing reads AWS_ENDPOINT_URL_S4 of .env | Did you mean AWS_ENDPOINT_URL_S3?" in warnings
     assert "AWS_REGION of .env is not used: the environment has another value" in warnings
-    assert "line 7 of .env is not read: it is no NAME=value" in warnings
+    assert "line 7 of .env is ignored: it is not NAME=value" in warnings
     assert len(warnings.splitlines()) == 4
-    assert "for other programs, and not read here: POSTGRES_PASSWORD" in told(found, "settings", "ok")
+    assert "ignored, for other programs: POSTGRES_PASSWORD" in told(found, "settings", "ok")
 
 
 def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Path, doctor: Doctor) -> None:
@@ -192,8 +192,8 @@ def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Pat
     register(opened, f"s3://{bucket}/gone.png")
     opened.close()
     warnings = told(doctor("--database", tagged, "--model", "demo"), "images", "warning")
-    assert "2 of 6 files, a sample, are not there: " in warnings
-    assert f"1 of 2 objects, a sample, are not there: s3://{bucket}/gone.png" in warnings
+    assert "2 of 6 files of a sample do not exist: " in warnings
+    assert f"1 of 2 objects of a sample do not exist: s3://{bucket}/gone.png" in warnings
 
 
 def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Callable[..., Outcome]) -> None:
@@ -202,7 +202,7 @@ def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Call
     arguments = ("--database", tagged, "--model", "demo")
     assert "2 saved, none below the floor of 0.01" in told(doctor(*arguments), "profiles", "ok")
     warnings = told(doctor(*arguments, TAGONCE_FLOOR="0.05"), "profiles", "warning")
-    assert warnings.startswith("low@2 keeps tags from 0.02 on, and TAGONCE_FLOOR is 0.05")
+    assert warnings.startswith("low@2 has a threshold of 0.02, and TAGONCE_FLOOR is 0.05")
     assert len(warnings.splitlines()) == 1
 
 
@@ -278,7 +278,7 @@ def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor)
     failed = told(found, "storage", "failed").splitlines()
     assert len(failed) == 2
     assert all("S3 denies access to bucket 'shut'" in line for line in failed)
-    assert "/gone/1.png is not there" in told(found, "storage", "warning")
+    assert "/gone/1.png does not exist" in told(found, "storage", "warning")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -289,11 +289,11 @@ def test_a_model_that_is_not_here_or_not_the_one_that_is_stored(
         return told(doctor("--database", tagged, *arguments, **environment), "model", status)
 
     assert "There is no model './nowhere'" in look("--model", "./nowhere", status="failed")
-    assert "not here yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
-    assert "does not know tiny-timm yet" in look("--model", timm_folder, status="ok")
+    assert "not downloaded yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
+    assert "tiny-timm is not registered yet" in look("--model", timm_folder, status="ok")
     changed = look("--model", jtp2_folder, status="warning", TAGONCE_FLOOR="0.05", TAGONCE_DCT_SCALING="true")
-    assert "and here the floor is 0.05 and dct_scaling differ" in changed
-    assert "tags everything again" in changed
+    assert "but here the floor is 0.05 and dct_scaling differ" in changed
+    assert "tag everything again" in changed
 
 
 def test_a_device_that_is_not_here(doctor: Doctor) -> None:

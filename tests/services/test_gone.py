@@ -26,9 +26,9 @@ from db.read.histograms import histogram
 from db.read.tag_batches import read_tag_batches
 from db.read.tag_counts import tag_counts
 from db.sampling.near_threshold import around
+from db.scope import Gone
 from db.search import execute
 from db.search.tree import Reaches
-from db.sql.gone_scope import Gone
 from db.truth import labels
 from db.truth.labels import Drawn
 from producer import mark_gone, sources

@@ -505,8 +505,8 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert table.code == 0, table.err
     assert "0.35" in table.out
     assert "*" in table.out
-    assert "tiny judged on 400 images with true tags from truth.jsonl" in table.err
-    assert "1 not in the database (gone.jpg)" in table.err
+    assert "tiny evaluated on 400 images with true tags from truth.jsonl" in table.err
+    assert "1 of no image in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -582,7 +582,7 @@ def test_calibrate_refuses_too_little_truth(
     done = invoke("calibrate", "one.jsonl", "--save", "one", *options, **judged["environment"])
     assert (done.code, done.out) == (1, "")
     needed = "a tag needs 1 image with it" if "--min-support" in options else "a tag needs 10 images with it"
-    assert f"{needed} and one without, and none has them. Found: 1 image with true tags from" in done.err
+    assert f"{needed} and one without, and no tag has that. Found: 1 image with true tags from" in done.err
     assert "one.jsonl, 2 tags of the model; the most frequent, tag_00, is on 1 of 1." in done.err
 
 
@@ -622,10 +622,10 @@ def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str,
     }
     table = invoke(*asked, "-n", "3", **environment)
     assert len(table.out.splitlines()) == 4
-    assert f"{len(expected):,} tags to look at" in table.err
-    assert "Shown: the 3 widest differences." in table.err
+    assert f"{len(expected):,} tags to check" in table.err
+    assert "Showing the 3 largest differences." in table.err
     refused = invoke("search", **environment)
-    assert (refused.code, "Say what to search for" in refused.err) == (2, True)
+    assert (refused.code, "There is no query" in refused.err) == (2, True)
 
 
 def test_histogram_shows_a_tag(invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path) -> None:

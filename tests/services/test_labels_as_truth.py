@@ -185,12 +185,12 @@ def test_evaluate_judges_by_labels(
     done = invoke("evaluate", "labels", "-t", "0.4", "--by-tag", "tags.csv", "--plot", "all.svg", **environment)
     assert done.code == 0, done.err
     assert (
-        f"tiny judged on {number} labels of {pictures} images; macro is the mean over {JUDGED_TAGS + 1} tags"
+        f"tiny evaluated on {number} labels of {pictures} images; macro is the mean over {JUDGED_TAGS + 1} tags"
         in done.err
     )
     assert "micro counts every label." in done.err
-    assert "Only what was judged counts" in done.err
-    assert f"{of_line} of {number} labels on pictures not drawn at random (line {of_line})" in done.err
+    assert "Only labelled tags count" in done.err
+    assert f"{of_line} of {number} labels on images not drawn at random (line {of_line})" in done.err
     with (tmp_path / "tags.csv").open() as file:
         by_tag = {row["tag"]: row for row in csv.DictReader(file)}
     assert set(by_tag) == {tag.name for tag in TAGS[: JUDGED_TAGS + 1]}
@@ -249,7 +249,7 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     assert "0.5 for all others." in held.err
     few = invoke("calibrate", "labels", "--save", "few", "--min-support", "500", **environment)
     assert (few.code, few.out) == (1, "")
-    assert "a tag needs 500 labels saying right and one saying wrong, and none has them" in few.err
+    assert "a tag needs 500 labels saying right and one saying wrong, and no tag has that" in few.err
     assert f"Found: {number} labels of " in few.err
 
 

@@ -80,14 +80,14 @@ def test_every_command_that_reads_takes_gone(run: Run, tmp_path: Path) -> None:
 def test_what_is_gone_can_be_listed(run: Run) -> None:
     assert run("search", "--gone", "only").out == f"{PLACES[1]}\n"
     assert run("search", "--gone", "only", "--under", "s3://b/a", "--count").out == "1\n"
-    assert "Say what to search for" in run("search", "--gone", "include", code=2).err
+    assert "There is no query" in run("search", "--gone", "include", code=2).err
 
 
 def test_status_tells_them_apart(run: Run) -> None:
     found = run("status", "--json").json
     assert (found["images"], found["done"], found["gone"]) == (6, 3, 1)
     shown = run("status").out
-    assert "left out of all figures" in shown
+    assert "excluded from all counts" in shown
 
 
 def test_enqueue_marks_when_it_is_told_to(
@@ -117,7 +117,7 @@ def test_enqueue_marks_when_it_is_told_to(
         assert gone.count(connection) == 1
     opened.close()
     refused = invoke("enqueue", "--pending", "--gone", "mark", *sending[2:])
-    assert (refused.code, "goes with sources" in refused.err) == (2, True)
+    assert (refused.code, "needs sources" in refused.err) == (2, True)
 
 
 # ── forgetting ──
@@ -129,13 +129,13 @@ def test_forget_shows_what_would_go_and_asks_first(run: Run) -> None:
         "1 image, with 1 prediction, 0 failures and 0 labels of 0 images:",
         "  s3://b/a/2.jpg",
     ]
-    assert "repeat with --yes" in run("forget", "--gone", code=2).err
-    assert "Say what to forget" in run("forget", code=2).err
+    assert "Repeat with --yes" in run("forget", "--gone", code=2).err
+    assert "Nothing to forget" in run("forget", code=2).err
     assert run("search", "tag_01:0.1", "--gone", "only").out
     done = run("forget", "--gone", "--yes", "--json").json
     assert (done["images"], done["deleted"], done["examples"]) == (1, 1, ["s3://b/a/2.jpg"])
     assert not run("search", "tag_01:0.1", "--gone", "only").out
-    assert "There is nothing to forget" in run("forget", "--gone", "--yes").err
+    assert "No images match" in run("forget", "--gone", "--yes").err
     assert "7 more" not in run("forget", "s3://b/", "--under", "s3://b/c/", "--dry-run").err
     assert run("forget", "s3://b/a/", "--under", "s3://b/c/", "--yes", "--json").json["deleted"] == 4
     assert run("status", "--json").json["images"] == 2
@@ -158,16 +158,16 @@ def test_failures_are_told_one_by_one(run: Run) -> None:
     ]
     assert run("failures", "-0", "--limit", "2").out == "s3://b/c/a\nb.jpg\0s3://b/c/away.jpg\0"
     assert run("failures", "--under", "s3://b/a", "--json").out == ""
-    assert "the last 1 are shown" in run("failures", "--limit", "1").err
+    assert "showing the latest 1" in run("failures", "--limit", "1").err
 
 
 def test_trying_again_is_advised_where_it_can_help(run: Run) -> None:
-    """Damaged files stay damaged: a retry of these alone is never advised."""
-    assert ui.what_helps([Reason.TIMEOUT]).endswith("tagonce retry.")
-    assert "retry --reason timeout" in ui.what_helps([Reason.CORRUPT, Reason.TIMEOUT])
+    """Damaged files stay damaged: a retry of those alone is never named."""
+    assert ui.failure_advice([Reason.TIMEOUT]).endswith("tagonce retry.")
+    assert "retry --reason timeout" in ui.failure_advice([Reason.CORRUPT, Reason.TIMEOUT])
     for reason in (Reason.CORRUPT, Reason.UNSUPPORTED, Reason.MISSING):
-        assert "retry" not in ui.what_helps([reason])
-    assert ui.what_helps([]) == ""
+        assert "retry" not in ui.failure_advice([reason])
+    assert ui.failure_advice([]) == ""
     shown = run("status").out
     assert "tagonce retry --reason timeout" in shown
     assert "tagonce failures" in shown
@@ -227,10 +227,10 @@ def test_a_place_is_found_however_it_is_written(places: Callable[[str], str]) ->
 
 def test_a_place_without_images_is_said(places: Callable[[str], str]) -> None:
     for nowhere in ("nowhere", "~/Pictures/2024/b.jpg", "S3://bucket/2025", "Pictures/202/"):
-        with pytest.raises(SettingsError, match=r"Nothing is registered under .*There is, for example: .*b\.jpg"):
+        with pytest.raises(SettingsError, match=r"No image is registered under .*Registered, for example: .*b\.jpg"):
             places(nowhere)
     for odd in ("https://x/y", "s3:///key", "file://host/x"):
-        with pytest.raises(SettingsError, match="is no place"):
+        with pytest.raises(SettingsError, match="is not a folder, file or s3:// prefix"):
             places(odd)
 
 
@@ -246,7 +246,7 @@ def test_every_command_that_takes_a_place_says_that_it_has_none(run: Run) -> Non
         ("forget", "nowhere"),
         ("forget", "--under", "nowhere"),
     ):
-        assert "Nothing is registered under 'nowhere'" in run(*arguments, code=2).err, arguments
+        assert "No image is registered under 'nowhere'" in run(*arguments, code=2).err, arguments
     assert run("search", "tag_01 under:S3://b/a").out == f"{PLACES[0]}\n"
     assert run("counts", "--under", "S3://b/a", "-t", "0.1", "--json").out.count("\n") == 1
 
@@ -259,7 +259,7 @@ def test_profiles_can_be_deleted(run: Run, database_url: str) -> None:
     for threshold in ("0.3", "0.4", "0.5"):
         run("thresholds", "save", "--name", "mine", "-t", threshold)
     run("thresholds", "save", "--name", "other", "-t", "0.3")
-    assert "repeat with --yes" in run("thresholds", "delete", "mine@2", code=2).err
+    assert "Repeat with --yes" in run("thresholds", "delete", "mine@2", code=2).err
     assert "no profile 'mnie'" in run("thresholds", "delete", "mnie", "--yes", code=2).err
     assert "1 profile deleted" in run("thresholds", "delete", "mine@2", "--yes").err
     assert [one["profile"] for one in run("thresholds", "list", "--json").json] == ["mine@1", "mine@3", "other@1"]

@@ -478,9 +478,9 @@ def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
 
 def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
     assert "No such option: --limti" in run("search", "tag_00", "--limti", "5").stderr
-    with pytest.raises(SettingsError, match="^Say what to search for"):
+    with pytest.raises(SettingsError, match="^There is no query"):
         run("search")
-    with pytest.raises(SettingsError, match="named twice"):
+    with pytest.raises(SettingsError, match="given twice"):
         run("search", "model:tiny tag_00", "--model", "tiny")
     with pytest.raises(SettingsError, match="^--sort: there is no tag 'tag_0x'; did you mean"):
         run("search", "tag_00", "--sort", "tag_0x:asc")
@@ -491,10 +491,10 @@ def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
 
 
 def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model) -> None:
-    """At the model's own threshold, or at another one."""
-    assert "tiny: there was no index." in run("index", "--drop").stderr
+    """At the model's own threshold, or another."""
+    assert "tiny: there is no index." in run("index", "--drop").stderr
     assert "tiny: index at 0.35 and above built in" in run("index").stderr
-    assert "was there already" in run("index", "--threshold", "0.35").stderr
+    assert "already exists" in run("index", "--threshold", "0.35").stderr
     assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
     with database.read() as connection:
         assert indexed_score(connection, model.id) == 2000
@@ -502,4 +502,4 @@ def test_the_index_is_made_and_removed(database: Database, run: Run, model: Mode
         run("index", "-t", "0.001")
     with pytest.raises(SettingsError, match="--drop"):
         run("index", "-t", "0.2", "--drop")
-    assert "tiny: removed." in run("index", "--drop").stderr
+    assert "tiny: index removed." in run("index", "--drop").stderr

@@ -57,7 +57,7 @@ def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: 
     """Tags of another model are skipped and reported. The second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tag left out, because tiny has no tag of that name: unicorn" in said
+    assert "1 tag skipped, because tiny has no tag of that name: unicorn" in said
     assert "1 threshold with more than four decimals, rounded up" in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
@@ -87,7 +87,7 @@ def test_options_are_saved_and_changed(run: Run) -> None:
         "top": 9,
         "mcut": True,
     }
-    assert "cut at its widest gap" in run("thresholds", "show", "other").out
+    assert "cut at its largest gap" in run("thresholds", "show", "other").out
     assert "Nothing to save" in run("thresholds", "save", "-n", "empty", code=2).err
 
 
@@ -187,8 +187,8 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert counts("-p", "mine") == {"cat": 1, "dog": 1, "saber_(fate)": 1}
     assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
     outcome = run("counts", "--limit", "2")
-    assert "0.5800" in outcome.out  # the mean probability of cat
-    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
+    assert "0.5800" in outcome.out  # the mean of the cats
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; showing the 2 most frequent." in outcome.err
 
 
 def test_a_query_says_of_which_images(run: Run) -> None:
@@ -206,7 +206,7 @@ def test_a_query_says_of_which_images(run: Run) -> None:
         "s3://b/1.jpg",
     ]
     assert exported("-q", "safe model:tiny", "--under", "s3://b/1") == ["s3://b/1.jpg"]
-    assert "named twice" in run("export", "-q", "cat model:tiny", "--model", "tiny", code=2).err
+    assert "given twice" in run("export", "-q", "cat model:tiny", "--model", "tiny", code=2).err
     assert "no tag 'cta'" in run("counts", "-q", "cta", code=2).err
     assert "has no predictions" in run("export", "-q", "cat dog", code=2).err
 

@@ -79,16 +79,40 @@ def test_cores_that_the_process_may_not_run_on_do_not_count(group: Path, monkeyp
     assert cpus.cores() == 2
 
 
-@pytest.mark.parametrize(("limit", "threads"), [(2.0, 2), (None, None)])
+@pytest.mark.parametrize(("limit", "threads"), [(3.0, 3), (None, None)])
 def test_a_forward_takes_no_more_threads_than_the_quota_gives(
     limit: float | None, threads: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Torch counts the visible cores, which is right without a quota."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(from_settings, "quota", lambda: limit)
-    monkeypatch.setattr(from_settings, "cores", lambda: 2)
+    monkeypatch.setattr(cpus, "quota", lambda: limit)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2}, raising=False)
     spec = cast("ModelSpec", None)  # asked only for a batch size that is measured
     options = from_settings.worker_options(settings.load(device="cpu"), spec)
     assert options.torch_threads == threads
-    assert options.decoders == 2
+    assert options.decoders == 3
     assert from_settings.worker_options(settings.load(device="cpu", torch_threads=7), spec).torch_threads == 7
+
+
+def test_every_setting_of_a_worker_is_in_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    stated = {
+        "batch_size": 5,
+        "device": "cpu",
+        "precision": "bf16",
+        "compile": True,
+        "torch_threads": 4,
+        "concurrency": 6,
+        "fetchers": 7,
+        "decoders": 9,
+        "max_pixels": 10,
+        "max_bytes": 11,
+        "max_pixels_in_flight": 12,
+        "roots": ("/a", "/b"),
+        "grace_seconds": 13.0,
+        "stall_seconds": 14.0,
+        "max_idle": 15.0,
+    }
+    options = from_settings.worker_options(settings.load(**stated), cast("ModelSpec", None))
+    assert options.model_dump() == stated

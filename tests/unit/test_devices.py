@@ -18,7 +18,7 @@ def test_all_is_every_cuda_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_without_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SettingsError, match="no CUDA GPU is found"):
+    with pytest.raises(SettingsError, match="no CUDA GPU was found"):
         supervisor.named_devices("all")
 
 

@@ -11,9 +11,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from alembic.script import ScriptDirectory
 
 import db
 import producer
+from db import migrate
 from db.database import open_database
 from db.errors import Reason
 from db.ledger import images, models, results
@@ -112,6 +114,12 @@ def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None
     assert done.returncode == 0, done.stderr
 
 
+def test_the_files_of_migrations_are_named_by_their_numbers_in_order() -> None:
+    """`db.migrate` reads the numbers there, without Alembic."""
+    scripts = ScriptDirectory(str(ROOT / "db" / "migrations"))
+    assert list(migrate._known()) == [script.revision for script in scripts.walk_revisions()][::-1]
+
+
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
     """Files are fetched and opened as a worker does it, without what a model needs."""
     done = python("-c", IMPORT_ALL, "tagonce.web.pictures.thumbnails")
@@ -157,7 +165,7 @@ def without_torch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
         (["worker", "--help"], "Usage: tagonce worker"),
         (["models", "--json"], '"name": "tiny"'),
         (["status", "--json"], '"timeout": 1'),
-        (["doctor"], "no model is run on this machine"),
+        (["doctor"], "no model runs on this machine"),
         (["export", "--threshold", "0.2", "--format", "jsonl"], '"caption": "cat, big dog"'),
     ],
 )

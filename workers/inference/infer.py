@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -188,7 +188,7 @@ class Inferencer:
     def _in_fp32(self) -> "Inferencer":
         with self._turn:
             if self._exact is None:
-                options = replace(self._options, precision="fp32", compile=False, batch_size=1)
+                options = self._options.model_copy(update={"precision": "fp32", "compile": False, "batch_size": 1})
                 self._exact = Inferencer(self._spec, options, floor=self._floor)
             return self._exact
 

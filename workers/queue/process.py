@@ -80,7 +80,7 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
         progress=pipeline.metrics.steps,
         waiting=lambda: depth(app, pipeline.model.id).waiting,
         stall_seconds=options.stall_seconds,
-        max_idle_seconds=options.max_idle_seconds,
+        max_idle_seconds=options.max_idle,
         stop=lambda: _end_celery(os.EX_OK),
     )
     add_task(app, pipeline, stop, watchdog)
