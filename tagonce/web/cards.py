@@ -54,21 +54,23 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class PictureVerdicts:
     """What was said of some images: image id to tag id to right or wrong."""
 
     own: Mapping[int, Mapping[int, bool]]
     most: Mapping[int, Mapping[int, bool]]
 
 
-def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> Verdicts:
+def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> PictureVerdicts:
     """Of a person, and of most."""
     of_images = labels.of_images
-    return Verdicts(of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids))
+    return PictureVerdicts(
+        of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids)
+    )
 
 
 def cards_of(
-    site: Site, found: Kept, thresholds: Thresholds, said: Verdicts, *, most: int | None = MOST_CHIPS
+    site: Site, found: Kept, thresholds: Thresholds, said: PictureVerdicts, *, most: int | None = MOST_CHIPS
 ) -> list[Card]:
     """One for each image.
 
@@ -117,7 +119,7 @@ def chip_of(
     return Chip(tag_id, tag.name, tag.category or "", colour, score, kept_, gained, own.get(tag_id), most.get(tag_id))
 
 
-def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: Verdicts) -> Card:
+def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: PictureVerdicts) -> Card:
     """A picture with one tag alone."""
     own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
     chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)

@@ -1,9 +1,12 @@
 """What all pages share: the database, the model, and what is known of the whole collection."""
 
 import getpass
+import threading
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from anyio import CapacityLimiter
+from cachetools import TTLCache, cached
 
 from db import models
 from db.database import Database
@@ -11,7 +14,6 @@ from db.models import Model
 from db.vocabulary import Vocabulary, folded_name
 from tagonce.settings import Settings
 from tagonce.web.collection import Collection
-from tagonce.web.remembered import Remembered
 from tagonce.web.tagger import Tagger
 from tagonce.web.thumbnails import Thumbnails
 from tagonce.web.watch import Watch
@@ -19,7 +21,7 @@ from tagonce.web.watch import Watch
 _ASKERS = 8
 """Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""
 _PICTURES = 32
-_REMEMBERED, _REMEMBERED_SECONDS = 64, 60.0
+_SAMPLES, _SAMPLE_SECONDS = 64, 60.0
 """So that a slider does not search for the same pictures again; not for long, since images come and go."""
 
 
@@ -64,8 +66,15 @@ class Site:
         """Threads that make pages."""
         self.pictures = CapacityLimiter(_PICTURES)
         """Threads that make and send pictures."""
-        self.samples = Remembered[list[int]](_REMEMBERED, _REMEMBERED_SECONDS)
-        """Ids of images by what was asked for."""
+        self._samples: TTLCache[Hashable, list[int]] = TTLCache(_SAMPLES, _SAMPLE_SECONDS)
+        self._samples_lock = threading.Lock()
+
+    def sample(self, key: Hashable, draw: Callable[[], list[int]]) -> list[int]:
+        """The ids of images that were drawn for a key less than a minute ago, or are drawn now.
+
+        Two threads may draw at the same time: the lock is not held while images are drawn.
+        """
+        return cached(self._samples, key=lambda: key, lock=self._samples_lock)(draw)()
 
 
 def login_name() -> str:
