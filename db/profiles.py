@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, String, cast, func, insert, select
 from sqlalchemy import delete as remove
 
 from db import models
@@ -82,12 +82,12 @@ def save(
     policy = Policy().changed(policy)
     cut = resolve(model, models.tag_names(connection, model.id), policy)
     hold(connection, model)
-    rows = _rows(connection, model, name)
-    if rows and rows[-1].policy == policy:
-        return rows[-1]
-    if started_from is not None and rows and rows[-1].version != started_from:
+    latest = _latest(connection, model, name)
+    if latest and latest.policy == policy:
+        return latest
+    if started_from is not None and latest and latest.version != started_from:
         raise ThresholdError(
-            f"{rows[-1].label} is there, with thresholds of its own that this would drop. Choose it as the profile "
+            f"{latest.label} is there, with thresholds of its own that this would drop. Choose it as the profile "
             "first, and change that; or take another name."
         )
     row = connection.execute(
@@ -95,7 +95,7 @@ def save(
         .values(
             model_id=model.id,
             name=name,
-            version=rows[-1].version + 1 if rows else 1,
+            version=latest.version + 1 if latest else 1,
             policy=policy.as_json(),
             source=source,
             added_at=datetime.now(UTC),
@@ -140,16 +140,13 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
     Raises:
         ThresholdError: the model has none; the message lists what there is.
     """
-    name, _, version = wanted.partition("@")
-    rows = _rows(connection, model, name)
-    if version:
-        rows = [row for row in rows if str(row.version) == version]
-    if not rows:
-        known = sorted({profile.label for profile in every(connection, model)})
+    found = _latest(connection, model, *wanted.split("@", 1))
+    if found is None:
+        known = sorted(labels(connection, model))
         raise ThresholdError(
             f"{model.name}: {unknown_name(wanted, known, 'profile')} Saved are: {', '.join(known) or 'none'}."
         )
-    return rows[-1]
+    return found
 
 
 def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]:
@@ -159,7 +156,7 @@ def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]
         ThresholdError: the model has none; the message lists what there is.
     """
     found = find(connection, model, wanted)
-    return [found] if "@" in wanted else list(_rows(connection, model, found.name))
+    return [found] if "@" in wanted else [one for one in every(connection, model) if one.name == found.name]
 
 
 def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
@@ -177,8 +174,21 @@ def every(connection: Connection, model: Model | None = None) -> list[Profile]:
     return [_profile(row) for row in connection.execute(query)]
 
 
-def _rows(connection: Connection, model: Model, name: str) -> Sequence[Profile]:
-    return [profile for profile in every(connection, model) if profile.name == name]
+def labels(connection: Connection, model: Model) -> list[str]:
+    """`name@version` of all profiles of a model, by name and version. Policies, which may be long, are not read."""
+    query = select(profiles.c.name, profiles.c.version).where(profiles.c.model_id == model.id)
+    return [f"{name}@{version}" for name, version in connection.execute(query.order_by(*query.selected_columns))]
+
+
+def _latest(connection: Connection, model: Model, name: str, version: str = "") -> Profile | None:
+    """The latest version of a name, or the one that is said."""
+    if not (name + version).isprintable():
+        return None  # no profile has such a name, and PostgreSQL takes no NUL and no surrogates
+    query = select(profiles).where(profiles.c.model_id == model.id, profiles.c.name == name)
+    if version:
+        query = query.where(cast(profiles.c.version, String) == version)
+    row = connection.execute(query.order_by(profiles.c.version.desc()).limit(1)).first()
+    return None if row is None else _profile(row)
 
 
 def _profile(row: Row[Any]) -> Profile:
