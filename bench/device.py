@@ -11,9 +11,9 @@ from straight import CORES, Files
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from workers.decode import Decoder
-from workers.device import device_name, pick_device, pick_dtype
-from workers.models.network import load_network
+from workers.images.decode import Decoder
+from workers.inference.device import device_name, pick_device, pick_dtype
+from workers.inference.network import load_network
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
 from workers.options import Options

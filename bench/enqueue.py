@@ -38,12 +38,12 @@ from sqlalchemy import and_, or_, select
 
 from db.batches import batched
 from db.database import Database, open_database
-from db.images import Reference, stored_version
+from db.ledger.images import Reference, stored_version
 from db.schema import failures, images, predictions
-from db.upsert import insert_into
-from producer.broker import TASK_NAME, create_app, queue_name
-from producer.chunks import sending
+from db.sql.upsert import insert_into
 from producer.enqueue import enqueue
+from producer.queue.broker import TASK_NAME, create_app, queue_name
+from producer.queue.chunks import sending
 
 CHUNK = 256
 AT_ONCE = 2_000

@@ -3,8 +3,9 @@
     python bench/fetch.py [--seconds 3] [--latency 20]
 
 The storage is `static_s3.py` in a process of its own, and waits before each answer as one that is some way off does.
-All ways go through `workers.fetch`; boto3 reads all where obstore is kept from learning the way. CPU is the worker's
-alone. Storage and worker share the cores of this machine: on few cores many threads are held up by the storage.
+All ways go through `workers.storage.fetch`; boto3 reads all where obstore is kept from learning the way. CPU is the
+worker's alone. Storage and worker share the cores of this machine: on few cores many threads are held up by the
+storage.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from producer.references import file_uri
-from workers.fetch import Fetcher
-from workers.stores import Stores
+from workers.storage.fetch import Fetcher
+from workers.storage.obstore_like_boto3 import Stores
 
 SIZES = {"200 kB": 200_000, "2 MB": 2_000_000}
 THREADS = (1, 8, 32)

@@ -2,9 +2,9 @@
 
     python bench/ingest.py [--images 40000] [--writers 1,4,8] [--stores postgresql,rows,sqlite]
 
-    postgresql  `db.results.save` on PostgreSQL: packed rows, and the facts of each file
+    postgresql  `db.ledger.results.save` on PostgreSQL: packed rows, and the facts of each file
     rows        the same scores as a row a tag in the same PostgreSQL, by COPY, with danbooru's three indexes
-    sqlite      `db.results.save` on SQLite, which lets one write at a time
+    sqlite      `db.ledger.results.save` on SQLite, which lets one write at a time
 
 Real rows: 191 tags an image (`bench/synthetic.py`), 256 images a transaction, registered before. A writer is a process;
 all start at once with their chunks ready, so that nothing but writing is measured. CPU is told by image, of all writers
@@ -34,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
-from db import images as image_rows
 from db.batches import batched
 from db.database import Database, open_database
-from db.images import Reference
-from db.results import Prediction, save
+from db.ledger import images as image_rows
+from db.ledger.images import Reference
+from db.ledger.results import Prediction, save
 from db.scores import Scores
 
 CHUNK = 256
@@ -60,7 +60,7 @@ class Run:
 
 
 def packed_writes(url: str, model_id: int, ids: Sequence[int], seed: int) -> list[Callable[[], None]]:
-    """Chunk after chunk through `db.results.save`."""
+    """Chunk after chunk through `db.ledger.results.save`."""
     database = Database(url)
     predictions = [
         Prediction(image_id, synthetic.VERSION, FILE_BYTES, WIDTH, HEIGHT, FORMAT, uuid.uuid4().bytes * 2, scores)

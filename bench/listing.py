@@ -21,7 +21,7 @@ import synthetic
 from rich.console import Console
 from rich.table import Table
 
-from db.images import Reference
+from db.ledger.images import Reference
 from producer.sources import references
 
 PAGE = "1000"

@@ -10,7 +10,7 @@ from pathlib import Path
 import services
 from runs import Run, Setup, from_database, times
 
-from producer import broker
+from producer.queue import broker
 
 READY = "batches of"
 """What a worker writes to its log when it has its model."""

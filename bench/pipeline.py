@@ -51,7 +51,7 @@ from rich.table import Table
 from runs import Found, Run, Setup, from_csv, from_parquet
 from straight import CORES, FLOOR
 
-from workers.device import pick_device, pick_dtype
+from workers.inference.device import pick_device, pick_dtype
 from workers.models.registry import find_model
 
 CLOSE = 1e-3

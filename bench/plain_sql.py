@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, text
 
-from db import profiles
 from db.database import Database, open_database
-from db.models import Model
-from db.policies import Policy
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import Policy
 
 PAGE = Path(__file__).parents[1] / "docs" / "sql.md"
 

@@ -32,12 +32,12 @@ from rich.table import Table
 from straight import transform_of
 
 from tagonce.demo import PHOTOGRAPHS
-from workers.decode import Decoded, Decoder
-from workers.infer import Inferencer
+from workers.images.decode import Decoded, Decoder
+from workers.inference.infer import Inferencer
+from workers.inference.preprocess import Preprocess
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.preprocess import Preprocess
 
 MAX_PIXELS = 50_000_000
 BATCH = 8

@@ -32,14 +32,13 @@ from rich.table import Table
 from sqlalchemy import text
 from synthetic import Images
 
-from db import models
 from db.database import open_database
-from db.policies import Policy, resolve
-from db.search import hits as search
-from db.search import index as search_index
+from db.ledger import models
+from db.policy.policies import Policy, resolve
+from db.read.tag_counts import count_at, tag_counts
+from db.search import execute as search
+from db.search import tag_index as search_index
 from db.search.query import Node, parse
-from db.tag_counts import tag_counts
-from db.thresholds import count_at
 
 SCORE = 3_500
 RARE = synthetic.TAGS - 83

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.database import open_database
-from db.search import index
+from db.search import tag_index
 
 CATEGORIES = ("general", "general", "general", "character", "species", "meta")
 COMMON, MIDDLE, RARE = "animal", "tag_0300", "tag_9000"
@@ -204,11 +204,11 @@ def indexed(bench: Bench) -> Iterator[None]:
     """With `tagonce index`; it is gone afterwards."""
     database = open_database(bench.url)
     model = synthetic.register(database, CATEGORIES)
-    index.create(database, model, INDEXED_FROM)
+    tag_index.create(database, model, INDEXED_FROM)
     try:
         yield
     finally:
-        index.drop(database, model)
+        tag_index.drop(database, model)
         database.close()
 
 

@@ -36,12 +36,12 @@ from rich.table import Table
 from sleeping import Gpu, Write, work
 from sqlalchemy import text
 
-from db import images
 from db.batches import batched
 from db.database import Database, open_database
-from db.images import Reference
-from producer import broker
-from producer.chunks import sending
+from db.ledger import images
+from db.ledger.images import Reference
+from producer.queue import broker
+from producer.queue.chunks import sending
 
 CHUNK = 256
 AHEAD = 4
@@ -163,7 +163,7 @@ def start(number: int, gpu: Gpu) -> tuple[list[Connection], list[BaseProcess]]:
     """Worker processes, and where each will send its writes."""
     # Forked from a process without threads and connections that has imported torch once: 32 imports take minutes.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["workers.worker"])
+    context.set_forkserver_preload(["workers.queue.process"])
     pipes, processes = [], []
     for _ in range(number):
         ours, theirs = context.Pipe(duplex=False)

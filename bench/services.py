@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import redis as redis_client
 
-from tagonce import embedded
+from tagonce.local import embedded_redis
 
 START_SECONDS = 20.0
 TAGONCE = (sys.executable, "-m", "tagonce")
@@ -52,7 +52,7 @@ def postgresql(parent: str = "/tmp") -> Iterator[Server]:
 @contextmanager
 def redis() -> Iterator[Server]:
     """The one that `tagonce tag` embeds, on a unix socket."""
-    with embedded.broker() as url:
+    with embedded_redis.broker() as url:
         with redis_client.Redis(unix_socket_path=url.removeprefix("redis+socket://")) as client:
             pid = int(client.info("server")["process_id"])
         yield Server(url, psutil.Process(pid))

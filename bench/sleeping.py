@@ -16,16 +16,16 @@ import synthetic
 import workers.load
 import workers.pipeline
 from db.database import open_database
-from db.models import Model
+from db.ledger.models import Model
+from db.ledger.workers import Stage
 from db.scores import Scores
-from db.workers import Stage
-from producer import broker
-from workers.decode import Decoded
-from workers.infer import Inferred
-from workers.metrics import Metrics
+from producer.queue import broker
+from workers.images.decode import Decoded
+from workers.inference.infer import Inferred
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.worker import run_worker
+from workers.queue.process import run_worker
+from workers.telemetry.metrics import WorkerMetrics
 
 BATCH = 64
 DIFFERENT = 2_000
@@ -96,7 +96,7 @@ class Sleeper:
         return Inferred(found, wait - seconds, seconds)
 
 
-class Recorder(Metrics):
+class Recorder(WorkerMetrics):
     """Remembers every write."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ def work(gpu: Gpu, results: Connection) -> None:
     workers.load.Fetcher = Names  # type: ignore[misc,assignment]
     workers.load.Decoder = Pixels  # type: ignore[misc,assignment]
     workers.pipeline.Inferencer = Sleeper  # type: ignore[misc,assignment]
-    workers.pipeline.Metrics = Recorder  # type: ignore[misc]
+    workers.pipeline.WorkerMetrics = Recorder  # type: ignore[misc]
     database = open_database(gpu.postgresql, create=False)
     options = Options(batch_size=BATCH)
     pipeline = workers.pipeline.Pipeline(database, gpu.model, SPEC, options)

@@ -7,9 +7,9 @@
     loader  the same with torch's DataLoader, as many worker processes as there are cores
     ray     Ray Data as its guide to batch inference has it: read_binary_files, map, map_batches with an actor, Parquet
 
-All run the network that the worker runs, loaded by `workers/models/network.py`, and have run a batch through it before
-the clock starts. Prints JSON: `images`, and `seconds` from there to the last row in the file. So the start of Python,
-of Ray and of its actor, and loading the model are not in it; starting the processes of the DataLoader is.
+All run the network that the worker runs, loaded by `workers/inference/network.py`, and have run a batch through it
+before the clock starts. Prints JSON: `images`, and `seconds` from there to the last row in the file. So the start of
+Python, of Ray and of its actor, and loading the model are not in it; starting the processes of the DataLoader is.
 
 Ray would decode while its actor loads the model, which no other way may; so its first images wait for the model. Its
 actor asks for no core, or of two cores one would be left for decoding, and takes the threads it is told to: Ray would
@@ -36,8 +36,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from db.batches import batched
-from workers.device import pick_device, pick_dtype
-from workers.models.network import load_network
+from workers.inference.device import pick_device, pick_dtype
+from workers.inference.network import load_network
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
 

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-from db import models, packed
 from db.database import Database
-from db.images import stored_version
-from db.models import Model, Tag
+from db.ledger import models
+from db.ledger.images import stored_version
+from db.ledger.models import Model, Tag
+from db.sql import psycopg_arrays
 
 TAGS = 9_083
 FLOOR = 100
@@ -117,7 +118,7 @@ def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
     """By COPY, as fast as it goes: what workers do to a row is `bench/ingest.py`'s question."""
     now = datetime.now(UTC)
     with psycopg.connect(url) as connection:
-        packed.register(connection)
+        psycopg_arrays.register(connection)
         with connection.cursor().copy(
             "copy images (id, uri, version, bytes, width, height, format, sha256, added_at) from stdin (format binary)"
         ) as copy:

@@ -8,9 +8,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from db.errors import DatabaseError
+from db.sql.locks import lock_name
 
 _LOCK = 0x7A60_0CE0
 """Any number that is ours: PostgreSQL's advisory locks are named by integers."""
@@ -47,8 +48,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     Raises:
         DatabaseError: the database was made by a newer tagonce.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    lock_name(connection, _LOCK)
     if not _not_newer(connection).current:
         config = _config()
         config.attributes["connection"] = connection

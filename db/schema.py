@@ -60,7 +60,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class SmallintArray(UserDefinedType[Int16Array]):
-    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.packed` does the bytes."""
+    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` does the bytes."""
 
     cache_ok = True
 
@@ -96,7 +96,7 @@ gone = Table(
     Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("gone_at", UtcDateTime, nullable=False),
 )
-"""Images that are no longer where they were, as `db.gone` marks them. Queries leave them out unless asked not to."""
+"""Images that are no longer where they were, marked by `db.ledger.gone`. Queries exclude them by default."""
 
 models = Table(
     "models",
@@ -184,7 +184,7 @@ workers = Table(
     *(Column(f"{stage}_seconds", Double, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
     *(Column(f"{stage}_images", Integer, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
 )
-"""What each worker did in its last minute of work, as `db.workers` says. A row a process, written with its results."""
+"""The last minute of work of each worker process (`db.ledger.workers`), written along with its results."""
 
 tag_scores = Table(
     "tag_scores",
@@ -216,7 +216,7 @@ profiles = Table(
     Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
     Column("version", Integer, nullable=False),  # 1, 2, ... a name never changes what it meant
-    Column("policy", JSON, nullable=False),  # as `db.policies.Policy.as_json` writes it
+    Column("policy", JSON, nullable=False),  # as `db.policy.policies.Policy.as_json` writes it
     Column("source", Text, nullable=False),  # in words: where it came from
     Column("added_at", UtcDateTime, nullable=False),
     UniqueConstraint("model_id", "name", "version", name="profiles_model_id_name_version_key"),
@@ -243,7 +243,7 @@ labels = Table(
     Column("model_id", RowId, ForeignKey("models.id", ondelete="SET NULL")),
     Column("score", SmallInteger),  # null below the floor
     Column("image_version", Text, nullable=False),  # a label of another version of the file does not count
-    Column("drawn", String(16), nullable=False),  # `db.labels.Drawn`
+    Column("drawn", String(16), nullable=False),  # `db.truth.labels.Drawn`
     Index("ix_labels_tag", "tag"),
 )
-"""Judgements by people on (image, tag), as `db.labels` reads them: the last word of each person."""
+"""Judgements by people on (image, tag), as `db.truth.labels` reads them: the last word of each person."""

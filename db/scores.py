@@ -15,6 +15,8 @@ from db.errors import ThresholdError
 from db.schema import Int16Array
 
 SCALE = 10_000
+NEVER = SCALE + 1
+"""A threshold that no score reaches."""
 MAX_TAGS = 32_767
 """`tag_id` is a smallint."""
 

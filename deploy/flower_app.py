@@ -7,6 +7,6 @@ therefore come from the place where the workers have them. The model makes no di
 
 import os
 
-from producer.broker import create_app
+from producer.queue.broker import create_app
 
 app = create_app(os.environ["TAGONCE_BROKER_URL"], model_id=0, client_name="tagonce-flower")

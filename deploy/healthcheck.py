@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 
-from producer.broker import create_app
+from producer.queue.broker import create_app
 
 TIMEOUT_SECONDS = 5.0
 

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["PIL"]):
 
 from db.errors import ImageError
 from tests.fixtures.hostile import MODEL, broken, whole
-from workers.decode import Decoder
+from workers.images.decode import Decoder
 
 DECODER = Decoder(MODEL, max_pixels=1_000_000)
 

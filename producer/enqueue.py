@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from db import images
 from db.batches import batched
 from db.database import Database
-from db.id_set import IdSet
-from db.images import Reference
-from producer.chunks import Sender
+from db.ledger import images
+from db.ledger.id_set import IdSet
+from db.ledger.images import Reference
+from producer.queue.chunks import Sender
 
 REGISTER_SIZE = 10_000
 """References registered in one transaction, at most."""

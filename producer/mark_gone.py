@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, not_, select
 
-from db import gone, moves
 from db.batches import batched
 from db.database import Database
-from db.id_set import IdSet
+from db.ledger import gone, moved_labels
+from db.ledger.id_set import IdSet
 from db.schema import images
-from db.thresholds import begins_with
+from db.sql.gone_scope import is_gone
+from db.sql.score_sql import begins_with
 from producer.references import file_path
 
 AT_ONCE = 10_000
@@ -64,7 +65,7 @@ def mark(
     Raises:
         SourceError: the storage refuses or does not answer.
     """
-    here = (begins_with(place), not_(gone.is_gone(images.c.id)))
+    here = (begins_with(place), not_(is_gone(images.c.id)))
     with database.read() as connection:
         registered = connection.scalar(select(func.count()).select_from(images).where(*here)) or 0
     missing_ids = IdSet()
@@ -81,7 +82,7 @@ def mark(
         with database.write() as connection:
             gone.mark(connection, some)
     with database.write() as connection:
-        moves.labels_follow(connection)
+        moved_labels.labels_follow(connection)
     return Marked(place, registered, found, refused=False)
 
 
@@ -91,7 +92,7 @@ def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int,
     while True:
         query = (
             select(images.c.id, images.c.uri)
-            .where(begins_with(place), images.c.uri > after, images.c.id <= last, not_(gone.is_gone(images.c.id)))
+            .where(begins_with(place), images.c.uri > after, images.c.id <= last, not_(is_gone(images.c.id)))
             .order_by(images.c.uri)
             .limit(AT_ONCE)
         )
@@ -122,7 +123,7 @@ def _no_file(path: str) -> bool:
 
 def _no_objects(rows: Sequence[tuple[int, str]]) -> list[int]:
     from producer.sources.s3 import is_missing  # boto3 is slow to import: only for those who need it
-    from producer.storage import s3_client
+    from producer.storage.s3_client import s3_client
 
     client = s3_client(max_pool_connections=THREADS)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="head") as pool:

@@ -1,7 +1,7 @@
 """References: where an image is. What a source yields, and what a worker resolves again."""
 
-from db.images import Reference
-from db.uris import file_path, file_uri
+from db.ledger.images import Reference
+from db.names.uris import file_path, file_uri
 
 __all__ = ["Reference", "as_folder", "file_path", "file_uri", "path_or_uri", "split_s3"]
 

@@ -33,7 +33,7 @@ from tagonce.commands import (
     thresholds,
     worker,
 )
-from tagonce.ui import errors, printable
+from tagonce.output.ui import errors, printable
 
 EXIT_INTERRUPTED = 130
 

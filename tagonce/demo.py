@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from db import models
-from db.counts import failures_by_reason
 from db.database import open_database
-from db.export import images as export
-from db.policies import Policy, resolve, to_cut
-from tagonce import ui
+from db.export import tagged_images as export
+from db.ledger import models
+from db.ledger.run_progress import failures_by_reason
+from db.policy.policies import Policy, resolve, to_cut
+from tagonce.output import ui
 
 THRESHOLDS = (0.2, 0.35, 0.5)
 PHOTOGRAPHS = (

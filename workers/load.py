@@ -8,19 +8,19 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
-from db import copies
-from db.copies import Known
 from db.database import Database
 from db.errors import ImageError
-from db.images import Image
-from db.results import Failure
-from db.workers import Stage
-from workers.decode import Decoded, Decoder
-from workers.fetch import Fetcher
-from workers.metrics import Metrics
+from db.ledger import duplicates
+from db.ledger.duplicates import StoredResult
+from db.ledger.images import Image
+from db.ledger.results import Failure
+from db.ledger.workers import Stage
+from workers.images.decode import Decoded, Decoder
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.roots import Roots
+from workers.storage.fetch import Fetcher
+from workers.storage.roots import Roots
+from workers.telemetry.metrics import WorkerMetrics
 
 AHEAD = 3
 """Batches of a chunk that are being fetched, and as many that are being decoded."""
@@ -54,7 +54,7 @@ class Loaded:
     size: int
     """Bytes of the file."""
     sha256: bytes
-    content: Decoded | Known | None
+    content: Decoded | StoredResult | None
     """`Known`: these bytes have scores in the database. None: they came earlier in the same chunk."""
 
     @property
@@ -81,7 +81,9 @@ class Loader:
         model_id: whose scores of known bytes count.
     """
 
-    def __init__(self, database: Database, model_id: int, spec: ModelSpec, options: Options, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, model_id: int, spec: ModelSpec, options: Options, metrics: WorkerMetrics
+    ) -> None:
         self._database = database
         self._model_id = model_id
         self._metrics = metrics
@@ -125,7 +127,7 @@ class Loader:
         for group in _groups(fetched, self._batch_size):
             new = {one.sha256 for one in group if isinstance(one, Fetched)} - seen
             with self._database.read() as connection:
-                known = copies.known(connection, self._model_id, list(new))
+                known = duplicates.stored_results(connection, self._model_id, list(new))
             for one in group:
                 if isinstance(one, Broken):
                     yield one

@@ -11,22 +11,22 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from db import images
-from db import workers as worker_rows
-from db.copies import Known
 from db.database import Database
 from db.errors import Reason
-from db.models import Model
-from db.results import Failure, Prediction, save
+from db.ledger import images
+from db.ledger import workers as worker_rows
+from db.ledger.duplicates import StoredResult
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction, save
+from db.ledger.workers import Stage, Worker
 from db.scores import Scores
-from db.workers import Stage, Worker
-from workers.decode import Decoded
-from workers.infer import Inferencer
+from workers.images.decode import Decoded
+from workers.inference.infer import Inferencer
+from workers.inference.self_test import SelfTest
 from workers.load import Broken, Loaded, Loader
-from workers.metrics import Metrics
 from workers.models.spec import ModelSpec
 from workers.options import Options
-from workers.self_test import SelfTest
+from workers.telemetry.metrics import WorkerMetrics
 
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written bit by bit: progress shows, and a crash costs seconds, not minutes."""
@@ -59,7 +59,7 @@ class Pipeline:
     def __init__(self, database: Database, model: Model, spec: ModelSpec, options: Options) -> None:
         self.database = database
         self.model = model
-        self.metrics = Metrics()
+        self.metrics = WorkerMetrics()
         self.inferencer = Inferencer(spec, options, floor=model.floor)
         self.self_test = SelfTest(spec, self.inferencer, options.max_pixels)
         self.worker = Worker(
@@ -124,7 +124,7 @@ class _Results:
         self.done = 0
         self.failed = 0
         self._pipeline = pipeline
-        self._by_content: dict[bytes, Known | Failure] = {}
+        self._by_content: dict[bytes, StoredResult | Failure] = {}
         """What copies in the same chunk get."""
         self._predictions: list[Prediction] = []
         self._failures: list[Failure] = []
@@ -143,18 +143,18 @@ class _Results:
                 self._by_content[one.sha256] = self._found(one, one.pixels, next(scores))
             else:
                 self._duplicates += 1
-                if isinstance(one.content, Known):
+                if isinstance(one.content, StoredResult):
                     self._by_content[one.sha256] = one.content
             self._add(one, self._by_content[one.sha256])
         if time.monotonic() - self._written_at > WRITE_SECONDS:
             self.write()
 
-    def _found(self, one: Loaded, pixels: Decoded, scores: Scores | None) -> Known | Failure:
+    def _found(self, one: Loaded, pixels: Decoded, scores: Scores | None) -> StoredResult | Failure:
         if scores is None:
             return Failure(one.image.id, one.image.version, Reason.NAN, self._pipeline.inferencer.nan)
-        return Known(pixels.width, pixels.height, pixels.format, scores)
+        return StoredResult(pixels.width, pixels.height, pixels.format, scores)
 
-    def _add(self, one: Loaded, found: Known | Failure) -> None:
+    def _add(self, one: Loaded, found: StoredResult | Failure) -> None:
         if isinstance(found, Failure):
             self._failures.append(replace(found, image_id=one.image.id, image_version=one.image.version))
             return

@@ -2,7 +2,7 @@
 
 What the options do, in this order:
 
- 1. Thresholds, top and MCut (`db.policies`) say which tags an image keeps. They are not asked about a category,
+ 1. Thresholds, top and MCut (`db.policy.policies`) say which tags an image keeps. They are not asked about a category,
     `rating` or `quality`, that is placed first or last: its most probable tag that is stored is taken, ties by the
     model's list, and no other of that category.
  2. Replace: a tag with a rule for its name gets the new name. An empty one drops the tag.
@@ -32,12 +32,12 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from db import kept
 from db.export.items import NAMESPACES, Int64Array, make_items, one_line
 from db.export.options import CaptionOptions, Sort
-from db.kept import Kept
-from db.models import Tag
-from db.policies import Cut
+from db.ledger.models import Tag
+from db.policy.policies import Cut
+from db.read import tag_batches
+from db.read.tag_batches import TagBatch
 from db.schema import Int16Array
 from db.scores import SCALE
 
@@ -70,7 +70,7 @@ class Written:
 
 
 class Captioner:
-    """Writes captions for batches of `kept_images(..., captioner.reading)`.
+    """Writes captions for batches of `read_tag_batches(..., captioner.reading)`.
 
     Args:
         tags: of the model, by output position.
@@ -134,11 +134,11 @@ class Captioner:
         lowered = self._placed > 0 if cut.mcut is None else True
         return Cut(np.where(lowered, cut.floor, cut.scores).astype(np.int16), cut.floor)
 
-    def kept(self, batch: Kept) -> Kept:
+    def kept(self, batch: TagBatch) -> TagBatch:
         """What the policy keeps, before any option."""
-        return batch.only(kept.chosen(batch, self._cut)) if self._places else batch
+        return batch.only(tag_batches.kept_mask(batch, self._cut)) if self._places else batch
 
-    def written(self, batch: Kept) -> Written:
+    def written(self, batch: TagBatch) -> Written:
         """Steps 1 to 8."""
         if self._places:
             batch = batch.only(self._policy_and_placed(batch))
@@ -177,9 +177,9 @@ class Captioner:
         starts = found.offsets.tolist()
         return [[*self._prepend, *texts[s:e], *self._append] for s, e in pairwise(starts)]
 
-    def _policy_and_placed(self, batch: Kept) -> npt.NDArray[np.bool_]:
+    def _policy_and_placed(self, batch: TagBatch) -> npt.NDArray[np.bool_]:
         placed = self._placed[batch.tag_ids]
-        mask: npt.NDArray[np.bool_] = kept.chosen(batch, self._cut) & (placed == 0)
+        mask: npt.NDArray[np.bool_] = tag_batches.kept_mask(batch, self._cut) & (placed == 0)
         # Scores fall within an image: its first tag of a category is the most probable one.
         places = np.flatnonzero(placed)
         categories = len(self._options.placed) + 1
@@ -187,7 +187,7 @@ class Captioner:
         mask[places[firsts]] = True
         return mask
 
-    def _named(self, batch: Kept) -> Written:
+    def _named(self, batch: TagBatch) -> Written:
         starts = self._items.starts
         tag_ids = batch.tag_ids.astype(np.int64)
         if not self._expands:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, plain_name, styled
-from db.models import Tag
-from db.policies import unknown_name
+from db.ledger.models import Tag
+from db.policy.policies import unknown_name
 
 CHARACTER, COPYRIGHT, GENERAL = "character", "copyright", "general"
 NAMESPACES: Mapping[str, str] = {}

@@ -6,8 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from db import text_files
 from db.errors import SettingsError
+from db.names import text_files
 
 _KOHYAS_SHORT = 3
 """kohya's tagger leaves names of so many characters alone: `^_^`, but `long_hair` becomes `long hair`."""

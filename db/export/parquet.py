@@ -14,7 +14,7 @@ import numpy as np
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.items import Int64Array
-from db.kept import IMAGES_AT_ONCE, Kept
+from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch
 from db.scores import SCALE
 
 _WIDE_CELLS = 16 * 2**20
@@ -52,7 +52,7 @@ class ParquetFile(ABC):
         self._writer = self._pa.parquet.ParquetWriter(path, self._schema, compression="zstd", **self._options())
 
     @abstractmethod
-    def write(self, batch: Kept, found: Written) -> None:
+    def write(self, batch: TagBatch, found: Written) -> None:
         """Add these images.
 
         Args:
@@ -85,7 +85,7 @@ class LongParquet(ParquetFile):
             pa.field("probability", pa.float32(), nullable=False),
         ]
 
-    def write(self, batch: Kept, found: Written) -> None:
+    def write(self, batch: TagBatch, found: Written) -> None:
         pa, rows = self._pa, found.rows
         columns = [
             pa.array(np.array(batch.image_ids, dtype=np.int64)[rows]),
@@ -131,7 +131,7 @@ class WideParquet(ParquetFile):
         # With thousands of columns these cost more than the numbers themselves.
         return {"write_statistics": False, "use_dictionary": False}
 
-    def write(self, batch: Kept, found: Written) -> None:
+    def write(self, batch: TagBatch, found: Written) -> None:
         size = _rows_at_once(len(self._names))
         columns, rows, probabilities = self._columns[found.items], found.rows, _probabilities(found)
         for start in range(0, len(batch), size):
@@ -144,7 +144,7 @@ class WideParquet(ParquetFile):
             absent[columns[part], rows[part] - start] = False
             self._write_rows(batch, slice(start, stop), values, absent)
 
-    def _write_rows(self, batch: Kept, rows: slice, values: Any, absent: Any) -> None:
+    def _write_rows(self, batch: TagBatch, rows: slice, values: Any, absent: Any) -> None:
         pa = self._pa
         arrays = [
             pa.array(batch.image_ids[rows], pa.int64()),

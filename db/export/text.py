@@ -14,8 +14,8 @@ import numpy as np
 
 from db.export.captions import Captioner, ObjectArray, Written, interleaved
 from db.export.items import unique_names
-from db.kept import Kept
-from db.models import Tag
+from db.ledger.models import Tag
+from db.read.tag_batches import TagBatch
 from db.scores import SCALE
 
 _FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20].*[(|!#\\[\uff08]", re.DOTALL)
@@ -58,7 +58,7 @@ class TextFormat(ABC):
     tail = ""
 
     @abstractmethod
-    def text(self, batch: Kept, found: Written) -> str:
+    def text(self, batch: TagBatch, found: Written) -> str:
         """What to write for these images.
 
         Args:
@@ -81,7 +81,7 @@ class JsonLines(TextFormat):
         self._names = np.array([f", {json_text(name)}: " for name in unique_names(tags)], dtype=object)
         self._numbers = _numbers()
 
-    def text(self, batch: Kept, found: Written) -> str:
+    def text(self, batch: TagBatch, found: Written) -> str:
         kept = self._captioner.kept(batch)
         tags = _parts(interleaved(self._names[kept.tag_ids], self._numbers[kept.scores]), kept.offsets * 2)
         rows = zip(
@@ -116,7 +116,7 @@ class ImageFolder(TextFormat):
         self._names = np.array([f", {json_text(name)}" for name in unique_names(tags)], dtype=object)
         self._numbers = np.array([f", {number}" for number in _numbers()], dtype=object)
 
-    def text(self, batch: Kept, found: Written) -> str:
+    def text(self, batch: TagBatch, found: Written) -> str:
         kept = self._captioner.kept(batch)
         rows = zip(
             batch.uris,
@@ -150,7 +150,7 @@ class Kohya(TextFormat):
         self._path = path
         self._before = "\n"
 
-    def text(self, batch: Kept, found: Written) -> str:
+    def text(self, batch: TagBatch, found: Written) -> str:
         rows = zip(
             batch.uris,
             self._captioner.captions(found),
@@ -178,7 +178,7 @@ class LongCsv(TextFormat):
         )
         self._numbers = np.array([f"{number}\n" for number in _numbers()], dtype=object)
 
-    def text(self, batch: Kept, found: Written) -> str:
+    def text(self, batch: TagBatch, found: Written) -> str:
         uris = np.array([csv_text(uri) for uri in batch.uris], dtype=object)
         return "".join(interleaved(uris[found.rows], self._tags[found.items], self._numbers[found.scores]))
 

@@ -6,10 +6,10 @@ pool        some images in memory: the most different ones, and those whose tags
 estimates   what a change of thresholds does to the collection, from a pool that was drawn at random
 """
 
-from db.sampling.drawn import random_ids, with_tag
-from db.sampling.estimates import ChangeEstimate, estimate_change
-from db.sampling.line import Near, around
+from db.sampling.change_estimates import ChangeEstimate, estimate_change
+from db.sampling.near_threshold import Near, around
 from db.sampling.pool import diverse, load, part_of, undecided
+from db.sampling.random_images import random_ids, with_tag
 
 __all__ = [
     "ChangeEstimate",

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from sqlalchemy import Connection
 
-from db.among import among
 from db.batches import batched
-from db.judging.pairs import offsets_of, ranges
-from db.kept import IMAGES_AT_ONCE, Int64Array, Kept, kept_images
-from db.models import Model
-from db.policies import NEVER, Cut
+from db.ledger.models import Model
+from db.policy.policies import Cut
+from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, TagBatch, read_tag_batches
 from db.schema import predictions
+from db.scores import NEVER
+from db.sql.in_list import in_list
+from db.truth.pairs import offsets_of, ranges
 
 _EQUAL = 1e-12
 """Vectors of length 1 that differ by no more are the same, but for rounding."""
@@ -19,7 +20,7 @@ CLOSE = 500
 """A tag within 0.05 of its threshold is undecided."""
 
 
-def load(connection: Connection, model: Model, ids: Sequence[int], lowest: int) -> Kept:
+def load(connection: Connection, model: Model, ids: Sequence[int], lowest: int) -> TagBatch:
     """Some images with everything at or above a score, in the order of their ids as given.
 
     Args:
@@ -31,20 +32,20 @@ def load(connection: Connection, model: Model, ids: Sequence[int], lowest: int) 
     batches = [
         batch
         for some in batched(ids, IMAGES_AT_ONCE)
-        for batch in kept_images(connection, model, cut, where=among(connection, predictions.c.image_id, some))
+        for batch in read_tag_batches(connection, model, cut, where=in_list(connection, predictions.c.image_id, some))
     ]
     found = _joined(batches)
     places = {image_id: place for place, image_id in enumerate(found.image_ids)}
     return part_of(found, np.array([places[one] for one in ids if one in places], dtype=np.int64))
 
 
-def part_of(pool: Kept, positions: Int64Array | Sequence[int]) -> Kept:
+def part_of(pool: TagBatch, positions: Int64Array | Sequence[int]) -> TagBatch:
     """The images at some positions, in that order."""
     chosen = np.asarray(positions, dtype=np.int64)
     sizes = np.diff(pool.offsets)[chosen]
     tags = ranges(pool.offsets[chosen], sizes)
     places = chosen.tolist()
-    return Kept(
+    return TagBatch(
         [pool.image_ids[place] for place in places],
         [pool.uris[place] for place in places],
         [pool.widths[place] for place in places],
@@ -55,7 +56,7 @@ def part_of(pool: Kept, positions: Int64Array | Sequence[int]) -> Kept:
     )
 
 
-def diverse(pool: Kept, n: int, seed: int, tags: int) -> list[int]:
+def diverse(pool: TagBatch, n: int, seed: int, tags: int) -> list[int]:
     """Positions of n images that are spread over the space of scores.
 
     The seeding of k-means++ (Arthur, Vassilvitskii: "k-means++: the advantages of careful seeding", SODA 2007) on score
@@ -90,7 +91,7 @@ def diverse(pool: Kept, n: int, seed: int, tags: int) -> list[int]:
     return chosen
 
 
-def undecided(pool: Kept, cut: Cut, n: int, tag_id: int | None = None) -> list[int]:
+def undecided(pool: TagBatch, cut: Cut, n: int, tag_id: int | None = None) -> list[int]:
     """Positions of the n images with the most tags within 0.05 of their thresholds; equals by their nearest tag.
 
     Args:
@@ -115,10 +116,10 @@ def undecided(pool: Kept, cut: Cut, n: int, tag_id: int | None = None) -> list[i
     return [int(place) for place in order[:n]]
 
 
-def _joined(batches: Sequence[Kept]) -> Kept:
+def _joined(batches: Sequence[TagBatch]) -> TagBatch:
     """One behind the other."""
     none = np.empty(0, dtype=np.int16)
-    return Kept(
+    return TagBatch(
         [one for batch in batches for one in batch.image_ids],
         [one for batch in batches for one in batch.uris],
         [one for batch in batches for one in batch.widths],

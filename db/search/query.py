@@ -22,11 +22,11 @@ a known tag and a colon is the tag and a threshold. Only then do `-`, `~` and `*
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from db.models import Model, Tag
-from db.policies import Cut
+from db.ledger.models import Model, Tag
+from db.names.vocabulary import Vocabulary
+from db.policy.policies import Cut
 from db.search.terms import Leaves, QueryError, Word, keyed, sign_of, words
 from db.search.tree import And, Node, Not, Or, Reaches, Under
-from db.vocabulary import Vocabulary
 
 __all__ = ["And", "Node", "Not", "Or", "QueryError", "Reaches", "Under", "named_model", "parse", "quoted"]
 

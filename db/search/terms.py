@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from db.errors import SettingsError, ThresholdError
-from db.models import Model
-from db.policies import NEVER, Cut, unknown_name
-from db.scores import SCALE, to_probability, to_score
+from db.ledger.models import Model
+from db.names.vocabulary import WILDCARD, Vocabulary
+from db.policy.policies import Cut, unknown_name
+from db.scores import NEVER, SCALE, to_probability, to_score
 from db.search.tree import Node, Not, Reaches, Under
-from db.vocabulary import WILDCARD, Vocabulary
 
 Word = re.Match[str]
 

@@ -1,8 +1,8 @@
-"""A query as plain data: what `db.search.query` reads and `db.search.hits` asks."""
+"""A query as plain data: what `db.search.query` reads and `db.search.execute` asks."""
 
 from dataclasses import dataclass
 
-from db.policies import NEVER
+from db.scores import NEVER
 
 
 @dataclass(frozen=True, slots=True)

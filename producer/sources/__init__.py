@@ -13,7 +13,7 @@ from producer.sources.addresses import resolve
 from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
-from producer.sources.names import Names
+from producer.sources.name_filter import Names
 
 __all__ = ["Names", "is_list", "place", "references"]
 

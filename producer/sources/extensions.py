@@ -14,7 +14,7 @@ IMAGE_EXTENSIONS = frozenset({
 # fmt: on
 """Extensions in lower case and without the dot.
 
-Those of `workers.opening.FORMATS`, and heic, jxl and blp, which are pictures but are not decoded: they become
+Those of `workers.images.safe_open.FORMATS`, and heic, jxl and blp, which are pictures but are not decoded: they become
 failures of reason `unsupported`, and are not silently passed over.
 """
 

@@ -6,9 +6,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from db.folders import files_below
+from db.names.folders import files_below
 from producer.references import Reference, file_uri
-from producer.sources.names import Names
+from producer.sources.name_filter import Names
 
 COUNTED = 20_000
 """Entries of folders that are left out which are looked at to count them: a snapshot may hold everything once more."""

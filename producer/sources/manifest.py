@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO
 
-from db import text_files
 from db.errors import SourceError
+from db.names import text_files
 from producer.references import Reference, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import extension
-from producer.sources.local_names import LocalNames
-from producer.sources.rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
+from producer.sources.list_rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
+from producer.sources.listed_files import LocalNames
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -107,7 +107,7 @@ def _ready(item: Reference | Future[Reference]) -> Reference:
 
 
 def _client_for(uri: str) -> "S3Client":
-    from producer.storage import check_endpoint, s3_client
+    from producer.storage.s3_client import check_endpoint, s3_client
 
     check_endpoint(split_s3(uri)[0])
     return s3_client(max_pool_connections=THREADS)

@@ -12,10 +12,10 @@ from botocore.exceptions import ClientError
 from db.errors import SourceError
 from producer.references import Reference, split_s3
 from producer.sources.extensions import extension
-from producer.sources.listing import REQUESTS, objects
 from producer.sources.manifest import in_manifest
-from producer.sources.names import Names
-from producer.storage import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
+from producer.sources.name_filter import Names
+from producer.sources.s3_listing import REQUESTS, objects
+from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

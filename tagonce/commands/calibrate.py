@@ -7,16 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from db.errors import SourceError
-from db.gone import Gone
-from db.judging.calibration import By, Calibration, Goal
-from db.judging.evaluation import Counts, Evaluation
-from db.judging.truth import Truth
-from db.models import Model, Tag
-from db.plural import counted
-from db.policies import NEVER, to_threshold
-from db.profiles import Profile
-from tagonce import parameters, settings, ui
-from tagonce.judging import (
+from db.ledger.models import Model, Tag
+from db.names.plural import counted
+from db.policy.policies import to_threshold
+from db.policy.profiles import Profile
+from db.scores import NEVER
+from db.sql.gone_scope import Gone
+from db.truth.calibration import By, Calibration, Goal
+from db.truth.evaluation import Counts, Evaluation
+from db.truth.truth import Truth
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
+from tagonce.output.metric_tables import (
     TruthSource,
     basis,
     judged,
@@ -72,20 +75,21 @@ def command(
 
     Example: tagonce calibrate captions/ --save mine --by f-beta --min-precision 0.1 --holdout 0.2
     """
-    from db import models, profiles
-    from db.judging.calibration import calibrate, grid
-    from db.judging.evaluation import evaluate
-    from db.judging.reading import read_truth
-    from db.policies import resolve
-    from tagonce import curves
-    from tagonce.policy_options import policy_of
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from db.policy import profiles
+    from db.policy.policies import resolve
+    from db.truth.calibration import calibrate, grid
+    from db.truth.evaluation import evaluate
+    from db.truth.load_truth import read_truth
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.policy_options import policy_of
+    from tagonce.output import plots
 
     default = policy_of(threshold=threshold).default
     profiles.check_name(save)  # before the work, not after it
     goal = Goal(by, beta, min_precision, min_recall, min_support)
     if plot:
-        curves.check(plot)
+        plots.check(plot)
     with stored(settings.load(database_url=database)) as opened:
         with opened.read(gone=gone) as connection:
             row = stored_model(connection, model)
@@ -116,7 +120,7 @@ def command(
         row_of_cut(profile.label, after, 1),
     ]
     if plot:
-        curves.save_overview(plot, f"{row.name}, {counted(found.counts.images, 'image')}", found.counts)
+        plots.save_overview(plot, f"{row.name}, {counted(found.counts.images, 'image')}", found.counts)
     if json:
         ui.print_json(
             _as_json(row, profile, result, found)

@@ -7,9 +7,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from db.gone import Gone
-from db.plural import counted
-from tagonce import parameters, settings, ui
+from db.names.plural import counted
+from db.sql.gone_scope import Gone
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 def command(
@@ -36,12 +38,12 @@ def command(
 
     With --query cat: which tags come together with cat, and how often.
     """
-    from db.models import title
-    from db.tag_counts import tag_counts
-    from tagonce import queries
-    from tagonce.places import uri_prefix
-    from tagonce.policy_options import policy_of, resolve_policy
-    from tagonce.wiring import stored, stored_model
+    from db.ledger.models import title
+    from db.read.tag_counts import tag_counts
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options import query_option
+    from tagonce.options.policy_options import policy_of, resolve_policy
+    from tagonce.options.under_option import uri_prefix
 
     policy = policy_of(
         threshold=threshold,
@@ -52,9 +54,9 @@ def command(
         mcut=mcut,
     )
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
-        row = stored_model(connection, queries.model_named(query or "", model))
+        row = stored_model(connection, query_option.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
-        where = queries.condition(connection, row, query, resolved.cut)
+        where = query_option.condition(connection, row, query, resolved.cut)
         found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(connection, under))
         read_from = title(connection, row)
     if json:

@@ -9,8 +9,10 @@ import typer
 from rich.text import Text
 
 from db.errors import EXIT_FAILED, SettingsError
-from tagonce import parameters, settings, ui
+from tagonce import settings
 from tagonce.doctor.finding import Finding, Status
+from tagonce.options import parameters
+from tagonce.output import ui
 
 COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 INDENT = " " * 20

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from db.errors import SettingsError
-from db.plural import counted
+from db.names.plural import counted
 from producer.enqueue import Enqueued
-from producer.sources.names import Names
-from tagonce import parameters, settings, ui
-from tagonce.gone_option import GoneOption, IfGone
+from producer.sources.name_filter import Names
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.options.gone_option import GoneOption, IfGone
+from tagonce.output import ui
 
 
 def command(
@@ -84,16 +86,16 @@ def send(
     Args:
         if_idle: send nothing while there is something on the queue, or workers are at it.
         names: which names are taken, and where those that are not are counted.
-        gone, even_most: see `tagonce.gone_option`.
+        gone, even_most: see `tagonce.options.gone_option`.
 
     Returns:
         What was sent, and how many images were marked as gone.
     """
-    from db import deliveries, models, workers
-    from producer import broker, chunks
+    from db.ledger import deliveries, models, workers
     from producer.enqueue import enqueue, enqueue_pending
+    from producer.queue import broker, chunks
     from producer.sources import references
-    from tagonce.wiring import stored, stored_model, with_stored_model
+    from tagonce.from_settings import stored, stored_model, with_stored_model
 
     # First of all: a source that is not there is said before anything is written.
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])

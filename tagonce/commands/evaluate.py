@@ -10,13 +10,15 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from db.gone import Gone
-from db.judging.evaluation import METRICS, Confusion, Counts
-from db.models import Tag
-from db.plural import counted
+from db.ledger.models import Tag
+from db.names.plural import counted
 from db.scores import to_probability, to_score
-from tagonce import parameters, settings, ui
-from tagonce.judging import (
+from db.sql.gone_scope import Gone
+from db.truth.evaluation import METRICS, Confusion, Counts
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
+from tagonce.output.metric_tables import (
     TruthSource,
     find_tag,
     judged,
@@ -83,18 +85,18 @@ def command(
 
     Example: tagonce evaluate captions/ --threshold 0.2 --threshold 0.35
     """
-    from db import models
-    from db.judging import calibration
-    from db.judging.evaluation import evaluate
-    from db.judging.reading import read_truth
-    from tagonce import curves
-    from tagonce.existing import refuse_foreign
-    from tagonce.policy_options import resolve_policy
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from db.truth import calibration
+    from db.truth.evaluation import evaluate
+    from db.truth.load_truth import read_truth
+    from tagonce.export.overwrite_guard import refuse_foreign
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.policy_options import resolve_policy
+    from tagonce.output import plots
 
     asked = {to_score(one) for one in threshold or ()} | set(parse_range(thresholds) if thresholds else ())
     if plot:
-        curves.check(plot)
+        plots.check(plot)
     if by_tag:
         refuse_foreign(by_tag, ",".join(_COLUMNS).encode())
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
@@ -121,12 +123,10 @@ def command(
         _write(by_tag, _of_tags(counts, scores, labels, found.cuts, tags, every))
     if plot:
         if tag_id is None:
-            curves.save_overview(
-                plot, f"{row.name}, {counted(counts.images, 'image')}", counts, min_support=min_support
-            )
+            plots.save_overview(plot, f"{row.name}, {counted(counts.images, 'image')}", counts, min_support=min_support)
         else:
             images = int(counts.judged_on[tag_id])
-            curves.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {counted(images, 'image')}", counts, tag_id)
+            plots.save_tag(plot, f"{tags[tag_id].name} by {row.name}, {counted(images, 'image')}", counts, tag_id)
     if json:
         ui.print_json(
             {
@@ -171,7 +171,7 @@ def _of_tags(
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    from db.export.images import whole_file
+    from db.export.tagged_images import whole_file
     from db.export.text import no_formula
 
     with whole_file(path) as file:

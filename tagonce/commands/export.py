@@ -7,11 +7,13 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
-from db.gone import Gone
-from db.models import title
+from db.ledger.models import title
+from db.sql.gone_scope import Gone
 from producer.sources.extensions import is_image
-from tagonce import parameters, settings, ui
-from tagonce.export_options import PARQUETS, SIDECARS, Existing, Format, with_options
+from tagonce import settings
+from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options
+from tagonce.options import parameters
+from tagonce.output import ui
 
 _FILES = "Where it goes"
 _TAGS = "Which tags, called what"
@@ -245,11 +247,11 @@ def command(
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
-    from tagonce import queries
-    from tagonce.exports import Export, run
-    from tagonce.places import uri_prefix
-    from tagonce.policy_options import policy_of, resolve_policy
-    from tagonce.wiring import stored, stored_model
+    from tagonce.export.write import Export, run
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options import query_option
+    from tagonce.options.policy_options import policy_of, resolve_policy
+    from tagonce.options.under_option import uri_prefix
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
     options = with_options(
@@ -288,7 +290,7 @@ def command(
         raise SettingsError("--root is for names below --out, of sidecars and imagefolder.")
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read(gone=gone) as connection:
-        row = stored_model(connection, queries.model_named(query or "", model))
+        row = stored_model(connection, query_option.model_named(query or "", model))
         resolved = resolve_policy(connection, row, policy, profile)
         summary = run(
             connection,
@@ -300,7 +302,7 @@ def command(
                 extension=extension,
                 existing=existing,
                 under=uri_prefix(connection, under),
-                where=queries.condition(connection, row, query, resolved.cut),
+                where=query_option.condition(connection, row, query, resolved.cut),
                 query=query,
                 root=None if root is None else uri_prefix(connection, root).rstrip("/") + "/",
                 dry=dry_run,

@@ -9,11 +9,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from db.errors import Reason
-from db.failures import Failed
-from db.gone import Gone
-from db.plural import counted
+from db.ledger.failures import Failed
+from db.names.plural import counted
+from db.sql.gone_scope import Gone
 from producer.references import path_or_uri
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 SHOWN = 100
 """Rows of a table when no --limit is given."""
@@ -39,9 +41,9 @@ def command(
 
     Example: tagonce failures --reason corrupt
     """
-    from db import counts, failures
-    from tagonce.places import uri_prefix
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import failures, run_progress
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.under_option import uri_prefix
 
     as_table = not (json or null)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
@@ -51,7 +53,7 @@ def command(
         found = failures.latest(connection, row.id, most, reason=reason, under=prefix)
         if as_table:
             shown = list(found)
-            total = sum(counts.failures_by_reason(connection, row.id, reason=reason, under=prefix).values())
+            total = sum(run_progress.failures_by_reason(connection, row.id, reason=reason, under=prefix).values())
         else:
             for one in found:
                 ui.print_json_line(_as_json(one)) if json else _print_path(one)

@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from db.errors import SettingsError
-from db.forget import Plan
-from db.plural import counted
+from db.ledger.forget import Plan
+from db.names.plural import counted
 from producer.references import path_or_uri
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 def command(
@@ -39,9 +41,9 @@ def command(
 
     Shows what would go, and asks. Interrupted, the same command goes on.
     """
-    from db import forget
-    from tagonce.places import uri_prefix
-    from tagonce.wiring import stored
+    from db.ledger import forget
+    from tagonce.from_settings import stored
+    from tagonce.options.under_option import uri_prefix
 
     named = [*(places or ()), *([under] if under is not None else [])]
     if not named and not gone:

@@ -7,12 +7,14 @@ import typer
 from rich.bar import Bar
 from rich.table import Table
 
-from db.gone import Gone
-from db.judging.histograms import Histogram
-from db.plural import counted
+from db.names.plural import counted
+from db.read.histograms import Histogram
 from db.scores import to_probability
-from tagonce import parameters, settings, ui
-from tagonce.judging import find_tag
+from db.sql.gone_scope import Gone
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
+from tagonce.output.metric_tables import find_tag
 
 _WIDTH = 50
 _MOST_BINS = 10_000
@@ -32,13 +34,13 @@ def command(
 
     Example: tagonce histogram long_hair
     """
-    from db import models
-    from db.judging.histograms import histogram
-    from tagonce import curves
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from db.read.histograms import histogram
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.output import plots
 
     if plot:
-        curves.check(plot)
+        plots.check(plot)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
         tags = models.tag_names(connection, row.id)
@@ -46,7 +48,7 @@ def command(
         found = histogram(connection, row, tag_id, bins)
     name, floor = tags[tag_id].name, to_probability(row.floor)
     if plot:
-        curves.save_histogram(plot, f"{name} by {row.name}", found)
+        plots.save_histogram(plot, f"{name} by {row.name}", found)
     if json:
         parts = zip(found.edges, found.edges[1:], found.counts, strict=False)
         ui.print_json(

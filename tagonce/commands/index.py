@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 def command(
@@ -28,9 +30,9 @@ def command(
     """
     from db.errors import SettingsError
     from db.scores import to_probability
-    from db.search import index as search_index
-    from tagonce.policy_options import policy_of, resolve_policy
-    from tagonce.wiring import stored, stored_model
+    from db.search import tag_index as search_index
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.policy_options import policy_of, resolve_policy
 
     if drop and threshold is not None:
         raise SettingsError("--drop removes the index at whatever threshold it is: leave --threshold away.")

@@ -1,6 +1,8 @@
 """`tagonce migrate`: the tables, made or brought forward, and nothing else."""
 
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 def command(database: parameters.DatabaseUrl = None) -> None:
@@ -9,7 +11,7 @@ def command(database: parameters.DatabaseUrl = None) -> None:
 
     Example: tagonce migrate --database postgresql://tagonce_owner@db/tagonce
     """
-    from tagonce.wiring import stored
+    from tagonce.from_settings import stored
 
     config = settings.load(database_url=database)
     with stored(config, create=True) as opened:

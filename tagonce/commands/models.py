@@ -3,9 +3,11 @@
 from rich.table import Table
 from rich.text import Text
 
-from db import models
+from db.ledger import models
 from db.scores import to_probability
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 from workers.models.registry import KNOWN_MODELS
 
 
@@ -14,7 +16,7 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
 
     Example: tagonce models
     """
-    from tagonce.wiring import stored
+    from tagonce.from_settings import stored
 
     config = settings.load(database_url=database)
     file = settings.database_file(config.database_url)

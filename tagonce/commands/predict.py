@@ -8,8 +8,10 @@ from rich.text import Text
 
 from db.errors import ImageError
 from db.scores import to_score
-from producer.sources.names import Names
-from tagonce import parameters, settings, ui
+from producer.sources.name_filter import Names
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +34,7 @@ def command(
     Example: tagonce predict cat.jpg --threshold 0.2
     """
     from producer.sources import is_list, references
-    from tagonce.wiring import find_spec_of, need_worker_extra, with_stored_model, worker_options
+    from tagonce.from_settings import find_spec_of, need_worker_extra, with_stored_model, worker_options
 
     if threshold is not None:
         to_score(threshold)
@@ -47,9 +49,9 @@ def command(
     need_worker_extra()
     config = ui.say_model(config, with_stored_model(config))
 
-    from workers.decode import Decoder
-    from workers.fetch import Fetcher
-    from workers.infer import Inferencer
+    from workers.images.decode import Decoder
+    from workers.inference.infer import Inferencer
+    from workers.storage.fetch import Fetcher
 
     spec = find_spec_of(config)
     options = worker_options(config, spec)

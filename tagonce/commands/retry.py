@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-from db import results
 from db.batches import batched
 from db.errors import Reason
-from db.models import Model
-from db.plural import counted
-from tagonce import parameters, settings, ui
+from db.ledger import results
+from db.ledger.models import Model
+from db.names.plural import counted
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 def command(
@@ -24,7 +26,7 @@ def command(
 
     Example: tagonce retry --reason timeout
     """
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
     with stored(config) as opened, opened.write() as connection:
@@ -41,7 +43,7 @@ def command(
 
 
 def _send(config: settings.Settings, broker_url: str, model: Model, image_ids: list[int]) -> None:
-    from producer import broker, chunks
+    from producer.queue import broker, chunks
 
     app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer")
     with chunks.sending(app, model.id, max_waiting=config.max_queue) as sender:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 _SECONDS = 30
 """That a page waits for one answer of the database."""
@@ -37,14 +39,15 @@ def command(
 
     Example: tagonce review --profile mine --query 'cat ~ dog'
     """
-    from tagonce.wiring import need_web_extra, stored, stored_model
+    from tagonce.from_settings import need_web_extra, stored, stored_model
 
     need_web_extra()
-    from db import labels, models
+    from db.ledger import models
+    from db.truth import labels
     from tagonce.web import server
-    from tagonce.web.selection import parsed
-    from tagonce.web.site import Site
-    from tagonce.web.thumbnails import open_thumbnails
+    from tagonce.web.parts.selection import parsed
+    from tagonce.web.pictures.thumbnails import open_thumbnails
+    from tagonce.web.state.site import Site
     from tagonce.web.view import Sample, View, thresholds_of
 
     config = settings.load(database_url=database)

@@ -12,12 +12,14 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from db.gone import Gone
-from db.models import Tag
-from db.plural import counted
-from db.search.hits import Hit
+from db.ledger.models import Tag
+from db.names.plural import counted
+from db.search.execute import Hit
+from db.sql.gone_scope import Gone
 from producer.references import path_or_uri
-from tagonce import parameters, settings, ui
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 MISTAKES = "Mistakes"
 """Heading in --help of what belongs to --truth."""
@@ -25,7 +27,7 @@ SHOWN = 100
 """Rows of a table when no --limit is given."""
 
 
-class Format(StrEnum):
+class SearchFormat(StrEnum):
     PATHS = "paths"
     TABLE = "table"
 
@@ -77,7 +79,7 @@ def command(
     ] = None,
     count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
     format_: Annotated[
-        Format | None,
+        SearchFormat | None,
         typer.Option("--format", "-f", help="Default: a table on a terminal, else paths.", show_default=False),
     ] = None,
     null: Annotated[
@@ -131,29 +133,30 @@ def command(
 
     With --truth: tags that people gave and the model puts near 0, and the reverse, the widest differences first.
     """
-    from db import models
     from db.errors import SettingsError
-    from db.judging.mistakes import find_mistakes
-    from db.judging.reading import describe, read_truth
+    from db.ledger import models
     from db.scores import to_score
-    from db.search import hits as searches
+    from db.search import execute as searches
     from db.search.query import And, Node, Under
-    from tagonce import mistakes, queries
-    from tagonce.judging import find_tag
-    from tagonce.places import uri_prefix
-    from tagonce.policy_options import policy_of, resolve_policy
-    from tagonce.wiring import stored, stored_model
+    from db.truth.load_truth import describe, read_truth
+    from db.truth.mistakes import find_mistakes
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options import query_option
+    from tagonce.options.policy_options import policy_of, resolve_policy
+    from tagonce.options.under_option import uri_prefix
+    from tagonce.output import mistake_table
+    from tagonce.output.metric_tables import find_tag
 
     text = " ".join(query or ())
     if not text and truth is None and gone is not Gone.ONLY:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
     policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
-        row = stored_model(connection, queries.model_named(text, model))
+        row = stored_model(connection, query_option.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy, profile).cut
         # An empty query is an error of its own; with --truth and with --gone only it means all images.
-        tree: Node = queries.parsed(connection, row, text, cut) if text else And(())
+        tree: Node = query_option.parsed(connection, row, text, cut) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(connection, under))))
         if truth is not None:
@@ -167,7 +170,7 @@ def command(
                 where=searches.condition(connection, row, tree) if text or under else None,
                 tags=[find_tag(row, name, tags) for name in tag or ()] or None,
             )
-            (mistakes.print_lines if json else mistakes.print_table)(found_mistakes, limit)
+            (mistake_table.print_lines if json else mistake_table.print_table)(found_mistakes, limit)
             for line in describe(said):
                 ui.errors.print(line, markup=False)
             return
@@ -175,8 +178,12 @@ def command(
             number = searches.count(connection, row, tree)
             ui.print_json({"images": number}) if json else ui.output.print(number)
             return
-        form = Format.PATHS if null else format_ or (Format.TABLE if ui.output.is_terminal else Format.PATHS)
-        as_table = form is Format.TABLE and not json
+        form = (
+            SearchFormat.PATHS
+            if null
+            else format_ or (SearchFormat.TABLE if ui.output.is_terminal else SearchFormat.PATHS)
+        )
+        as_table = form is SearchFormat.TABLE and not json
         most = limit or (SHOWN if as_table else None)
         sort_tag, descending = _order(sort, tags)
         found = searches.search(
@@ -186,7 +193,7 @@ def command(
             sort=sort_tag,
             descending=descending,
             limit=most and most + 1,  # one more says whether there are more
-            show=searches.shown(tree, row, len(tags)) if json or as_table else None,
+            show=searches.scores_to_show(tree, row, len(tags)) if json or as_table else None,
         )
         names = [tag.name for tag in tags]
         hits = islice(found, most)
@@ -207,8 +214,8 @@ def command(
 def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
     """The tag to sort by, and whether its highest probabilities come first."""
     from db.errors import SettingsError
-    from db.policies import unknown_name
-    from db.vocabulary import Vocabulary
+    from db.names.vocabulary import Vocabulary
+    from db.policy.policies import unknown_name
 
     if sort is None:
         return None, True

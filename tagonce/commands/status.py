@@ -12,13 +12,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from db import counts, workers
-from db.counts import Progress
 from db.errors import BrokerError
-from db.models import Model
-from db.plural import counted
-from db.workers import LOOK_BACK, Stage, Work, Worker, together
-from tagonce import parameters, settings, ui
+from db.ledger import run_progress, workers
+from db.ledger.models import Model
+from db.ledger.run_progress import ModelProgress
+from db.ledger.workers import LOOK_BACK, Stage, Work, Worker, together
+from db.names.plural import counted
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,11 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StatusReport:
     """All that is shown."""
 
     model: Model
-    progress: Progress
+    progress: ModelProgress
     workers: list[tuple[Worker, Work]]
     queue: Queue | str | None
     """None without a broker in the settings, a sentence when it does not answer."""
@@ -62,18 +64,18 @@ def command(
 
     Example: tagonce status --watch
     """
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
     with stored(config) as opened:
 
-        def look() -> Look:
+        def look() -> StatusReport:
             with opened.read() as connection:
                 row = stored_model(connection, model)
-                progress = counts.progress(connection, row.id)
+                progress = run_progress.progress(connection, row.id)
                 seen = workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK)
             # Not in the transaction: workers have a second to answer.
-            return Look(row, progress, seen, _queue(config, row))
+            return StatusReport(row, progress, seen, _queue(config, row))
 
         if not watch:
             ui.print_json(_as_json(look())) if json else ui.output.print(_table(look()))
@@ -89,7 +91,7 @@ def command(
                 ui.output.print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", _table(seen), sep="\n")
 
 
-def _again(look: Callable[[], Look], seconds: float) -> Iterator[Look]:
+def _again(look: Callable[[], StatusReport], seconds: float) -> Iterator[StatusReport]:
     """A look now and then, for ever. What was printed of one is out before the next."""
     while True:
         yield look()
@@ -100,7 +102,7 @@ def _again(look: Callable[[], Look], seconds: float) -> Iterator[Look]:
 def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
     if config.broker_url is None:
         return None
-    from producer import broker
+    from producer.queue import broker
 
     app = broker.create_app(config.broker_url, model.id, client_name="tagonce-status")
     try:
@@ -110,7 +112,7 @@ def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
         return str(error)
 
 
-def _table(look: Look) -> Table:
+def _table(look: StatusReport) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     progress, queue = look.progress, look.queue
     rows: list[tuple[str, str]] = [
@@ -159,7 +161,7 @@ def _busy(work: Work) -> str:
     return "-" if work.device_busy is None else f"{work.device_busy:.0%} of the time with work"
 
 
-def _as_json(look: Look) -> dict[str, Any]:
+def _as_json(look: StatusReport) -> dict[str, Any]:
     progress, queue = look.progress, look.queue
     return {
         "model": {"id": look.model.id, "name": look.model.name},

@@ -6,13 +6,15 @@ from itertools import chain
 from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
-from db import counts
 from db.errors import Reason
-from db.plural import counted
-from producer.sources.names import Names
-from tagonce import parameters, settings, ui
-from tagonce.gone_option import GoneOption, IfGone
-from tagonce.local import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
+from db.ledger import run_progress
+from db.names.plural import counted
+from producer.sources.name_filter import Names
+from tagonce import settings
+from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker, Progress
+from tagonce.options import parameters
+from tagonce.options.gone_option import GoneOption, IfGone
+from tagonce.output import ui
 
 LINE_SECONDS = 30.0
 """Between two lines of progress where no terminal shows a bar."""
@@ -63,23 +65,24 @@ def _run(
     null: bool,
     even_most: bool,
 ) -> None:
-    from producer import broker
+    from producer.queue import broker
     from producer.sources import references
-    from tagonce import embedded, wiring
+    from tagonce import from_settings
+    from tagonce.local import embedded_redis
 
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
-    wiring.need_worker_extra()
-    config = ui.say_model(config, wiring.with_stored_model(config))
+    from_settings.need_worker_extra()
+    config = ui.say_model(config, from_settings.with_stored_model(config))
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # A Redis of our own even where the settings name one: on that one there may be others, and here we know that a lost
     # worker was the only one.
-    with wiring.stored(config, create=True) as database, embedded.broker() as broker_url:
+    with from_settings.stored(config, create=True) as database, embedded_redis.broker() as broker_url:
         if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
         # The worker loads the model while we hash its weights and list the sources.
         worker = LocalWorker(config, broker_url)
         run = None
         try:
-            spec, row = wiring.find_and_register(database, config)
+            spec, row = from_settings.find_and_register(database, config)
             app = broker.create_app(broker_url, row.id, lease_seconds=config.lease_seconds)
             broker.check(app)
             with ui.progress_bar() as bar:
@@ -102,7 +105,7 @@ def _run(
         finally:
             worker.stop()
         with database.read() as connection:
-            failed = counts.failures_by_reason(connection, row.id, since=run.progress.begun)
+            failed = run_progress.failures_by_reason(connection, row.id, since=run.progress.begun)
         ui.print_names(names)
         _summarise(run.progress, failed, config)
         if_any_gone.mark()

@@ -8,14 +8,16 @@ from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Connection
 
-from db import profiles
 from db.errors import ThresholdError
-from db.gone import Gone
-from db.models import Model
-from db.plural import counted
-from db.policies import DEFAULT, Policy, resolve, to_threshold
-from db.profiles import Profile
-from tagonce import parameters, settings, ui
+from db.ledger.models import Model
+from db.names.plural import counted
+from db.policy import profiles
+from db.policy.policies import DEFAULT, Policy, resolve, to_threshold
+from db.policy.profiles import Profile
+from db.sql.gone_scope import Gone
+from tagonce import settings
+from tagonce.options import parameters
+from tagonce.output import ui
 
 SHOWN = 3
 """Unknown tags that a message names."""
@@ -51,10 +53,10 @@ def import_(
 
     Example: tagonce thresholds import calibration.csv --name mine
     """
-    from db import models
-    from db.threshold_tables import for_model, read_thresholds
-    from tagonce.policy_options import policy_of
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from db.policy.threshold_files import for_model, read_thresholds
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.policy_options import policy_of
 
     config = settings.load(database_url=database)
     table = read_thresholds(file)
@@ -98,8 +100,8 @@ def save(
 
     Example: tagonce thresholds save --name mine -t 0.3 --category-threshold character=0.75
     """
-    from tagonce.policy_options import policy_of
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.policy_options import policy_of
 
     policy = policy_of(
         threshold=threshold,
@@ -132,8 +134,8 @@ def list_(
 
     Example: tagonce thresholds list
     """
-    from db import models
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from tagonce.from_settings import stored, stored_model
 
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
         rows = {row.id: row for row in models.every(connection)}
@@ -168,7 +170,7 @@ def show(
 
     Example: tagonce thresholds show mine@1
     """
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
 
     with stored(settings.load(database_url=database)) as opened, opened.read() as connection:
         row = stored_model(connection, model)
@@ -207,10 +209,10 @@ def diff(
 
     Example: tagonce thresholds diff 0.35 mine
     """
-    from db import models
-    from db.comparison import compare
-    from tagonce.places import uri_prefix
-    from tagonce.wiring import stored, stored_model
+    from db.ledger import models
+    from db.read.comparison import compare
+    from tagonce.from_settings import stored, stored_model
+    from tagonce.options.under_option import uri_prefix
 
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, model)
@@ -260,7 +262,7 @@ def delete(
 
     Example: tagonce thresholds delete mine@1
     """
-    from tagonce.wiring import stored, stored_model
+    from tagonce.from_settings import stored, stored_model
 
     with stored(settings.load(database_url=database)) as opened:
         with opened.read() as connection:
@@ -292,7 +294,7 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
         float(text)
     except ValueError:
         return profiles.find(connection, model, text).policy
-    from tagonce.policy_options import policy_of
+    from tagonce.options.policy_options import policy_of
 
     return policy_of(threshold=text)
 

@@ -5,8 +5,9 @@ import os
 import sys
 from contextlib import ExitStack
 
-from db.workers import forget_old
-from tagonce import parameters, settings
+from db.ledger.workers import forget_old
+from tagonce import settings
+from tagonce.options import parameters
 
 
 def command(
@@ -38,12 +39,12 @@ def command(
         metrics_port=metrics_port,
         max_idle=max_idle,
     )
-    from tagonce.wiring import need_worker_extra, with_stored_model
+    from tagonce.from_settings import need_worker_extra, with_stored_model
 
     need_worker_extra()
     config = with_stored_model(config)
 
-    from tagonce import logs
+    from tagonce.output import logs
 
     logs.to_stderr(level=config.log_level, as_json=config.log_format == "json")
     if devices is not None:
@@ -56,7 +57,7 @@ def command(
 
 def run_on(devices: str, config: settings.Settings) -> int:
     """A process for each device. Returns the exit code."""
-    from tagonce.devices import Supervisor, named_devices, shares
+    from tagonce.local.supervisor import Supervisor, named_devices, shares
     from workers.cpus import cores
 
     config.need_broker()
@@ -65,25 +66,25 @@ def run_on(devices: str, config: settings.Settings) -> int:
 
 def run(config: settings.Settings) -> int:
     """Load the model, then work. Returns the exit code."""
-    from tagonce import wiring
-    from workers.memory import keep_freed_memory
+    from tagonce import from_settings
+    from workers.inference.malloc import keep_freed_memory
 
     keep_freed_memory()
     broker_url = config.need_broker()
 
-    from producer import broker
+    from producer.queue import broker
     from workers.pipeline import Pipeline
-    from workers.worker import run_worker
+    from workers.queue.process import run_worker
 
     log = logging.getLogger("tagonce")
-    with wiring.stored(config, create=True, threads=config.concurrency) as database:
+    with from_settings.stored(config, create=True, threads=config.concurrency) as database:
         with database.write() as connection:
             forget_old(connection)
-        spec, model = wiring.find_and_register(database, config)
+        spec, model = from_settings.find_and_register(database, config)
         database.limit_waiting_for_locks()
         app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-worker")
         broker.check(app)
-        options = wiring.worker_options(config, spec)
+        options = from_settings.worker_options(config, spec)
         # Loaded before the first chunk is taken: a model that does not load must not hold one.
         pipeline = Pipeline(database, model, spec, options)
         pipeline.inferencer.warm_up()
@@ -91,7 +92,7 @@ def run(config: settings.Settings) -> int:
         log.info("%s on %s (%s), batches of %d", model.label, device, precision, options.batch_size)
         with ExitStack() as stack:
             if config.metrics_port:
-                from workers.exporter import serving
+                from workers.telemetry.exporter import serving
 
                 about = {"model": spec.name, "device": device, "precision": precision}
                 stack.enter_context(

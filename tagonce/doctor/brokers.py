@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from celery import Celery
 from kombu.utils.url import parse_url
 
-from db import models
 from db.errors import BrokerError, DatabaseError
-from db.plural import counted
-from producer import broker, broker_facts
-from producer.broker_facts import Facts
-from tagonce import embedded
+from db.ledger import models
+from db.names.plural import counted
+from producer.queue import broker, redis_facts
+from producer.queue.redis_facts import Facts
 from tagonce.doctor import clock
 from tagonce.doctor.finding import Finding, Status
+from tagonce.from_settings import stored
+from tagonce.local import embedded_redis
 from tagonce.settings import Settings
-from tagonce.wiring import stored
 
 NAME = "broker"
 QUEUE = "queue"
@@ -35,7 +35,7 @@ def look(config: Settings) -> Iterator[Finding]:
         yield from _without_broker()
         return
     app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
-    facts = broker_facts.look(app)
+    facts = redis_facts.look(app)
     milliseconds = 1000 * facts.seconds
     words = f"{facts.server}, a round trip takes {milliseconds:,.1f} ms"
     slow = facts.seconds > SLOW_SECONDS
@@ -58,7 +58,7 @@ def look(config: Settings) -> Iterator[Finding]:
 
 def _without_broker() -> Iterator[Finding]:
     try:
-        server = embedded.find_server()
+        server = embedded_redis.find_server()
     except BrokerError as error:
         yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds none to start", str(error))
     else:
@@ -67,8 +67,8 @@ def _without_broker() -> Iterator[Finding]:
 
 
 def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
-    if facts.protocol < embedded.OLDEST:
-        needed = ".".join(map(str, embedded.OLDEST))
+    if facts.protocol < embedded_redis.OLDEST:
+        needed = ".".join(map(str, embedded_redis.OLDEST))
         yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")
     if facts.policy != "noeviction":
         yield Finding(

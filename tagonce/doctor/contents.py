@@ -6,15 +6,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from db import places, profiles
 from db.errors import DatabaseError, SettingsError, SourceError
+from db.names import image_locations
+from db.policy import profiles
 from db.scores import to_probability
-from producer import sample
 from producer.references import file_path, split_s3
-from tagonce import ui
+from producer.storage import sample
 from tagonce.doctor.finding import Finding, Status
+from tagonce.from_settings import stored
+from tagonce.output import ui
 from tagonce.settings import Settings
-from tagonce.wiring import stored
 
 IMAGES = "images"
 PROFILES = "profiles"
@@ -28,7 +29,7 @@ def look_at_images(config: Settings) -> Iterator[Finding]:
     """Whether files and objects that the database knows are still where they were."""
     try:
         with stored(config) as database, database.read() as connection:
-            uris = places.spread(connection, SAMPLE)
+            uris = image_locations.spread(connection, SAMPLE)
     except DatabaseError:
         yield Finding(IMAGES, Status.SKIPPED, "the database that lists the images cannot be asked, see there")
         return

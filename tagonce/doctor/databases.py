@@ -34,7 +34,7 @@ def look(config: Settings, *, least_free: float) -> Iterator[Finding]:
     """
     database = Database(config.database_url)
     try:
-        file = Path(database.engine.url.database or "") if database.dialect == "sqlite" else None
+        file = database.file
         if file:
             yield from _file(file, least_free)
             if not file.exists():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tagonce.doctor.finding import Finding, Status
-from workers.cache import cache_folder
+from workers.cache_folder import cache_folder
 
 NAME = "disk"
 

@@ -6,14 +6,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from db import models
 from db.errors import DatabaseError, SettingsError
-from db.models import Model
+from db.ledger import models
+from db.ledger.models import Model
 from db.scores import to_probability
-from tagonce import wiring
+from tagonce import from_settings
 from tagonce.doctor.finding import Finding, Status
 from tagonce.settings import Settings
-from workers.geometry import COLUMNS_FIRST_SINCE
+from workers.images.geometry import COLUMNS_FIRST_SINCE
 from workers.models.registry import in_cache
 from workers.models.spec import ModelSpec
 
@@ -25,21 +25,21 @@ _DRIVER = Path("/sys/module/nvidia/version")
 def look_at_model(config: Settings) -> Iterator[Finding]:
     """Whether its files are here, and whether the database knows them as they are."""
     try:
-        wiring.need_worker_extra()
+        from_settings.need_worker_extra()
     except SettingsError as error:
         yield Finding(MODEL, Status.SKIPPED, f"no model is run on this machine. {error}")
         return
-    config = wiring.with_stored_model(config)
+    config = from_settings.with_stored_model(config)
     # A look must not download gigabytes. Nothing has imported the hub's library in this process yet.
     os.environ["HF_HUB_OFFLINE"] = "1"
     if not in_cache(config.model):
         words = f"the files of {config.model} are not here yet"
         yield Finding(MODEL, Status.WARNING, words, "The first worker, or `tagonce tag`, downloads them.")
         return
-    spec = wiring.find_spec_of(config)
+    spec = from_settings.find_spec_of(config)
     yield Finding(MODEL, Status.OK, f"{spec.name}: {spec.weights}")
     try:
-        with wiring.stored(config) as database, database.read() as connection:
+        with from_settings.stored(config) as database, database.read() as connection:
             known = models.every(connection)
     except DatabaseError:
         return  # the check of the database says why
@@ -47,7 +47,7 @@ def look_at_model(config: Settings) -> Iterator[Finding]:
 
 
 def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Finding:
-    fingerprint = wiring.fingerprint(spec, config)
+    fingerprint = from_settings.fingerprint(spec, config)
     same = next((model for model in known if model.fingerprint == fingerprint), None)
     if same and (begun := _resizes_otherwise(same)):
         return Finding(
@@ -99,7 +99,7 @@ def look_at_device(config: Settings) -> Iterator[Finding]:
     import PIL
     import torch
 
-    from workers.device import device_name, pick_device, pick_dtype
+    from workers.inference.device import device_name, pick_device, pick_dtype
 
     device = pick_device(config.device)
     precision = str(pick_dtype(config.precision, device)).removeprefix("torch.")

@@ -5,16 +5,16 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from db import places
 from db.errors import DatabaseError, ImageError, SettingsError, SourceError
-from producer import sample
+from db.names import image_locations
 from producer.references import file_path, path_or_uri, split_s3
 from producer.sources import references
-from tagonce import ui
+from producer.storage import sample
 from tagonce.doctor.finding import Check, Finding, Status
+from tagonce.from_settings import stored
+from tagonce.output import ui
 from tagonce.settings import Settings
-from tagonce.wiring import stored
-from workers.roots import Roots
+from workers.storage.roots import Roots
 
 NAME = "storage"
 ROOTS = "roots"
@@ -33,7 +33,7 @@ def of_database(config: Settings) -> Iterator[Finding]:
     """Each bucket and folder of which the database knows images."""
     try:
         with stored(config) as database, database.read() as connection:
-            found = places.examples(connection)
+            found = image_locations.examples(connection)
     except DatabaseError:
         yield Finding(NAME, Status.SKIPPED, "the database that lists the images cannot be asked, see there")
         return

@@ -25,10 +25,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from db.errors import DatabaseError, SettingsError, TagonceError, ThresholdError, TransientError
-from tagonce.web import gallery, images, labelling, overview, pictures, saving, tag, tags, trying
+from tagonce.web.pages import compare, gallery, image, labelling, overview, picture, tag, tags, try_picture
 from tagonce.web.security import Access, Guard, guarded
 from tagonce.web.shell import page_handler, shell
-from tagonce.web.site import Site
+from tagonce.web.state.site import Site
 from tagonce.web.templating import page
 from tagonce.web.view import View
 
@@ -57,16 +57,16 @@ def create_app(site: Site, access: Access) -> Starlette:
             Route("/", page_handler(gallery.gallery)),
             Route("/tags", page_handler(tags.tags)),
             Route("/tag/{tag_id:id}", page_handler(tag.tag)),
-            Route("/image/{image_id:id}", page_handler(images.image)),
-            Route("/thumb/{image_id:id}", pictures.thumbnail),
-            Route("/preview/{image_id:id}", pictures.preview),
-            Route("/compare", page_handler(saving.compare)),
-            Route("/save", saving.save, methods=["POST"]),
+            Route("/image/{image_id:id}", page_handler(image.image)),
+            Route("/thumb/{image_id:id}", picture.thumbnail),
+            Route("/preview/{image_id:id}", picture.preview),
+            Route("/compare", page_handler(compare.compare)),
+            Route("/save", compare.save, methods=["POST"]),
             Route("/label", labelling.label, methods=["POST"]),
             Route("/who", labelling.who, methods=["POST"]),
             Route("/recount", overview.recount, methods=["POST"]),
-            Route("/try", page_handler(trying.show), methods=["GET"]),
-            Route("/try", trying.run, methods=["POST"]),
+            Route("/try", page_handler(try_picture.show), methods=["GET"]),
+            Route("/try", try_picture.run, methods=["POST"]),
             Route("/overview", page_handler(overview.overview)),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],

@@ -8,7 +8,7 @@ import uvicorn
 from db.errors import SettingsError
 from tagonce.web.app import create_app
 from tagonce.web.security import TOKEN, Access, is_loopback, new_token
-from tagonce.web.site import Site
+from tagonce.web.state.site import Site
 from tagonce.web.view import View
 
 _CONNECTIONS = 200

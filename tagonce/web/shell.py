@@ -10,10 +10,10 @@ from markupsafe import escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db import labels
 from db.errors import SettingsError
 from db.scores import SCALE, to_probability
-from tagonce.web.site import Site
+from db.truth import labels
+from tagonce.web.state.site import Site
 from tagonce.web.view import View
 
 PAGES = (

@@ -7,11 +7,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
-from db.plural import counted
-from db.policies import to_threshold
+from db.names.plural import counted
+from db.policy.policies import to_threshold
 from db.scores import to_probability
 from producer.references import path_or_uri
-from tagonce.ui import printable
+from tagonce.output.ui import printable
 
 _BREAK = Markup("_<wbr>")
 

@@ -17,12 +17,12 @@ from urllib.parse import urlencode
 from sqlalchemy import Connection
 from starlette.datastructures import QueryParams
 
-from db import profiles
 from db.errors import SettingsError, ThresholdError
-from db.models import Model, Tag
-from db.policies import NEVER, Cut, Policy, resolve, to_cut, to_threshold
-from db.profiles import Profile
-from db.scores import to_score
+from db.ledger.models import Model, Tag
+from db.policy import profiles
+from db.policy.policies import Cut, Policy, resolve, to_cut, to_threshold
+from db.policy.profiles import Profile
+from db.scores import NEVER, to_score
 
 THRESHOLD, CATEGORY, TAG = "t", "c.", "tag."
 SIZES = (12, 24, 48, 96)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tagonce import settings, wiring
+from tagonce import from_settings, settings
 from tests.e2e import forked
 from tests.e2e.forked import Workers
 
@@ -22,6 +22,6 @@ def stored(tmp_path: Path, jtp2_folder: Path) -> Path:
     """The database file that commands use when nobody names one; it knows a model with a floor of 0.05."""
     file = tmp_path / "tagonce.db"
     config = settings.load(database_url=f"sqlite:///{file}", model=str(jtp2_folder), floor=0.05)
-    with wiring.stored(config, create=True) as database:
-        wiring.find_and_register(database, config)
+    with from_settings.stored(config, create=True) as database:
+        from_settings.find_and_register(database, config)
     return file

@@ -20,7 +20,14 @@ from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 NAN = b"this image makes the model fail"
-PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
+PRELOADED = (
+    "tagonce.cli",
+    "tagonce.from_settings",
+    "workers.pipeline",
+    "workers.queue.process",
+    "celery.apps.worker",
+    "psycopg",
+)
 DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
 BROKEN_DEVICE = "broken-device"
 """Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
@@ -112,7 +119,7 @@ def run(
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     from tagonce.cli import main
-    from workers.decode import Decoded, Decoder
+    from workers.images.decode import Decoded, Decoder
 
     decode = Decoder.decode
 
@@ -136,8 +143,8 @@ def fail_where_marked(omens: Path | None) -> None:
     from collections.abc import Sequence
 
     from db.errors import ModelError
-    from workers.decode import Decoded
-    from workers.infer import Inferencer, Inferred
+    from workers.images.decode import Decoded
+    from workers.inference.infer import Inferencer, Inferred
 
     scores = Inferencer.scores
 

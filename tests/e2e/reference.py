@@ -10,11 +10,11 @@ from db.batches import batched
 from db.errors import ImageError
 from db.scores import SCALE
 from tests.e2e.ledger import NOT_STORED
-from workers.decode import Decoded, Decoder
-from workers.fetch import Fetcher
-from workers.infer import Inferencer
+from workers.images.decode import Decoded, Decoder
+from workers.inference.infer import Inferencer
 from workers.models.registry import find_model
 from workers.options import Options
+from workers.storage.fetch import Fetcher
 
 
 def own_scores(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from celery import Celery
 
 from db.errors import BrokerError
-from producer import broker
+from producer.queue import broker
 from tests.e2e.forked import CONNECTED, Worker
 from tests.e2e.ledger import Ledger
 from tests.fixtures.proxy import Proxy

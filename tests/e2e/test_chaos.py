@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from producer import broker
+from producer.queue import broker
 from producer.references import file_uri
-from producer.storage import s3_client
+from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores

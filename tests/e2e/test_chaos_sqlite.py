@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from db.database import BUSY_TIMEOUT_MS
-from producer import broker
+from producer.queue import broker
 from producer.references import file_uri
 from tests.e2e.forked import DEATH_AT_COMMIT, DISK_FULL, Workers
 from tests.e2e.ledger import Ledger

@@ -14,7 +14,7 @@ from db.database import Database
 from db.schema import failures, images
 from producer.references import file_uri
 from producer.sources.extensions import is_image
-from producer.storage import s3_client
+from producer.storage.s3_client import s3_client
 from tests.e2e.ledger import Ledger
 from tests.fixtures import hostile
 from tests.fixtures.command import Outcome

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from db.errors import EXIT_USAGE
-from producer.storage import s3_client
+from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
-from workers.worker import MAX_DELIVERIES
+from workers.queue.process import MAX_DELIVERIES
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens there."""

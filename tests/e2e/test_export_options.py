@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, Sort, Underscores
-from db.models import Tag
+from db.ledger.models import Tag
 from producer.references import file_path
 from tagonce.cli import app
 from tests.e2e.ledger import NOT_STORED, Ledger

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from celery import Celery
 
-from producer import broker
+from producer.queue import broker
 from producer.references import file_uri
 from tests.e2e.forked import BROKEN_DEVICE, DEATH_AT_RESTORE, NAN, POISON, Workers
 from tests.e2e.ledger import Ledger

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tagonce import settings, wiring
+from tagonce import from_settings, settings
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
@@ -57,8 +57,8 @@ def test_scaled_decoding_is_a_model_of_its_own(jtp2_folder: Path, sqlite_url: st
     ids = []
     for scaled in (False, True, False):
         config = settings.load(database_url=sqlite_url, model=str(jtp2_folder), dct_scaling=scaled)
-        with wiring.stored(config, create=True) as database:
-            spec, model = wiring.find_and_register(database, config)
+        with from_settings.stored(config, create=True) as database:
+            spec, model = from_settings.find_and_register(database, config)
         assert spec.dct_scaling == scaled
         ids.append(model.id)
     assert ids == [1, 2, 1]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from db import images, models
 from db.database import open_database
-from producer import broker, chunks
+from db.ledger import images, models
+from producer.queue import broker, chunks
 from producer.sources import references
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger

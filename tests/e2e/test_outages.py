@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producer import broker
-from producer.storage import s3_client
+from producer.queue import broker
+from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Worker, Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.storage import s3_client
+from producer.storage.s3_client import s3_client
 from tests.fixtures.command import Outcome, Process, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

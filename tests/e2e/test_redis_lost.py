@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from producer import broker
+from producer.queue import broker
 from producer.references import file_uri
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger

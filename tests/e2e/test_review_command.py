@@ -90,7 +90,7 @@ def test_without_a_database_it_says_what_to_do(invoke: Callable[..., Outcome]) -
 def test_without_the_extra_it_says_what_to_install(
     invoke: Callable[..., Outcome], stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tagonce.wiring.find_spec", lambda name: None if name == "starlette" else object())
+    monkeypatch.setattr("tagonce.from_settings.find_spec", lambda name: None if name == "starlette" else object())
     outcome = invoke("review")
     assert outcome.code == 2
     assert "The page needs starlette, not installed here: pip install 'tagonce[web]'" in outcome.err

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.policies import NEVER, Policy, to_cut
+from db.policy.policies import Policy, to_cut
+from db.scores import NEVER
 from producer.references import path_or_uri
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome, script, wait_until

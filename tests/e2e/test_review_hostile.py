@@ -14,16 +14,18 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
-from db import images, labels, models, profiles, results
 from db.database import Database
 from db.errors import Reason
-from db.images import Reference
-from db.labels import Drawn
-from db.models import Tag
-from db.policies import Policy
-from db.results import Failure, Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.models import Tag
+from db.ledger.results import Failure, Prediction
+from db.policy import profiles
+from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
+from db.truth import labels
+from db.truth.labels import Drawn
 from producer.references import file_uri
 from tests.fixtures import hostile
 from tests.fixtures.browser import WIDTHS, Browsing

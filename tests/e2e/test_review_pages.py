@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from db.policies import Policy
+from db.policy.policies import Policy
 from tests.fixtures.browser import WIDTHS, Browsing
 from tests.fixtures.command import Outcome
 from tests.fixtures.review import Review, settle, shown, sticking_out

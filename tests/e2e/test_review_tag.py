@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from db import labels
-from db.labels import TagLabels
-from db.policies import Policy
+from db.policy.policies import Policy
 from db.scores import to_probability
+from db.truth import labels
+from db.truth.labels import TagLabels
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome
 from tests.fixtures.review import Review, as_shown, settle, shown

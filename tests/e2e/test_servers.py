@@ -8,8 +8,8 @@ from pathlib import Path
 
 import redis
 
-from producer import broker
-from producer.storage import s3_client
+from producer.queue import broker
+from producer.storage.s3_client import s3_client
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from db import images, models
 from db.database import Database
-from db.images import Reference
-from db.models import Model, Tag
+from db.ledger import images, models
+from db.ledger.images import Reference
+from db.ledger.models import Model, Tag
 from tests.fixtures.command import Outcome
 
 TAGS = tuple(Tag(f"tag_{number:02}", "general" if number % 2 else None) for number in range(20))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sqlalchemy import event, text
 
-from db import images, results
-from db.copies import known
 from db.database import Database
 from db.errors import Reason, TransientError
-from db.models import Model
-from db.results import Failure, Prediction
+from db.ledger import images, results
+from db.ledger.duplicates import stored_results
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction
 from db.scores import NO_SCORES, Scores
-from producer.chunks import MAX_IMAGES
+from producer.queue.chunks import MAX_IMAGES
 
 Register = Callable[..., list[int]]
 
@@ -34,7 +34,7 @@ def test_scores_and_facts_come_back_as_they_were_stored(database: Database, mode
     save(database, model, second, b"a" * 32, SCORES)
     save(database, model, third, b"b" * 32, NO_SCORES)
     with database.read() as connection:
-        found = known(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])
+        found = stored_results(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])
     assert set(found) == {b"a" * 32, b"b" * 32}
     one = found[b"a" * 32]
     assert (one.width, one.height, one.format) == (640, 480, "webp")
@@ -66,7 +66,7 @@ def test_the_largest_chunk_and_batch_that_may_be_set(database: Database, model: 
         for _ in range(2):  # the second time what is there is replaced
             results.save(connection, model.id, done, failed)
         assert images.pending_among(connection, ids, model.id) == []
-        found = known(connection, model.id, hashes)
+        found = stored_results(connection, model.id, hashes)
     assert set(found) == set(hashes[:half])
 
 
@@ -79,9 +79,9 @@ def test_another_model_and_an_older_file_say_nothing(
     registered(2, version="2")
     save(database, model, first, b"c" * 32, SCORES, version="2")
     with database.read() as connection:
-        assert known(connection, other_model.id, [b"c" * 32]) == {}
-        assert set(known(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])) == {b"c" * 32}
-        assert known(connection, model.id, []) == {}
+        assert stored_results(connection, other_model.id, [b"c" * 32]) == {}
+        assert set(stored_results(connection, model.id, [b"a" * 32, b"b" * 32, b"c" * 32])) == {b"c" * 32}
+        assert stored_results(connection, model.id, []) == {}
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -99,7 +99,7 @@ def test_each_hash_costs_a_look_into_an_index_also_before_the_first_analyze(
     )
     database.close()  # a new connection has read nothing yet
     with database.read() as connection:
-        assert len(known(connection, model.id, [row.sha256 for row in rows[:20]] + [bytes(32)] * 20)) == 20
+        assert len(stored_results(connection, model.id, [row.sha256 for row in rows[:20]] + [bytes(32)] * 20)) == 20
         assert connection.scalar(reads) < 200
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from db.errors import SettingsError
-from tagonce import settings, wiring
-from tagonce.wiring import with_stored_model
+from tagonce import from_settings, settings
+from tagonce.from_settings import with_stored_model
 from tests.fixtures.command import Outcome
 from tests.services.conftest import make_model
 
@@ -21,7 +21,7 @@ def test_the_only_model_of_the_database_with_its_floor(database_url: str) -> Non
     """On both databases. An empty one, or none, leaves the default."""
     assert with_stored_model(settings.load(database_url=database_url)).model == "jtp-2"
     config = settings.load(database_url=database_url)
-    with wiring.stored(config, create=True) as opened:
+    with from_settings.stored(config, create=True) as opened:
         assert with_stored_model(config).model == "jtp-2"
         make_model(opened, "demo", floor=500)
         found = with_stored_model(config)
@@ -38,7 +38,7 @@ def test_the_only_model_of_the_database_with_its_floor(database_url: str) -> Non
 
 def test_a_model_from_a_folder_has_to_be_named_where_its_files_are_needed(sqlite_url: str) -> None:
     config = settings.load(database_url=sqlite_url)
-    with wiring.stored(config, create=True) as opened:
+    with from_settings.stored(config, create=True) as opened:
         make_model(opened, "mine")
     with pytest.raises(SettingsError, match=r"scores of mine, a model from a folder.*--model FOLDER"):
         with_stored_model(config)
@@ -47,7 +47,7 @@ def test_a_model_from_a_folder_has_to_be_named_where_its_files_are_needed(sqlite
 
 def test_tag_says_so_before_it_looks_for_jtp(sqlite_url: str, tmp_path: Path, invoke: Callable[..., Outcome]) -> None:
     """It would try for a minute to download that."""
-    with wiring.stored(settings.load(database_url=sqlite_url), create=True) as opened:
+    with from_settings.stored(settings.load(database_url=sqlite_url), create=True) as opened:
         make_model(opened, "mine")
     (tmp_path / "a.jpg").write_bytes(b"x")
     for command in (("tag", "a.jpg", "--database", sqlite_url), ("predict", "a.jpg")):

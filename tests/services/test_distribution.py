@@ -9,15 +9,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db.comparison import compare
 from db.database import Database, open_database
-from db.distribution import Distribution, count_scores
 from db.errors import TransientError
-from db.judging.histograms import histogram
-from db.models import Model
-from db.policies import NEVER, Policy, resolve
-from db.score_stream import every_score
-from db.scores import SCALE
+from db.ledger.models import Model
+from db.policy.policies import Policy, resolve
+from db.read.comparison import compare
+from db.read.distribution import Distribution, count_scores
+from db.read.histograms import histogram
+from db.read.score_stream import every_score
+from db.scores import NEVER, SCALE
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
 
@@ -98,7 +98,7 @@ def test_more_categories_than_there_are_tables_for(
     database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the first ones are told, and of all tags."""
-    monkeypatch.setattr("db.gaps.MOST_CATEGORIES", 1)
+    monkeypatch.setattr("db.read.unchanged_images.MOST_CATEGORIES", 1)
     store(database, model, URIS, [{1: 4000, 3: 4000}, {0: 4000, 2: 4000}, {0: 4000}, {0: 9000}, {3: 9000}])
     found = counted(database, model)
     before = resolve(model, TAGS, Policy(3500, {"general": 3500}))
@@ -141,7 +141,7 @@ def test_progress_tells_of_every_image(
         assert count_scores(connection, model, advance=told.append).images == 0
     store(database, model, URIS, [{1: 9000}] * IMAGES)
     registered(IMAGES + 3)
-    monkeypatch.setattr("db.score_stream.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("db.read.score_stream.IMAGES_AT_ONCE", 2)
     with database.read() as connection:
         assert count_scores(connection, model, advance=told.append).images == IMAGES
     assert told == [2, 2, 1]

@@ -8,15 +8,15 @@ import PIL
 import pytest
 from sqlalchemy import text
 
-from db import models
 from db.database import Database, open_database
 from db.errors import SourceError
-from producer import broker, chunks
-from producer.storage import s3_client
-from tagonce import settings, wiring
+from db.ledger import models
+from producer.queue import broker, chunks
+from producer.storage.s3_client import s3_client
+from tagonce import from_settings, settings
 from tagonce.doctor import clock, databases, finding, machine
 from tagonce.doctor.finding import Check, Finding, Status
-from tagonce.embedded import find_server
+from tagonce.local.embedded_redis import find_server
 from tests.fixtures.command import Outcome
 from tests.fixtures.databases.restored import restore
 from tests.fixtures.photos import MAKER
@@ -46,15 +46,15 @@ def tagged(database_url: str, jtp2_folder: Path, bucket: str) -> str:
     client.put_object(Bucket=bucket, Key="cats/1.png", Body=b"x")
     client.close()
     config = settings.load(database_url=database_url, model=str(jtp2_folder))
-    with wiring.stored(config, create=True) as opened:
-        wiring.find_and_register(opened, config)
+    with from_settings.stored(config, create=True) as opened:
+        from_settings.find_and_register(opened, config)
         register(opened, f"s3://{bucket}/cats/1.png")
     return database_url
 
 
 def register(opened: Database, uri: str) -> list[int]:
-    from db import images
-    from db.images import Reference
+    from db.ledger import images
+    from db.ledger.images import Reference
 
     with opened.write() as connection:
         return images.register(connection, [Reference(uri, "1", 1)], models.latest(connection).id)
@@ -270,8 +270,8 @@ def test_sources_that_cannot_be_read(
 def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor) -> None:
     """Of which the database knows an object; and a file that was deleted since, which is no more than worth a look."""
     config = settings.load(database_url=sqlite_url, model="demo")
-    with wiring.stored(config, create=True) as opened:
-        wiring.find_and_register(opened, config)
+    with from_settings.stored(config, create=True) as opened:
+        from_settings.find_and_register(opened, config)
         for uri in ("s3://shut/a.png", "s3://shut/b.png", "file:///gone/1.png"):
             register(opened, uri)
     found = doctor("--database", sqlite_url, "--model", "demo")

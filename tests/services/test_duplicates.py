@@ -10,15 +10,15 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from db import counts, images
 from db.database import Database
 from db.errors import Reason
-from db.models import Model
+from db.ledger import images, run_progress
+from db.ledger.models import Model
+from db.ledger.workers import Stage, seen_since
 from db.schema import failures, predictions, tag_scores
 from db.schema import images as image_table
-from db.workers import Stage, seen_since
 from producer.sources import references
-from tagonce import settings, wiring
+from tagonce import from_settings, settings
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
 
@@ -55,7 +55,7 @@ def collection(
     database: Database, make_photos: Callable[..., list[Path]], jtp1_folder: Path, tmp_path: Path
 ) -> Collection:
     make_photos(10)
-    spec, model = wiring.find_and_register(database, settings.load(model=str(jtp1_folder)))
+    spec, model = from_settings.find_and_register(database, settings.load(model=str(jtp1_folder)))
     pipeline = Pipeline(database, model, spec, Options(batch_size=4, device="cpu"))
     made = Collection(tmp_path / "photos", database, model, pipeline)
     infer = pipeline.inferencer.scores
@@ -97,7 +97,7 @@ def test_copies_in_one_chunk_are_inferred_once_and_batches_are_full(collection: 
     with collection.database.read() as connection:
         ((worker, work),) = seen_since(connection, collection.model.id, collection.pipeline.worker.started_at)
         assert worker == collection.pipeline.worker
-        assert counts.progress(connection, collection.model.id).done == 25
+        assert run_progress.progress(connection, collection.model.id).done == 25
     assert work.duplicates == 15
     assert (work.images[Stage.FETCH], work.images[Stage.DECODE], work.images[Stage.INFER]) == (25, 10, 10)
     assert 0 < work.device_busy <= 1

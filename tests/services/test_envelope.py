@@ -7,15 +7,15 @@ from celery import Celery
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.broker import create_app
-from producer.envelope import plain_headers, why_refused
+from producer.queue.broker import create_app
+from producer.queue.envelope import plain_headers, why_refused
 from tests.fixtures.messages import Message, a_message, with_header, wrong
 
 
 @pytest.fixture(scope="module")
 def message() -> Message:
     """As Celery makes it; no server is needed for that, but one is what it was made for."""
-    from tagonce.embedded import broker as embedded
+    from tagonce.local.embedded_redis import broker as embedded
 
     with embedded() as url:
         app: Celery = create_app(url, 1)

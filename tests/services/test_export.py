@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 
-from db import images, models, results
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export.images import Tagged, count_images, ends, tagged_images, whole_file
-from db.images import Reference
-from db.kept import IMAGES_AT_ONCE
-from db.models import Model
-from db.policies import Policy, resolve
-from db.results import Prediction
+from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range, whole_file
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.ledger.results import Prediction
+from db.policy.policies import Policy, resolve
+from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
-from producer.storage import s3_client
-from tagonce.export_options import Existing
-from tagonce.merging import merged
-from tagonce.sidecars import Sidecars, beside, common_folder
-from tagonce.small_files import LocalFiles, small_files
+from producer.storage.s3_client import s3_client
+from tagonce.export.formats import Existing
+from tagonce.export.merge_captions import merged
+from tagonce.export.sidecars import Sidecars, beside, common_folder
+from tagonce.export.small_files import LocalFiles, small_files
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -57,7 +57,7 @@ def exported(database: Database, model: Model, score: int = 3500, under: str = "
         found = list(tagged_images(connection, model, cut, under=under))
         uris = sorted((one.uri for one in found), key=str.encode)
         assert count_images(connection, model, under=under) == len(uris)
-        assert ends(connection, model, under=under) == ((uris[0], uris[-1]) if uris else ("", ""))
+        assert uri_range(connection, model, under=under) == ((uris[0], uris[-1]) if uris else ("", ""))
     return found
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export.images import whole_file
+from db.export.tagged_images import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """

@@ -20,21 +20,22 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import insert, select
 
-from db import images, models, profiles, results
 from db.database import Database, open_database
 from db.errors import SettingsError
 from db.export import parquet as export_parquet
 from db.export.options import CaptionOptions, Placement, Sort, Underscores
-from db.models import Model, Tag
-from db.policies import Policy
-from db.results import Prediction
+from db.ledger import images, models, results
+from db.ledger.models import Model, Tag
+from db.ledger.results import Prediction
+from db.policy import profiles
+from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.references import file_uri
-from producer.storage import s3_client
-from tagonce.export_options import Existing, Format, defaults, with_options
-from tagonce.exports import Export, run
-from tagonce.policy_options import resolve_policy
+from producer.storage.s3_client import s3_client
+from tagonce.export.formats import Existing, Format, defaults, with_options
+from tagonce.export.write import Export, run
+from tagonce.options.policy_options import resolve_policy
 from tests.fixtures.command import script
 from tests.fixtures.straight import straight_caption, straight_items
 from tests.unit.test_captions import TAGS

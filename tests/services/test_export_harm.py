@@ -14,12 +14,12 @@ from sqlalchemy import insert, update
 
 from db.database import Database
 from db.errors import SettingsError
-from db.export.images import whole_file
+from db.export.tagged_images import whole_file
 from db.schema import images as image_table
 from producer.references import file_uri
-from producer.storage import s3_client
-from tagonce.export_options import Existing, Format
-from tagonce.merging import understood
+from producer.storage.s3_client import s3_client
+from tagonce.export.formats import Existing, Format
+from tagonce.export.merge_captions import understood
 from tests.services.test_export_formats import Store, add_local, fill, record
 
 

@@ -5,14 +5,14 @@ from typing import Any, cast
 
 import pytest
 
-from db import deliveries
 from db.database import Database
 from db.errors import TransientError
-from db.models import Model
-from producer.broker import create_app, depth
-from producer.chunks import Chunk
-from workers import worker
-from workers.worker import MAX_DELIVERIES, SPLIT, Stop
+from db.ledger import deliveries
+from db.ledger.models import Model
+from producer.queue.broker import create_app, depth
+from producer.queue.chunks import Chunk
+from workers.queue import process
+from workers.queue.process import MAX_DELIVERIES, SPLIT, Stop
 
 IDS = list(range(1, 41))
 OUTAGES = 5
@@ -22,7 +22,7 @@ def test_its_pieces_are_sent_once(
     database: Database, model: Model, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database goes away between the sending and the end of it, several times."""
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(process, "RETRY_SECONDS", 0)
     outages = iter(range(OUTAGES))
     forget = deliveries.forget
 
@@ -37,7 +37,7 @@ def test_its_pieces_are_sent_once(
         SimpleNamespace(database=database, tell=lambda _: None),
         SimpleNamespace(note_progress=lambda: None),
     )
-    tagger = worker._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))
+    tagger = process._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))
     with database.write() as connection:
         for _ in range(MAX_DELIVERIES):
             deliveries.count(connection, "x")

@@ -9,27 +9,30 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from db import counts, distribution, failures, forget, gone, images, labels, moves, results, sampling, schema
+from db import sampling, schema
 from db.database import Database, open_database
 from db.errors import Reason, SourceError
-from db.export.images import count_images, ends
-from db.gone import Gone
-from db.id_set import IdSet
-from db.images import Reference
-from db.judging.histograms import histogram
-from db.judging.image_index import ImageIndex, by_path
-from db.kept import kept_images
-from db.labels import Drawn
-from db.models import Model
-from db.policies import Cut
-from db.results import Failure
-from db.sampling.line import around
-from db.search import hits
+from db.export.tagged_images import count_images, uri_range
+from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
+from db.ledger.id_set import IdSet
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.ledger.results import Failure
+from db.names.match_images import ImageIndex, by_path
+from db.policy.policies import Cut
+from db.read import distribution
+from db.read.histograms import histogram
+from db.read.tag_batches import read_tag_batches
+from db.read.tag_counts import tag_counts
+from db.sampling.near_threshold import around
+from db.search import execute
 from db.search.tree import Reaches
-from db.tag_counts import tag_counts
+from db.sql.gone_scope import Gone
+from db.truth import labels
+from db.truth.labels import Drawn
 from producer import mark_gone, sources
 from producer.references import file_uri
-from producer.storage import s3_client
+from producer.storage.s3_client import s3_client
 from tests.fixtures.photos import MAKER
 from tests.services.conftest import make_model
 from tests.services.test_judging import store
@@ -83,13 +86,13 @@ def test_every_reader_leaves_them_out_unless_it_is_told_otherwise(
     tree = Reaches((1,), (100,))
     with database.read(gone=which) as connection:
         for cut in (uniform, ranked):
-            assert [one for batch in kept_images(connection, model, cut) for one in batch.image_ids] == left
+            assert [one for batch in read_tag_batches(connection, model, cut) for one in batch.image_ids] == left
             counted = {one.tag: one.images for one in tag_counts(connection, model, cut)}
             assert counted["tag_01"] == len(with_tag)
         assert count_images(connection, model) == count_images(connection, model, under="s3://b/") == len(left)
-        assert ends(connection, model) == (URIS[LEFT[which][0]], URIS[LEFT[which][-1]])
-        assert [hit.image_id for hit in hits.search(connection, model, tree)] == with_tag
-        assert hits.count(connection, model, tree) == len(with_tag)
+        assert uri_range(connection, model) == (URIS[LEFT[which][0]], URIS[LEFT[which][-1]])
+        assert [hit.image_id for hit in execute.search(connection, model, tree)] == with_tag
+        assert execute.count(connection, model, tree) == len(with_tag)
         found = histogram(connection, model, 1, 10)
         assert (found.images, sum(found.counts)) == (len(left), len(with_tag))
         spread = distribution.count_scores(connection, model)
@@ -102,9 +105,9 @@ def test_every_reader_leaves_them_out_unless_it_is_told_otherwise(
         assert [one.tolist() for one in index.find([by_path(uri, Path("/")) for uri in URIS])] == [
             [one] if one in left else [] for one in ids
         ]
-        progress = counts.progress(connection, model.id)
+        progress = run_progress.progress(connection, model.id)
         assert (progress.images, progress.done, progress.gone) == (len(left), len(left), 2)
-        assert counts.predicted(connection, model.id) == len(left)
+        assert run_progress.predicted(connection, model.id) == len(left)
 
 
 def test_their_labels_do_not_count(database: Database, model: Model, ids: list[int]) -> None:
@@ -132,7 +135,7 @@ def test_one_that_is_gone_is_neither_pending_nor_failed(
     with database.write() as connection:
         assert images.pending_after(connection, model.id, 0, 9) == [first]
         assert [one.id for one in images.pending_among(connection, [first, second, third], model.id)] == [first]
-        progress = counts.progress(connection, model.id)
+        progress = run_progress.progress(connection, model.id)
         assert (progress.pending, progress.failed, progress.gone) == (1, {}, 2)
         assert list(failures.latest(connection, model.id, None)) == []
         assert results.clear_failures(connection, model.id) == []
@@ -291,7 +294,7 @@ def judged(database: Database) -> set[tuple[int, str, str, bool]]:
 
 def follow(database: Database) -> int:
     with database.write() as connection:
-        return moves.labels_follow(connection)
+        return moved_labels.labels_follow(connection)
 
 
 def test_labels_go_along_whichever_comes_first(database: Database, model: Model) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db import images, models, results
 from db.database import open_database
-from db.models import Tag
-from db.results import Prediction
+from db.ledger import images, models, results
+from db.ledger.models import Tag
+from db.ledger.results import Prediction
 from db.scores import Scores
 from producer.sources import references
 from tests.fixtures.command import Outcome

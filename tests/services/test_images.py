@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, func, insert, select, text
 
-from db import images, results
 from db.database import Database
 from db.errors import Reason
-from db.images import Reference
-from db.models import Model
-from db.results import Failure, Prediction
+from db.ledger import images, results
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction
 from db.schema import images as table
 from db.scores import NO_SCORES
 

@@ -21,22 +21,23 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from db import images, models, profiles, results
 from db.database import Database, open_database
 from db.errors import SourceError, ThresholdError
-from db.images import Reference
-from db.judging.calibration import By, Goal, calibrate, grid
-from db.judging.evaluation import Confusion, evaluate, micro
-from db.judging.histograms import histogram
-from db.judging.mistakes import find_mistakes
-from db.judging.reading import describe, read_truth
-from db.judging.truth import Found, Truth
-from db.kept import kept_images
-from db.models import Model
-from db.policies import NEVER, Policy, resolve
-from db.results import Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.ledger.results import Prediction
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
+from db.read.histograms import histogram
+from db.read.tag_batches import read_tag_batches
 from db.schema import images as images_table
-from db.scores import SCALE, Scores
+from db.scores import NEVER, SCALE, Scores
+from db.truth.calibration import By, Goal, calibrate, grid
+from db.truth.evaluation import Confusion, evaluate, micro
+from db.truth.load_truth import describe, read_truth
+from db.truth.mistakes import find_mistakes
+from db.truth.truth import Found, Truth
 from producer.references import file_uri
 from tests.fixtures.command import Outcome
 from tests.services.conftest import TAGS, make_model
@@ -119,7 +120,7 @@ def test_evaluation_agrees_with_scikit_learn(database: Database, model: Model) -
             tags = models.tag_names(connection, model.id)
             cuts = [resolve(model, tags, policy) for policy in policies]
             found = evaluate(connection, model, truth_of(ids, said), [3500, FLOOR, SCALE], cuts)
-            (batch,) = kept_images(connection, model, cuts[2])
+            (batch,) = read_tag_batches(connection, model, cuts[2])
         by_mcut = np.zeros((IMAGES, len(TAGS)), bool)
         by_mcut[batch.rows, batch.tag_ids] = True
         assert found.counts.images == len(truth)

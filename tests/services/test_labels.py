@@ -12,15 +12,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, text
 
-from db import images, labels, models
 from db.database import Database
 from db.errors import SettingsError
-from db.images import Reference
-from db.labels import NOT_STORED, Drawn, LabelCounts
-from db.models import Model, Tag
+from db.ledger import images, models
+from db.ledger.images import Reference
+from db.ledger.models import Model, Tag
 from db.schema import labels as table
 from db.schema import models as models_table
 from db.schema import predictions
+from db.truth import labels
+from db.truth.labels import NOT_STORED, Drawn, LabelCounts
 from tests.services.test_judging import store
 
 URIS = [f"s3://b/{number}" for number in range(4)]

@@ -11,18 +11,20 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from db import images, labels, models, profiles
 from db.database import Database, open_database
 from db.errors import SourceError
-from db.images import Reference
-from db.judging.evaluation import evaluate
-from db.judging.mistakes import find_mistakes
-from db.judging.reading import describe, read_truth
-from db.labels import Drawn
-from db.models import Model
-from db.policies import Policy, resolve
+from db.ledger import images, models
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
 from db.schema import models as models_table
 from db.scores import SCALE
+from db.truth import labels
+from db.truth.evaluation import evaluate
+from db.truth.labels import Drawn
+from db.truth.load_truth import describe, read_truth
+from db.truth.mistakes import find_mistakes
 from tests.fixtures.command import Outcome
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import FLOOR, store

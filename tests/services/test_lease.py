@@ -13,12 +13,12 @@ from kombu import Connection
 from kombu.transport import redis as kombu_redis
 
 from db.errors import BrokerError
-from producer.broker import Depth, create_app, depth, queue_name, release_all
-from producer.chunks import sending
-from producer.transport import QoS
+from producer.queue.broker import Depth, create_app, depth, queue_name, release_all
+from producer.queue.chunks import sending
+from producer.queue.transport import QoS
 from tests.fixtures.command import wait_until
 from tests.fixtures.servers import RedisServer
-from workers.lease import Leases
+from workers.queue.leases import Leases
 
 KEY = "tagonce:tag.1"
 LEASE_SECONDS = 3

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from db import gone, models, results
 from db.database import Database, open_database
 from db.errors import Reason, SettingsError, SourceError
-from db.images import Reference, register
-from db.results import Failure
+from db.ledger import gone, models, results
+from db.ledger.images import Reference, register
+from db.ledger.results import Failure
 from db.schema import profile_thresholds
 from producer import sources
 from producer.references import file_uri
 from producer.sources.folder import in_folder
-from producer.sources.names import Names
-from tagonce import ui
-from tagonce.places import uri_prefix
+from producer.sources.name_filter import Names
+from tagonce.options.under_option import uri_prefix
+from tagonce.output import ui
 from tests.fixtures.command import Outcome
 from tests.fixtures.photos import MAKER
 from tests.fixtures.servers import RedisServer

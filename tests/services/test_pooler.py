@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from db import images
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
-from db.images import Reference
+from db.ledger import images
+from db.ledger.images import Reference
+from db.sql.connections import lift_statement_timeout
 from tests.fixtures.pooler import Pooler
 from tests.services.conftest import make_model
 
@@ -70,7 +71,7 @@ def test_limits_are_ours_alone(pooler: Pooler) -> None:
         assert show == expected, seen
         seen.append(show)
     with page.read() as connection:
-        page.without_time_limit(connection)
+        lift_statement_timeout(connection)
         assert connection.scalar(text("show statement_timeout")) == "0"
     page.close()
     export.close()

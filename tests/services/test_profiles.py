@@ -7,14 +7,15 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select, text, update
 
-from db import profiles
 from db.database import Database
 from db.errors import ThresholdError
-from db.models import Model
-from db.policies import NEVER, UNSAID, Policy
-from db.profiles import Profile
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import UNSAID, Policy
+from db.policy.profiles import Profile
 from db.schema import profile_thresholds
 from db.schema import profiles as profile_table
+from db.scores import NEVER
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
 

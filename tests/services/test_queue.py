@@ -21,18 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.redis import Channel
 
-from db import images, results
 from db.database import Database
 from db.errors import BrokerError, Reason, SettingsError, SourceError
-from db.images import Reference
-from db.models import Model
-from db.results import Failure
-from producer import broker, chunks
-from producer.broker import TASK_NAME, Depth, create_app, depth
-from producer.chunks import LOOK_EVERY, MAX_IMAGES, Chunk, sending
+from db.ledger import images, results
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.ledger.results import Failure
 from producer.enqueue import READ_SIZE, enqueue, enqueue_pending
+from producer.queue import broker, chunks
+from producer.queue.broker import TASK_NAME, Depth, create_app, depth
+from producer.queue.chunks import LOOK_EVERY, MAX_IMAGES, Chunk, sending
 from tests.fixtures.servers import RedisServer
-from workers.worker import Stop, add_task
+from workers.queue.process import Stop, add_task
 
 QUEUE_KEY = "tagonce:tag.1"
 NOBODY = "redis://:s3cret@127.0.0.1:1/0"

@@ -13,12 +13,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select
 
-from db import counts, images, models, results
-from db import deliveries as delivery_counts
 from db.database import Database, open_database
 from db.errors import Reason
-from db.models import Model
-from db.results import Failure, Prediction
+from db.ledger import deliveries as delivery_counts
+from db.ledger import images, models, results, run_progress
+from db.ledger.models import Model
+from db.ledger.results import Failure, Prediction
 from db.schema import deliveries, failures, packed_predictions, predictions, tag_scores
 from db.schema import images as image_table
 from db.schema import models as model_table
@@ -143,7 +143,7 @@ def test_attempts_count_up_and_the_last_reason_stands(database: Database, model:
         save(database, model, failed=[failure(one, reason=reason)])
     with database.read() as connection:
         assert failed(connection) == [(one, "1", 3)]
-        assert counts.failures_by_reason(connection, model.id) == {Reason.MISSING: 1}
+        assert run_progress.failures_by_reason(connection, model.id) == {Reason.MISSING: 1}
 
 
 @pytest.mark.parametrize("detail", ["a\0b\0", "", "日本語 🐈 'quoted' %s :x", "x" * 10_000])
@@ -161,7 +161,7 @@ def test_clearing_failures_makes_them_pending(database: Database, model: Model, 
     reasons = (Reason.TIMEOUT, Reason.TIMEOUT, Reason.MISSING)
     save(database, model, failed=[failure(one, reason=reason) for one, reason in zip(ids, reasons, strict=True)])
     with database.write() as connection:
-        assert counts.failures_by_reason(connection, model.id) == {Reason.TIMEOUT: 2, Reason.MISSING: 1}
+        assert run_progress.failures_by_reason(connection, model.id) == {Reason.TIMEOUT: 2, Reason.MISSING: 1}
         assert results.clear_failures(connection, model.id, Reason.TIMEOUT) == ids[:2]
         assert images.pending_after(connection, model.id, 0, 9) == ids[:2]
         assert results.clear_failures(connection, model.id) == ids[2:]
@@ -177,7 +177,7 @@ def test_a_late_result_of_an_older_file_changes_nothing(database: Database, mode
     with database.read() as connection:
         assert predicted(connection) == [(one, "2")]
         assert stored_scores(connection) == {(one, 3, 500)}
-        assert counts.failures_by_reason(connection, model.id) == {}
+        assert run_progress.failures_by_reason(connection, model.id) == {}
         assert images.pending_after(connection, model.id, 0, 9) == [two]
 
 
@@ -187,7 +187,7 @@ def test_progress_speaks_of_the_files_as_they_are_now(database: Database, model:
     save(database, model, [prediction(one)], [failure(two)])
     registered(2, version="2")
     with database.read() as connection:
-        found = counts.progress(connection, model.id)
+        found = run_progress.progress(connection, model.id)
     assert (found.done, found.failed, found.pending) == (0, {}, 2)
 
 
@@ -195,11 +195,11 @@ def test_progress_adds_up(database: Database, model: Model, other_model: Model, 
     ids = registered(5)
     save(database, model, [prediction(one) for one in ids[:2]], [failure(ids[2])])
     with database.read() as connection:
-        found = counts.progress(connection, model.id)
+        found = run_progress.progress(connection, model.id)
         assert (found.images, found.done, found.failed, found.pending) == (5, 2, {Reason.CORRUPT: 1}, 2)
         assert found.rate == 2.0
         assert found.seconds_left == 1.0
-        untouched = counts.progress(connection, other_model.id)
+        untouched = run_progress.progress(connection, other_model.id)
         assert (untouched.pending, untouched.rate, untouched.seconds_left) == (5, 0.0, None)
 
 

@@ -11,19 +11,22 @@ import pytest
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
-from db import comparison, labels, profiles, results
 from db.database import Database, open_database
 from db.errors import Reason, TransientError
-from db.judging import histograms
-from db.judging.precision import figures_at, precision_at, weights_of
-from db.kept import kept_images
-from db.models import Model
-from db.policies import Policy, resolve
-from db.results import Failure
+from db.ledger import results
+from db.ledger.models import Model
+from db.ledger.results import Failure
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
+from db.read import comparison, histograms
+from db.read.tag_batches import read_tag_batches
 from db.schema import predictions
-from tagonce.web import pictures
-from tagonce.web.site import Site
-from tagonce.web.thumbnails import PREVIEW_SIZE
+from db.sql.connections import lift_statement_timeout
+from db.truth import labels
+from db.truth.precision import figures_at, precision_at, weights_of
+from tagonce.web.pages import picture
+from tagonce.web.pictures.thumbnails import PREVIEW_SIZE
+from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, text
 from tests.services.conftest import TAGS
 
@@ -50,7 +53,7 @@ def test_the_gallery_shows_what_the_thresholds_keep(
     assert answer.status_code == 200
     with database.read() as connection:
         cut = resolve(model, TAGS, Policy(6000, {"general": 7000}, {"tag_03": 9000}))
-        for batch in kept_images(connection, model, cut):
+        for batch in read_tag_batches(connection, model, cut):
             for row, image_id in enumerate(batch.image_ids):
                 kept = batch.tag_ids[batch.offsets[row] : batch.offsets[row + 1]]
                 assert chips(answer.text, image_id) == [TAGS[tag].name for tag in kept.tolist()]
@@ -185,7 +188,7 @@ def test_the_page_of_a_tag_counts_what_is_stored(
     page: TestClient, database: Database, model: Model, ids: list[int]
 ) -> None:
     with database.read() as connection:
-        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+        (batch,) = read_tag_batches(connection, model, resolve(model, TAGS, Policy(100)))
     of_tag = np.sort(batch.scores[batch.tag_ids == 5])
     shown = page.get("/tag/5?tag.tag_05=0.4")
     assert f"{int((of_tag >= 4000).sum())} of {IMAGES} images keep it at 0.4" in text(shown.text)
@@ -268,7 +271,7 @@ def test_a_search_shows_what_it_finds_and_moving_a_slider_keeps_it(
     assert first == second != []
     assert f"The search finds {len(first)} images." in text(pages[0])
     with database.read() as connection:
-        (batch,) = kept_images(connection, model, resolve(model, TAGS, Policy(100)))
+        (batch,) = read_tag_batches(connection, model, resolve(model, TAGS, Policy(100)))
     every = int((batch.tag_ids == 1).sum())
     assert 12 < every < 24
     shown = [
@@ -303,7 +306,7 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     page: TestClient, site: Site, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is known by a width that no picture has, here and in the script."""
-    monkeypatch.setattr(pictures, "_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(picture, "_WAIT_SECONDS", 0.2)
     sent = threading.Event()
     kept = site.thumbnails.get
 
@@ -314,9 +317,9 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     monkeypatch.setattr(site.thumbnails, "get", get)
     answer = page.get(f"/thumb/{ids[0]}")
     assert "still being fetched" in answer.text
-    assert f'width="{pictures.WIDTH_TO_COME}"' in answer.text
-    assert pictures.WIDTH_TO_COME > PREVIEW_SIZE
-    assert f"naturalWidth === {pictures.WIDTH_TO_COME}" in page.get("/static/review.js").text
+    assert f'width="{picture.WIDTH_TO_COME}"' in answer.text
+    assert picture.WIDTH_TO_COME > PREVIEW_SIZE
+    assert f"naturalWidth === {picture.WIDTH_TO_COME}" in page.get("/static/review.js").text
     sent.set()
     assert page.get(f"/thumb/{ids[0]}").headers["content-type"] == "image/webp"
 
@@ -388,6 +391,6 @@ def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
     with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
         connection.execute(sql("select pg_sleep(5)"))
     with database.read() as connection:
-        database.without_time_limit(connection)
+        lift_statement_timeout(connection)
         assert connection.scalar(sql("select 1 from pg_sleep(1.2)")) == 1
     database.close()

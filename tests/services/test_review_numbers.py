@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from db import comparison, profiles, sampling
+from db import sampling
 from db.database import Database
-from db.kept import Kept, chosen
-from db.models import Model
-from db.policies import Policy, resolve
-from db.tag_counts import tag_counts
-from tagonce.web import collection
-from tagonce.web.site import Site
-from tagonce.web.trying import _kept
+from db.ledger.models import Model
+from db.policy import profiles
+from db.policy.policies import Policy, resolve
+from db.read import comparison
+from db.read.tag_batches import TagBatch, kept_mask
+from db.read.tag_counts import tag_counts
+from tagonce.web.pages.try_picture import _kept
+from tagonce.web.state import collection
+from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, browser_of, scores, text
 from tests.services.conftest import TAGS
 
@@ -148,14 +150,14 @@ def test_before_it_is_counted_too_where_all_images_are_looked_at(
     every_number(page, profile, stored(database, model, POLICIES[profile]))
 
 
-def drawn(database: Database, model: Model) -> Kept:
+def drawn(database: Database, model: Model) -> TagBatch:
     """The images that the site draws at random."""
     with database.read() as connection:
         return sampling.load(connection, model, sampling.random_ids(connection, model, FEW, seed=1), model.floor)
 
 
-def kept_of(found: Kept, model: Model, policy: Policy) -> Kept:
-    return found.only(chosen(found, resolve(model, TAGS, policy)))
+def kept_of(found: TagBatch, model: Model, policy: Policy) -> TagBatch:
+    return found.only(kept_mask(found, resolve(model, TAGS, policy)))
 
 
 def estimated(database: Database, model: Model, policy: Policy) -> dict[str, int]:

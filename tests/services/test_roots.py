@@ -10,9 +10,9 @@ import pytest
 
 from db.errors import ImageError, Reason, SettingsError
 from producer.references import file_uri
-from producer.storage import s3_client
-from workers.fetch import Fetcher
-from workers.roots import Roots
+from producer.storage.s3_client import s3_client
+from workers.storage.fetch import Fetcher
+from workers.storage.roots import Roots
 
 INSIDE, OUTSIDE = b"an image", b"the password file"
 SECONDS_OF_SWAPPING = 1.0

@@ -16,9 +16,9 @@ import pytest
 from db.errors import SettingsError, SourceError
 from producer.references import Reference, file_uri, split_s3
 from producer.sources import Names, references
-from producer.storage import is_anonymous, s3_client, s3_errors
+from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
 from tests.fixtures.s3 import new_bucket
-from workers.fetch import Fetcher
+from workers.storage.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:

@@ -13,13 +13,12 @@ from sqlalchemy import delete
 
 from db import sampling
 from db.database import Database
-from db.distribution import count_scores
-from db.models import Model
-from db.policies import NEVER
-from db.sampling import Near, drawn, line
+from db.ledger.models import Model
+from db.read.distribution import count_scores
+from db.sampling import Near, near_threshold, random_images
 from db.schema import predictions, tag_scores
-from db.scores import SCALE
-from db.search import index
+from db.scores import NEVER, SCALE
+from db.search import tag_index
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store
 
@@ -55,13 +54,13 @@ def ids(database: Database, model: Model, rows: Rows) -> list[int]:
 def looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few images are otherwise read whole."""
     for name, value in {"_SMALL": 10, "_FIRST": 10, "_SHARE": 5}.items():
-        monkeypatch.setattr(drawn, name, value)
+        monkeypatch.setattr(random_images, name, value)
 
 
 @pytest.fixture(params=[None, FLOOR, 3500])
 def indexed(request: pytest.FixtureRequest, database: Database, model: Model, ids: list[int]) -> None:
     if request.param is not None:
-        index.create(database, model, request.param)
+        tag_index.create(database, model, request.param)
 
 
 def _forget(database: Database, ids: list[int]) -> None:
@@ -92,7 +91,7 @@ def test_every_image_is_equally_likely(
 ) -> None:
     """Read whole and looked up alike."""
     for small in (1000, 10):
-        monkeypatch.setattr(drawn, "_SMALL", small)
+        monkeypatch.setattr(random_images, "_SMALL", small)
         with database.read() as connection:
             found = [one for seed in range(200) for one in sampling.random_ids(connection, model, 10, seed)]
         _assert_equally_likely(found, ids)
@@ -211,7 +210,7 @@ def test_the_nearest_images_of_any_scores(database: Database, model: Model, coun
 
 def test_many_within_a_step_are_found_without_reading_all(database: Database, model: Model) -> None:
     """The first ones within 0.001 of the line are taken, and shown by their distance."""
-    scores = [3500, 3499, 3509, 3490] * line._MANY * 3
+    scores = [3500, 3499, 3509, 3490] * near_threshold._MANY * 3
     ids = store(database, model, [f"s3://b/{number:03}" for number in range(len(scores))], [{1: one} for one in scores])
     with database.read() as connection:
         above, below = sampling.around(connection, model, 1, 3500, 3, count_scores(connection, model))

@@ -12,10 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import ARRAY, Connection, MetaData, SmallInteger, insert, inspect, select, text
 
-from db import images, migrate, schema
+from db import migrate, schema
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError, TransientError
-from db.images import Reference, stored_version
+from db.ledger import images
+from db.ledger.images import Reference, stored_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_probabilities"}}

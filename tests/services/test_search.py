@@ -15,21 +15,22 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from typer.testing import CliRunner, Result
 
-from db import models, results
 from db.database import Database, open_database
 from db.errors import SettingsError, ThresholdError
-from db.images import Reference, register
-from db.kept import kept_images
-from db.models import Model, Tag
-from db.plural import counted
-from db.policies import NEVER, Cut, Policy, resolve
-from db.results import Prediction
+from db.ledger import models, results
+from db.ledger.images import Reference, register
+from db.ledger.models import Model, Tag
+from db.ledger.results import Prediction
+from db.names.plural import counted
+from db.policy.policies import Cut, Policy, resolve
+from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
-from db.scores import SCALE, Scores
-from db.search import index as search_index
-from db.search.hits import Hit, condition, count, search, shown
-from db.search.leaves import FEW
+from db.scores import NEVER, SCALE, Scores
+from db.search import tag_index as search_index
+from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
+from db.sql.conditions import FEW
+from db.sql.tag_index_ddl import indexed_score
 from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
@@ -153,7 +154,7 @@ def test_sql_finds_what_a_straight_evaluation_finds(
                 assert count(connection, wide_model, tree) == len(expected)
                 assert found(connection, wide_model, tree) == expected
                 where = condition(connection, wide_model, tree)
-                kept = kept_images(connection, wide_model, everything, where=where)
+                kept = read_tag_batches(connection, wide_model, everything, where=where)
                 assert [one for batch in kept for one in batch.image_ids] == expected
 
     check()
@@ -274,7 +275,7 @@ def test_a_hit_tells_of_the_image_and_of_the_tags_asked_for(
         (Reaches((0,), (5000,)), Not(Reaches((1,), (3000,))), Or((Reaches((4, 5, 6), (3500,) * 3), Under("s3:"))))
     )
     with database.read() as connection:
-        hits = list(search(connection, model, tree, sort=0, show=shown(tree, model, 20)))
+        hits = list(search(connection, model, tree, sort=0, show=scores_to_show(tree, model, 20)))
         assert hits == [
             Hit(ids[1], "s3://b/0001", 640, 480, 0.95, ((0, 0.95),)),
             Hit(ids[0], "s3://b/0000", 640, 480, 0.9, ((0, 0.9), (5, 0.36), (4, 0.35), (1, 0.02))),
@@ -346,7 +347,7 @@ def test_one_index_a_model_at_one_score(database: Database, model: Model, other_
 
     def indexed() -> tuple[int | None, int | None]:
         with database.read() as connection:
-            return search_index.indexed_score(connection, model), search_index.indexed_score(connection, other_model)
+            return indexed_score(connection, model.id), indexed_score(connection, other_model.id)
 
     assert indexed() == (None, None)
     assert not search_index.drop(database, model)
@@ -372,10 +373,10 @@ def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> Non
         with database.write() as connection:
             unfinished = text("update pg_index set indisvalid = false where indexrelid = cast(:name as regclass)")
             connection.execute(unfinished, {"name": f"search_model_{model.id}_score_3500"})
-            assert search_index.indexed_score(connection, model) is None
+            assert indexed_score(connection, model.id) is None
         assert search_index.create(database, model, again)
         with database.read() as connection:
-            assert search_index.indexed_score(connection, model) == again
+            assert indexed_score(connection, model.id) == again
             assert connection.scalar(text("select count(*) from pg_class where relname like 'search_model%'")) == 1
     database.close()
 
@@ -496,7 +497,7 @@ def test_the_index_is_made_and_removed(database: Database, run: Run, model: Mode
     assert "was there already" in run("index", "--threshold", "0.35").stderr
     assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
     with database.read() as connection:
-        assert search_index.indexed_score(connection, model) == 2000
+        assert indexed_score(connection, model.id) == 2000
     with pytest.raises(ThresholdError, match="floor"):
         run("index", "-t", "0.001")
     with pytest.raises(SettingsError, match="--drop"):

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, text
 
-from db import images, labels, models, profiles, results
 from db.database import Database, open_database
 from db.errors import Reason
-from db.images import Reference
-from db.labels import Drawn
-from db.models import Tag
-from db.policies import Policy
-from db.results import Failure, Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.models import Tag
+from db.ledger.results import Failure, Prediction
+from db.policy import profiles
+from db.policy.policies import Policy
 from db.schema import gone
 from db.scores import Scores
+from db.truth import labels
+from db.truth.labels import Drawn
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sql.md").read_text(encoding="utf-8")

@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer import storage
 from producer.references import file_uri
-from workers import fetch, objects
-from workers.fetch import Fetcher
-from workers.stores import Stores
+from producer.storage import s3_client
+from workers.storage import fetch, s3
+from workers.storage.fetch import Fetcher
+from workers.storage.obstore_like_boto3 import Stores
 
 LIMIT = 1_000
 NOBODY = 65_534
@@ -129,7 +129,7 @@ def test_other_references_are_not_followed(fetcher: Fetcher, uri: str) -> None:
 
 @pytest.mark.parametrize("key", ["a.jpg", "a b/%41?#+日本🐈.jpg", "//double//slash", "dots/../up"])
 def test_an_object_is_read_whole_whatever_its_key_is(fetcher: Fetcher, bucket: str, key: str) -> None:
-    client = storage.s3_client()
+    client = s3_client.s3_client()
     client.put_object(Bucket=bucket, Key=key, Body=key.encode())
     client.close()
     assert fetcher.fetch(f"s3://{bucket}/{key}") == key.encode()
@@ -158,7 +158,7 @@ def test_a_name_that_no_object_can_have_is_missing(fetcher: Fetcher, uri: str) -
 
 
 def test_an_object_above_the_limit_is_too_large(fetcher: Fetcher, bucket: str) -> None:
-    client = storage.s3_client()
+    client = s3_client.s3_client()
     client.put_object(Bucket=bucket, Key="a", Body=bytes(LIMIT + 1))
     client.close()
     assert refused(fetcher, f"s3://{bucket}/a").reason is Reason.TOO_LARGE
@@ -253,7 +253,7 @@ def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
         told.server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(objects, "s3_client", partial(storage.s3_client, max_attempts=0))
+        monkeypatch.setattr(s3, "s3_client", partial(s3_client.s3_client, max_attempts=0))
         yield told
         server.shutdown()
 
@@ -404,7 +404,7 @@ def test_any_key_is_asked_for_as_boto3_does(knowing: Fetcher, failing: Storage) 
 
 @pytest.mark.parametrize("key", ["a b/%41?#+日本🐈.jpg", "//double//slash", "dots/../up", "b.jpg"])
 def test_a_real_storage_knows_the_key(fetcher: Fetcher, bucket: str, key: str) -> None:
-    client = storage.s3_client()
+    client = s3_client.s3_client()
     for name in ("first.jpg", "second.jpg", key):
         client.put_object(Bucket=bucket, Key=name, Body=name.encode())
         assert fetcher.fetch(f"s3://{bucket}/{name}") == name.encode()
@@ -509,7 +509,7 @@ def test_obstore_is_who_boto3_is(
 )
 @pytest.mark.usefixtures("s3_settings")
 def test_a_store_is_where_the_request_went(url: str, place: str | None) -> None:
-    stores = Stores(storage.s3_client().meta.config)
+    stores = Stores(s3_client.s3_client().meta.config)
     signed = "AWS4-HMAC-SHA256 Credential=key/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0"
     store = stores.like(AWSPreparedRequest("GET", url, {"Authorization": signed}, None, False), "b", "a/b c")
     assert (store and dict(store.config)["endpoint_url_s3"]) == place
@@ -526,7 +526,7 @@ def test_a_store_is_where_the_request_went(url: str, place: str | None) -> None:
 )
 @pytest.mark.usefixtures("s3_settings")
 def test_what_obstore_cannot_sign_is_left_to_boto3(signed: str) -> None:
-    stores = Stores(storage.s3_client().meta.config)
+    stores = Stores(s3_client.s3_client().meta.config)
     request = AWSPreparedRequest("GET", "https://s3.amazonaws.com/b/a", {"Authorization": signed}, None, False)
     assert stores.like(request, "b", "a") is None
 

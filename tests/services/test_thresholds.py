@@ -11,18 +11,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select, text
 
-from db import models, results
-from db.comparison import compare
 from db.database import Database
 from db.errors import ModelError
-from db.kept import IMAGES_AT_ONCE, Kept, kept_images
-from db.models import Model, Tag
-from db.policies import NEVER, Cut, Policy, resolve
-from db.results import Prediction
+from db.ledger import models, results
+from db.ledger.models import Model, Tag
+from db.ledger.results import Prediction
+from db.policy.policies import Cut, Policy, resolve
+from db.read.comparison import compare
+from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
+from db.read.tag_counts import count_at, tag_counts
 from db.schema import predictions, tag_scores
-from db.scores import SCALE, Scores
-from db.tag_counts import tag_counts
-from db.thresholds import count_at
+from db.scores import NEVER, SCALE, Scores
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]
@@ -81,7 +80,7 @@ def above_the_gap(stored: Ranked, cut: Cut, category: int) -> set[tuple[int, int
     return set(stored[: gaps.index(max(gaps)) + 1] if gaps else stored)
 
 
-def pairs_of(batch: Kept) -> list[Ranked]:
+def pairs_of(batch: TagBatch) -> list[Ranked]:
     tags, scores, ends = batch.tag_ids.tolist(), batch.scores.tolist(), batch.offsets.tolist()
     whole = list(zip(tags, scores, strict=True))
     return [whole[start:end] for start, end in pairwise(ends)]
@@ -111,7 +110,7 @@ def test_every_policy_keeps_what_a_straight_loop_keeps(database: Database, model
         with database.read() as connection:
             for policy in policies:
                 cut = resolve(model, tags, policy)
-                (batch,) = kept_images(connection, model, cut)
+                (batch,) = read_tag_batches(connection, model, cut)
                 assert list(batch.image_ids) == ids
                 assert pairs_of(batch) == [straight(row, cut) for row in rows]
 
@@ -133,7 +132,7 @@ def test_every_threshold_keeps_what_it_should(database: Database, model: Model, 
             for score in sorted((present | {one + 1 for one in present} | {FLOOR, SCALE}) - {NEVER}):
                 cut = resolve(model, tags, Policy(score))
                 assert cut.uniform == score
-                (batch,) = kept_images(connection, model, cut)
+                (batch,) = read_tag_batches(connection, model, cut)
                 expected = [straight(row, cut) for row in rows]
                 assert pairs_of(batch) == expected
                 counted = connection.execute(count_at(model, score)).one()
@@ -146,7 +145,7 @@ def test_a_batch_says_which_image_each_tag_is_of(database: Database, model: Mode
     ids = registered(3)
     with database.write() as connection:
         store(connection, model, ids, [{3: 500, 1: 500, 9: 500, 7: 9000, 2: 100}, {}, {5: 300}])
-        (batch,) = kept_images(connection, model, resolve(model, _tags(database, model), Policy(FLOOR)))
+        (batch,) = read_tag_batches(connection, model, resolve(model, _tags(database, model), Policy(FLOOR)))
     assert batch.tag_ids.tolist() == [7, 1, 3, 9, 2, 5]
     assert batch.scores.tolist() == [9000, 500, 500, 500, 100, 300]
     assert batch.rows.tolist() == [0, 0, 0, 0, 0, 2]
@@ -161,15 +160,15 @@ def test_batches_are_bounded_and_in_order(database: Database, model: Model, regi
     with database.write() as connection:
         store(connection, model, ids, [{position % TAGS: FLOOR + position} for position in range(number)])
         cut = resolve(model, _tags(database, model), Policy(FLOOR))
-        batches = list(kept_images(connection, model, cut))
+        batches = list(read_tag_batches(connection, model, cut))
         assert [len(batch) for batch in batches] == [IMAGES_AT_ONCE, IMAGES_AT_ONCE, 1]
         assert [one for batch in batches for one in batch.image_ids] == ids
         assert [score for batch in batches for score in batch.scores.tolist()] == [FLOOR + one for one in range(number)]
-        some = list(kept_images(connection, model, cut, where=predictions.c.image_id.in_(ids[5:8])))
+        some = list(read_tag_batches(connection, model, cut, where=predictions.c.image_id.in_(ids[5:8])))
         assert [list(batch.image_ids) for batch in some] == [ids[5:8]]
-        some = list(kept_images(connection, model, cut, under="s3://b/000"))
+        some = list(read_tag_batches(connection, model, cut, under="s3://b/000"))
         assert [list(batch.image_ids) for batch in some] == [ids[:10]]
-        assert list(kept_images(connection, model, cut, under="s3://nowhere")) == []
+        assert list(read_tag_batches(connection, model, cut, under="s3://nowhere")) == []
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
@@ -179,7 +178,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
     with database.write() as connection:
         store(connection, model, ids, [{1: 5000}] * len(ids))
     with database.read() as connection:
-        stream = kept_images(connection, model, resolve(model, _tags(database, model)))
+        stream = read_tag_batches(connection, model, resolve(model, _tags(database, model)))
         assert len(next(stream)) == IMAGES_AT_ONCE
         stream.close()  # type: ignore[attr-defined]
         assert connection.execute(count_at(model, FLOOR)).one().images == len(ids)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db import images, models, profiles, results
 from db.database import open_database
-from db.images import Reference
-from db.models import Tag
-from db.policies import Policy
-from db.results import Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.models import Tag
+from db.ledger.results import Prediction
+from db.policy import profiles
+from db.policy.policies import Policy
 from db.scores import Scores
 from tests.fixtures.command import Outcome
 

@@ -10,11 +10,11 @@ import stamina
 from PIL import Image
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.storage import s3_client
-from tagonce.web.thumbnails import Thumbnails
+from producer.storage.s3_client import s3_client
+from tagonce.web.pictures.thumbnails import Thumbnails
 from tests.fixtures import hostile
 from tests.fixtures.hostile import picture, saved
-from workers import objects
+from workers.storage import s3
 
 SIZE = (hostile.WIDTH, hostile.HEIGHT)
 
@@ -106,7 +106,7 @@ def test_an_outage_is_not_remembered(
 ) -> None:
     """The image is not to blame, and its thumbnail is there as soon as the storage is."""
     uri = put(bucket, "a.jpg", saved(picture(), "jpeg"))
-    monkeypatch.setattr(objects, "s3_client", partial(s3_client, max_attempts=1))
+    monkeypatch.setattr(s3, "s3_client", partial(s3_client, max_attempts=1))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     thumbnails = new(tmp_path)
     for _look in range(2):

@@ -6,8 +6,8 @@ import pytest
 
 from db.database import open_database
 from db.errors import BrokerError, DatabaseError, SettingsError
-from producer.broker import check, create_app, depth
-from producer.chunks import sending
+from producer.queue.broker import check, create_app, depth
+from producer.queue.chunks import sending
 from tests.fixtures.servers import RedisServer
 from tests.fixtures.tls import HOST, Certificates, tls_before
 

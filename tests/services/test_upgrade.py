@@ -17,14 +17,15 @@ import pytest
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
-from db import images, migrate, models, schema
+from db import migrate, schema
 from db.database import Database, open_database
 from db.errors import ModelError
-from db.images import stored_version
-from producer import broker
+from db.ledger import images, models
+from db.ledger.images import stored_version
+from producer.queue import broker
 from producer.sources import references
-from tagonce import settings, wiring
-from tagonce.local import LocalRun, LocalWorker
+from tagonce import from_settings, settings
+from tagonce.local.run import LocalRun, LocalWorker
 from tests.fixtures import checkpoints
 from tests.fixtures.command import Outcome
 from tests.fixtures.databases import collection
@@ -165,8 +166,8 @@ def test_only_what_is_new_is_tagged(
     config = settings.load(
         database_url=old, model=str(collection.write_model(tmp_path / "tiny")), batch_size=4, decoders=1, device="cpu"
     )
-    with wiring.stored(config, create=True) as database:
-        spec, model = wiring.find_and_register(database, config)
+    with from_settings.stored(config, create=True) as database:
+        spec, model = from_settings.find_and_register(database, config)
         assert model.id == 1
         before = rows(old, "predictions", "failures", "tag_scores")
         send = ("enqueue", photos, "--model", "1", "--database", old, "--broker", redis_server.url, "--json")
@@ -175,7 +176,7 @@ def test_only_what_is_new_is_tagged(
             left = images.pending_after(connection, model.id, 0, 100)
             uris = list(connection.scalars(select(schema.images.c.uri).where(schema.images.c.id.in_(left))))
         assert {Path(uri).name for uri in uris} == {"overwritten.ppm", "waiting.ppm"}
-        report = Pipeline(database, model, spec, wiring.worker_options(config, spec)).run(left)
+        report = Pipeline(database, model, spec, from_settings.worker_options(config, spec)).run(left)
         assert (report.done, report.failed) == (2, 0)
     assert invoke(*send).json == {"seen": 8, "sent": 0}
     after = rows(old, "predictions", "failures", "tag_scores")
@@ -267,21 +268,21 @@ def test_a_model_that_changed_is_another_model(wd: Path, sqlite_url: str, change
     """With a row, a queue and scores of its own. What it was before is found again when it is put back."""
     config = settings.load(database_url=sqlite_url, model=str(wd))
     kept = shutil.copytree(wd, wd.parent / "kept")
-    with wiring.stored(config, create=True) as database:
-        _spec, before = wiring.find_and_register(database, config)
+    with from_settings.stored(config, create=True) as database:
+        _spec, before = from_settings.find_and_register(database, config)
         CHANGES[change](wd)
-        _spec, after = wiring.find_and_register(database, config)
+        _spec, after = from_settings.find_and_register(database, config)
         assert (before.name, after.name) == ("tiny-wd", "tiny-wd")
         assert after.id != before.id
         shutil.copytree(kept, wd, dirs_exist_ok=True)
-        assert wiring.find_and_register(database, config)[1] == before
+        assert from_settings.find_and_register(database, config)[1] == before
 
 
 def test_another_floor_is_another_model_and_the_device_is_not(wd: Path, sqlite_url: str) -> None:
     config = settings.load(database_url=sqlite_url, model=str(wd))
-    with wiring.stored(config, create=True) as database:
+    with from_settings.stored(config, create=True) as database:
         ids = [
-            wiring.find_and_register(database, config.model_copy(update=update))[1].id
+            from_settings.find_and_register(database, config.model_copy(update=update))[1].id
             for update in (
                 {},
                 {"floor": 0.05},
@@ -297,7 +298,7 @@ def test_weights_that_are_replaced_while_a_worker_loads_them_are_refused(wd: Pat
     """Or the scores of the new file would go under the hash of the old one. Later it does not matter."""
     import torch
 
-    from workers.models.network import load_network
+    from workers.inference.network import load_network
 
     device = torch.device("cpu")
     spec = read_folder(wd)
@@ -315,8 +316,8 @@ def test_a_worker_of_tag_is_not_started_again_with_other_weights(
 ) -> None:
     """It would be of another model, and the run would wait for ever for somebody to take its chunks."""
     config = settings.load(database_url=sqlite_url, model=str(wd))
-    with wiring.stored(config, create=True) as database:
-        spec, model = wiring.find_and_register(database, config)
+    with from_settings.stored(config, create=True) as database:
+        spec, model = from_settings.find_and_register(database, config)
         worker = LocalWorker(config, redis_server.url)
         worker._process.signal(signal.SIGKILL)
         checkpoints.write_wd(wd, seed=7)

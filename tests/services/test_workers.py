@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from db import deliveries, workers
 from db.database import Database
-from db.models import Model
+from db.ledger import deliveries, workers
+from db.ledger.models import Model
+from db.ledger.workers import Stage, Work, Worker
 from db.schema import workers as table
-from db.workers import Stage, Work, Worker
 from tests.fixtures.command import Outcome
 
 Register = Callable[..., list[int]]

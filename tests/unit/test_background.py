@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from workers import background
-from workers.watchdog import Watchdog
+from workers.queue import background
+from workers.queue.watchdog import Watchdog
 
 SOON = 20
 

@@ -13,9 +13,10 @@ from db.errors import SettingsError
 from db.export.captions import Captioner, score_text, shuffle_hash
 from db.export.options import CaptionOptions, Placement, Sort, Underscores, read_replacements, replacement
 from db.export.text import json_inner, json_text
-from db.kept import Kept
-from db.models import Tag
-from db.policies import NEVER, Cut
+from db.ledger.models import Tag
+from db.policy.policies import Cut
+from db.read.tag_batches import TagBatch
+from db.scores import NEVER
 from tests.fixtures.straight import straight_caption, straight_items, straight_list
 
 FLOOR = 100
@@ -36,12 +37,12 @@ NAMES = sorted({tag.name for tag in TAGS if tag.name.strip()})
 CATEGORIES = ["rating", "quality", "general", "copyright", "character", "artist", "meta"]
 
 
-def batch_of(rows: Sequence[dict[int, int]], uris: Sequence[str] | None = None) -> Kept:
+def batch_of(rows: Sequence[dict[int, int]], uris: Sequence[str] | None = None) -> TagBatch:
     """Images with these scores by tag id, as the database hands them out."""
     ranked = [sorted(row.items(), key=lambda pair: (-pair[1], pair[0])) for row in rows]
     pairs = [pair for row in ranked for pair in row]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ranked], dtype=np.int64)])
-    return Kept(
+    return TagBatch(
         list(range(len(rows))),
         uris or [f"s3://b/{number}.jpg" for number in range(len(rows))],
         [640] * len(rows),
@@ -52,7 +53,7 @@ def batch_of(rows: Sequence[dict[int, int]], uris: Sequence[str] | None = None) 
     )
 
 
-def read(stored: Sequence[dict[int, int]], cut: Cut, uris: Sequence[str] | None = None) -> Kept:
+def read(stored: Sequence[dict[int, int]], cut: Cut, uris: Sequence[str] | None = None) -> TagBatch:
     """What the database gives for a cut of single thresholds."""
     return batch_of(
         [{tag: score for tag, score in row.items() if score >= cut.scores[tag]} for row in stored],

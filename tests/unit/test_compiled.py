@@ -13,8 +13,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError, TritonMissing
 
 from db.errors import ModelError, SettingsError
-from workers.decode import Decoded
-from workers.infer import Inferencer
+from workers.images.decode import Decoded
+from workers.inference.infer import Inferencer
 from workers.models.folder import read_folder
 from workers.options import Options
 

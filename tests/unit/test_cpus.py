@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from tagonce import settings, wiring
+from tagonce import from_settings, settings
 from workers import cpus
 from workers.models.spec import ModelSpec
 
@@ -85,10 +85,10 @@ def test_a_forward_takes_no_more_threads_than_the_quota_gives(
 ) -> None:
     """Torch counts the cores that it sees, which is right where there is no quota."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(wiring, "quota", lambda: limit)
-    monkeypatch.setattr(wiring, "cores", lambda: 2)
+    monkeypatch.setattr(from_settings, "quota", lambda: limit)
+    monkeypatch.setattr(from_settings, "cores", lambda: 2)
     spec = cast("ModelSpec", None)  # asked only for a batch size that is measured
-    options = wiring.worker_options(settings.load(device="cpu"), spec)
+    options = from_settings.worker_options(settings.load(device="cpu"), spec)
     assert options.torch_threads == threads
     assert options.decoders == 2
-    assert wiring.worker_options(settings.load(device="cpu", torch_threads=7), spec).torch_threads == 7
+    assert from_settings.worker_options(settings.load(device="cpu", torch_threads=7), spec).torch_threads == 7

@@ -17,10 +17,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.errors import Reason
-from db.workers import Stage
-from producer.broker import Depth
-from workers.exporter import serving
-from workers.metrics import Metrics
+from db.ledger.workers import Stage
+from producer.queue.broker import Depth
+from workers.telemetry.exporter import serving
+from workers.telemetry.metrics import WorkerMetrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "tagonce.json").read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def filled(text: str) -> str:
 @pytest.fixture(scope="module")
 def served() -> dict[str, set[str]]:
     """Names of the labels of every metric that a worker with something to tell serves."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     for stage in Stage:
         metrics.add(stage, 1.0, 1)
     metrics.count_results(dict.fromkeys(Reason, 1), duplicates=1)

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import gaps
-from db.distribution import CELLS, Distribution, load
-from db.policies import NEVER
-from db.score_stream import Batch
-from db.scores import SCALE
+from db.read import unchanged_images
+from db.read.distribution import CELLS, Distribution, load
+from db.read.score_stream import ScoreBatch
+from db.scores import NEVER, SCALE
 
 CATEGORIES = [0, 1, 1, 2, 0]
 Rows = list[dict[int, int]]
@@ -23,8 +22,8 @@ some_rows = st.lists(st.dictionaries(st.integers(0, 4), st.integers(0, SCALE)), 
 some_ends = st.sampled_from([0, 100, 3500, 9900, SCALE, NEVER]) | st.integers(0, 100).map(lambda level: level * 100)
 
 
-def batch_of(rows: Rows) -> Batch:
-    return Batch(
+def batch_of(rows: Rows) -> ScoreBatch:
+    return ScoreBatch(
         np.array([len(row) for row in rows], np.int64),
         np.array([tag for row in rows for tag in row], np.int16),
         np.array([score for row in rows for score in row.values()], np.int16),
@@ -35,23 +34,23 @@ def batch_of(rows: Rows) -> Batch:
 def test_images_without_a_score_between_two_thresholds_are_counted_once(
     rows: Rows, first_batch: int, one: int, other: int
 ) -> None:
-    counter = gaps.GapCounter(np.array(CATEGORIES, np.int16))
+    counter = unchanged_images.UnchangedCounter(np.array(CATEGORIES, np.int16))
     counter.add(batch_of(rows[:first_batch]))
     counter.add(batch_of(rows[first_batch:]))
     low, high = sorted((one, other))
-    levels = [gaps.level_of(score, 0) for score in (low, high)]
+    levels = [unchanged_images.level_of(score, 0) for score in (low, high)]
     assert None not in levels
     for number, table in enumerate(counter.tables()):
         members = [tag for tag, category in enumerate(CATEGORIES) if number in (0, category + 1)]
         expected = sum(not any(low <= row.get(tag, -1) < high for tag in members) for row in rows)
-        assert gaps.without(table, *levels) == expected
+        assert unchanged_images.without(table, *levels) == expected
 
 
 def test_a_threshold_within_a_step_is_at_no_level_unless_nothing_lies_below() -> None:
-    assert gaps.level_of(3500, 100) == 35
-    assert gaps.level_of(3510, 100) is None
-    assert gaps.level_of(125, 125) == 1
-    assert gaps.level_of(NEVER, 100) == gaps.LEVELS
+    assert unchanged_images.level_of(3500, 100) == 35
+    assert unchanged_images.level_of(3510, 100) is None
+    assert unchanged_images.level_of(125, 125) == 1
+    assert unchanged_images.level_of(NEVER, 100) == unchanged_images.LEVELS
 
 
 # ── the file ──
@@ -68,7 +67,7 @@ def counted() -> Distribution:
         counted_at=datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC),
         reaching=np.arange(5 * CELLS, dtype=np.int32).reshape(5, CELLS),
         categories=np.array(CATEGORIES, np.int16),
-        unchanged=np.full((4, gaps.WIDTH, gaps.WIDTH), 7),
+        unchanged=np.full((4, unchanged_images.WIDTH, unchanged_images.WIDTH), 7),
     )
 
 

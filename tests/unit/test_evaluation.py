@@ -17,16 +17,16 @@ from sklearn.metrics import (
 )
 
 from db.errors import SettingsError, ThresholdError
-from db.judging.calibration import By, Calibration, Goal, best, calibrate, grid
-from db.judging.evaluation import METRICS, Confusion, Counts, macro, micro
-from db.judging.histograms import Histogram
-from db.judging.pairs import Pairs
-from db.judging.truth import Found, Truth
-from db.models import Tag
-from db.policies import NEVER, Cut, Policy
-from db.scores import SCALE
-from tagonce import curves
-from tagonce.judging import parse_range
+from db.ledger.models import Tag
+from db.policy.policies import Cut, Policy
+from db.read.histograms import Histogram
+from db.scores import NEVER, SCALE
+from db.truth.calibration import By, Calibration, Goal, best, calibrate, grid
+from db.truth.evaluation import METRICS, Confusion, Counts, macro, micro
+from db.truth.pairs import Pairs
+from db.truth.truth import Found, Truth
+from tagonce.output import plots
+from tagonce.output.metric_tables import parse_range
 
 Scores = npt.NDArray[np.int64]
 Given = npt.NDArray[np.bool_]
@@ -319,9 +319,9 @@ def counts() -> Counts:
 
 
 def test_curves_in_svg_say_what_they_show(counts: Counts, tmp_path: Path) -> None:
-    curves.save_overview(tmp_path / "o.svg", "tiny $_$, 200 images", counts)
-    curves.save_tag(tmp_path / "t.svg", "tag", counts, 1)
-    curves.save_histogram(tmp_path / "h.svg", "tag", Histogram(10, [3, 0, 2]))
+    plots.save_overview(tmp_path / "o.svg", "tiny $_$, 200 images", counts)
+    plots.save_tag(tmp_path / "t.svg", "tag", counts, 1)
+    plots.save_histogram(tmp_path / "h.svg", "tag", Histogram(10, [3, 0, 2]))
     for name, words in (
         (
             "o.svg",
@@ -339,13 +339,13 @@ def test_curves_in_svg_say_what_they_show(counts: Counts, tmp_path: Path) -> Non
 
 def test_curves_of_nothing_are_drawn_too(counts: Counts, tmp_path: Path) -> None:
     """A tag that nobody gave, and a tag that no image has."""
-    curves.save_tag(tmp_path / "t.svg", "tag", counts, 2)
-    curves.save_histogram(tmp_path / "h.svg", "tag", Histogram(0, [0, 0]))
+    plots.save_tag(tmp_path / "t.svg", "tag", counts, 2)
+    plots.save_histogram(tmp_path / "h.svg", "tag", Histogram(0, [0, 0]))
     assert "nothing right at any threshold" in (tmp_path / "t.svg").read_text()
 
 
 def test_a_png_is_1280_pixels_wide(counts: Counts, tmp_path: Path) -> None:
-    curves.save_tag(tmp_path / "new" / "t.PNG", "tag", counts, 0)
+    plots.save_tag(tmp_path / "new" / "t.PNG", "tag", counts, 0)
     head = (tmp_path / "new" / "t.PNG").read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(head[16:20]) == 1280
@@ -353,7 +353,7 @@ def test_a_png_is_1280_pixels_wide(counts: Counts, tmp_path: Path) -> None:
 
 def test_another_format_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\.png or \.svg, not curve\.gif"):
-        curves.check(tmp_path / "curve.gif")
+        plots.check(tmp_path / "curve.gif")
 
 
 def test_each_metric_has_a_name() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from db.errors import ImageError, Reason
 from tests.fixtures.hostile import MODEL, broken, whole
-from workers.decode import Decoder
+from workers.images.decode import Decoder
 
 FILES = sorted(whole().values(), key=len)
 REASONS = {Reason.CORRUPT, Reason.UNSUPPORTED, Reason.TOO_LARGE}

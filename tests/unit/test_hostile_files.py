@@ -17,9 +17,9 @@ from PIL import Image
 from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import MODEL, grey_tiff, jpeg_segment, jpeg_with, picture, png_with, saved, tiff_end
-from workers.decode import Decoder
-from workers.depth import eight_bits
-from workers.opening import FORMATS
+from workers.images.decode import Decoder
+from workers.images.depth import eight_bits
+from workers.images.safe_open import FORMATS
 
 MAX_PIXELS = 178_956_970
 """As by default."""
@@ -348,7 +348,7 @@ def test_formats_that_nobody_collects_are_not_opened() -> None:
 def test_nothing_warns_about_a_file_that_is_cut() -> None:
     """In a process of its own, where a warning would be an error, as whatever is raised but ImageError is."""
     code = (
-        "import sys; from tests.fixtures.hostile import MODEL, whole; from workers.decode import Decoder\n"
+        "import sys; from tests.fixtures.hostile import MODEL, whole; from workers.images.decode import Decoder\n"
         "from db.errors import ImageError\n"
         "for data in whole().values():\n"
         "    for end in (len(data) // 3, len(data) - 9):\n"

@@ -10,9 +10,9 @@ import torch
 
 from db.errors import ImageError, ModelError, SettingsError
 from db.scores import Scores
-from workers.decode import Decoded
-from workers.device import pick_device
-from workers.infer import Inferencer
+from workers.images.decode import Decoded
+from workers.inference.device import pick_device
+from workers.inference.infer import Inferencer
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
 from workers.models.spec import ModelSpec

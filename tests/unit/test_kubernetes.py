@@ -18,7 +18,7 @@ from cloudcoil.models.prometheus_operator import v1 as prometheus
 from pydantic import ValidationError
 from typer.main import get_command
 
-from producer.broker import queue_name
+from producer.queue.broker import queue_name
 from tagonce.cli import app
 from tagonce.settings import Settings
 

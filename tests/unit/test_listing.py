@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from db.errors import SourceError
-from producer.sources.listing import REQUESTS, objects
+from producer.sources.s3_listing import REQUESTS, objects
 
 
 class Storage:

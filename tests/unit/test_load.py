@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.command import wait_until
 from workers import load
-from workers.budget import Budget
+from workers.images.budget import Budget
 
 THREADS = 8
 MB = 1024 * 1024
@@ -88,7 +88,7 @@ def test_large_files_are_begun_one_after_the_other(pool: ThreadPoolExecutor, siz
 
 
 def test_files_of_unknown_size_count_as_something() -> None:
-    from db.images import Image
+    from db.ledger.images import Image
 
     assert load._expected_bytes(Image(1, "s3://b/a", "", None)) == load.BYTES_UNKNOWN
     assert load._expected_bytes(Image(1, "s3://b/a", "", 5)) == 5
@@ -96,7 +96,7 @@ def test_files_of_unknown_size_count_as_something() -> None:
 
 def test_what_waits_to_be_recognised_is_bounded_too() -> None:
     """A look-up for a batch would else wait until the files of a whole batch are in memory."""
-    from db.images import Image
+    from db.ledger.images import Image
 
     image = Image(1, "s3://b/a", "", None)
     files = [load.Fetched(image, bytes(size), b"") for size in (load.BYTES_AHEAD - 1, 1, 1, 1, 1)]

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from workers import memory
+from workers.inference import malloc
 
 PAGES_OF_A_BLOCK = 100_000_000 // 4096
 TWO_BLOCKS = """
 import resource, sys, threading
-from workers.memory import keep_freed_memory
+from workers.inference.malloc import keep_freed_memory
 keep_freed_memory()
 import torch
 
@@ -41,11 +41,11 @@ def test_what_glibc_refuses_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pyt
 
     def mallopt(option: int, value: int) -> int:
         asked[option] = value
-        return int(option != memory._M_ARENA_MAX)
+        return int(option != malloc._M_ARENA_MAX)
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(mallopt=mallopt))
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
-    memory.keep_freed_memory()
+    malloc.keep_freed_memory()
     assert -3 not in asked  # M_MMAP_THRESHOLD
-    assert asked[memory._M_MMAP_MAX] == 0
-    assert f"glibc refuses mallopt({memory._M_ARENA_MAX}, 1)" in caplog.text
+    assert asked[malloc._M_MMAP_MAX] == 0
+    assert f"glibc refuses mallopt({malloc._M_ARENA_MAX}, 1)" in caplog.text

@@ -22,9 +22,9 @@ from tests.fixtures.hostile import (
     saved,
     tiff_end,
 )
-from workers.decode import Decoder
-from workers.metadata import without_metadata
-from workers.opening import Opener
+from workers.images.decode import Decoder
+from workers.images.metadata import without_metadata
+from workers.images.safe_open import Opener
 
 MEGABYTES = random.Random(1).randbytes(3_000_000)
 """That do not compress, as tables of colours."""

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from db.errors import BrokerError, Reason, SettingsError
-from db.workers import Stage, together
-from producer.broker import Depth
+from db.ledger.workers import Stage, together
+from producer.queue.broker import Depth
 from tests.fixtures.scrape import scraped
-from workers import metrics as metrics_module
-from workers.exporter import serving
-from workers.metrics import Metrics
+from workers.telemetry import metrics as metrics_module
+from workers.telemetry.exporter import serving
+from workers.telemetry.metrics import WorkerMetrics
 
 
 def test_stages_are_added_up_from_all_threads() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
 
     def work() -> None:
         for _ in range(1_000):
@@ -35,14 +35,14 @@ def test_stages_are_added_up_from_all_threads() -> None:
 
 
 def test_a_stage_that_fails_took_its_time_too() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     with pytest.raises(ValueError, match="x"), metrics.timed(Stage.FETCH):
         raise ValueError("x")
     assert metrics.totals().images[Stage.FETCH] == 1
 
 
 def test_chunks_side_by_side_are_active_once() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     begun = time.monotonic()
     with metrics.active(), metrics.active():
         time.sleep(0.05)
@@ -55,7 +55,7 @@ def test_chunks_side_by_side_are_active_once() -> None:
 def test_recent_forgets_what_is_older_than_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1_000.0]
     monkeypatch.setattr(metrics_module.time, "monotonic", lambda: clock[0])
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     seen = []
     for _minute in range(4):
         metrics.add(Stage.INFER, 1.0, 10)
@@ -68,7 +68,7 @@ def test_recent_forgets_what_is_older_than_the_window(monkeypatch: pytest.Monkey
 
 
 def test_work_says_what_an_image_takes() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     metrics.add(Stage.INFER, 2.0, 8)
     work = metrics.recent()
     assert work.seconds_an_image(Stage.INFER) == 0.25
@@ -87,7 +87,7 @@ def depths() -> list[Depth]:
 @pytest.fixture
 def port(depths: list[Depth]) -> Iterator[int]:
     """Of an endpoint with something to tell."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     metrics.add(Stage.FETCH, 1.5, 3)
     metrics.count_results({Reason.CORRUPT: 2}, duplicates=4)
     metrics.count_skipped(5)
@@ -133,6 +133,6 @@ def test_a_probe_is_answered_while_redis_is_away(port: int, depths: list[Depth])
 
 
 def test_a_port_that_is_taken_is_an_error_with_its_number(port: int) -> None:
-    second = serving(Metrics(), host="127.0.0.1", port=port, about={}, depth=lambda: Depth(0, 0))
+    second = serving(WorkerMetrics(), host="127.0.0.1", port=port, about={}, depth=lambda: Depth(0, 0))
     with pytest.raises(SettingsError, match=f"127.0.0.1:{port}: Address already in use.*TAGONCE_METRICS_PORT"), second:
         pytest.fail("it serves")

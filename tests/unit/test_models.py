@@ -19,13 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from db.errors import ModelError
-from workers.decode import Decoder
+from workers.images.decode import Decoder
+from workers.inference.network import build_backbone, load_network
+from workers.inference.preprocess import Preprocess
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
-from workers.models.network import build_backbone, load_network
 from workers.models.registry import KNOWN_MODELS, find_model, stored_name
 from workers.models.spec import ModelSpec
-from workers.preprocess import Preprocess
 
 CPU = torch.device("cpu")
 JTP_REPO = "models--RedRocket--JointTaggerProject"

@@ -10,7 +10,7 @@ import pytest
 
 from db.export.text import csv_text, no_formula
 from producer.references import file_uri
-from tagonce import ui
+from tagonce.output import ui
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_names_do_not_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_path_is_printed_as_it_is_for_programs_and_printable_for_people(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from db.search.hits import Hit
+    from db.search.execute import Hit
     from tagonce.commands import search
 
     raw = b"/p/\x1b[2J\xff.jpg"

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.errors import ThresholdError
-from db.models import Model, Tag
-from db.plural import counted
-from db.policies import NEVER, UNSAID, Policy, resolve, to_cut, to_threshold, unknown_name
-from db.scores import SCALE
+from db.ledger.models import Model, Tag
+from db.names.plural import counted
+from db.policy.policies import UNSAID, Policy, resolve, to_cut, to_threshold, unknown_name
+from db.scores import NEVER, SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
 MODEL = Model(1, "tiny", "", "", {}, floor=100, default_threshold=3500)

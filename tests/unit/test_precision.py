@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score
 
-from db.judging.calibration import By, Goal, best
-from db.judging.precision import Estimate, confusion_of, figures_at, precision_at, weights_of, wilson
-from db.labels import NOT_STORED, TagLabels
 from db.scores import SCALE
+from db.truth.calibration import By, Goal, best
+from db.truth.labels import NOT_STORED, TagLabels
+from db.truth.precision import Estimate, confusion_of, figures_at, precision_at, weights_of, wilson
 
 LINE = 4000
 Collection = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]

@@ -19,10 +19,10 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
 from db.errors import ImageError, Reason
-from workers.decode import Decoded, Decoder
-from workers.geometry import fitted_size
+from workers.images.decode import Decoded, Decoder
+from workers.images.geometry import fitted_size
+from workers.inference.preprocess import Batch, Preprocess
 from workers.models.spec import ModelSpec
-from workers.preprocess import Batch, Preprocess
 
 CPU = torch.device("cpu")
 MAX_PIXELS = 20_000_000

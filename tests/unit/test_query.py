@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.errors import SettingsError, ThresholdError
-from db.models import Model, Tag
-from db.policies import NEVER, Cut
+from db.ledger.models import Model, Tag
+from db.policy.policies import Cut
+from db.scores import NEVER
 from db.search.query import (
     MAX_DEPTH,
     MAX_TERMS,

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from db import text_files
 from db.errors import SourceError
-from db.judging.image_index import Reference, _name, by_path
-from db.judging.reading import _Gathered
-from db.judging.tag_index import TagIndex
-from db.judging.truth_files import Entry, read_entries, read_sidecar
-from db.models import Tag
-from db.threshold_tables import for_model, read_thresholds
+from db.ledger.models import Tag
+from db.names import text_files
+from db.names.match_images import ImageName, _name, by_path
+from db.names.match_tags import TagIndex
+from db.policy.threshold_files import for_model, read_thresholds
+from db.truth.load_truth import _Gathered
+from db.truth.truth_files import Entry, read_entries, read_sidecar
 from producer.references import file_path, file_uri
 from producer.sources import references
 from workers.models.tag_files import read_tags
@@ -41,7 +41,7 @@ def tags_of(entry: Entry) -> list[str] | None:
     return [TAGS[found[0]].name if (found := index.find(tag)) else tag for tag in split]
 
 
-def image_of(reference: Reference, uris: list[str]) -> str:
+def image_of(reference: ImageName, uris: list[str]) -> str:
     """The first of the ways of a reference that leads to an image."""
     for way, name in reference.ways:
         if found := [uri for uri in uris if way.parts >= 0 and _name(uri, way) == name]:

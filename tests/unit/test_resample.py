@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers import resample as module
-from workers.geometry import Box, Size
+from workers.images import resample as module
+from workers.images.geometry import Box, Size
+from workers.images.pixels import strips
+from workers.images.resample import can_resample, columns_first, resample
 from workers.models.spec import Filter
-from workers.pixels import strips
-from workers.resample import can_resample, columns_first, resample
 
 FILTERS: tuple[Filter, ...] = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 RNG = np.random.default_rng(3)

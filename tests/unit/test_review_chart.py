@@ -2,9 +2,9 @@
 
 import pytest
 
-from db.judging.histograms import Histogram
-from db.policies import NEVER
-from tagonce.web.chart import HEIGHT, WIDTH, chart_of
+from db.read.histograms import Histogram
+from db.scores import NEVER
+from tagonce.web.parts.chart import HEIGHT, WIDTH, chart_of
 from tagonce.web.templating import environment
 
 COUNTS = [900, 0, 30, 1]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
 from db.errors import SettingsError, ThresholdError
-from db.policies import NEVER, Policy
-from tagonce.policy_options import policy_of
+from db.policy.policies import Policy
+from db.scores import NEVER
+from tagonce.options.policy_options import policy_of
 from tagonce.web.view import (
     LONGEST_QUERY,
     MOST_CHANGES,

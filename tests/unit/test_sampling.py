@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import sampling
-from db.kept import Kept
-from db.policies import NEVER, Cut
-from db.scores import SCALE
+from db.policy.policies import Cut
+from db.read.tag_batches import TagBatch
+from db.scores import NEVER, SCALE
 
 TAGS = 5
 Rows = list[dict[int, int]]
@@ -19,8 +19,8 @@ some_rows = st.lists(st.dictionaries(st.integers(0, TAGS - 1), st.integers(0, SC
 some_lines = st.lists(st.sampled_from([3500, 9900, SCALE, NEVER]) | st.integers(0, SCALE), min_size=TAGS, max_size=TAGS)
 
 
-def pool_of(rows: Rows) -> Kept:
-    return Kept(
+def pool_of(rows: Rows) -> TagBatch:
+    return TagBatch(
         *([10 + place for place in range(len(rows))], [f"s3://b/{place}" for place in range(len(rows))]),
         *([100 + place for place in range(len(rows))], [None] * len(rows)),
         np.cumsum([0, *map(len, rows)], dtype=np.int64),

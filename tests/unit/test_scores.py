@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.errors import ThresholdError
 from db.scores import SCALE, Scores, to_probability, to_score
-from workers.infer import cut, quantised
+from workers.inference.infer import cut, quantised
 
 THRESHOLDS = np.arange(SCALE + 1) / SCALE
 """Every threshold there is, as the float64 that Python reads its decimal as."""

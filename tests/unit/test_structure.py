@@ -2,6 +2,7 @@
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -13,11 +14,11 @@ import pytest
 
 import db
 import producer
-from db import images, models, results
 from db.database import open_database
 from db.errors import Reason
-from db.images import Reference
-from db.results import Failure, Prediction
+from db.ledger import images, models, results
+from db.ledger.images import Reference
+from db.ledger.results import Failure, Prediction
 from db.scores import Scores
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,20 @@ def test_the_command_line_and_all_of_db_and_producer_import_nothing_of_the_worke
     assert set(HEAVY) & set(json.loads(done.stdout)) == set()
 
 
+def test_only_the_sql_folder_tells_the_databases_apart() -> None:
+    """A change of the SQL for one database is made in one folder. `db.schema` holds the types of columns."""
+    allowed = ("db/sql/", "db/schema.py", "db/migrations/")
+    told_apart = re.compile(r"""(dialect|dialect\.name|get_backend_name\(\)) [!=]= |["'](sqlite|postgresql)["']""")
+    branches = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "db").rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(allowed)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if told_apart.search(line)
+    ]
+    assert branches == []
+
+
 FIXTURES_WITHOUT = """
 import importlib, sys
 sys.modules |= dict.fromkeys(sys.argv[1].split(","))
@@ -88,7 +103,7 @@ def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None
 
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
     """Files are fetched and opened as a worker does it, without what a model needs."""
-    done = python("-c", IMPORT_ALL, "tagonce.web.thumbnails")
+    done = python("-c", IMPORT_ALL, "tagonce.web.pictures.thumbnails")
     assert done.returncode == 0, done.stderr
     assert set(HEAVY) & set(json.loads(done.stdout)) == {"PIL", "obstore", "stamina"}
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from workers.suspects import Gate
+from workers.queue.isolation import Gate
 
 SOON = 5
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from db.errors import ModelError
-from db.models import Tag
+from db.ledger.models import Tag
 from workers.models.tag_files import is_wd_list, read_label_names, read_tags
 
 WD_HEAD = "tag_id,name,category,count\n"

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from db.errors import ThresholdError
-from db.models import Tag
-from db.policies import NEVER, Policy
-from db.threshold_tables import for_model, read_thresholds
+from db.ledger.models import Tag
+from db.policy.policies import Policy
+from db.policy.threshold_files import for_model, read_thresholds
+from db.scores import NEVER
 
 
 @pytest.mark.parametrize(

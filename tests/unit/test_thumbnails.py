@@ -17,12 +17,12 @@ from PIL import Image, ImageCms, ImageOps
 from db.errors import ImageError, Reason, SettingsError
 from producer.references import file_uri
 from tagonce.settings import load
-from tagonce.web import thumbnails as module
-from tagonce.web.thumbnail_files import ThumbnailFiles
-from tagonce.web.thumbnails import PREVIEW_SIZE, SIZE, Thumbnails, open_thumbnails
+from tagonce.web.pictures import thumbnails as module
+from tagonce.web.pictures.thumbnail_files import ThumbnailFiles
+from tagonce.web.pictures.thumbnails import PREVIEW_SIZE, SIZE, Thumbnails, open_thumbnails
 from tests.fixtures import hostile
 from tests.fixtures.hostile import jpeg_segment, jpeg_with, picture, saved
-from workers.fetch import Fetcher
+from workers.storage.fetch import Fetcher
 
 MAX_PIXELS = 50_000_000
 WHOLE = hostile.whole()

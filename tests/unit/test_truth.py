@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from db.errors import SourceError
-from db.judging.image_index import SHA256, Way, by_md5, by_path, by_sha256
-from db.judging.tag_index import TagIndex
-from db.judging.truth_files import read_entries, split_caption
-from db.models import Tag
+from db.ledger.models import Tag
+from db.names.match_images import SHA256, Way, by_md5, by_path, by_sha256
+from db.names.match_tags import TagIndex
+from db.truth.truth_files import read_entries, split_caption
 
 MD5, OTHER_MD5, HASH = "0123456789abcdef" * 2, "f" * 32, "AB" * 32
 

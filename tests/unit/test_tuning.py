@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers import tuning
-from workers.infer import Inferencer
+from workers.inference import tuning
+from workers.inference.infer import Inferencer
+from workers.inference.network import Network
 from workers.models.folder import read_folder
-from workers.models.network import Network
 from workers.options import Options
 
 OPTIONS = Options(batch_size=3, device="cpu")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from db.errors import BrokerError
-from workers import watchdog
-from workers.watchdog import Watchdog
+from workers.queue import watchdog
+from workers.queue.watchdog import Watchdog
 
 
 class Clock:

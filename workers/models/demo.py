@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db.errors import ModelError
-from db.models import Tag
+from db.ledger.models import Tag
 from workers.models.spec import ModelSpec
 from workers.models.tag_files import read_json
 

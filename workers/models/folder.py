@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from db.errors import ModelError
-from db.models import Tag
+from db.ledger.models import Tag
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
 from workers.models.safetensors_header import read_shapes

@@ -14,9 +14,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from db import text_files
 from db.errors import ModelError
-from db.models import Tag
+from db.ledger.models import Tag
+from db.names import text_files
 
 TAG_FILES = ("selected_tags.csv", "tags.json", "tagger_tags.json")
 """Looked for in this order."""

@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def _digest(version: str) -> str:
-    # As `db.images.stored_version` was when this migration was written.
+    # As `db.ledger.images.stored_version` was when this migration was written.
     return base64.urlsafe_b64encode(hashlib.sha256(version.encode()).digest())[:7].decode()

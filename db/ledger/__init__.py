@@ -1,0 +1,1 @@
+"""The tables that producers and workers write: images, models, results, failures, deliveries."""

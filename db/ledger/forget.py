@@ -1,0 +1,117 @@
+"""Delete images with all that belongs to them, a batch a transaction: interrupted, it goes on where it stopped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true
+
+from db.batches import batched
+from db.database import Database
+from db.ledger import gone, models
+from db.ledger.id_set import IdSet
+from db.schema import failures, images, labels, predictions
+from db.sql.gone_scope import is_gone
+from db.sql.in_list import in_list
+from db.sql.locks import lock_rows
+from db.sql.score_sql import begins_with
+
+AT_ONCE = 1_000
+"""Images deleted in one transaction."""
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be deleted."""
+
+    images: int
+    predictions: int
+    failures: int
+    labels: int
+    labelled: int
+    """Images that have labels."""
+    examples: tuple[str, ...]
+    """The first uris."""
+
+
+def selection(places: Sequence[str], *, only_gone: bool) -> ColumnElement[bool]:
+    """A condition on `images`.
+
+    Args:
+        places: what uris begin with; without any, all images are meant.
+        only_gone: of these, those that are marked as gone.
+    """
+    here = or_(*(begins_with(place) for place in places)) if places else true()
+    return here & is_gone(images.c.id) if only_gone else here
+
+
+def plan(connection: Connection, where: ColumnElement[bool]) -> Plan:
+    """Count, and change nothing."""
+    ids = select(images.c.id).where(where)
+    done, failed, judged = (
+        connection.scalar(select(func.count()).select_from(table).where(table.c.image_id.in_(ids))) or 0
+        for table in (predictions, failures, labels)
+    )
+    labelled = select(func.count(labels.c.image_id.distinct())).where(labels.c.image_id.in_(ids))
+    number = select(func.count()).select_from(images).where(where)
+    examples = select(images.c.uri).where(where).order_by(images.c.uri).limit(EXAMPLES)
+    return Plan(
+        connection.scalar(number) or 0,
+        done,
+        failed,
+        judged,
+        connection.scalar(labelled) or 0,
+        tuple(connection.scalars(examples)),
+    )
+
+
+def forget(
+    database: Database,
+    where: ColumnElement[bool],
+    *,
+    keep_labels: bool,
+    on_progress: Callable[[int], object] = lambda _images: None,
+) -> int:
+    """Delete images, with predictions, scores, failures and labels; returns how many.
+
+    Args:
+        where: from `selection`.
+        keep_labels: an image that has some stays, marked as gone and without results. Its labels go along to the next
+            image of the same content (`db.ledger.moved_labels`), and count again when it is seen again.
+        on_progress: called with the number of images of each batch.
+    """
+    ids = IdSet()
+    with database.read() as connection:
+        model_ids = [model.id for model in models.every(connection)]
+        query = select(images.c.id).where(where)
+        with connection.execute(query, execution_options={"yield_per": 10 * AT_ONCE}) as result:
+            for some in result.scalars().partitions():
+                ids.add(some)
+    deleted = 0
+    for batch in batched(ids, AT_ONCE):
+        with database.write() as connection:
+            deleted += _delete(connection, batch, model_ids, where, keep_labels=keep_labels)
+        on_progress(len(batch))
+    return deleted
+
+
+def _delete(
+    connection: Connection,
+    batch: Sequence[int],
+    model_ids: Sequence[int],
+    where: ColumnElement[bool],
+    *,
+    keep_labels: bool,
+) -> int:
+    # Queried again: an image seen meanwhile is not gone any more. Locked by id, as `db.ledger.results` locks them.
+    query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
+    ids = list(connection.scalars(lock_rows(connection, query, of=images)))
+    for table in (predictions, failures):
+        for model_id in model_ids:  # by the key; on SQLite a trigger takes the scores along
+            of_model = (table.c.model_id == model_id, in_list(connection, table.c.image_id, ids))
+            connection.execute(delete(table).where(*of_model))
+    if keep_labels:
+        labelled = set(connection.scalars(select(labels.c.image_id).where(in_list(connection, labels.c.image_id, ids))))
+        gone.mark(connection, sorted(labelled))
+        ids = [one for one in ids if one not in labelled]
+    return connection.execute(delete(images).where(in_list(connection, images.c.id, ids))).rowcount

@@ -1,0 +1,183 @@
+"""Models as the database knows them: a name, what makes its scores comparable, and its tag list."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from db.errors import ModelError
+from db.schema import models, tags
+from db.scores import MAX_TAGS, to_probability
+from db.sql.upsert import insert_into
+
+_ID_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One output of a model."""
+
+    name: str
+    """As the tag file spells it. Empty where the file has an empty name: the slot must stay."""
+    category: str | None = None
+    """`general`, `character`, ... or None when the file has no categories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A row of `models`."""
+
+    id: int
+    name: str
+    fingerprint: str
+    """sha256 over everything that makes scores comparable."""
+    weights_sha256: str
+    spec: Mapping[str, Any]
+    """Architecture, head and preprocessing, as the worker described them."""
+    floor: int
+    """Lowest score that is stored, in ten-thousandths."""
+    default_threshold: int
+    """In ten-thousandths: where to cut when nobody says otherwise."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} (id {self.id}, weights {self.weights_sha256[:8]}, floor {to_probability(self.floor):g})"
+
+
+def register(
+    connection: Connection,
+    *,
+    name: str,
+    weights_sha256: str,
+    spec: Mapping[str, Any],
+    tag_list: Sequence[Tag],
+    floor: int,
+    default_threshold: int,
+    made_with: Mapping[str, str] | None = None,
+) -> Model:
+    """Find or make the row of a model. Same name with other weights, preprocessing, tags or floor is another model.
+
+    Args:
+        spec: JSON-able, without the weights and the tags.
+        floor, default_threshold: ten-thousandths.
+        made_with: versions by name, of who makes the row. They are kept in `spec`, and tell no models apart.
+
+    Raises:
+        ModelError: more tags than a smallint can number.
+    """
+    if len(tag_list) > MAX_TAGS:
+        raise ModelError(f"{name} has {len(tag_list)} tags; tagonce stores models with up to {MAX_TAGS} for now.")
+    fingerprint = fingerprint_of(name, weights_sha256, spec, tag_list, floor)
+    if found := with_fingerprint(connection, fingerprint):
+        return found
+    values = {
+        "name": name,
+        "fingerprint": fingerprint,
+        "weights_sha256": weights_sha256,
+        "spec": {**spec, **({"made_with": dict(made_with)} if made_with else {})},
+        "floor": floor,
+        "default_threshold": default_threshold,
+        "added_at": datetime.now(UTC),
+    }
+    row = connection.execute(_upsert(connection).values(values).returning(models)).one()
+    model = _model(row)
+    if not connection.scalar(select(func.count()).select_from(tags).where(tags.c.model_id == model.id)):
+        rows = [
+            {"model_id": model.id, "tag_id": position, "name": tag.name, "category": tag.category}
+            for position, tag in enumerate(tag_list)
+        ]
+        connection.execute(insert(tags), rows)
+    return model
+
+
+def with_fingerprint(connection: Connection, fingerprint: str) -> Model | None:
+    """The model of which all is the same."""
+    row = connection.execute(select(models).where(models.c.fingerprint == fingerprint)).first()
+    return None if row is None else _model(row)
+
+
+def find(connection: Connection, name: str) -> Model:
+    """The model of that name, or id. Where several share a name, the one registered last.
+
+    Raises:
+        ModelError: there is none; the message lists what there is.
+    """
+    # Ids have 64 bits: a longer number is none, and may be a name. Bytes that are no text are no name.
+    is_id = name.isascii() and name.isdecimal() and len(name) <= _ID_DIGITS
+    wanted = models.c.id == int(name) if is_id else models.c.name == name.encode(errors="replace").decode()
+    row = connection.execute(select(models).where(wanted).order_by(models.c.id.desc()).limit(1)).first()
+    if row is None:
+        known = ", ".join(model.name for model in every(connection)) or "none yet"
+        raise ModelError(
+            f"The database knows no model {name!r} (known: {known}). Start a worker with it once "
+            f"(`tagonce worker --model {name}`), or tag something with it: that registers it."
+        )
+    return _model(row)
+
+
+def latest(connection: Connection) -> Model:
+    """The model to use when nobody named one: the one registered last.
+
+    Raises:
+        ModelError: the database has none.
+    """
+    row = connection.execute(select(models).order_by(models.c.id.desc()).limit(1)).first()
+    if row is None:
+        raise ModelError("The database holds no model yet. Tag something first: `tagonce tag FOLDER`")
+    return _model(row)
+
+
+def every(connection: Connection) -> list[Model]:
+    return [_model(row) for row in connection.execute(select(models).order_by(models.c.id))]
+
+
+def title(connection: Connection, model: Model) -> str:
+    """Its name; where another model has the same, all that tells them apart."""
+    shared = connection.scalar(select(func.count()).select_from(models).where(models.c.name == model.name)) or 0
+    return model.label if shared > 1 else model.name
+
+
+def tag_names(connection: Connection, model_id: int) -> list[Tag]:
+    """The model's tags, by output position."""
+    rows = connection.execute(
+        select(tags.c.name, tags.c.category).where(tags.c.model_id == model_id).order_by(tags.c.tag_id)
+    )
+    return [Tag(row.name, row.category) for row in rows]
+
+
+def _model(row: Row[Any]) -> Model:
+    return Model(
+        id=row.id,
+        name=row.name,
+        fingerprint=row.fingerprint,
+        weights_sha256=row.weights_sha256,
+        spec=row.spec,
+        floor=row.floor,
+        default_threshold=row.default_threshold,
+    )
+
+
+def fingerprint_of(name: str, weights_sha256: str, spec: Mapping[str, Any], tag_list: Sequence[Tag], floor: int) -> str:
+    """What tells models apart. It is stored: a change to it makes every model another one, and tags everything again.
+
+    Categories are in it by the spec of a worker (`tags_sha256`): a policy may hold thresholds by category, and a saved
+    one was worked out with those of its model.
+    """
+    whole = {
+        "name": name,
+        "weights": weights_sha256,
+        "spec": spec,
+        "tags": [tag.name for tag in tag_list],
+        "floor": floor,
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _upsert(connection: Connection) -> Any:
+    # Two processes may register the same model at the same moment; the second one finds the first one's row.
+    statement = insert_into(connection, models)
+    return statement.on_conflict_do_update(index_elements=["fingerprint"], set_={"name": statement.excluded.name})

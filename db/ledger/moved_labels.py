@@ -1,0 +1,65 @@
+"""What people said of a picture goes along when its file is moved: the same bytes under another reference.
+
+Predictions need no moving: those of known bytes are taken over by `db.ledger.duplicates`.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, select, tuple_
+
+from db.schema import gone, images, labels
+from db.sql.gone_scope import is_gone
+from db.sql.in_list import in_list
+from db.sql.upsert import insert_into
+
+
+def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> int:
+    """Labels of images that are gone become labels of an image that is there and has the same content.
+
+    Of several such images it is the first. What a person said of that one already stays. A second call finds nothing.
+
+    Args:
+        to: only images of these ids get any.
+
+    Returns:
+        How many labels went along.
+    """
+    if not connection.scalar(select(and_(exists().select_from(gone), exists().select_from(labels)))):
+        return 0
+    moving = _moving(connection, to)
+    if not connection.scalar(select(exists().select_from(moving))):
+        return 0
+    kept = [column for column in labels.c if column.name not in {"image_id", "image_version"}]
+    names = ["image_id", "image_version", *(column.name for column in kept)]
+    of_moved = labels.join(moving, moving.c.gone_id == labels.c.image_id)
+    rows = select(moving.c.new_id, moving.c.new_version, *kept).select_from(of_moved)
+    rows = rows.where(labels.c.image_version == moving.c.gone_version).order_by(labels.c.judged_at.desc())
+    connection.execute(insert_into(connection, labels).from_select(names, rows).on_conflict_do_nothing())
+    # Gone for good from the old place: taken back at the new one, a label must not come again.
+    old = select(moving.c.gone_id, moving.c.gone_version)
+    done = delete(labels).where(tuple_(labels.c.image_id, labels.c.image_version).in_(old))
+    return connection.execute(done).rowcount
+
+
+def _moving(connection: Connection, to: Sequence[int] | None) -> Subquery:
+    """(gone_id, gone_version, new_id, new_version): images that are gone and have labels, and where their bytes are."""
+    old, copy, new = images.alias("old"), images.alias("copy"), images.alias("new")
+    labelled = exists().where(labels.c.image_id == old.c.id, labels.c.image_version == old.c.version)
+    # A join, so that a worker's few images are looked up by their hashes, and all labels from the labels on.
+    pairs = select(old.c.id, old.c.version, func.min(copy.c.id).label("new_id")).select_from(
+        gone.join(old, old.c.id == gone.c.image_id).join(copy, copy.c.sha256 == old.c.sha256)
+    )
+    pairs = pairs.where(labelled, not_(is_gone(copy.c.id)))
+    if to is not None:
+        pairs = pairs.where(in_list(connection, copy.c.id, to))
+    found = pairs.group_by(old.c.id, old.c.version).subquery("found")
+    return (
+        select(
+            found.c.id.label("gone_id"),
+            found.c.version.label("gone_version"),
+            found.c.new_id,
+            new.c.version.label("new_version"),
+        )
+        .select_from(found.join(new, new.c.id == found.c.new_id))
+        .subquery("moving")
+    )

@@ -1,0 +1,1 @@
+"""Which tags are kept: thresholds, policies, named profiles, threshold files."""

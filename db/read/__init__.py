@@ -1,0 +1,1 @@
+"""Stored scores read as numpy arrays, and counted over a whole collection."""

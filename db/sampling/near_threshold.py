@@ -1,0 +1,121 @@
+"""The images whose score of a tag is nearest to its threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Connection, case, func, select
+
+from db.ledger.models import Model
+from db.read.distribution import CELLS, STEP, Distribution
+from db.read.histograms import histogram
+from db.schema import images, predictions
+from db.scores import NEVER
+from db.search import execute
+from db.search.tree import Reaches
+from db.sql.conditions import ScoreOf, reaches
+from db.sql.gone_scope import tagged
+from db.sql.in_list import in_list
+
+_MANY = 4
+"""With so many times the images asked for within a step, a quarter of all has to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An image and its score of the tag that it was chosen for."""
+
+    image_id: int
+    uri: str
+    score: int
+
+
+def around(
+    connection: Connection, model: Model, tag_id: int, score: int, n: int, distribution: Distribution | None = None
+) -> tuple[list[Near], list[Near]]:
+    """(above, below): the n images nearest to a threshold on either side, the nearest first, equals by id.
+
+    Where many images lie within 0.001 of it the first n of those are taken: all are as near as a model's own arithmetic
+    can tell. Images in which the tag lies below the model's floor are on neither side.
+
+    Args:
+        distribution: tells how far to look. Without it the tag is counted first, which takes as long once more.
+    """
+    bins = CELLS - 1
+    counts = (
+        distribution.histogram(tag_id, bins) if distribution else histogram(connection, model, tag_id, bins)
+    ).counts
+    if (found := _within_a_step(connection, model, tag_id, counts, score, n)) is not None:
+        return found
+    low, high = _range(counts, score, n)
+    low = max(low, model.floor)
+    above, below = _nearest(connection, model, Reaches((tag_id,), (low,), high), score, n)
+    # A distribution may be older than the images.
+    if (len(above) < n and high < NEVER) or (len(below) < n and low > model.floor):
+        return _nearest(connection, model, Reaches((tag_id,), (model.floor,), NEVER), score, n)
+    return above, below
+
+
+def told(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[int]) -> list[Near]:
+    """What is to be shown of some images, in the same order."""
+    query = (
+        select(images.c.id, images.c.uri, ScoreOf(tag_id).label("score"))
+        .join_from(predictions, images, images.c.id == predictions.c.image_id)
+        .where(tagged(connection, model.id), in_list(connection, predictions.c.image_id, image_ids))
+    )
+    found = {row.id: Near(row.id, row.uri, row.score) for row in connection.execute(query)}
+    return [found[one] for one in image_ids]
+
+
+def _within_a_step(
+    connection: Connection, model: Model, tag_id: int, counts: Sequence[int], score: int, n: int
+) -> tuple[list[Near], list[Near]] | None:
+    """The same from the step on either side alone; None where that holds too few to be found by reading a part."""
+    step = score // STEP
+    if score % STEP or not 0 < step < len(counts) or min(counts[step - 1], counts[step]) < _MANY * n:
+        return None
+    sides = []
+    for low in (score, score - STEP):
+        query = (
+            select(predictions.c.image_id)
+            .where(tagged(connection, model.id), reaches(connection, model.id, (tag_id,), (low,), low + STEP))
+            .order_by(predictions.c.image_id)
+            .limit(n)
+        )
+        found = told(connection, model, tag_id, list(connection.scalars(query)))
+        if len(found) < n:
+            return None
+        sides.append(sorted(found, key=lambda one: (abs(one.score - score), one.image_id)))
+    return sides[0], sides[1]
+
+
+def _range(counts: Sequence[int], score: int, n: int) -> tuple[int, int]:
+    """(low, high): the narrowest range of whole steps in which there are n images on either side of a score."""
+    of_steps = np.asarray(counts, dtype=np.int64)
+    # A step within which the threshold lies is looked at, and counts on neither side.
+    below, above = score // STEP, -(-score // STEP)
+    down, up = np.cumsum(of_steps[:below][::-1]), np.cumsum(of_steps[above:])
+    steps_up = int(np.searchsorted(up, n)) + 1
+    high = NEVER if above + steps_up >= of_steps.size else (above + steps_up) * STEP
+    return max(below - int(np.searchsorted(down, n)) - 1, 0) * STEP, high
+
+
+def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n: int) -> tuple[list[Near], list[Near]]:
+    """Of the images for which a leaf of one tag is true."""
+    scored = (
+        select(predictions.c.image_id, ScoreOf(leaf.tag_ids[0]).label("score"))
+        .where(tagged(connection, model.id), execute.condition(connection, model, leaf))
+        .subquery()
+    )
+    side = case((scored.c.score >= score, 1), else_=0)
+    order = (func.abs(scored.c.score - score), scored.c.image_id)
+    place = func.row_number().over(partition_by=side, order_by=order)
+    ranked = select(scored, place.label("place")).subquery()
+    query = (
+        select(images.c.id, images.c.uri, ranked.c.score)
+        .join_from(ranked, images, images.c.id == ranked.c.image_id)
+        .where(ranked.c.place <= n)
+        .order_by(ranked.c.place)
+    )
+    found = [Near(*row) for row in connection.execute(query)]
+    return [one for one in found if one.score >= score], [one for one in found if one.score < score]

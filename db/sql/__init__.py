@@ -1,0 +1,1 @@
+"""The only folder where PostgreSQL and SQLite differ: statements, types and conditions of each dialect."""

@@ -1,0 +1,76 @@
+"""Errors of the drivers, sorted by what has to happen next: try again, or change something."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError as DatabaseFault
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from db.errors import DatabaseError, TagonceError, TransientError
+
+_CHECK = "Check the disk, and TAGONCE_DATABASE_URL (or --database)."
+_DISK_FULL = "53100"
+_NOT_ALLOWED = "42501"
+_READ_ONLY = "25006"
+_CANCELLED = "57014"
+_NOT_PREPARED = {"26000", "42P05"}
+"""SQLSTATE codes of PostgreSQL. The last two: a prepared statement is missing, or exists already."""
+
+
+def explain(error: DBAPIError, label: str) -> TagonceError | None:
+    """The error with a sentence for people; None for an error that a bug of ours causes.
+
+    Args:
+        label: names the database.
+    """
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate == _CANCELLED:
+        return TransientError(
+            f"The database stopped a statement that took too long: {_first_line(error)}. Searches by tag are fast "
+            "after `tagonce index`."
+        )
+    if sqlstate in _NOT_PREPARED:
+        return DatabaseError(
+            f"The database {label} mixes up prepared statements ({_first_line(error)}): there is a pooler before it in "
+            "transaction mode. Add ?prepare_threshold=none to TAGONCE_DATABASE_URL (&... after other options)."
+        )
+    if _will_pass(error):
+        return TransientError(f"The database {label} does not answer: {_first_line(error)}.")
+    if sqlstate == _NOT_ALLOWED:
+        return DatabaseError(
+            f"The user of the database {label} may not do that: {_first_line(error)}. docs/security.md lists the "
+            "rights of each role."
+        )
+    # Exactly the base class, and no subclass: a file that is not a database.
+    if isinstance(error, OperationalError) or type(error) is DatabaseFault or sqlstate == _READ_ONLY:
+        return DatabaseError(f"The database {label} cannot be used: {_first_line(error)}. {_CHECK}")
+    return None
+
+
+def _will_pass(error: DBAPIError) -> bool:
+    """The database is unreachable or busy; not full, read-only, without our tables, or no database at all."""
+    if isinstance(error.orig, sqlite3.Error):
+        return is_busy(error.orig)
+    full = getattr(error.orig, "sqlstate", None) == _DISK_FULL
+    return (isinstance(error, OperationalError) and not full) or error.connection_invalidated
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits say which kind of busy
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0].rstrip(".")
+
+
+@contextmanager
+def as_sqlalchemy_errors(connection: Connection, statement: str) -> Iterator[None]:
+    """Errors of the driver become errors of SQLAlchemy, as `explain` expects them."""
+    dbapi = connection.dialect.loaded_dbapi
+    try:
+        yield
+    except dbapi.Error as error:
+        raise DBAPIError.instance(statement, None, error, dbapi.Error, dialect=connection.dialect) from error

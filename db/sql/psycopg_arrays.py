@@ -1,0 +1,55 @@
+"""How psycopg hands over `smallint[]`: as numpy int16 arrays, without a Python object per element."""
+
+from typing import Any
+
+import numpy as np
+from psycopg import Connection, ServerCursor
+from psycopg.adapt import Buffer, Dumper, Loader
+from psycopg.pq import Format
+
+from db.schema import Int16Array
+from db.sql import array_format
+
+INT2_ARRAY_OID = 1005
+
+
+class _SmallintArrayDumper(Dumper):
+    format = Format.BINARY
+    oid = INT2_ARRAY_OID
+
+    def dump(self, obj: Int16Array) -> Buffer:
+        return array_format.to_bytes(obj)
+
+
+class _SmallintArrayLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> Int16Array:
+        return array_format.from_bytes(data)
+
+
+class _SmallintArrayTextLoader(Loader):
+    """The same for results that come as text, `{1,2,3}`, which is what plain queries get."""
+
+    format = Format.TEXT
+
+    def load(self, data: Buffer) -> Int16Array:
+        inner = bytes(data)[1:-1]
+        if not inner:
+            return np.empty(0, dtype=np.int16)
+        return np.array(inner.split(b","), dtype=np.int16)
+
+
+class _BinaryServerCursor(ServerCursor[Any]):
+    """Streams come in binary: bytes as text are twice as long, and to be parsed."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> "_BinaryServerCursor":
+        return super().execute(query, params, **{"binary": True} | options)
+
+
+def register(connection: Connection[Any]) -> None:
+    """Teach one connection to take and give `smallint[]` as numpy int16 arrays, and to stream in binary."""
+    connection.adapters.register_dumper(np.ndarray, _SmallintArrayDumper)
+    connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayLoader)
+    connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayTextLoader)
+    connection.server_cursor_factory = _BinaryServerCursor

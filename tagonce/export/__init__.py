@@ -1,0 +1,1 @@
+"""`tagonce export`: formats, destinations, sidecar files, and the record of an export."""

@@ -1,0 +1,236 @@
+"""Sidecar files: `cat.jpg` gets `cat.txt` with its caption, beside it or in a place of its own."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from db.errors import SettingsError
+from db.names.plural import counted
+from producer.references import file_path, path_or_uri
+from tagonce.export.formats import Existing
+from tagonce.export.merge_captions import merged, understood
+from tagonce.export.small_files import Files
+
+
+class Outcome(StrEnum):
+    """What became of a caption."""
+
+    NEW = "new"
+    REPLACED = "replaced"
+    """Or added to."""
+    UNCHANGED = "unchanged"
+    """The file holds this caption, or has all of its tags."""
+    LEFT = "left"
+    """A file is there and nobody said what to do with it."""
+    UNREADABLE = "unreadable"
+    """What is there was not understood."""
+    SOURCE = "source"
+    """What is there is a registered image."""
+    SHARED = "shared"
+    """Another image of this export has the file."""
+    REFUSED = "refused"
+    """It cannot be called so."""
+
+
+WRITTEN = (Outcome.NEW, Outcome.REPLACED)
+_WORDS = {
+    Outcome.UNCHANGED: "were the same already",
+    Outcome.LEFT: "were there already and were left (--overwrite replaces them, --merge adds to them)",
+    Outcome.UNREADABLE: "were left: what is there is no text, or cannot hold these tags in its encoding ({})",
+    Outcome.SOURCE: "refused: an image of the database would be replaced ({})",
+    Outcome.SHARED: "would share the file of another image ({}): the first one has it",
+    Outcome.REFUSED: "refused: their names lead out of the folder, or are too long ({})",
+}
+"""With an example."""
+
+
+def common_folder(first: str, last: str) -> str:
+    """What all uris from the first to the last one in bytewise order begin with, up to a slash."""
+    # What the first and the last one begin with, all between them begin with.
+    common = os.path.commonprefix([first, last])  # noqa: RUF071 - cut at a slash in the next line
+    return common[: common.rfind("/") + 1]
+
+
+def relative_name(uri: str, folder: str) -> str | None:
+    """What is left of a uri below a folder, as a path; None when it is not below it, leads out of it, or is no name.
+
+    Keys are strangers' text.
+    """
+    if not uri.startswith(folder):
+        return None
+    # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
+    inside = uri.removeprefix(folder) if folder else uri.replace("://", "/", 1)
+    relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
+    # An object's key may be anything, `../../etc/cron.d/x` too.
+    cannot_be = not relative.name or "\0" in str(relative)
+    return None if cannot_be or relative.is_absolute() or ".." in relative.parts else str(relative)
+
+
+class Sidecars:
+    """Writes one small file an image and counts what it did.
+
+    Args:
+        files: where to write.
+        folder: what all uris begin with and names leave out; None for beside the images.
+        extension: of the files, with its dot.
+        whole_name: append it to the image's name instead of replacing the image's own.
+        existing: what to do with files that are there.
+        separator: between the tags of a caption, for merging.
+        dry: find out what would be done, and write nothing.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        folder: str | None,
+        *,
+        extension: str,
+        whole_name: bool = False,
+        existing: Existing = Existing.SKIP,
+        separator: str = ", ",
+        dry: bool = False,
+    ) -> None:
+        self._outcomes: Counter[Outcome] = Counter()
+        self._examples: dict[Outcome, str] = {}
+        self._files = files
+        self._folder = folder
+        self._extension = extension
+        self._whole_name = whole_name
+        self._existing = existing
+        self._separator = separator
+        self._dry = dry
+        self._seen: set[int] = set()  # hashes of names: half the memory of a set of names, and enough to warn
+        self._pool = ThreadPoolExecutor(files.threads) if files.threads > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By outcome; `written` are those that are new and those that were replaced or added to."""
+        counts = {str(outcome): self._outcomes[outcome] for outcome in Outcome}
+        return {"written": sum(self._outcomes[outcome] for outcome in WRITTEN), **counts}
+
+    @property
+    def summary(self) -> str:
+        """The same in words."""
+        to = "" if self._folder is None else "to "
+        replaced = f", {self._outcomes[Outcome.REPLACED]:,} of them over older ones" * (
+            Outcome.REPLACED in self._outcomes
+        )
+        written = f"{counted(self.counts['written'], 'caption')} written {to}{self._files.label}{replaced}"
+        others = [outcome for outcome in Outcome if outcome not in WRITTEN and self._outcomes[outcome]]
+        return "; ".join([written, *(f"{self._outcomes[one]:,} {self._words(one)}" for one in others)]) + "."
+
+    @property
+    def plan(self) -> str:
+        """What would be done, with an example of each."""
+        to = "" if self._folder is None else "to "
+        named = {
+            Outcome.NEW: "new",
+            Outcome.REPLACED: "added to" if self._existing is Existing.MERGE else "replaced",
+        }
+        parts = [
+            f"{self._outcomes[one]:,} {named.get(one) or self._words(one)}"
+            + f" ({self._examples[one]})" * (one in named or one in {Outcome.UNCHANGED, Outcome.LEFT})
+            for one in Outcome
+            if self._outcomes[one]
+        ]
+        return "; ".join([f"Nothing was written {to}{self._files.label}. It would be: {parts[0]}", *parts[1:]]) + "."
+
+    def _words(self, outcome: Outcome) -> str:
+        if outcome is Outcome.UNCHANGED and self._existing is Existing.MERGE:
+            return "had all these tags already"
+        return _WORDS[outcome].format(self._examples[outcome])
+
+    def write(self, uris: Sequence[str], captions: Sequence[str], lists: Sequence[Sequence[str]] = ()) -> None:
+        """The files of some images. One line a caption: trainers read only the first.
+
+        Args:
+            lists: the texts that the captions join, for merging.
+
+        Raises:
+            StopError: one of them cannot be written.
+        """
+        jobs: list[tuple[str, str, Sequence[str]]] = []
+        owners = []
+        for position, uri in enumerate(uris):
+            name = self._name(uri)
+            if name is None:
+                self._count(Outcome.REFUSED, path_or_uri(uri))
+            elif hash(name) in self._seen:
+                self._count(Outcome.SHARED, f"{name}, of {path_or_uri(uri)} too")
+            else:
+                self._seen.add(hash(name))
+                jobs.append((name, captions[position], lists[position] if lists else ()))
+                owners.append(uri)
+        outcomes = self._pool.map(self._write_one, jobs) if self._pool else map(self._write_one, jobs)
+        for (name, _, _), uri, outcome in zip(jobs, owners, outcomes, strict=True):
+            self._count(outcome, f"{name}, of {path_or_uri(uri)} too" if outcome is Outcome.SHARED else name)
+
+    def _count(self, outcome: Outcome, example: str) -> None:
+        self._outcomes[outcome] += 1
+        self._examples.setdefault(outcome, example)
+
+    def _write_one(self, job: tuple[str, str, Sequence[str]]) -> Outcome:
+        name, caption, texts = job
+        content, outcome = (caption + "\n").encode("utf-8", "surrogateescape"), Outcome.NEW
+        if self._files.is_source(name):
+            return Outcome.SOURCE
+        if self._files.has(name):
+            instead = self._instead(name, content, texts)
+            if isinstance(instead, Outcome):
+                return instead
+            content, outcome = instead, Outcome.REPLACED
+        if not self._dry:
+            self._files.write(name, content)
+        return outcome
+
+    def _instead(self, name: str, content: bytes, texts: Sequence[str]) -> bytes | Outcome:
+        """What to write over a file, or why it stays as it is."""
+        if self._files.is_ours(name):
+            return Outcome.SHARED
+        if self._existing is Existing.SKIP:
+            return Outcome.LEFT
+        if self._existing is Existing.OVERWRITE and self._files.equals(name, content):
+            return Outcome.UNCHANGED
+        found = self._files.read(name)
+        there = None if found is None else understood(found)
+        # Whatever was asked for: what is no text is no caption, and may be somebody's only copy.
+        if there is None:
+            return Outcome.UNREADABLE
+        if self._existing is Existing.OVERWRITE:
+            return content
+        text = merged(there.text, texts, self._separator)
+        return Outcome.UNCHANGED if text is None else there.with_text(text) or Outcome.UNREADABLE
+
+    def _name(self, uri: str) -> str | None:
+        name = file_path(uri) if self._folder is None else relative_name(uri, self._folder)
+        return None if name is None else self._files.full_name(self._with_extension(name))
+
+    def _with_extension(self, name: str) -> str:
+        return name + self._extension if self._whole_name else str(Path(name).with_suffix(self._extension))
+
+
+def beside(first: str, last: str) -> None:
+    """Make sure that captions can lie beside all images between two uris.
+
+    Raises:
+        SettingsError: some of them are in S3.
+    """
+    if not all(uri.startswith("file://") for uri in (first, last)):
+        raise SettingsError(
+            "Some of these images are in S3: say with --out in which folder or under which s3:// prefix their "
+            "captions go."
+        )

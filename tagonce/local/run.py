@@ -1,0 +1,220 @@
+"""Everything on this machine: an embedded Redis, a worker as a process of its own, and a producer that watches both.
+
+The database is the ledger here as everywhere: whatever is interrupted, the next run finds what is pending and sends it.
+"""
+
+import math
+import os
+import signal
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from celery import Celery
+
+from db.batches import batched
+from db.database import Database
+from db.errors import StopError
+from db.ledger import images, run_progress
+from db.ledger.id_set import IdSet
+from db.ledger.images import Reference
+from db.ledger.models import Model
+from db.names.plural import counted
+from producer.enqueue import Enqueued, enqueue
+from producer.queue import broker, chunks
+from tagonce.local.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
+from tagonce.settings import Settings
+from workers.models.spec import ModelSpec
+
+CHUNK_SIZE = 64
+"""Smaller than between machines: nothing is gained by large messages here, and there should be a few in work."""
+LEASE_SECONDS = 15
+GRACE_SECONDS = 1.0
+POLL_SECONDS = 0.25
+QUIET_POLLS = 8
+"""So many looks at an empty queue in a row mean that nothing is coming any more."""
+MAX_RESENDS = 2
+MAX_DEATHS = 40
+"""Enough to find, by splitting, a few images that kill the worker."""
+
+
+class LocalWorker:
+    """`tagonce worker` as a child process that is started again when it dies."""
+
+    def __init__(self, settings: Settings, broker_url: str) -> None:
+        handle, name = tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")
+        os.close(handle)
+        self.log = Path(name)
+        self.deaths = 0
+        told = settings.model_copy(
+            update={
+                "broker_url": broker_url,
+                "grace_seconds": GRACE_SECONDS,
+                "max_idle": math.inf,  # it ends when we say so
+            }
+        )
+        self._process = WorkerProcess(told, self.log)
+
+    def look_after(self) -> bool:
+        """Start it again when it died; True when that happened.
+
+        Raises:
+            StopError: it ended with an error of ours, or dies again and again.
+        """
+        code = self._process.exit_code
+        if code is None:
+            return False
+        self.deaths += 1
+        if code in STOPPED_BY_US or self.deaths > MAX_DEATHS:
+            raise StopError(f"The worker ended with exit code {code}:\n{self._last_words()}")
+        self._process.start()
+        return True
+
+    def stop(self) -> None:
+        """Let it write what it has, then end it."""
+        self._process.signal(signal.SIGTERM)
+        self._process.wait(GRACE_SECONDS + STOP_SECONDS)
+        self.log.unlink(missing_ok=True)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        # Its own error message is what people need; without one, the end of the log.
+        start = next(
+            (number for number, line in enumerate(lines) if line.startswith("error:")), max(0, len(lines) - 15)
+        )
+        return "\n".join(lines[start:]).removeprefix("error: ")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands, kept up to date while it goes on."""
+
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seen: int = 0
+    """References that the sources yielded so far."""
+    sent: int = 0
+    """Of these, not done before."""
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return (datetime.now(UTC) - self.begun).total_seconds()
+
+
+class LocalRun:
+    """One `tagonce tag`: register, send, watch, and send again what got lost.
+
+    Args:
+        spec, model: what is run, and the row that it was registered as.
+        show: called several times a second with how far it is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        spec: ModelSpec,
+        model: Model,
+        app: Celery,
+        worker: LocalWorker,
+        show: Callable[[Progress], None],
+    ) -> None:
+        self.progress = Progress()
+        self._database = database
+        self._spec = spec
+        self._model_id = model.id
+        self._app = app
+        self._worker = worker
+        self._show = show
+        self._look_again_at = 0.0
+
+    def tag(
+        self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int, seen: IdSet | None = None
+    ) -> None:
+        """Returns when every image has a prediction or a failure.
+
+        Args:
+            seen: see `producer.enqueue.enqueue`.
+
+        Raises:
+            StopError: the worker cannot run, or the weights were replaced and it had to be started again.
+        """
+        sent = array("q")  # eight bytes an image, to find what is left at the end
+
+        def sending() -> AbstractContextManager[chunks.Sender]:
+            return chunks.sending(
+                self._app,
+                self._model_id,
+                max_waiting=max_waiting,
+                on_wait=lambda _depth: self._look(),
+                on_sent=sent.extend,
+            )
+
+        def registered(counts: Enqueued) -> None:
+            self.progress.seen, self.progress.sent = counts.seen, counts.sent
+            self._look()
+
+        with sending() as sender:
+            enqueue(
+                self._database,
+                sender,
+                references,
+                model_id=self._model_id,
+                chunk_size=chunk_size,
+                seen=seen,
+                on_progress=registered,
+            )
+        left = self._wait(sent)
+        for _round in range(MAX_RESENDS):
+            if not left:
+                return
+            with sending() as sender:
+                for chunk in batched(left, chunk_size):
+                    sender.send(chunk)
+            left = self._wait(sent)
+        if left:
+            raise StopError(f"{counted(len(left), 'image')} still pending. Run the same command again.")
+
+    def recount(self) -> None:
+        """Bring `progress` up to date with what the worker wrote."""
+        with self._database.read() as connection:
+            self.progress.done, self.progress.failed = run_progress.finished_since(
+                connection, self._model_id, self.progress.begun
+            )
+
+    def _wait(self, sent: "array[int]") -> list[int]:
+        """Until nothing sent is pending, or the queue has been empty for a while; returns what is pending."""
+        quiet = 0
+        while quiet < QUIET_POLLS:
+            # The count may hold what another run on this database did: it only says when a closer look is worth it.
+            if self.progress.done + self.progress.failed >= self.progress.sent and not self._pending(sent):
+                return []
+            time.sleep(POLL_SECONDS)
+            self._look()
+            quiet = quiet + 1 if broker.depth(self._app, self._model_id).empty else 0
+        return self._pending(sent)
+
+    def _pending(self, sent: "array[int]") -> list[int]:
+        left: list[int] = []
+        for ids in batched(sent, images.LOOKUP_SIZE):
+            with self._database.read() as connection:
+                left += [image.id for image in images.pending_among(connection, ids, self._model_id)]
+        return left
+
+    def _look(self) -> None:
+        begun = time.monotonic()
+        if begun < self._look_again_at:
+            return
+        if self._worker.look_after():
+            self._spec.check_weights()  # with others the new worker is of another model, and nobody works for this one
+            broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
+        self.recount()
+        self._show(self.progress)
+        # Counting costs more the longer a run gets; it may take a tenth of the time and no more.
+        now = time.monotonic()
+        self._look_again_at = now + max(POLL_SECONDS, 10 * (now - begun))

@@ -1,0 +1,119 @@
+"""One worker process for each device of this machine, kept alive."""
+
+import logging
+import signal
+import time
+from dataclasses import dataclass, field
+
+from db.errors import EXIT_FAILED, SettingsError
+from tagonce.local.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
+from tagonce.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+RESTART_SECONDS = 10.0
+"""Between two starts on a device: one that dies at once must not keep the machine busy with starting it."""
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
+
+def named_devices(devices: str) -> list[str]:
+    """`all` CUDA GPUs, or what a list with commas names.
+
+    Raises:
+        SettingsError: there is no GPU, or no name.
+    """
+    if devices == "all":
+        import torch
+
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if not found:
+            raise SettingsError("--devices all: no CUDA GPU is found here. Name the devices, or use --device.")
+        return found
+    names = [name.strip() for name in devices.split(",")]
+    if not all(names):
+        raise SettingsError(f"--devices is `all` or a list such as cuda:0,cuda:1, not {devices!r}.")
+    return names
+
+
+def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
+    """Settings of each process. Threads are shared evenly where they leave that open; ports follow each other."""
+    share = max(1, cores // len(devices))
+    return [
+        config.model_copy(
+            update={
+                "device": device,
+                "decoders": config.decoders or share,
+                "torch_threads": config.torch_threads or share,
+                "metrics_port": config.metrics_port and config.metrics_port + number,
+            }
+        )
+        for number, device in enumerate(devices)
+    ]
+
+
+@dataclass(slots=True)
+class _Child:
+    device: str
+    worker: WorkerProcess
+    started_at: float = field(default_factory=time.monotonic)
+    told: bool = False
+    """Its death is in the log."""
+    restarted: bool = False
+    """So the settings are right: one before it worked with them."""
+
+
+class Supervisor:
+    """Starts the workers, passes signals on, and starts again what died.
+
+    Args:
+        configs: of each process; they differ in the device.
+    """
+
+    def __init__(self, configs: list[Settings]) -> None:
+        self._grace_seconds = configs[0].grace_seconds
+        self._signals: list[int] = []
+        for number in PASSED_ON:
+            signal.signal(number, lambda number, _frame: self._signals.append(number))
+        self._children = [_Child(config.device, WorkerProcess(config)) for config in configs]
+
+    def run(self) -> int:
+        """Until a signal ends them all, or one says that it cannot work, or all had nothing more to do.
+
+        One that was started again and cannot work has met an outage, and is started again until that is over.
+
+        Returns the exit code of the first that failed.
+        """
+        while not self._signals and any(child.worker.exit_code != 0 for child in self._children):
+            for child in self._children:
+                self._look_after(child)
+            time.sleep(POLL_SECONDS)
+        give_up = time.monotonic() + self._grace_seconds + STOP_SECONDS
+        while any(child.worker.exit_code is None for child in self._children) and time.monotonic() < give_up:
+            self._pass_on()
+            time.sleep(POLL_SECONDS)
+        for child in self._children:
+            child.worker.wait(0)
+        codes = [child.worker.exit_code for child in self._children]
+        failed = [code for code in codes if code and -code not in PASSED_ON]
+        return 0 if not failed else max(failed[0], EXIT_FAILED)
+
+    def _look_after(self, child: _Child) -> None:
+        code = child.worker.exit_code
+        if code in (None, 0):  # at work, or done: nothing came for as long as it was told to wait
+            return
+        if code in STOPPED_BY_US and not child.restarted:
+            self._signals.append(signal.SIGTERM)  # it has said why; the others would say it again
+            return
+        if not child.told:
+            log.warning("the worker on %s ended with exit code %d and is started again", child.device, code)
+            child.told = True
+        if time.monotonic() >= child.started_at + RESTART_SECONDS:
+            child.worker.start()
+            child.started_at, child.told, child.restarted = time.monotonic(), False, True
+
+    def _pass_on(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            for child in self._children:
+                child.worker.signal(number)

@@ -1,0 +1,1 @@
+"""What a person sees in the terminal: messages, tables, plots, logs."""

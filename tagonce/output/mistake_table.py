@@ -1,0 +1,56 @@
+"""What `tagonce search --truth` shows: where people and the model differ widely, the widest differences first."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from heapq import nlargest
+from itertools import islice
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from db.names.plural import counted
+from db.truth.mistakes import Mistake
+from tagonce.output import ui
+
+SHOWN = 100
+"""Rows of a table when no limit is given."""
+WORDS = {"given": "given", "missing": "not given"}
+
+
+def print_lines(mistakes: Iterable[Mistake], limit: int | None) -> None:
+    """For programs: JSON, a line each, in the order of the images."""
+    for mistake in islice(mistakes, limit):
+        ui.print_json_line({name: value for name, value in asdict(mistake).items() if name != "image_id"})
+
+
+def print_table(mistakes: Iterable[Mistake], limit: int | None) -> None:
+    """For people: the widest differences, and how many there are in all."""
+    kinds = Counter[str]()
+    shown = nlargest(limit or SHOWN, _counted(mistakes, kinds), key=_difference)
+    if shown:
+        ui.output.print(_table(shown))
+    number = sum(kinds.values())
+    ui.errors.print(
+        f"{counted(number, 'tag')} to look at: {kinds['given']:,} given, {kinds['missing']:,} not given"
+        + (f". Shown: the {counted(len(shown), 'widest difference')}." if len(shown) < number else ".")
+    )
+
+
+def _counted(mistakes: Iterable[Mistake], kinds: Counter[str]) -> Iterator[Mistake]:
+    for mistake in mistakes:
+        kinds[mistake.kind] += 1
+        yield mistake
+
+
+def _difference(mistake: Mistake) -> float:
+    probability = mistake.probability or 0.0
+    return 1 - probability if mistake.kind == "given" else probability
+
+
+def _table(mistakes: Sequence[Mistake]) -> Table:
+    table = Table(Column("image", overflow="fold"), "tag", "by people", "probability", box=None)
+    for one in mistakes:
+        probability = "below the floor" if one.probability is None else f"{one.probability:.4f}"
+        table.add_row(ui.name_of(one.uri), Text(one.tag), WORDS[one.kind], probability)
+    return table

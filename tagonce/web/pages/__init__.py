@@ -1,0 +1,1 @@
+"""One file a page: what a request of this address gets."""

@@ -1,0 +1,1 @@
+"""Parts that several pages show: cards, sliders, charts, selections."""

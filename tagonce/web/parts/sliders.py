@@ -1,0 +1,89 @@
+"""The thresholds that can be moved, as the pages show them."""
+
+from dataclasses import dataclass
+
+from db.policy.policies import OFF, Policy, own_threshold, to_threshold
+from db.scores import NEVER, SCALE, to_probability
+from tagonce.web.state.site import Site
+from tagonce.web.view import CATEGORY, TAG, THRESHOLD, Thresholds, View
+
+_MOST_OF_PROFILE = 12
+_NUMBER = r"0|1|1\.0{1,4}|0?\.[0-9]{1,4}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """A threshold to move. Texts as people write them."""
+
+    field: str
+    """Its name in the address."""
+    label: str
+    moved: int | None
+    """A score, where it was."""
+    otherwise: int
+    """What counts where it was not."""
+    follows: bool = False
+    """It goes along with the threshold for all tags."""
+
+    @property
+    def value(self) -> str:
+        """Empty where it was not moved."""
+        return "" if self.moved is None else str(to_threshold(self.moved))
+
+    @property
+    def placeholder(self) -> str:
+        return str(to_threshold(self.otherwise))
+
+    @property
+    def at(self) -> float:
+        """Where on its way from 0 to 1 it stands; at its end when it is off."""
+        return to_probability(min(self.otherwise if self.moved is None else self.moved, SCALE))
+
+    @property
+    def can_be_off(self) -> bool:
+        return self.field != THRESHOLD
+
+    @property
+    def pattern(self) -> str:
+        """What may be written beside it."""
+        return f"{OFF}|{_NUMBER}" if self.can_be_off else _NUMBER
+
+
+def default_slider(site: Site, view: View, thresholds: Thresholds) -> Slider:
+    """The one for all tags that nothing else speaks of."""
+    return Slider(THRESHOLD, "all tags", view.changes.default, _default(site, thresholds.base))
+
+
+def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """One for each category of the model."""
+    default = _default(site, thresholds.policy)
+    of_profile, moved = thresholds.base.categories, view.changes.categories
+    return [
+        Slider(CATEGORY + name, name, moved.get(name), of_profile.get(name, default), follows=name not in of_profile)
+        for name in site.categories
+    ]
+
+
+def all_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """Of all tags, of categories, of single tags."""
+    sliders = [default_slider(site, view, thresholds), *category_sliders(site, view, thresholds)]
+    return [*sliders, *tag_sliders(site, view, thresholds)]
+
+
+def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
+    """One for each tag that has a threshold of its own: all that were moved, and the profile's where they are few."""
+    ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags)}
+    of_profile = thresholds.base.tags if len(thresholds.base.tags) <= _MOST_OF_PROFILE else {}
+    names = dict.fromkeys([*view.changes.tags, *of_profile])
+    return [tag_slider(site, view, thresholds, ids[name], label=name) for name in names]
+
+
+def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, label: str = "threshold") -> Slider:
+    """The one of a tag."""
+    name = site.tags[tag_id].name
+    without = int(thresholds.before.scores[tag_id])
+    return Slider(TAG + name, label, view.changes.tags.get(name), min(without, NEVER))
+
+
+def _default(site: Site, policy: Policy) -> int:
+    return own_threshold(site.model, mcut=bool(policy.mcut)) if policy.default is None else policy.default

@@ -1,0 +1,64 @@
+"""How many images keep each tag: counted where the counts tell it, else estimated and said to be."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from db.policy.policies import Cut
+from db.read import tag_batches
+from db.read.tag_batches import Int64Array
+from tagonce.web.state.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Of images."""
+
+    value: int
+    exact: bool
+
+    def __str__(self) -> str:
+        return f"{self.value:,}" if self.exact else f"about {self.value:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of all tags of the model, arrays in step."""
+
+    images: int
+    """Of the collection."""
+    kept: Int64Array
+    """(tags,) images that keep each."""
+    exact: npt.NDArray[np.bool_]
+    """(tags,) whether that is a count."""
+
+    def of(self, tag_id: int) -> Number:
+        return Number(int(self.kept[tag_id]), bool(self.exact[tag_id]))
+
+
+def totals_of(site: Site, cut: Cut) -> Totals | None:
+    """In milliseconds, whatever the size of the collection; None while nothing is known.
+
+    Counts tell of thresholds that are multiples of 0.001. With finer ones, `top` or MCut, and before all is counted,
+    the images drawn at random are looked at one by one.
+    """
+    counted, drawn = site.collection.distribution, site.collection.drawn
+    told = np.zeros(len(site.tags), dtype=np.bool_) if counted is None else counted.tells(cut)
+    if counted is not None and told.all():
+        return Totals(counted.images, counted.kept(cut), told)
+    if drawn is None:
+        return None
+    here = drawn.pool.tag_ids[tag_batches.kept_mask(drawn.pool, cut)]
+    estimated = drawn.scaled(np.bincount(here, minlength=len(site.tags)))
+    if drawn.is_everything:
+        return Totals(drawn.population, estimated, np.ones_like(told))
+    if counted is None or counted.images != drawn.population:  # counts of another day do not go with these images
+        return Totals(drawn.population, estimated, np.zeros_like(told))
+    return Totals(drawn.population, np.where(told, counted.kept(cut), estimated), told)
+
+
+def limits_in_words(cut: Cut) -> str:
+    """What decides besides the thresholds; empty where nothing does."""
+    words = [] if cut.mcut is None else ["MCut"]
+    return " and ".join(words + ([] if cut.top is None else [f"the {cut.top:,} best of each image"]))

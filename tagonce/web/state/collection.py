@@ -1,0 +1,154 @@
+"""The whole collection, counted in the background: a page does not wait for it, and says how old the counts are."""
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from db import sampling
+from db.database import Database
+from db.errors import TagonceError
+from db.ledger import run_progress
+from db.ledger.models import Model
+from db.read import distribution
+from db.read.distribution import Distribution
+from db.read.tag_batches import Int64Array, TagBatch
+from db.sql.connections import lift_statement_timeout
+from workers.cache_folder import cache_folder
+
+POOL = 10_000
+"""Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
+the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
+_POOL_SECONDS = 20.0
+"""A page waits so long for it."""
+_FRESH_SECONDS, _COST_SHARE = 600.0, 20
+"""Counts are looked at when they are older than this and somebody looks; what took a minute is good for twenty."""
+_TRUE_FOR = timedelta(days=1)
+"""Of as many images as there are, they are taken to be true for so long; images that are tagged anew are rare."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSample:
+    """Images drawn at random, read at one moment."""
+
+    pool: TagBatch
+    """With all their scores."""
+    population: int
+    """Images of the model at that moment."""
+
+    @property
+    def is_everything(self) -> bool:
+        """What is counted of them is exact."""
+        return len(self.pool) >= self.population
+
+    def scaled(self, counts: Int64Array) -> Int64Array:
+        """Counts of the pool as estimates for the collection."""
+        if self.is_everything or not len(self.pool):
+            return counts
+        scaled: Int64Array = np.rint(counts * (self.population / len(self.pool))).astype(np.int64)
+        return scaled
+
+
+class Collection:
+    """All images of a model. Threads share it."""
+
+    def __init__(self, database: Database, model: Model) -> None:
+        self._database = database
+        self._model = model
+        self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
+        self._lock = threading.Lock()
+        self._old_at = math.inf
+        """By the monotonic clock."""
+        self._has_pool = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._drawn: DrawnSample | None = None
+        self.error: str | None = None
+        """Why it could not be counted."""
+        self.counting = False
+        self.counted = 0
+        """Images, while it is being counted."""
+        self.distribution: Distribution | None = distribution.load(self._file)
+        """As it was when it was last counted."""
+
+    @property
+    def pool(self) -> TagBatch | None:
+        """Images drawn at random, with all their scores; None when they took too long, or there are none."""
+        self._has_pool.wait(_POOL_SECONDS)
+        return self._drawn.pool if self._drawn else None
+
+    @property
+    def drawn(self) -> DrawnSample | None:
+        """The same as it is now, without waiting; None where there is no image in it."""
+        return self._drawn if self._drawn and len(self._drawn.pool) else None
+
+    def count_again(self) -> None:
+        """Begin to count when the counts are old."""
+        if time.monotonic() > self._old_at:
+            self.count()
+
+    def count(self, *, anyway: bool = False) -> None:
+        """Begin to count, unless that is going on.
+
+        Args:
+            anyway: also when the counts are of today and of as many images as there are.
+        """
+        with self._lock:
+            if self.counting:
+                return
+            self.counting, self.counted, self.error = True, 0, None
+            self._idle.clear()
+        threading.Thread(target=self._count, args=(anyway,), name="count", daemon=True).start()
+
+    def wait(self) -> None:
+        """Until what was begun is counted."""
+        self._idle.wait()
+
+    def _count(self, anyway: bool) -> None:
+        begun = time.monotonic()
+        try:
+            with self._database.read() as connection:
+                lift_statement_timeout(connection)
+                population = run_progress.predicted(connection, self._model.id)
+                ids = sampling.random_ids(connection, self._model, POOL, seed=1)
+                self._drawn = DrawnSample(sampling.load(connection, self._model, ids, self._model.floor), population)
+            self._has_pool.set()
+            if anyway or not self._is_true_still(population):
+                with self._database.read() as connection:
+                    lift_statement_timeout(connection)
+                    self.distribution = distribution.count_scores(connection, self._model, advance=self._advance)
+                self.distribution.save(self._file)
+        except (TagonceError, OSError) as error:
+            self.error = str(error)
+        except Exception:
+            log.exception("The collection could not be counted")
+            self.error = "Counting failed; the log of `tagonce review` says why."
+        finally:
+            cost = time.monotonic() - begun
+            self._old_at = time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost)
+            self._has_pool.set()
+            self.counting = False
+            self._idle.set()
+
+    def _is_true_still(self, population: int) -> bool:
+        known = self.distribution
+        return known is not None and known.images == population and datetime.now(UTC) - known.counted_at < _TRUE_FOR
+
+    def _advance(self, images: int) -> None:
+        self.counted += images
+
+
+def _place(database: Database) -> str:
+    """Another database is another collection; so is a file that was made anew."""
+    place = database.label
+    if database.file is not None:
+        file = database.file.resolve()
+        place = f"{file}#{file.stat().st_ino}"
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]

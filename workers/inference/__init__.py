@@ -1,0 +1,1 @@
+"""The network and its device: the only folder that imports torch."""

@@ -1,0 +1,99 @@
+"""Preprocess: from decoded images to the tensor that the network takes. All arithmetic, on the batch, on the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from workers.images.decode import Decoded
+from workers.inference.device import Uploads
+from workers.models.spec import Colour, ModelSpec
+
+ALPHA_CHANNELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images side by side, still 8-bit: a quarter of what float32 would cost on the way to the device."""
+
+    pixels: torch.Tensor
+    """uint8 [N, S, S, C], C = 4 when any image has transparency."""
+    boxes: torch.Tensor | None
+    """int32 [N, 4]: top, bottom, left, right of the picture on its canvas; None when all of them fill it."""
+
+
+class Preprocess:
+    """Batching and normalisation of one model, for one device."""
+
+    def __init__(self, spec: ModelSpec, device: torch.device) -> None:
+        self._size = spec.size
+        self._device = device
+        self._uploads = Uploads(device)
+        self._reverse = spec.channel_order == "BGR"
+        self._mean, self._std, fill = (self._line(colour) for colour in (spec.mean, spec.std, spec.fill))
+        # What the network sees in the padding.
+        self._fill = fill if spec.fill_when == "after" else (fill - self._mean) / self._std
+        self._background = None if spec.background is None else self._line(spec.background)
+
+    def blank(self) -> Decoded:
+        """A black image, for a first forward."""
+        return Decoded(np.zeros((self._size, self._size, 3), np.uint8), self._size, self._size, "")
+
+    def collate(self, images: Sequence[Decoded], rows: int) -> Batch:
+        """Each image in the middle of its canvas; an odd pixel of padding goes to the bottom and to the right.
+
+        Args:
+            rows: canvases; more than images where the network wants one shape.
+        """
+        channels = max(image.pixels.shape[2] for image in images)
+        pinned = self._uploads.pinned
+        # Empty: what is outside of the boxes is not looked at.
+        canvas = torch.empty((rows, self._size, self._size, channels), dtype=torch.uint8, pin_memory=pinned)
+        boxes = torch.zeros((rows, 4), dtype=torch.int32, pin_memory=pinned)
+        for image, whole, box in zip(images, canvas.numpy(), boxes.numpy(), strict=False):
+            height, width, own_channels = image.pixels.shape
+            top, left = (self._size - height) // 2, (self._size - width) // 2
+            target = whole[top : top + height, left : left + width]
+            if channels == own_channels:
+                target[...] = image.pixels
+            else:
+                # numpy copies three bytes of four a pixel at a time, and one of four in a single loop.
+                for channel in range(own_channels):
+                    target[..., channel] = image.pixels[..., channel]
+                target[..., 3] = 255
+            box[:] = top, top + height, left, left + width
+        filled = bool((boxes.numpy() == (0, self._size, 0, self._size)).all())
+        return Batch(canvas, None if filled else boxes)
+
+    def normalise(self, batch: Batch) -> torch.Tensor:
+        """float32 [N, 3, S, S] on the device, channels last, in the steps and the order of the references, to the bit.
+
+        divide by 255; where there is alpha, rgb * alpha + background * (1 - alpha); (x - mean) / std; the fill outside
+        of the picture, for JTP 0 after all that, which is the mean and no 8-bit colour; RGB to BGR where it is wanted,
+        which changes nothing but places and so comes first, while a pixel is a quarter as large.
+        """
+        pixels = self._uploads.copy(batch.pixels)
+        colours = pixels[..., :3].flip(3) if self._reverse else pixels[..., :3]
+        # Lines of S * 3 values: over an inner dimension of 3 the same arithmetic takes five times as long on a CPU.
+        lines = colours.to(torch.float32).view(-1, self._size, self._size * 3).div_(255)
+        if pixels.shape[3] == ALPHA_CHANNELS and self._background is not None:
+            alpha = pixels[..., 3].to(torch.float32).div_(255).repeat_interleave(3, dim=2)
+            lines = lines * alpha + self._background * (1 - alpha)
+        lines.sub_(self._mean).div_(self._std)
+        if batch.boxes is not None:
+            lines = torch.where(self._inside(self._uploads.copy(batch.boxes)), lines, self._fill)
+        return lines.view(-1, self._size, self._size, 3).permute(0, 3, 1, 2)
+
+    def _line(self, colour: Colour) -> torch.Tensor:
+        """float32 [S * 3] on the device: the colour, in the order of the network's channels, for each pixel."""
+        in_order = colour[::-1] if self._reverse else colour
+        return torch.tensor(in_order, device=self._device).repeat(self._size)
+
+    def _inside(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Bool [N, S, S * 3]: true on the picture."""
+        line = torch.arange(self._size, device=self._device)
+        top, bottom, left, right = boxes.unsqueeze(2).unbind(1)
+        rows = (line >= top) & (line < bottom)
+        columns = ((line >= left) & (line < right)).repeat_interleave(3, dim=1)
+        return rows.unsqueeze(2) & columns.unsqueeze(1)

@@ -1,0 +1,114 @@
+"""The best batch size of a model on a device, measured once and remembered in tagonce's cache folder."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+
+from workers.cache_folder import cache_folder
+from workers.inference.device import device_name, pick_device, pick_dtype
+from workers.inference.infer import Inferencer
+from workers.models.spec import ModelSpec
+from workers.options import Options, cores
+
+log = logging.getLogger(__name__)
+
+SMALLEST = {"cuda": 8}
+"""Where the search begins, by type of device; elsewhere with one image."""
+LARGEST = {"cpu": 64}
+"""Where it ends; elsewhere at 512, so that a compiler makes no more than seven networks."""
+GAIN = 1.05
+"""Twice the memory has to give at least so many times the images/s."""
+FORWARDS = 3
+"""Timed for each size, after one that is not. The fastest counts: a machine only ever makes them slower."""
+
+
+def best_batch_size(spec: ModelSpec, options: Options) -> int:
+    """Remembered, or else measured; what `options` say of the batch size does not count.
+
+    Raises:
+        ModelError: the weights do not fit, or a single image does not fit into the memory of the device.
+        SettingsError: there is no such device, or no compiler.
+    """
+    key, file = _key(spec, options), cache_folder() / "batch-sizes.json"
+    known = _read(file)
+    if key not in known:
+        inferencer = Inferencer(spec, options, floor=0)
+        kind = inferencer.device.type
+        known[key] = search(_measure(inferencer), SMALLEST.get(kind, 1), LARGEST.get(kind, 512))
+        _write(file, known)
+        log.info("the best batch size for %s is %d, kept in %s", spec.name, known[key], file)
+    return known[key]
+
+
+def search(images_per_second: Callable[[int], float | None], smallest: int, largest: int) -> int:
+    """Doubles the size until that does not pay any more, or memory runs out.
+
+    Args:
+        images_per_second: of a batch size; None where memory does not suffice.
+    """
+    size, best = smallest, images_per_second(smallest)
+    while best is None and size > 1:
+        size //= 2
+        best = images_per_second(size)
+    while best is not None and size < largest:
+        faster = images_per_second(2 * size)
+        if faster is None or faster < GAIN * best:
+            break
+        size, best = 2 * size, faster
+    return size
+
+
+def _measure(inferencer: Inferencer) -> Callable[[int], float | None]:
+    def images_per_second(size: int) -> float | None:
+        inferencer.batch_size = size
+        inferencer.time_forward()
+        if inferencer.batch_size < size:  # it halves itself when memory runs out
+            return None
+        return size / min(inferencer.time_forward() for _ in range(FORWARDS))
+
+    return images_per_second
+
+
+def _key(spec: ModelSpec, options: Options) -> str:
+    """Everything that the best size depends on."""
+    device = pick_device(options.device)
+    on_cuda = device.type == "cuda"
+    return json.dumps(
+        {
+            "device": device_name(device),
+            "memory": torch.cuda.get_device_properties(device).total_memory if on_cuda else None,
+            "threads": None if on_cuda else options.torch_threads or cores(),
+            "model": [spec.architecture, spec.model_args, spec.head, spec.size, len(spec.tags)],
+            "precision": str(pick_dtype(options.precision, device)),
+            "compile": options.compile,
+            "versions": [torch.__version__, timm.__version__],
+        },
+        sort_keys=True,
+    )
+
+
+def _read(file: Path) -> dict[str, int]:
+    """Empty where there is no such file, or a broken one: it is measured anew."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: size for key, size in content.items() if isinstance(size, int) and size > 0}
+
+
+def _write(file: Path, known: dict[str, int]) -> None:
+    """Whole or not at all. Where that is not possible the next start measures again."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="utf-8", delete=False) as new:
+            json.dump(known, new, indent=2)
+        Path(new.name).replace(file)
+    except OSError as error:
+        log.warning("the batch size cannot be kept in %s: %s", file, error)

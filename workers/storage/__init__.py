@@ -1,0 +1,1 @@
+"""From a reference to the bytes of the file: local files and S3."""

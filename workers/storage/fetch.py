@@ -1,0 +1,114 @@
+"""From a reference to the bytes of the file, or to the reason why there are none. `workers.storage.s3` reads S3."""
+
+import errno
+import os
+import stat
+import time
+
+import stamina
+
+from db.errors import ImageError, Reason, TransientError
+from producer.references import file_path, split_s3
+from workers.storage.roots import Roots
+from workers.storage.s3 import S3Objects
+
+# A line for each of thousands of retries tells nobody what to do; what fails in the end is recorded with its reason.
+stamina.instrumentation.set_on_retry_hooks([])
+
+ATTEMPTS = 3
+"""On top of boto3's own retries (`workers.storage.s3`), which end where the body of the answer begins."""
+
+RECENT_SECONDS = 10.0
+"""A storage that delivered another object so short a time ago is not away. One attempt may take minutes."""
+
+_FILE, _S3 = "file://", "s3://"
+_NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_NO_FILE = {errno.EISDIR, errno.ENXIO}
+"""A folder; a socket."""
+
+
+class Fetcher:
+    """Reads local files and S3 objects. Threads share it.
+
+    Args:
+        max_bytes: larger files are refused before they are read.
+        connections: open connections to S3; as many as there are threads.
+        roots: what lies outside is refused.
+    """
+
+    def __init__(self, *, max_bytes: int, connections: int, roots: Roots | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._roots = roots or Roots([])
+        self._objects = S3Objects(connections=connections, check_size=self._check_size)
+
+    def fetch(self, uri: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            ImageError: `missing`, `denied`, `too_large`, `unsupported`, or `timeout` when storage kept failing.
+            TransientError: storage keeps failing for everything, which is no fault of the image either.
+            SettingsError: S3 cannot be asked at all, which is no fault of the image.
+        """
+        try:
+            for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
+                begun = time.monotonic()
+                with attempt:
+                    return self._read(uri)
+        except TransientError as error:
+            # Not since the first attempt: others may have been delivered before the storage went away.
+            since = max(begun, time.monotonic() - RECENT_SECONDS)
+            if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=since):
+                raise
+            raise ImageError(Reason.TIMEOUT, str(error)) from error
+        raise AssertionError("unreachable: a retry context ends with a result or an error")
+
+    def _read(self, uri: str) -> bytes:
+        if uri.startswith(_FILE):
+            return self._read_file(file_path(uri))
+        if uri.startswith(_S3):
+            self._roots.check_object(uri)
+            bucket, key = split_s3(uri)
+            if ":" in bucket:  # boto3 takes an ARN, which may lead to other regions and accounts
+                raise ImageError(Reason.MISSING, "no bucket can have this name")
+            return self._objects.read(bucket, key)
+        raise ImageError(Reason.UNSUPPORTED, f"tagonce reads file:// and s3:// references, not {uri[:40]!r}")
+
+    def _read_file(self, path: str) -> bytes:
+        try:
+            self._roots.check_path(path)
+            # What is open is looked at, so that it is the same file that is read.
+            with open(path, "rb", opener=_open) as file:
+                self._roots.check_opened(file.fileno())
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise _not_regular()
+                self._check_size(status.st_size)
+                data = file.read(status.st_size + 1)
+        except ValueError as error:  # a NUL in the name
+            raise ImageError(Reason.MISSING, "no such file") from error
+        except PermissionError as error:
+            raise ImageError(Reason.DENIED, "the worker may not read this file") from error
+        except OSError as error:
+            if error.errno in _NO_SUCH_NAME:
+                raise ImageError(Reason.MISSING, "no such file") from error
+            if error.errno in _NO_FILE:
+                raise _not_regular() from error
+            raise TransientError(f"reading failed: {error.strerror or error}") from error
+        if len(data) > status.st_size:
+            raise TransientError("the file is being written")
+        return data
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ImageError(
+                Reason.TOO_LARGE, f"the file has {size:,} bytes, the limit is {self._max_bytes:,} (TAGONCE_MAX_BYTES)"
+            )
+
+
+def _open(path: str, flags: int) -> int:
+    """Without waiting: who opens a pipe waits for somebody to write to it, for ever maybe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _not_regular() -> ImageError:
+    return ImageError(Reason.UNSUPPORTED, "not a regular file")
