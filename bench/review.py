@@ -1,23 +1,27 @@
-"""Response times of `tagonce review` on a large collection, and of the command line for the same questions.
+"""What `tagonce review` takes to answer over a large collection, beside what the command line takes for the same.
 
     python bench/review.py [--images 1000000] [--database postgresql://...]
 
-Synthetic images in PostgreSQL (`bench/synthetic.py`), one `tagonce review`, and requests over HTTP as of a browser,
-without pictures. Every page is requested once to warm up, and then with another threshold each time; median and longest
-time are printed. Needs `pip install --group bench`.
+Synthetic images in PostgreSQL (`bench/synthetic.py`), one `tagonce review` and its pages over HTTP, as a browser asks
+for them; pictures are not fetched. Every question is asked once to warm up, and then with another threshold each time:
+the median and the longest are printed, and the medians of the bytes of an answer and of its SQL statements. A "move" is
+what the script asks for when a slider is moved, the other rows are whole pages. Needs `pip install --group bench`.
 """
 
 import argparse
 import http.client
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 import psutil
@@ -35,34 +39,65 @@ COMMON, MIDDLE, RARE = "animal", "tag_0300", "tag_9000"
 TIMES = 12
 COUNTING = b"Counting the collection"
 INDEXED_FROM = 3_500
+COUNTED = """
+import os
+from sqlalchemy import Engine, event
+from tagonce.cli import main
+
+file = os.open(os.environ["STATEMENTS"], os.O_WRONLY | os.O_APPEND)
+event.listen(Engine, "before_cursor_execute", lambda *_: os.write(file, b"."))
+main()
+"""
+"""`tagonce` that adds a byte to a file for each SQL statement."""
 
 
 @dataclass
 class Row:
-    """One row of the table."""
+    """One question."""
 
     question: str
     page: str
+    answer: str = ""
+    statements: str = ""
     command: str = ""
     seconds: str = ""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """To the same question, asked several times."""
+
+    seconds: list[float]
+    sizes: list[int]
+    """Bytes."""
+    statements: list[int]
+
+    @property
+    def time(self) -> str:
+        return f"{shown(statistics.median(self.seconds))}, {shown(max(self.seconds))}"
+
+
 @dataclass
 class Bench:
-    """One collection, and its measurements."""
+    """One collection, and what was measured of it."""
 
     url: str
     environment: dict[str, str]
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, question: str, page: str, command: str = "") -> None:
-        """Add a row, and time its command."""
-        row = Row(question, page, f"tagonce {command}" if command else "", self.command(command) if command else "")
+    def tell(self, question: str, page: str | Answers, command: str = "") -> None:
+        """Keep a row, with the command timed."""
+        row = Row(question, page) if isinstance(page, str) else Row(question, page.time)
+        if isinstance(page, Answers):
+            row.answer = f"{statistics.median(page.sizes) / 1000:,.1f} kB"
+            row.statements = f"{statistics.median(page.statements):.0f}"
+        if command:
+            row.command, row.seconds = f"tagonce {command}", self.command(command)
         self.rows.append(row)
-        print(f"{row.question}: {row.page}  {row.command} {row.seconds}", file=sys.stderr, flush=True)
+        print(*(str(value) for value in vars(row).values() if value), sep="  ", file=sys.stderr, flush=True)
 
     def command(self, arguments: str) -> str:
-        """Time of a whole command in its own process."""
+        """The whole of a command, a process of its own."""
         begun = time.perf_counter()
         subprocess.run(
             [*services.TAGONCE, *arguments.split(), "--database", self.url],
@@ -79,18 +114,20 @@ class Page:
 
     Args:
         begun: when it was started.
+        statements: a file that has a byte for each SQL statement.
     """
 
-    def __init__(self, process: subprocess.Popen[str], begun: float) -> None:
-        assert process.stdout is not None  # noqa: S101 - Popen was given a pipe
+    def __init__(self, process: subprocess.Popen[str], begun: float, statements: Path) -> None:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
         self.process = psutil.Process(process.pid)
         self.address = next(line for line in process.stdout if line.startswith("Open ")).split()[1]
         self.ready_seconds = time.perf_counter() - begun
+        self._statements = statements
         self._connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=120)
 
-    def get(self, address: str) -> bytes:
+    def get(self, address: str, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
         """A page; anything but 200 ends the run."""
-        self._connection.request("GET", address)
+        self._connection.request("GET", address, headers=dict(headers))
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != http.HTTPStatus.OK:
@@ -107,54 +144,69 @@ class Page:
         self._connection.request("POST", "/recount", "", {"Origin": self.address.rstrip("/")})
         self._connection.getresponse().read()
 
-    def ask(self, address: Callable[[str], str], first: float = 0.36) -> str:
-        """Median and longest time of many requests, each with a new threshold."""
-        # The server closes a connection that is idle for some seconds.
+    def ask(self, address: Callable[[str], str], *, moves: bool = False) -> Answers:
+        """Many times, with a threshold that it was not asked with before.
+
+        Args:
+            moves: as the script asks, which sends what it shows already (`tagonce/web/pages/gallery.py`).
+        """
+        # The server ends a connection that nobody used for seconds.
         self._connection.close()
-        self.seconds(address("0.9"))
-        taken = [self.seconds(address(f"{first + 0.01 * number:.2f}")) for number in range(TIMES)]
-        return f"{shown(statistics.median(taken))}, {shown(max(taken))}"
+        answers, before = Answers([], [], []), address("0.35" if moves else "0.9")
+        body = self.get(before)
+        for number in range(TIMES):
+            headers, after = {}, address(f"{0.36 + 0.01 * number:.2f}")
+            if moves:
+                cards = " ".join(re.findall(r'data-digest="(\w+)"', body.decode()))
+                headers = {"X-Cards": cards, "Referer": self.address.rstrip("/") + before}
+            statements, begun = self._statements.stat().st_size, time.perf_counter()
+            body, before = self.get(after, headers), after
+            answers.seconds.append(time.perf_counter() - begun)
+            answers.sizes.append(len(body))
+            answers.statements.append(self._statements.stat().st_size - statements)
+        return answers
 
 
 def shown(seconds: float) -> str:
-    """The time as text."""
+    """In words."""
     return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 @contextmanager
 def review(bench: Bench) -> Iterator[Page]:
-    """Run `tagonce review` on a free port during the block."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [*services.TAGONCE, "review", "--port", "0", "--database", bench.url],
-        env=bench.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Page(process, begun)
-    finally:
-        process.terminate()
-        process.wait()
+    """Start it on a free port; it ends with the block."""
+    with tempfile.NamedTemporaryFile() as statements:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-c", COUNTED, "review", "--port", "0", "--database", bench.url],
+            env=bench.environment | {"STATEMENTS": statements.name},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield Page(process, begun, Path(statements.name))
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def starts(bench: Bench, images: int) -> None:
-    """Measure the first start, and a second start with the stored counts."""
+    """The first time, and again with what was counted then."""
     with review(bench) as page:
         first = page.seconds("/")
-        bench.add("from the command to the address, first time", shown(page.ready_seconds))
-        bench.add("the first page, while it is counting", shown(first))
-        bench.add("a slider, while it is counting", page.ask(lambda t: f"/?t={t}"))
+        bench.tell("from the command to the address, first time", shown(page.ready_seconds))
+        bench.tell("the first page, while it is counting", shown(first))
+        bench.tell("a slider, while it is counting", page.ask(lambda t: f"/?t={t}").time)
         wait_until_counted(page)
         begun = time.perf_counter()
         page.recount()
         wait_until_counted(page)
         seconds = time.perf_counter() - begun
-        bench.add("counting the collection", f"{shown(seconds)}, {images / seconds:,.0f} images/s")
+        bench.tell("counting the collection", f"{shown(seconds)}, {images / seconds:,.0f} images/s")
     with review(bench) as page:
-        bench.add("from the command to the address, again", shown(page.ready_seconds))
-        bench.add("the first page, again", shown(page.seconds("/")))
-        bench.add("a slider then", page.ask(lambda t: f"/?t={t}"))
+        bench.tell("from the command to the address, again", shown(page.ready_seconds))
+        bench.tell("the first page, again", shown(page.seconds("/")))
+        bench.tell("a slider then", page.ask(lambda t: f"/?t={t}"))
 
 
 def wait_until_counted(page: Page) -> None:
@@ -163,35 +215,38 @@ def wait_until_counted(page: Page) -> None:
 
 
 def pages(bench: Bench) -> None:
-    """Measure every page when the collection is counted."""
+    """Every page, once all is counted."""
     with review(bench) as page:
         wait_until_counted(page)
-        add = bench.add
-        add("the page", page.ask(lambda t: f"/?seed={t[2:]}"))
-        add("the slider of all tags", page.ask(lambda t: f"/?t={t}"), "thresholds diff 0.35 0.42")
-        add("the slider of a category", page.ask(lambda t: f"/?c.character={t}"))
-        add("both, which is estimated", page.ask(lambda t: f"/?t={t}&c.character=0.8"))
-        add("other pictures: diverse", page.ask(lambda t: f"/?sample=diverse&seed={t[2:]}"))
-        add("other pictures: nearest to the thresholds", page.ask(lambda t: f"/?sample=nearest&t={t}"))
+        tell = bench.tell
+        tell("the page", page.ask(lambda t: f"/?seed={t[2:]}"))
+        tell("the slider of all tags", page.ask(lambda t: f"/?t={t}"), "thresholds diff 0.35 0.42")
+        tell("a move of it", page.ask(lambda t: f"/?t={t}", moves=True))
+        tell("a move of it, 96 pictures", page.ask(lambda t: f"/?t={t}&size=96", moves=True))
+        tell("the slider of a category", page.ask(lambda t: f"/?c.character={t}"))
+        tell("a move of it", page.ask(lambda t: f"/?c.character={t}", moves=True))
+        tell("both, which is estimated", page.ask(lambda t: f"/?t={t}&c.character=0.8"))
+        tell("other pictures: diverse", page.ask(lambda t: f"/?sample=diverse&seed={t[2:]}"))
+        tell("other pictures: nearest to the thresholds", page.ask(lambda t: f"/?sample=nearest&t={t}"))
         search = "animal:{} -cat:0.2"
-        add(
+        tell(
             "other pictures: a search",
             page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"),
             "search animal:0.5 --limit 24",
         )
         for name in (COMMON, MIDDLE, RARE):
-            add(f"the page of a tag, {name}", page.ask(of_tag(name)), f"histogram {name}")
+            tell(f"the page of a tag, {name}", page.ask(of_tag(name)), f"histogram {name}")
         for name in (COMMON, RARE):
-            add(f"random pictures to judge, {name}", page.ask(lambda t, name=name: of_tag(name)(t) + "&show=above"))
-        add("all tags", page.ask(lambda t: f"/tags?t={t}"), "counts --threshold 0.42")
-        add("compare", page.ask(lambda t: f"/compare?t={t}"), "thresholds diff 0.35 0.42")
-        add("overview", page.ask(lambda t: f"/overview?t={t}"), "status")
-        add("one picture", page.ask(lambda t: f"/image/{t[2:]}"))
+            tell(f"random pictures to judge, {name}", page.ask(lambda t, name=name: of_tag(name)(t) + "&show=above"))
+        tell("all tags", page.ask(lambda t: f"/tags?t={t}"), "counts --threshold 0.42")
+        tell("compare", page.ask(lambda t: f"/compare?t={t}"), "thresholds diff 0.35 0.42")
+        tell("overview", page.ask(lambda t: f"/overview?t={t}"), "status")
+        tell("one picture", page.ask(lambda t: f"/image/{t[2:]}"))
         with indexed(bench):
             for name in (COMMON, MIDDLE, RARE):
-                add(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
-            add("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
-        add("memory", f"{page.process.memory_info().rss / 2**20:,.0f} MB")
+                tell(f"the page of a tag, {name}, indexed", page.ask(of_tag(name)))
+            tell("other pictures: a search, indexed", page.ask(lambda t: f"/?q={quote(search.format(t))}&seed={t[2:]}"))
+        tell("memory", f"{page.process.memory_info().rss / 2**20:,.0f} MB")
 
 
 def of_tag(name: str) -> Callable[[str], str]:
@@ -201,7 +256,7 @@ def of_tag(name: str) -> Callable[[str], str]:
 
 @contextmanager
 def indexed(bench: Bench) -> Iterator[None]:
-    """Create the index of `tagonce index`; drop it after the block."""
+    """With `tagonce index`; it is gone afterwards."""
     database = open_database(bench.url)
     model = synthetic.register(database, CATEGORIES)
     tag_index.create(database, model, INDEXED_FROM)
@@ -213,7 +268,7 @@ def indexed(bench: Bench) -> Iterator[None]:
 
 
 def filled(server: str, images: int) -> str:
-    """Create a database with so many images; returns its URL."""
+    """The URL of a new database with so many images."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("create database review")
     url = server.replace("/postgres?", "/review?")
@@ -237,10 +292,10 @@ def main() -> None:
         starts(bench, options.images)
         pages(bench)
     table = Table("", title=f"{options.images:,} images of {synthetic.TAGS:,} tags", title_justify="left")
-    for title in ("median, longest", "on the command line", "takes"):
+    for title in ("median, longest", "answer", "SQL statements", "on the command line", "takes"):
         table.add_column(title, justify="left" if title.startswith("on") else "right")
     for row in bench.rows:
-        table.add_row(row.question, row.page, row.command, row.seconds)
+        table.add_row(*vars(row).values())
     Console(width=160).print(table)
 
 

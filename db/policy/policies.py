@@ -8,7 +8,7 @@ default. A change to a policy replaces the values that it sets and leaves the ot
 threshold of a tag. This holds for options beside `--profile`, for `thresholds save` and for the review page.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
@@ -180,8 +180,13 @@ def resolve(model: Model, tags: Sequence[Tag], policy: Policy = Policy()) -> Cut
             is below 1.
     """
     _check(model, tags, policy)
-    own = own_threshold(model, mcut=bool(policy.mcut))
-    scores = np.array([_score(tag, policy, own) for tag in tags], dtype=np.int16)
+    default = own_threshold(model, mcut=bool(policy.mcut)) if policy.default is None else policy.default
+    if policy.categories or policy.tags:
+        categories = policy.categories
+        named = [policy.tags.get(tag.name, categories.get(tag.category or "", default)) for tag in tags]
+        scores = np.array(named, dtype=np.int16)
+    else:  # ten thousand tags without a look at each: the review page resolves three policies for a moved slider
+        scores = np.full(len(tags), default, dtype=np.int16)
     return Cut(scores, model.floor, policy.top, category_numbers(tags) if policy.mcut else None)
 
 
@@ -216,12 +221,8 @@ def below_floor(model: Model, asked: str) -> str:
 
 
 def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
-    categories = {tag.category for tag in tags if tag.category}
-    names = {tag.name for tag in tags}
-    for given, known, what in ((policy.categories, categories, "category"), (policy.tags, names, "tag")):
-        for name in given:
-            if name not in known:
-                raise ThresholdError(f"{model.name}: {unknown_name(name, known, what)}")
+    _check_known(model, policy.categories, (tag.category for tag in tags if tag.category), "category")
+    _check_known(model, policy.tags, (tag.name for tag in tags), "tag")
     low = [f"{to_probability(score):g} for {name}" for name, score in _named(policy) if score < model.floor]
     if low:
         more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
@@ -230,18 +231,17 @@ def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
         raise ThresholdError(f"The number of tags to keep must be 1 or more, not {policy.top}.")
 
 
+def _check_known(model: Model, given: Collection[str], known: Iterable[str], what: str) -> None:
+    names = set(known) if given else set()
+    for name in given:
+        if name not in names:
+            raise ThresholdError(f"{model.name}: {unknown_name(name, names, what)}")
+
+
 def _named(policy: Policy) -> list[tuple[str, int]]:
     default = [] if policy.default is None else [("all tags", policy.default)]
     categories = [(f"the category {name}", score) for name, score in policy.categories.items()]
     return default + categories + [(f"the tag {name}", score) for name, score in policy.tags.items()]
-
-
-def _score(tag: Tag, policy: Policy, own: int) -> int:
-    if tag.name in policy.tags:
-        return policy.tags[tag.name]
-    if tag.category is not None and tag.category in policy.categories:
-        return policy.categories[tag.category]
-    return own if policy.default is None else policy.default
 
 
 def category_numbers(tags: Sequence[Tag]) -> Int16Array:

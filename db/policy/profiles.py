@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, func, insert, select
+from sqlalchemy import Connection, Row, Select, String, Text, cast, func, insert, select
 from sqlalchemy import delete as remove
 
 from db.errors import ThresholdError
@@ -86,15 +86,15 @@ def save(
     policy = Policy().changed(policy)
     scores = resolve(model, models.tag_names(connection, model.id), policy).scores.tolist()
     hold(connection, model)
-    rows = every(connection, model, name=name)
-    if rows and rows[-1].policy == policy:
-        return rows[-1]
-    if started_from is not None and rows and rows[-1].version != started_from:
+    latest = _latest(connection, model, name)
+    if latest and latest.policy == policy:
+        return latest
+    if started_from is not None and latest and latest.version != started_from:
         raise ThresholdError(
-            f"{rows[-1].label} already exists, and this would drop its thresholds. Select it as the profile and "
-            "change that, or choose another name."
+            f"{latest.label} already exists, and this would drop its thresholds. Select it as the profile and change "
+            "that, or choose another name."
         )
-    version = rows[-1].version + 1 if rows else 1
+    version = latest.version + 1 if latest else 1
     added_at = datetime.now(UTC)
     profile_id = connection.execute(
         insert(profiles)
@@ -137,16 +137,13 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
         ThresholdError: the model has no such profile (the message lists those that it has), or its stored policy
             cannot be parsed.
     """
-    name, _, version = wanted.partition("@")
-    rows = every(connection, model, name=name)
-    if version:
-        rows = [row for row in rows if str(row.version) == version]
-    if not rows:
-        known = sorted({profile.label for profile in every(connection, model)})
+    found = _latest(connection, model, *wanted.split("@", 1))
+    if found is None:
+        known = sorted(labels(connection, model))
         raise ThresholdError(
             f"{model.name}: {unknown_name(wanted, known, 'profile')} Saved are: {', '.join(known) or 'none'}."
         )
-    return rows[-1]
+    return found
 
 
 def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]:
@@ -156,7 +153,7 @@ def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]
         ThresholdError: as with `find`.
     """
     found = find(connection, model, wanted)
-    return [found] if "@" in wanted else every(connection, model, name=found.name)
+    return [found] if "@" in wanted else [one for one in every(connection, model) if one.name == found.name]
 
 
 def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
@@ -166,18 +163,37 @@ def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
     return connection.execute(remove(profiles).where(profiles.c.id.in_(ids))).rowcount
 
 
-def every(connection: Connection, model: Model | None = None, *, name: str | None = None) -> list[Profile]:
-    """All profiles, or those of a model or of a name, by model, name and version.
+def every(connection: Connection, model: Model | None = None) -> list[Profile]:
+    """All profiles, or those of a model, by model, name and version.
 
     Raises:
         ThresholdError: a stored policy cannot be parsed.
     """
-    # SQLAlchemy's JSON parser drops repeated keys, and its errors do not name the profile.
-    columns = [cast(one, Text).label("policy") if one is profiles.c.policy else one for one in profiles.c]
-    query = select(*columns).order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
+    query = _stored().order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
     rows = connection.execute(query if model is None else query.where(profiles.c.model_id == model.id))
-    # Names are compared in Python: one from the command line may hold bytes that a database refuses.
-    return [_profile(row) for row in rows if name in (None, row.name)]
+    return [_profile(row) for row in rows]
+
+
+def labels(connection: Connection, model: Model) -> list[str]:
+    """`name@version` of all profiles of a model, by name and version. Does not read the policies, which may be long."""
+    query = select(profiles.c.name, profiles.c.version).where(profiles.c.model_id == model.id)
+    return [f"{name}@{version}" for name, version in connection.execute(query.order_by(*query.selected_columns))]
+
+
+def _latest(connection: Connection, model: Model, name: str, version: str = "") -> Profile | None:
+    """The latest version of a name, or the given version."""
+    if not (name + version).isprintable():
+        return None  # no profile has such a name, and PostgreSQL refuses NUL and surrogates
+    query = _stored().where(profiles.c.model_id == model.id, profiles.c.name == name)
+    if version:
+        query = query.where(cast(profiles.c.version, String) == version)
+    row = connection.execute(query.order_by(profiles.c.version.desc()).limit(1)).first()
+    return None if row is None else _profile(row)
+
+
+def _stored() -> Select[Any]:
+    """All columns; the policy as text. SQLAlchemy's JSON parser drops repeated keys, and its errors name no profile."""
+    return select(*(cast(one, Text).label("policy") if one is profiles.c.policy else one for one in profiles.c))
 
 
 def _profile(row: Row[Any]) -> Profile:

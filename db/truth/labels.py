@@ -5,7 +5,7 @@ file version that the person saw. Functions here take one model, and use the lab
 versions of files. If several people judged the same tag of an image, the majority decides; a tie is no label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -159,11 +159,20 @@ def of_images(
     Args:
         by: a reviewer, whose labels are returned instead of the majority's.
     """
-    by_reviewer = () if by is None else (labels.c.judged_by == by,)
-    verdicts = _verdicts(connection, model, in_list(connection, labels.c.image_id, image_ids), *by_reviewer)
+    query = (
+        select(labels.c.image_id, labels.c.tag, (_VOTES > 0).label("is_right"))
+        .select_from(_LABELLED)
+        .where(in_scope(connection, labels.c.image_id), in_list(connection, labels.c.image_id, image_ids))
+        .group_by(labels.c.image_id, labels.c.tag)
+        .having(_VOTES != 0)
+    )
+    rows = connection.execute(query if by is None else query.where(labels.c.judged_by == by)).all()
+    # No join with tags: SQLite would index all tags of the model anew for each query, and few images have labels.
+    tag_ids = _tag_ids(connection, model, {row.tag for row in rows})
     found: dict[int, dict[int, bool]] = {}
-    for row in connection.execute(verdicts):
-        found.setdefault(row.image_id, {})[row.tag_id] = row.is_right
+    for row in rows:
+        for tag_id in tag_ids[row.tag]:
+            found.setdefault(row.image_id, {})[tag_id] = row.is_right
     return found
 
 
@@ -219,6 +228,9 @@ def _tally(connection: Connection, column: Column[str], where: ColumnElement[boo
 _LABELLED = labels.join(images, and_(images.c.id == labels.c.image_id, images.c.version == labels.c.image_version))
 """Labels of the registered versions of files."""
 
+_VOTES = func.sum(case((labels.c.is_right, 1), else_=-1))
+"""Of one tag of one image: positive where most say that it is right."""
+
 
 def _of_tag(model: Model) -> ColumnElement[bool]:
     return and_(tags.c.model_id == model.id, tags.c.name == labels.c.tag)
@@ -234,20 +246,29 @@ def _of_tags(model: Model) -> ColumnElement[bool]:
     return labels.c.tag.in_(select(tags.c.name).where(tags.c.model_id == model.id))
 
 
+def _tag_ids(connection: Connection, model: Model, names: Collection[str]) -> Mapping[str, Sequence[int]]:
+    """By name; several where the model has a name twice, none where it has it not."""
+    found: dict[str, list[int]] = {name: [] for name in names}
+    if names:
+        query = select(tags.c.tag_id, tags.c.name).where(tags.c.model_id == model.id, tags.c.name.in_(names))
+        for row in connection.execute(query):
+            found[row.name].append(row.tag_id)
+    return found
+
+
 def _verdicts(connection: Connection, model: Model, *where: ColumnElement[bool]) -> Select[Any]:
-    """(image_id, tag_id, is_right, version): a row per tag of an image with a majority; `version` is of the file."""
-    votes = func.sum(case((labels.c.is_right, 1), else_=-1))
+    """(image_id, tag_id, is_right, version of the file): a row a tag of an image on which there is a majority."""
     return (
         select(
             labels.c.image_id,
             tags.c.tag_id,
-            (votes > 0).label("is_right"),
+            (_VOTES > 0).label("is_right"),
             func.min(labels.c.image_version).label("version"),
         )
         .select_from(_LABELLED.join(tags, _of_tag(model)))
         .where(in_scope(connection, labels.c.image_id), *where)
         .group_by(labels.c.image_id, tags.c.tag_id)
-        .having(votes != 0)
+        .having(_VOTES != 0)
     )
 
 

@@ -173,3 +173,23 @@ def test_two_changes_to_a_profile_at_once_follow_each_other(
         assert profiles.find(connection, model, "mine").policy == Policy(
             1000, tags={"tag_00": 5000, "tag_01": 5000, "tag_02": 5000}
         )
+
+
+@pytest.mark.parametrize("wanted", ["", "@", "mine@", "mine@01", "mine@1@1", "mi\0ne", "mine@\0", "mi\udcffne", "MINE"])
+def test_a_profile_is_found_by_its_very_name(database: Database, model: Model, wanted: str) -> None:
+    """Whatever else is asked for is a sentence, in either database."""
+    save(database, model, "mine", Policy(3000))
+    with database.read() as connection:
+        if wanted == "mine@":
+            assert profiles.find(connection, model, wanted).label == "mine@1"
+            return
+        with pytest.raises(ThresholdError, match="Saved are: mine@1"):
+            profiles.find(connection, model, wanted)
+
+
+def test_labels_are_those_of_every_profile(database: Database, model: Model, other_model: Model) -> None:
+    for name, threshold in (("b", 3000), ("a", 3000), ("b", 4000)):
+        save(database, model, name, Policy(threshold))
+    save(database, other_model, "c", Policy(10))
+    with database.read() as connection:
+        assert profiles.labels(connection, model) == ["a@1", "b@1", "b@2"]

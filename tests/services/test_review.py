@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
@@ -79,6 +80,78 @@ def test_what_changes_in_the_collection_is_what_a_comparison_counts(
     expected = f"{found.changed} of {IMAGES} images change: +{found.gained.sum()} and {minus}{found.lost.sum()} tags"
     for path in ("/", "/tag/4", "/compare"):
         assert expected in text(page.get(f"{path}?{address}").text)
+
+
+def moved(page: TestClient, before: str, after: str, shown: str | None = None) -> str:
+    """What the script gets when the address changes from one to another.
+
+    Args:
+        shown: the page that it has; that of the first address where none is said.
+    """
+    digests = re.findall(r'data-digest="([^"]+)"', page.get(before).text if shown is None else shown)
+    answer = page.get(after, headers={"x-cards": " ".join(digests), "referer": f"http://127.0.0.1:8765{before}"})
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_a_moved_slider_is_answered_with_what_differs(page: TestClient) -> None:
+    """Of pictures that the script has: tags that are new, and which of the others stay; and the counts."""
+    whole = page.get("/?t=0.45&size=48").text
+    part = moved(page, "/?t=0.5&size=48", "/?t=0.45&size=48")
+    assert "<html" not in part
+    assert "<img" not in part
+    assert part.count("data-known") == 48
+    assert 0 < part.count('class="chip ') < whole.count('class="chip ') / 5
+    digests = [re.findall(r'data-digest="([^"]+)"', one) for one in (whole, part)]
+    assert digests[0] == digests[1]
+    counts = [one.split('id="change"')[1].split("</section>", maxsplit=1)[0] for one in (whole, part)]
+    assert counts[0] == counts[1]
+    assert len(part) < len(whole) / 5
+
+
+@pytest.mark.parametrize("before", ["/?size=48&profile=mine", "/?size=48&sample=diverse", "/?size=48&t=0.9", "/tags"])
+def test_a_card_that_the_script_does_not_have_is_sent_whole(
+    page: TestClient, database: Database, model: Model, before: str
+) -> None:
+    """It was drawn with another profile, another way of choosing, at other thresholds than the address says."""
+    with database.write() as connection:
+        profiles.save(connection, model, "mine", Policy(4000), source="a test")
+    shown = page.get("/?t=0.5&size=48").text if before != "/?size=48&profile=mine" else None
+    part = moved(page, before, "/?t=0.45&size=48", shown)
+    whole = page.get("/?t=0.45&size=48").text
+    if before in ("/?size=48&t=0.9", "/tags"):  # some pictures have the same tags at either
+        assert 24 < part.count("<img") < 48
+    else:
+        assert part.count("<img") == whole.count("<img") == 48
+
+
+def test_a_card_of_which_somebody_says_something_meanwhile_is_sent_whole(page: TestClient, ids: list[int]) -> None:
+    shown = page.get("/?t=0.2&size=96").text
+    tag_id = re.findall(r'name="judge" value="(\d+):', shown.split(f'id="card-{ids[3]}"')[1])[0]
+    page.post("/who", data={"name": "bob", "back": "/"}, headers=OURS)
+    assert judge(page, ids[3], f"{tag_id}:right") == 200
+    page.post("/who", data={"name": "ann", "back": "/"}, headers=OURS)
+    part = moved(page, "/?t=0.2&size=96", "/?t=0.25&size=96", shown)
+    assert re.findall(r'<img src="/thumb/(\d+)"', part) == [str(ids[3])]
+
+
+def test_the_gallery_reads_profiles_once_and_a_move_reads_one(
+    page: TestClient, database: Database, model: Model
+) -> None:
+    with database.write() as connection:
+        for number in range(3):
+            profiles.save(connection, model, "mine", Policy(4000 + number), source="a test")
+    read: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *said: read.append(said[2]))
+    address = "/?profile=mine%402"
+    digests = re.findall(r'data-digest="([^"]+)"', page.get(address).text)
+    policies = [statement for statement in read if "profiles.policy" in statement]
+    assert len(policies) == 1
+    assert len([statement for statement in read if "FROM profiles" in statement]) == 2  # and the labels of all
+    read.clear()
+    page.get(f"{address}&t=0.6", headers={"x-cards": " ".join(digests), "referer": f"http://127.0.0.1:8765{address}"})
+    assert len([statement for statement in read if "FROM profiles" in statement]) == 1
+    assert len(read) <= 6
 
 
 def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
