@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.checkpoints",
     "tests.fixtures.command",
+    "tests.fixtures.migrated",
     "tests.fixtures.photos",
     "tests.fixtures.pages",
     "tests.fixtures.pooler",

@@ -159,9 +159,9 @@ def test_a_count_that_is_given_up_leaves_the_connection_usable(database: Databas
         assert count_scores(connection, model).images == IMAGES
 
 
-def test_a_count_that_the_database_ends_may_be_tried_again(postgres_url: str) -> None:
+def test_a_count_that_the_database_ends_may_be_tried_again(migrated_postgres_url: str) -> None:
     """What the driver says of a stopped copy becomes an error of ours."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     model = make_model(database)
     with database.write() as other:
         other.execute(text("lock table predictions in access exclusive mode"))

@@ -360,9 +360,9 @@ def test_one_index_a_model_at_one_score(database: Database, model: Model, other_
     assert indexed() == (2000, None)
 
 
-def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> None:
+def test_an_index_that_was_not_finished_does_not_count(migrated_postgres_url: str) -> None:
     """PostgreSQL keeps what an interrupted build left: it is built anew, and one at another score is cleared away."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     with database.write() as connection:
         model = models.register(
             connection, name="m", weights_sha256="", spec={}, tag_list=[Tag("a")], floor=FLOOR, default_threshold=3500
