@@ -1,11 +1,10 @@
-"""`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
+"""`tagonce worker` as a process that may be made to fail; see `tests.fixtures.forked` for how it begins.
 
-What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
+On request the decoder is slow,
 or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Another
 mark makes the model fail. Files in a folder of omens make SQLite full, or a worker die in the midst of a write.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,11 +15,11 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.fixtures import forked
 from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 NAN = b"this image makes the model fail"
-PRELOADED = ("tagonce.cli", "tagonce.wiring", "workers.pipeline", "workers.worker", "celery.apps.worker", "psycopg")
 DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
 BROKEN_DEVICE = "broken-device"
 """Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
@@ -79,8 +78,6 @@ class Workers:
     def __init__(self, folder: Path) -> None:
         self.all: list[Worker] = []
         self._folder = folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOADED))
 
     def start(
         self, *arguments: str | Path, decode_seconds: float = 0.0, omens: Path | None = None, **environment: str
@@ -88,7 +85,7 @@ class Workers:
         """Run `tagonce worker ...`."""
         log = self._folder / f"worker-{len(self.all)}.log"
         whole = dict(os.environ) | environment
-        process = self._context.Process(
+        process = forked.context().Process(
             target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds, omens), daemon=True
         )
         process.start()
@@ -105,12 +102,7 @@ def run(
     omens: Path | None = None,
 ) -> None:
     """What the process does. Exits with the command's own code."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    forked.enter(folder, environment, (Path(os.devnull), log, log))
     from tagonce.cli import main
     from workers.decode import Decoded, Decoder
 
