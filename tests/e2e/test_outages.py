@@ -165,6 +165,7 @@ def redis_frozen_in_work(site: Site, seconds: float) -> None:
     site.redis.signal(signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_a_worker_left_alone_waits_and_finishes(site: Site) -> None:
     outlive(site, dead_before_the_first_chunk, SHORT)
 
@@ -197,6 +198,7 @@ def outlive(site: Site, outage: Callable[[Site, float], None], seconds: float) -
     assert worker.wait() == 0, worker.words()
 
 
+@pytest.mark.long
 def test_connections_that_nobody_ends_are_ended_by_the_watchdog(site: Site) -> None:
     """Half open, and no answer ever, not even a reset: the process ends itself, and the next one finishes."""
     crew = Crew(lambda: site.worker(TAGONCE_STALL_SECONDS="3"), 1)
@@ -221,6 +223,7 @@ create trigger no_room before insert or update or delete on deliveries for each 
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refuse", "allow", "words"),
     [

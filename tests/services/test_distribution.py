@@ -18,13 +18,14 @@ from db.models import Model
 from db.policies import NEVER, Policy, resolve
 from db.score_stream import every_score
 from db.scores import SCALE
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
 
 IMAGES, FLOOR = 5, 100
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 on_steps = st.integers(FLOOR // 10, SCALE // 10).map(lambda step: step * 10)
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)

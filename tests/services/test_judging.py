@@ -39,6 +39,7 @@ from db.schema import images as images_table
 from db.scores import SCALE, Scores
 from producer.references import file_uri
 from tests.fixtures.command import Outcome
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 
 FLOOR = 100
@@ -47,7 +48,7 @@ Rows = list[dict[int, int]]
 """An image each: tag id to score."""
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)
 some_rows = st.lists(st.dictionaries(st.integers(0, 4), some_scores), min_size=IMAGES, max_size=IMAGES)

@@ -33,6 +33,7 @@ from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, pars
 from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 Row = dict[int, int]
@@ -73,7 +74,7 @@ some_trees = st.recursive(
     max_leaves=6,
 )
 thoroughly = hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    max_examples=up_to(60), deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
 )
 
 
