@@ -1,11 +1,9 @@
-"""`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
+"""`tagonce worker` as a process that may be made to fail. `tests.fixtures.forked` starts it.
 
-`tagonce.cli.main` runs in its own process; only the imports are shared. On request the decoder is slow, or dies on a
-marked image as a decoder in C may: no file is known to crash every version of Pillow. Another mark makes the model
-fail. Files in the folder `omens` make SQLite full, or a worker die during a write.
+On request the decoder is slow, or dies on a marked image as a decoder in C may: no file is known to crash every version
+of Pillow. Another mark makes the model fail. Files in the folder `omens` make SQLite full, or a worker die in a write.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,19 +14,11 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.fixtures import forked
 from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 NAN = b"this image makes the model fail"
-PRELOADED = (
-    "tagonce.cli",
-    "tagonce.commands.worker",
-    "tagonce.from_settings",
-    "workers.pipeline",
-    "workers.queue.process",
-    "celery.apps.worker",
-    "psycopg",
-)
 DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
 BROKEN_DEVICE = "broken-device"
 """Files in `omens`. While the first exists, SQLite cannot allocate a page, its error of a full disk. The second kills
@@ -87,8 +77,6 @@ class Workers:
     def __init__(self, folder: Path) -> None:
         self.all: list[Worker] = []
         self._folder = folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOADED))
 
     def start(
         self, *arguments: str | Path, decode_seconds: float = 0.0, omens: Path | None = None, **environment: str
@@ -96,7 +84,7 @@ class Workers:
         """Run `tagonce worker ...`."""
         log = self._folder / f"worker-{len(self.all)}.log"
         whole = dict(os.environ) | environment
-        process = self._context.Process(
+        process = forked.context().Process(
             target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds, omens), daemon=True
         )
         process.start()
@@ -112,13 +100,8 @@ def run(
     decode_seconds: float,
     omens: Path | None = None,
 ) -> None:
-    """The main function of the process. Exits with the code of the command."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    """What the process does. Exits with the command's own code."""
+    forked.enter(folder, environment, (Path(os.devnull), log, log))
     from tagonce.cli import main
     from workers.images.decode import Decoded, Decoder
 

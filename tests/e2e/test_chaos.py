@@ -172,6 +172,7 @@ def run(site: Site, collection: Collection, seed: int, storm_seconds: float) -> 
     return storm.counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("collection", [FEW], indirect=True)
 def test_a_storm(site: Site, collection: Collection) -> None:
     """A short one, with a failure of each kind."""

@@ -201,6 +201,7 @@ def site(
     return Site(expected, folder, jtp2_folder, redis_server, workers, tagonce, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("photos", [FEW], indirect=True)
 def test_a_storm_on_sqlite(site: Site) -> None:
     """A short one, with each kind once."""

@@ -20,7 +20,7 @@ def children(parent: Process) -> list[psutil.Process]:
 
 def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     tagonce: Callable[..., Outcome],
-    start_tagonce: Callable[..., Process],
+    start_script: Callable[..., Process],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
     redis_server: RedisServer,
@@ -29,7 +29,7 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     """A dead one that cannot start, because Redis does not answer, is started again until it can."""
     settings = {"TAGONCE_BROKER_URL": redis_server.url, "TAGONCE_DATABASE_URL": sqlite_url}
     rows = Ledger(sqlite_url)
-    parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
+    parent = start_script("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
     wait_until(lambda: parent.words().count("batches of") == 2 or parent.popen.poll() is not None)
     pair = children(parent)
 
@@ -60,9 +60,9 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
 
 
 def test_one_that_cannot_work_ends_all_with_its_sentence(
-    start_tagonce: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
+    start_script: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
 ) -> None:
-    parent = start_tagonce(
+    parent = start_script(
         *("worker", "--devices", "cpu,cuda:7", "--model", jtp2_folder),
         TAGONCE_BROKER_URL=redis_url,
         TAGONCE_DATABASE_URL=sqlite_url,

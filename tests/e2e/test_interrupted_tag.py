@@ -32,7 +32,7 @@ def photos(tmp_path: Path, make_photos: Callable[..., list[Path]]) -> list[Path]
 
 def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     tagonce: Callable[..., Outcome],
-    start_tagonce: Callable[..., Process],
+    start_script: Callable[..., Process],
     photos: list[Path],
     jtp2_folder: Path,
     sqlite_url: str,
@@ -41,13 +41,13 @@ def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     command = ("tag", "photos", "--model", jtp2_folder, "--database", sqlite_url)
     rows = Ledger(sqlite_url)
 
-    killed = start_tagonce(*command, **SETTINGS)
+    killed = start_script(*command, **SETTINGS)
     wait_until(lambda: rows.count() >= STEP)
     assert interrupted(killed, signal.SIGKILL) == -signal.SIGKILL
     before = rows.count()
     assert 0 < before < PHOTOS
 
-    stopped = start_tagonce(*command, **SETTINGS)
+    stopped = start_script(*command, **SETTINGS)
     wait_until(lambda: rows.count() >= before + STEP)
     assert interrupted(stopped, signal.SIGINT) == 130
     done = rows.count()

@@ -165,6 +165,7 @@ def redis_freezes_during_work(site: Site, seconds: float) -> None:
     site.redis.signal(signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_a_worker_left_alone_waits_and_finishes(site: Site) -> None:
     outlive(site, dead_before_the_first_chunk, SHORT)
 
@@ -197,7 +198,8 @@ def outlive(site: Site, outage: Callable[[Site, float], None], seconds: float) -
     assert worker.wait() == 0, worker.words()
 
 
-def test_half_open_connections_are_ended_by_the_watchdog(site: Site) -> None:
+@pytest.mark.long
+def test_connections_that_nobody_ends_are_ended_by_the_watchdog(site: Site) -> None:
     """Without any answer, not even a reset, the process ends itself, and the next one finishes."""
     crew = Crew(lambda: site.worker(TAGONCE_STALL_SECONDS="3"), 1)
     crew.workers[0].wait_until_ready()
@@ -221,6 +223,7 @@ create trigger no_room before insert or update or delete on deliveries for each 
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refuse", "allow", "words"),
     [

@@ -19,6 +19,7 @@ CHUNK_SIZE = 64
 
 def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     tagonce: Callable[..., Outcome],
+    tagonce_script: Callable[..., Outcome],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
     sqlite_url: str,
@@ -32,7 +33,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     options = ("--model", jtp2_folder, "--database", sqlite_url)
     rows = Ledger(sqlite_url)
 
-    first = tagonce("tag", "photos", *options)
+    first = tagonce_script("tag", "photos", *options)
     assert first.code == 0, first.err
     assert "29 images tagged" in first.err
     assert "1 failed:" in first.err

@@ -18,13 +18,14 @@ from db.read.distribution import Distribution, count_scores
 from db.read.histograms import histogram
 from db.read.score_stream import every_score
 from db.scores import NEVER, SCALE
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
 
 IMAGES, FLOOR = 5, 100
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 on_steps = st.integers(FLOOR // 10, SCALE // 10).map(lambda step: step * 10)
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)
@@ -159,9 +160,9 @@ def test_a_count_that_is_given_up_leaves_the_connection_usable(database: Databas
         assert count_scores(connection, model).images == IMAGES
 
 
-def test_a_count_that_the_database_ends_may_be_tried_again(postgres_url: str) -> None:
+def test_a_count_that_the_database_ends_may_be_tried_again(migrated_postgres_url: str) -> None:
     """The driver's error of a cancelled COPY is converted to a TransientError."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     model = make_model(database)
     with database.write() as other:
         other.execute(text("lock table predictions in access exclusive mode"))

@@ -109,16 +109,16 @@ def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, 
     assert MEANT not in str(found)
 
 
-def test_a_schema_of_another_version(database_url: str, tmp_path: Path, doctor: Doctor) -> None:
-    restore("0001", database_url, tmp_path)
-    older = doctor("--database", database_url, "--model", "demo")
+def test_a_schema_of_another_version(new_database_url: str, tmp_path: Path, doctor: Doctor) -> None:
+    restore("0001", new_database_url, tmp_path)
+    older = doctor("--database", new_database_url, "--model", "demo")
     assert "its schema 0001 is older than this program's, 0006 | Stop all workers" in told(older, "database", "warning")
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         assert connection.scalar(text("select version_num from alembic_version")) == "0001"
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
-    newer = doctor("--database", database_url, "--model", "demo")
+    newer = doctor("--database", new_database_url, "--model", "demo")
     assert "schema 9999 is of a newer tagonce; this one knows up to 0006 | Upgrade" in told(newer, "database", "failed")
 
 
@@ -206,10 +206,12 @@ def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Call
     assert len(warnings.splitlines()) == 1
 
 
-def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: RedisServer, doctor: Doctor) -> None:
+def test_the_lock_that_a_killed_worker_left(
+    migrated_sqlite_url: str, redis_server: RedisServer, doctor: Doctor
+) -> None:
     """Kombu's own lock, under kombu's name. Without held chunks it is not reported."""
-    open_database(sqlite_url).close()
-    arguments = ("--database", sqlite_url, "--broker", redis_server.url, "--model", "demo")
+    open_database(migrated_sqlite_url).close()
+    arguments = ("--database", migrated_sqlite_url, "--broker", redis_server.url, "--model", "demo")
     app = broker.create_app(redis_server.url, 1)
     with (
         app.connection_or_acquire() as connection,
@@ -301,9 +303,9 @@ def test_a_device_that_is_not_here(doctor: Doctor) -> None:
     assert "'cuda:99' (TAGONCE_DEVICE, --device) cannot be used here" in told(found, "device", "failed")
 
 
-def test_disks_that_are_nearly_full(sqlite_url: str, doctor: Doctor) -> None:
-    open_database(sqlite_url).close()
-    found = doctor("--database", sqlite_url, "--model", "demo", "--min-free", "1e9")
+def test_disks_that_are_nearly_full(migrated_sqlite_url: str, doctor: Doctor) -> None:
+    open_database(migrated_sqlite_url).close()
+    found = doctor("--database", migrated_sqlite_url, "--model", "demo", "--min-free", "1e9")
     assert wrong(found) == {"database", "disk"}
     assert len(told(found, "disk", "warning").splitlines()) == 2
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from producer.queue.broker import create_app
 from producer.queue.envelope import plain_headers, why_refused
+from tests.fixtures.examples import up_to
 from tests.fixtures.messages import Message, a_message, with_header, wrong
 
 
@@ -56,7 +57,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 @given(data=st.data())
 def test_a_message_with_anything_in_any_place_is_taken_or_refused(message: Message, data: st.DataObject) -> None:
     """It never raises an error, which would end the worker."""

@@ -272,8 +272,8 @@ def test_objects_that_are_gone_are_marked(sqlite_database: Database, bucket: str
 
 
 @pytest.fixture
-def sqlite_database(sqlite_url: str) -> Any:
-    opened = open_database(sqlite_url)
+def sqlite_database(migrated_sqlite_url: str) -> Any:
+    opened = open_database(migrated_sqlite_url)
     yield opened
     opened.close()
 

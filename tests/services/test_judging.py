@@ -40,6 +40,7 @@ from db.truth.load_truth import describe, read_truth
 from db.truth.mistakes import find_mistakes
 from db.truth.truth import Found, Truth
 from tests.fixtures.command import Outcome
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 
 FLOOR = 100
@@ -48,7 +49,7 @@ Rows = list[dict[int, int]]
 """Tag id to score, one dictionary per image."""
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)
 some_rows = st.lists(st.dictionaries(st.integers(0, 4), some_scores), min_size=IMAGES, max_size=IMAGES)

@@ -22,12 +22,13 @@ from db.schema import models as models_table
 from db.schema import predictions
 from db.truth import labels
 from db.truth.labels import NOT_STORED, Drawn, LabelCounts
+from tests.fixtures.examples import up_to
 from tests.services.test_judging import store
 
 URIS = [f"s3://b/{number}" for number in range(4)]
 ROWS = [{1: 9000, 2: 5000}, {1: 3000}, {2: 7000}, {}]
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 

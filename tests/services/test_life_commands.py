@@ -91,13 +91,26 @@ def test_status_tells_them_apart(run: Run) -> None:
 
 
 def test_enqueue_marks_when_it_is_told_to(
-    sqlite_url: str, redis_server: RedisServer, invoke: Run, make_photos: MAKER, monkeypatch: pytest.MonkeyPatch
+    migrated_sqlite_url: str,
+    redis_server: RedisServer,
+    invoke: Run,
+    make_photos: MAKER,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Never if the listing was not complete."""
-    opened = open_database(sqlite_url)
+    opened = open_database(migrated_sqlite_url)
     make_model(opened)
     photos = make_photos(4)
-    sending = ("enqueue", photos[0].parent, "--model", "1", "--database", sqlite_url, "--broker", redis_server.url)
+    sending = (
+        "enqueue",
+        photos[0].parent,
+        "--model",
+        "1",
+        "--database",
+        migrated_sqlite_url,
+        "--broker",
+        redis_server.url,
+    )
     assert invoke(*sending, "--json").json == {"seen": 4, "sent": 4}
     photos[0].unlink()
     assert invoke(*sending, "--json").json == {"seen": 3, "sent": 3}

@@ -23,6 +23,7 @@ from db.schema import deliveries, failures, packed_predictions, predictions, tag
 from db.schema import images as image_table
 from db.schema import models as model_table
 from db.scores import NO_SCORES, Scores
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]
@@ -235,7 +236,7 @@ def test_packed_arrays_come_back_as_they_went(database: Database, model: Model, 
     (one,) = registered(1)
     columns = (packed_predictions.c.tag_ids, packed_predictions.c.scores)
 
-    @hypothesis_settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=50, deadline=None)
+    @hypothesis_settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=up_to(50), deadline=None)
     @given(st.lists(smallints, max_size=300), st.data())
     def check(values: list[int], data: st.DataObject) -> None:
         array = np.array(values, np.int16)

@@ -457,9 +457,9 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
     assert "No picture came along" in text(empty.text)
 
 
-def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
+def test_no_statement_takes_longer_than_a_page_waits(migrated_postgres_url: str) -> None:
     """Except for counting the collection, which runs in the background."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     database.limit_statements(1)
     with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
         connection.execute(sql("select pg_sleep(5)"))

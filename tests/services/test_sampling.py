@@ -19,13 +19,14 @@ from db.sampling import ScoredImage, near_threshold, random_images
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE
 from db.search import tag_index
+from tests.fixtures.examples import up_to
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store
 
 FLOOR, IMAGES = 100, 150
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 

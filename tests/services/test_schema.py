@@ -91,9 +91,9 @@ def test_opening_again_changes_nothing(database: Database, database_url: str) ->
     again.close()
 
 
-def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
+def test_threads_may_make_the_same_database_at_once(new_database_url: str) -> None:
     def open_and_close(_number: int) -> str:
-        opened = open_database(database_url)
+        opened = open_database(new_database_url)
         opened.close()
         return opened.dialect
 
@@ -101,10 +101,10 @@ def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
         assert len(list(pool.map(open_and_close, range(4)))) == 4
 
 
-def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -> None:
+def test_a_database_of_the_first_version_is_brought_forward(new_database_url: str) -> None:
     """Long versions become the stored versions of today, so that no image that is done is pending again."""
     etag = "9b2cf535f27731c974343645a3985328"
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         migrate.upgrade(connection, to="0001")
         connection.execute(
@@ -123,7 +123,7 @@ def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -
         failed = {"model_id": 1, "image_id": 2, "image_version": etag, "reason": "corrupt", "detail": "", "attempts": 1}
         connection.execute(insert(schema.failures).values(failed | {"failed_at": NOW}))
     opened.close()
-    opened = open_database(database_url)
+    opened = open_database(new_database_url)
     with opened.write() as connection:
         assert differences(connection) == []
         versions = list(connection.scalars(select(schema.images.c.version).order_by(schema.images.c.id)))
@@ -143,15 +143,15 @@ def _revision(url: str) -> str:
     return revision
 
 
-def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
+def test_processes_may_make_the_same_database_at_once(new_database_url: str) -> None:
     """As when a producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == ["0006"] * 2
+        assert list(pool.map(_revision, [new_database_url] * 2)) == ["0006"] * 2
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
+def test_a_migration_that_fails_leaves_nothing_behind(new_database_url: str) -> None:
     """Changes to the schema are part of the transaction, also on SQLite."""
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with pytest.raises(RuntimeError, match="after the migration"), opened.write() as connection:
         migrate.upgrade(connection)
         raise RuntimeError("after the migration")
@@ -208,26 +208,26 @@ def test_a_file_that_is_no_database_is_an_error_in_words(tmp_path: Path) -> None
             open_database(f"sqlite:///{tmp_path / 'tags.db'}", create=create)
 
 
-def test_reading_makes_no_tables(database_url: str) -> None:
+def test_reading_makes_no_tables(new_database_url: str) -> None:
     """An empty database stays empty when its status is read."""
-    opened = Database(database_url)
-    with opened.read():  # a connection creates the SQLite file
+    opened = Database(new_database_url)
+    with opened.read():  # an SQLite file begins to exist when somebody connects
         pass
     with pytest.raises(DatabaseError, match="no tables of tagonce"):
-        open_database(database_url, create=False)
+        open_database(new_database_url, create=False)
     with opened.read() as connection:
         assert inspect(connection).get_table_names() == []
     opened.close()
 
 
-def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not(sqlite_url: str) -> None:
-    opened = open_database(sqlite_url)
+def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not(migrated_sqlite_url: str) -> None:
+    opened = open_database(migrated_sqlite_url)
     with pytest.raises(DatabaseError, match="readonly"), opened.write() as connection:
         connection.exec_driver_sql("pragma query_only = on")
         connection.exec_driver_sql("delete from images")
     opened.close()
-    opened = Database(sqlite_url)
-    holder = Database(sqlite_url)
+    opened = Database(migrated_sqlite_url)
+    holder = Database(migrated_sqlite_url)
     with holder.write(), pytest.raises(TransientError, match="locked"), opened.read() as connection:
         connection.exec_driver_sql("pragma busy_timeout = 10")
         connection.exec_driver_sql("delete from images")
@@ -235,10 +235,12 @@ def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not
     holder.close()
 
 
-def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_does_not_wait_for_ever_for_a_lock(
+    migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The lock of a change to a table: like a busy SQLite, it is a TransientError, and the worker tries again."""
     monkeypatch.setattr("db.database.BUSY_TIMEOUT_MS", 100)
-    holder, opened = open_database(postgres_url), Database(postgres_url)
+    holder, opened = open_database(migrated_postgres_url), Database(migrated_postgres_url)
     opened.limit_waiting_for_locks()
     with holder.write() as held:
         held.execute(text("lock table predictions in share row exclusive mode"))
@@ -248,9 +250,9 @@ def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypat
     holder.close()
 
 
-def test_postgresql_asks_whether_its_client_is_still_there(postgres_url: str) -> None:
+def test_postgresql_asks_whether_its_client_is_still_there(migrated_postgres_url: str) -> None:
     """Over TCP, sooner than its default of two hours; on every connection, also after a rollback."""
-    opened = Database(postgres_url)
+    opened = Database(migrated_postgres_url)
     query = text("select source from pg_settings where name like 'tcp_keepalives_%'")
     for _ in range(2):
         with opened.read() as connection:

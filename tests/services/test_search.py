@@ -34,6 +34,7 @@ from db.sql.conditions import FEW
 from db.sql.tag_index_ddl import indexed_score
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 Row = dict[int, int]
@@ -74,7 +75,7 @@ some_trees = st.recursive(
     max_leaves=6,
 )
 thoroughly = hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    max_examples=up_to(60), deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
 )
 
 
@@ -361,9 +362,9 @@ def test_one_index_a_model_at_one_score(database: Database, model: Model, other_
     assert indexed() == (2000, None)
 
 
-def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> None:
+def test_an_index_that_was_not_finished_does_not_count(migrated_postgres_url: str) -> None:
     """PostgreSQL keeps the remains of an interrupted build: they are replaced, and one at another score is dropped."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     with database.write() as connection:
         model = models.register(
             connection, name="m", weights_sha256="", spec={}, tag_list=[Tag("a")], floor=FLOOR, default_threshold=3500

@@ -28,9 +28,9 @@ def test_a_read_does_not_see_what_is_committed_meanwhile(
     other.close()
 
 
-def test_after_a_read_a_pooled_connection_writes_and_sees_what_others_commit(postgres_url: str) -> None:
+def test_after_a_read_a_pooled_connection_writes_and_sees_what_others_commit(migrated_postgres_url: str) -> None:
     """Isolation level and access mode belong to the transaction and do not stay with the connection."""
-    database = open_database(postgres_url)
+    database = open_database(migrated_postgres_url)
     levels = "select current_setting('transaction_isolation') || ' ' || current_setting('transaction_read_only')"
     with database.read() as connection:
         assert connection.scalar(text(levels)) == "repeatable read on"

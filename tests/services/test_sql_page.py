@@ -160,8 +160,8 @@ def test_a_query_gives_what_its_sentence_promises(database: Database, sentence: 
 
 
 @pytest.mark.parametrize("sentence", ON_POSTGRESQL)
-def test_a_query_for_postgresql_gives_the_same_there(postgres_url: str, sentence: str) -> None:
-    database = open_database(postgres_url)
+def test_a_query_for_postgresql_gives_the_same_there(migrated_postgres_url: str, sentence: str) -> None:
+    database = open_database(migrated_postgres_url)
     fill(database)
     assert ask(database, queries("postgresql")[sentence]) == ON_POSTGRESQL[sentence]
     database.close()

@@ -22,6 +22,7 @@ from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
 from db.read.tag_counts import count_at, tag_counts
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE, Scores
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]
@@ -34,7 +35,7 @@ some_scores = st.sampled_from([FLOOR, FLOOR + 1, 3499, 3500, 3501, SCALE - 1, SC
 some_rows = st.lists(st.dictionaries(st.integers(0, TAGS - 1), some_scores), min_size=IMAGES, max_size=IMAGES)
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 

@@ -60,10 +60,10 @@ def level(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def old(level: str, database_url: str, tmp_path: Path) -> str:
+def old(level: str, new_database_url: str, tmp_path: Path) -> str:
     """The URL of a database of an older version."""
-    restore(level, database_url, tmp_path)
-    return database_url
+    restore(level, new_database_url, tmp_path)
+    return new_database_url
 
 
 @pytest.fixture
@@ -189,50 +189,50 @@ def test_only_what_is_new_is_tagged(
         assert all(row in after[table] for row in others)
 
 
-def test_two_processes_may_bring_a_database_forward_at_once(database_url: str, tmp_path: Path) -> None:
+def test_two_processes_may_bring_a_database_forward_at_once(new_database_url: str, tmp_path: Path) -> None:
     """As with workers of the new version that start together."""
-    restore("0001", database_url, tmp_path)
+    restore("0001", new_database_url, tmp_path)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == [HEAD] * 2
-    assert len(rows(database_url, "predictions")["predictions"]) == 10
+        assert list(pool.map(_revision, [new_database_url] * 2)) == [HEAD] * 2
+    assert len(rows(new_database_url, "predictions")["predictions"]) == 10
 
 
-def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str, tmp_path: Path) -> None:
+def test_an_upgrade_that_fails_midway_leaves_the_old_database(new_database_url: str, tmp_path: Path) -> None:
     """An existing table makes the last migration fail after the others. Without it the upgrade succeeds."""
-    restore("0001", database_url, tmp_path)
-    blocked = Database(database_url)
+    restore("0001", new_database_url, tmp_path)
+    blocked = Database(new_database_url)
     with blocked.write() as connection:
         connection.execute(text("create table gone (mine integer)"))
     blocked.close()
-    before = everything(database_url)
+    before = everything(new_database_url)
     with pytest.raises(Exception, match="gone.*already exists") as caught:
-        open_database(database_url)
+        open_database(new_database_url)
     assert isinstance(caught.value, DBAPIError) or isinstance(caught.value.__cause__, DBAPIError)
-    assert everything(database_url) == before
+    assert everything(new_database_url) == before
     assert before["alembic_version"] == [{"version_num": "0001"}]
     with blocked.write() as connection:
         connection.execute(text("drop table gone"))
     blocked.close()
-    open_database(database_url).close()
-    assert rows(database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
+    open_database(new_database_url).close()
+    assert rows(new_database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
 
 
 def test_every_command_refuses_a_newer_database_and_writes_nothing(
-    database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
+    new_database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
 ) -> None:
-    restore(LEVELS[-1], database_url, tmp_path)
+    restore(LEVELS[-1], new_database_url, tmp_path)
     collection.write_model(tmp_path / "tiny")
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
-    before = everything(database_url)
+    before = everything(new_database_url)
     for arguments in EVERY_COMMAND:
-        refused = invoke(*arguments, "--database", database_url)
+        refused = invoke(*arguments, "--database", new_database_url)
         assert refused.code == 1, (arguments, refused)
         assert "newer tagonce (schema 9999; this one knows up to 0006). Upgrade this program." in refused.err
         assert "Traceback" not in refused.err
-    assert everything(database_url) == before
+    assert everything(new_database_url) == before
 
 
 # ── models that changed ──

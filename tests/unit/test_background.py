@@ -18,6 +18,7 @@ def test_an_unexpected_error_is_logged_and_the_thread_continues(caplog: pytest.L
         for error in ends:
             raise error
         again.set()
+        raise SystemExit  # which ends the thread
 
     with caplog.at_level(logging.ERROR):
         background.repeat("looking after", 0.01, work)
@@ -33,6 +34,8 @@ def test_the_watchdog_survives_an_unexpected_error_of_the_queue(caplog: pytest.L
     answers, stopped = iter([RuntimeError("dictionary changed size"), 0]), threading.Event()
 
     def waiting() -> int:
+        if stopped.is_set():
+            raise SystemExit  # which ends the thread: it would look, and say so, until the end of all tests
         answer = next(answers, 0)
         if isinstance(answer, Exception):
             raise answer

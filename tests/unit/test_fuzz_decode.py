@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db.errors import ImageError, Reason
+from tests.fixtures.examples import up_to
 from tests.fixtures.hostile import MODEL, broken, whole
 from workers.images.decode import Decoder
 
@@ -52,7 +53,7 @@ def check(data: bytes) -> None:
     assert refusal.detail.isprintable()
 
 
-@settings(max_examples=1500, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=up_to(1500), derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.sampled_from(FILES), steps=st.lists(changes, min_size=1, max_size=4))
 def test_what_was_changed_at_random_is_decoded_or_refused(
     data: bytes, steps: list[tuple[str, float, bytes | int | None]]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from db.errors import SourceError
 from producer.sources.s3_listing import REQUESTS, objects
+from tests.fixtures.examples import up_to
 
 
 class Storage:
@@ -52,7 +53,7 @@ def listed(storage: Storage, prefix: str = "", bucket: str = "b") -> list[str]:
 keys = st.text(" !/09AZaz~\x7fé日🐈", min_size=1, max_size=5) | st.text("ab/", min_size=1, max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 @given(st.sets(keys, max_size=80), st.sampled_from(["", "a", "a/", "é"]), st.integers(1, 4))
 @example({f"{number:04}" for number in range(200)}, "", 3)
 @example({f"{number:02}/{number}" for number in range(100)}, "", 1)

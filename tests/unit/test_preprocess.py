@@ -19,6 +19,7 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
 from db.errors import ImageError, Reason
+from tests.fixtures.examples import up_to
 from workers.images.decode import Decoded, Decoder
 from workers.images.geometry import fitted_size
 from workers.inference.preprocess import Batch, Preprocess
@@ -174,7 +175,7 @@ class TestJtp:
         assert found[41:342].min() == 1
         assert torch.count_nonzero(found[342:]) == 0
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=up_to(40), deadline=None)
     @given(
         width=st.integers(1, 500),
         height=st.integers(1, 500),
@@ -437,7 +438,7 @@ class TestBroken:
         with pytest.raises(ImageError, match="would become"):
             Decoder(spec, MAX_PIXELS).decode(encoded(Image.new("RGB", (50_000, 1))))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=up_to(200), deadline=None)
     @given(
         position=st.integers(0, len(JPEG) - 1),
         value=st.integers(0, 255),

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fixtures.examples import up_to
 from workers.images import resample as module
 from workers.images.geometry import Box, Size
 from workers.images.pixels import strips
@@ -35,7 +36,7 @@ def ours(image: Image.Image, kind: Filter, size: Size, *, alpha: bool = False) -
     return resample(image, kind, size, (0, 0, *size), canvas=image.size, alpha=alpha)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(source=SIZES, to=SIZES, kind=st.sampled_from(FILTERS), saturated=st.booleans())
 def test_it_equals_pillow_for_any_size(source: Size, to: Size, kind: Filter, saturated: bool) -> None:
     """Larger, smaller, one of each, and unchanged sides."""
@@ -71,7 +72,7 @@ def test_it_equals_pillow_at_the_extremes(kind: Filter, source: Size, target: Si
     np.testing.assert_array_equal(ours(image, kind, target), np.asarray(pillows(image, kind, target)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(source=st.tuples(st.integers(1, 9), st.integers(1, 999)), to=SIZES, kind=st.sampled_from(FILTERS))
 def test_it_equals_pillow_for_tall_images(source: Size, to: Size, kind: Filter) -> None:
     """Sizes at which versions of Pillow differ in the order of the passes."""
@@ -80,7 +81,7 @@ def test_it_equals_pillow_for_tall_images(source: Size, to: Size, kind: Filter) 
 
 
 @pytest.mark.parametrize("pillow", [12, 13])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=up_to(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=SIZES, to=SIZES, kind=st.sampled_from(FILTERS))
 def test_either_order_equals_two_resizes_of_one_side_each(
     source: Size, to: Size, kind: Filter, pillow: int, monkeypatch: pytest.MonkeyPatch
