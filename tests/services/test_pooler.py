@@ -80,7 +80,7 @@ def test_limits_are_ours_alone(pooler: Pooler) -> None:
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("prepare_threshold=often", "prepare_threshold is a number or none, not 'often'"),
+        ("prepare_threshold=often", "prepare_threshold must be a number or none, not 'often'"),
         ("autocommit=true", "autocommit.* cannot be set"),
         ("poolmode=x", 'invalid connection option "poolmode"'),
     ],
