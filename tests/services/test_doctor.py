@@ -1,4 +1,4 @@
-"""`tagonce doctor` looks at real services, as they should be and as they should not."""
+"""`tagonce doctor` on real services, in order and with faults."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Doctor = Callable[..., list[dict[str, str]]]
 
 
 def told(found: list[dict[str, str]], check: str, *statuses: str) -> str:
-    """Messages and advice of a check with these statuses."""
+    """Messages and advice of a check, of findings with these statuses."""
     return "\n".join(
         f"{one['message']} | {one['advice']}" for one in found if one["check"] == check and one["status"] in statuses
     )
@@ -41,7 +41,7 @@ def wrong(found: list[dict[str, str]]) -> set[str]:
 
 @pytest.fixture
 def tagged(database_url: str, jtp2_folder: Path, bucket: str) -> str:
-    """The URL of a database that knows the model of `jtp2_folder` and an object in `bucket`, which is there."""
+    """The URL of a database with the model of `jtp2_folder` and an existing object in `bucket`."""
     client = s3_client()
     client.put_object(Bucket=bucket, Key="cats/1.png", Body=b"x")
     client.close()
@@ -97,7 +97,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
 
 
 def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, jtp2_folder: Path) -> None:
-    """And the other checks go on."""
+    """The other checks still run."""
     found = doctor(
         *("--database", f"postgresql://us:{PASSWORD}@127.0.0.1:1/tags"),
         *("--broker", f"redis://:{PASSWORD}@127.0.0.1:1/0", "--model", jtp2_folder),
@@ -124,7 +124,7 @@ def test_a_schema_of_another_version(database_url: str, tmp_path: Path, doctor: 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
-    """As every session of it begins; that a command reads in a transaction which may not write says nothing."""
+    """Found by the default of its sessions: commands use read-only transactions on any database."""
     only_read = "options=-c%20default_transaction_read_only%3Don"
     found = doctor("--database", f"{tagged}{'&' if '?' in tagged else '?'}{only_read}", "--model", "demo")
     assert "it is read-only (a standby?) | Point TAGONCE_DATABASE_URL at" in told(found, "database", "failed")
@@ -133,7 +133,7 @@ def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
 def test_a_pillow_that_resizes_otherwise_is_said(
     tagged: str, jtp2_folder: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row of the model knows with which one its scores were begun."""
+    """The row of the model has the version of Pillow with which its first scores were computed."""
     options = ("--database", tagged, "--model", jtp2_folder)
     here = PIL.__version__
     assert "registered as tiny-jtp2" in told(doctor(*options), "model", "ok")
@@ -162,7 +162,7 @@ def test_variables_that_mean_nothing(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slip in a name of ours or of boto3's, a line without a value, and a value that the environment overrides."""
+    """A misspelled name of tagonce or of boto3, a line without a value, and a value that the environment overrides."""
     lines = (
         "TAGONE_MODEL=demo\nAWS_ENDPOINT_URL_S4=http://x\nAWS_REGION=eu-west-1\nAWS_PROFILE=p\nPOSTGRES_PASSWORD=x\n"
         "\nTAGONCE_DEVICE cpu\nHF_HUB_CACHE=/x\n"
@@ -207,7 +207,7 @@ def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Call
 
 
 def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: RedisServer, doctor: Doctor) -> None:
-    """Kombu's own, by kombu's own name. Without chunks in anybody's hands it says nothing."""
+    """Kombu's own lock, under kombu's name. Without held chunks it is not reported."""
     open_database(sqlite_url).close()
     arguments = ("--database", sqlite_url, "--broker", redis_server.url, "--model", "demo")
     app = broker.create_app(redis_server.url, 1)
@@ -268,7 +268,7 @@ def test_sources_that_cannot_be_read(
 
 
 def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor) -> None:
-    """Of which the database knows an object; and a file that was deleted since, which is no more than worth a look."""
+    """The database has an object of the bucket, and a file that was deleted since, which is only a warning."""
     config = settings.load(database_url=sqlite_url, model="demo")
     with from_settings.stored(config, create=True) as opened:
         from_settings.find_and_register(opened, config)

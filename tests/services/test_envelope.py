@@ -1,4 +1,4 @@
-"""What comes off the queue is compared with what a producer sends, before Celery does what it says."""
+"""A message from the queue is compared with those of a producer before Celery executes it."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.fixtures.messages import Message, a_message, with_header, wrong
 
 @pytest.fixture(scope="module")
 def message() -> Message:
-    """As Celery makes it; no server is needed for that, but one is what it was made for."""
+    """A message as Celery makes it. The server is only the address that it was made for."""
     from tagonce.local.embedded_redis import broker as embedded
 
     with embedded() as url:
@@ -29,7 +29,7 @@ def test_what_a_producer_sends_is_taken(message: Message) -> None:
 
 
 def test_what_came_back_is_taken(message: Message) -> None:
-    """A lease ran out, and kombu has marked it."""
+    """The lease of the message expired, and kombu has marked it."""
     again = with_header(message, redelivered=True)
     again["properties"]["delivery_info"]["redelivered"] = True
     assert why_refused(again) is None
@@ -59,7 +59,7 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_message_with_anything_in_any_place_is_taken_or_refused(message: Message, data: st.DataObject) -> None:
-    """And never an error, which would end the worker."""
+    """It never raises an error, which would end the worker."""
     changed = json.loads(json.dumps(message))
     place = changed
     while True:

@@ -1,4 +1,4 @@
-"""Formats: what an export writes is what `json`, `csv` and pyarrow read, and what a plain loop would have written."""
+"""Formats: `json`, `csv` and pyarrow read from an export exactly what a plain loop computes."""
 
 import csv
 import hashlib
@@ -48,17 +48,17 @@ IMAGES = 2_100
 
 @dataclass
 class Store:
-    """A database with a model and random predictions, and the same in memory."""
+    """A database with a model and random predictions, and the same predictions in memory."""
 
     database: Database
     model: Model
     uris: list[str]
     sizes: list[tuple[int | None, int | None]]
     scores: list[dict[int, int]]
-    """Of each image, by tag id."""
+    """The scores of each image, by tag id."""
 
     def export(self, format_: Format, out: str | Path | None, policy: Policy | None = None, **given: Any) -> str:
-        """Run one; what is no option of captions is one of `Export`."""
+        """Run an export. Options that are not options of captions are options of `Export`."""
         about = {
             name: given.pop(name)
             for name in ("extension", "existing", "under", "frequencies", "where", "root", "dry")
@@ -71,12 +71,12 @@ class Store:
             return run(connection, Export(format_, to, with_options(format_, given), resolved, **about))
 
     def straight(self, options: CaptionOptions) -> Iterator[tuple[Any, ...]]:
-        """Arguments for the plain loop, for every image."""
+        """Arguments of the plain loop for each image."""
         for uri, scores in zip(self.uris, self.scores, strict=True):
             yield uri, scores, TAGS, [SCORE] * len(TAGS), options
 
     def own(self) -> list[dict[str, float]]:
-        """What a threshold keeps, under the model's own names, those that are blank or repeated with their number."""
+        """The tags that a threshold keeps, under the model's own names. Blank or repeated names have their number."""
         ranked = [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])) for scores in self.scores]
         return [{NAMES[tag]: score / 10_000 for tag, score in row if score >= SCORE} for row in ranked]
 
@@ -88,12 +88,12 @@ NAMES = [
 
 
 def one_line(name: str) -> str:
-    """As it is written: a line end is no part of a tag."""
+    """A tag as it is written, without line ends."""
     return name.replace("\n", " ")
 
 
 def fill(database: Database, number: int) -> Store:
-    """So many images with random scores, a few of them without any tag or without a size."""
+    """Add a number of images with random scores, some of them without a tag or without a size."""
     rng = np.random.default_rng(7)
     folders = ("s3://b/x y/", "s3://b/日本/", 's3://b/a,"b"/', "s3://b/%41/")
     uris = [f"{folders[image % 4]}{image:05}.jpg" for image in range(number)]
@@ -161,7 +161,7 @@ IN_CAPTIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("given", [{}, EVERYTHING | IN_CAPTIONS | {"separator": '"\n'}])
 def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: dict[str, Any]) -> None:
-    """`tags` are the policy's, whatever the caption leaves out."""
+    """`tags` has all tags of the policy, also those that the caption omits."""
     said = store.export(Format.JSONL, tmp_path / "a.jsonl", **given)
     assert said == f"{IMAGES:,} images written to {tmp_path / 'a.jsonl'}."
     expected = [
@@ -179,7 +179,7 @@ def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: di
 
 
 def test_imagefolder_metadata_has_the_same_keys_in_every_line(store: Store, tmp_path: Path) -> None:
-    """The names are below what all images share, since these are not in the folder."""
+    """The names are relative to the common prefix of the images, since these are not in the folder."""
     store.export(Format.IMAGEFOLDER, tmp_path / "set")
     expected = [
         {
@@ -232,7 +232,7 @@ def test_kohyas_keys_are_paths_of_local_images(small: Store, database: Database,
 
 
 def add_local(store: Store, paths: list[str]) -> None:
-    """Images on this machine, without a tag."""
+    """Add local images without a tag."""
     empty = Scores(np.empty(0, np.int16), np.empty(0, np.int16))
     with store.database.write() as connection:
         rows = [{"uri": file_uri(path), "version": "1", "added_at": datetime.now(UTC)} for path in paths]
@@ -244,7 +244,7 @@ def add_local(store: Store, paths: list[str]) -> None:
 
 
 def test_imagefolder_names_are_relative_to_the_folder_that_holds_the_images(small: Store, tmp_path: Path) -> None:
-    """In the folder of the metadata, `datasets` finds the images under these names; else from a root on."""
+    """`datasets` finds the images under these names in the folder of the metadata, or otherwise in a root."""
     folder = tmp_path / "set"
     add_local(small, [str(folder / "pics" / "a b.jpg"), str(folder / "pics" / "sub" / "ü.png")])
     (folder / "pics" / "sub").mkdir(parents=True)
@@ -269,7 +269,7 @@ def test_imagefolder_names_are_relative_to_the_folder_that_holds_the_images(smal
 def test_text_formats_stream_to_standard_output(
     small: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The record is one line on standard error then."""
+    """In that case the record is one line on standard error."""
     for format_ in (Format.JSONL, Format.CSV, Format.KOHYA, Format.IMAGEFOLDER):
         small.export(format_, tmp_path / "file.jsonl")
         assert small.export(format_, None) == "12 images written to standard output."
@@ -282,7 +282,7 @@ def test_text_formats_stream_to_standard_output(
 
 
 def test_txt_and_hydrus_sidecars(small: Store, tmp_path: Path) -> None:
-    """One line a caption; for Hydrus one line a tag, with its namespaces."""
+    """One line per caption; for Hydrus one line per tag, with namespaces."""
     small.export(Format.TXT, tmp_path / "txt", **IN_CAPTIONS)
     small.export(Format.HYDRUS, tmp_path / "hydrus")
     small.export(Format.TXT, tmp_path / "other", extension=".caption", **IN_CAPTIONS)
@@ -299,7 +299,7 @@ def test_txt_and_hydrus_sidecars(small: Store, tmp_path: Path) -> None:
 
 
 def test_sidecars_are_merged_with_the_options_in_force(small: Store, tmp_path: Path) -> None:
-    """Tags of a lower threshold come behind those of a higher one; a second time there is nothing to add."""
+    """Tags of a lower threshold are appended to those of a higher one. A second run adds nothing."""
     small.export(Format.TXT, tmp_path, Policy(9000))
     before = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.txt")}
     small.export(Format.TXT, tmp_path, Policy(3500), existing=Existing.MERGE)
@@ -365,7 +365,7 @@ def image_ids(store: Store) -> list[int]:
 def test_wide_parquet_has_a_column_a_tag(
     store: Store, tmp_path: Path, chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Null where a tag is not kept; in several files where one of them would hold too much."""
+    """Null if a tag is not kept. The images are split into several files if one would be too large."""
     monkeypatch.setattr(export_parquet, "_WIDE_CHUNKS", chunks)
     said = store.export(Format.PARQUET_WIDE, tmp_path / "wide.parquet")
     files = sorted(tmp_path.glob("*.parquet"))
@@ -382,7 +382,7 @@ def test_wide_parquet_has_a_column_a_tag(
 
 
 def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: Store, tmp_path: Path) -> None:
-    """The most probable one counts; a tag called like a column of the image's own gets a longer name."""
+    """The most probable tag counts. A tag with the name of another column gets a longer name."""
     small.export(
         Format.PARQUET_WIDE,
         tmp_path / "w.parquet",
@@ -414,7 +414,7 @@ def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monk
     "policy", [Policy(SCORE, top=2), Policy(mcut=True), Policy(SCORE, {"rating": 9000}, mcut=True)]
 )
 def test_what_is_placed_takes_nothing_from_other_policies(store: Store, tmp_path: Path, policy: Policy) -> None:
-    """The best stored rating and quality come first, and the others are those that the policy keeps without them."""
+    """The best stored rating and quality come first. The other tags are those that the policy keeps without them."""
     store.export(Format.CSV, tmp_path / "with.csv", policy, rating=Placement.FIRST, quality=Placement.FIRST)
     store.export(Format.CSV, tmp_path / "without.csv", policy, rating=Placement.NONE, quality=Placement.NONE)
     found = rows_by_uri(tmp_path / "with.csv")
@@ -441,7 +441,7 @@ def record(path: Path) -> Any:
 
 
 def test_a_record_says_what_made_the_export(small: Store, tmp_path: Path) -> None:
-    """Enough to do it again: model, profile, thresholds, the options that are not as always."""
+    """Enough to repeat the export: model, profile, thresholds, and options that differ from their defaults."""
     with small.database.write() as connection:
         profiles.save(connection, small.model, "mine", Policy(SCORE, {"rating": 9000}), source="a test")
     policy = Policy(tags={"solo": 8000})
@@ -486,7 +486,7 @@ def test_frequencies_count_what_was_written(store: Store, tmp_path: Path, capsys
 
 
 def test_only_some_of_the_images(store: Store, tmp_path: Path) -> None:
-    """By the beginning of their uri, and by any condition, as a search makes it."""
+    """Images selected by a prefix of their uri, and by the condition of a search."""
     store.export(Format.CSV, tmp_path / "a.csv", under="s3://b/日本/", where=image_table.c.uri < "s3://b/日本/00100")
     expected = [uri for uri in store.uris if "日本" in uri and uri < "s3://b/日本/00100"]
     assert len(expected) == 25
@@ -556,7 +556,7 @@ def test_parquet_metadata_and_sidecars_in_s3(small: Store, bucket: str) -> None:
 
 @pytest.fixture(scope="module")
 def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An SQLite database of so many images that an export takes a while."""
+    """An SQLite database with enough images that an export takes a while."""
     url = f"sqlite:///{tmp_path_factory.mktemp('large') / 'tags.db'}"
     database = open_database(url)
     fill(database, 12_000)
@@ -573,7 +573,7 @@ def small_files_only() -> None:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp_path: Path, format_: Format) -> None:
-    """As on a full disk: the file may not grow any further."""
+    """As on a full disk: a limit stops the growth of the file."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("old")
     failed = subprocess.run(
@@ -606,7 +606,7 @@ def test_an_export_that_is_killed_leaves_no_file_of_that_name(
 
 
 def test_the_reader_of_a_stream_may_go_away(large_store: str, tmp_path: Path) -> None:
-    """`tagonce export | head` is no failure of ours and shows no traceback."""
+    """`tagonce export | head` is no error and shows no traceback."""
     command = f"{script()} export --format jsonl -t 0.02 -d {large_store} | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["uri"].startswith("s3://b/")

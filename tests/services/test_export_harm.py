@@ -1,4 +1,4 @@
-"""Exports do no harm: images stay, what others wrote stays unless told, and names do not depend on the selection."""
+"""Exports destroy nothing. Existing files stay unless an option allows it, and names do not depend on the selection."""
 
 import codecs
 import hashlib
@@ -25,7 +25,7 @@ from tests.services.test_export_formats import Store, add_local, fill, record
 
 @pytest.fixture
 def small(database: Database) -> Store:
-    """s3://b/x y/00000.jpg and one in each of three other folders."""
+    """s3://b/x y/00000.jpg and one image in each of three other folders."""
     return fill(database, 4)
 
 
@@ -36,7 +36,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 @pytest.fixture
 def pictures(small: Store, tmp_path: Path) -> Callable[..., list[Path]]:
-    """Files of these names, registered and tagged."""
+    """Create files of these names, registered and tagged."""
 
     def make(*names: str) -> list[Path]:
         paths = [tmp_path / "pics" / name for name in names]
@@ -66,7 +66,7 @@ def counts_of(folder: Path) -> dict[str, int]:
 
 
 def test_names_are_the_same_whichever_images_are_exported(small: Store, tmp_path: Path) -> None:
-    """Two exports of one folder each, into one place: neither has the names of the other."""
+    """Exports of two folders into one destination do not overwrite each other's names."""
     out = tmp_path / "out"
     for folder in ("x y", "日本"):
         small.export(Format.TXT, out, under=f"s3://b/{folder}/", **OVER)
@@ -90,7 +90,7 @@ def test_a_root_of_ones_own(small: Store, tmp_path: Path) -> None:
 
 
 def test_captions_keep_their_names_when_images_elsewhere_are_added(small: Store, tmp_path: Path) -> None:
-    """The root of the folder is in its record. What does not lie under it is refused, not put somewhere else."""
+    """The record of the folder has the root. Images outside the root are refused, not written elsewhere."""
     small.export(Format.TXT, tmp_path / "out")
     before = files_of(tmp_path / "out").keys()
     add_local(small, [str(tmp_path / "new.jpg")])
@@ -108,7 +108,7 @@ def test_captions_keep_their_names_when_images_elsewhere_are_added(small: Store,
 def test_a_registered_image_with_the_name_of_a_caption_stays(
     small: Store, pictures: Callable[..., list[Path]], given: dict[str, Any]
 ) -> None:
-    """Lists name pictures of any suffix. `real/b.txt` is a picture through a link: `b.txt` is no other file."""
+    """Lists may have images with any suffix. `real/b.txt` is an image through a link: `b.txt` is the same file."""
     a, text, _b, linked = pictures("a.jpg", "a.TXT", "real/b.jpg", "link/c.txt")
     text.rename(text.with_suffix(".txt"))
     with small.database.write() as connection:
@@ -145,7 +145,7 @@ def test_a_registered_object_with_the_name_of_a_caption_stays(small: Store, buck
 
 @pytest.mark.parametrize("given", [OVER, MERGE])
 def test_what_is_no_text_stays(small: Store, pictures: Callable[..., list[Path]], given: dict[str, Any]) -> None:
-    """Not registered, or a link to an image: whatever it is, it is no caption."""
+    """A file that is not text is no caption: an unregistered image, a link to an image, or a pipe."""
     made = pictures("a.jpg", "b.jpg", "c.jpg", "d.jpg")
     folder = made[0].parent
     (folder / "a.txt").write_bytes(PNG)
@@ -161,7 +161,7 @@ def test_what_is_no_text_stays(small: Store, pictures: Callable[..., list[Path]]
 
 
 def test_two_names_of_one_file_are_one_file(small: Store, pictures: Callable[..., list[Path]], tmp_path: Path) -> None:
-    """Here through a link to a folder; the same with file systems that do not tell `Cat` from `cat`."""
+    """Here through a link to a folder. File systems that ignore case have the same effect."""
     made = pictures("a/1.jpg", "b/1.jpg")
     out = tmp_path / "out"
     (out / "a").mkdir(parents=True)
@@ -176,7 +176,7 @@ def test_two_names_of_one_file_are_one_file(small: Store, pictures: Callable[...
 def test_one_file_never_replaces_an_image(
     small: Store, pictures: Callable[..., list[Path]], tmp_path: Path, format_: Format
 ) -> None:
-    """By its suffix, as a registered file, through a link, or as a copy of one."""
+    """An image known by its suffix, as a registered file, through a link, or as a copy of one."""
     (image,) = pictures("scan")
     with pytest.raises(SettingsError, match=r"new\.PNG is the name of an image"):
         small.export(format_, tmp_path / "new.PNG", **OVER)
@@ -209,7 +209,7 @@ def test_a_file_is_replaced_when_the_same_export_wrote_it(small: Store, tmp_path
 
 @pytest.mark.parametrize("format_", [Format.JSONL, Format.PARQUET, Format.PARQUET_WIDE, Format.IMAGEFOLDER])
 def test_a_file_of_somebody_else_is_replaced_when_told(small: Store, tmp_path: Path, format_: Format) -> None:
-    """Nor is one that was written by an export and changed since."""
+    """The same for a file that an export wrote and that was changed since."""
     out = tmp_path / ("metadata.jsonl" if format_ is Format.IMAGEFOLDER else "file")
     out.write_text("mine")
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_a_table_of_frequencies_replaces_no_file_of_somebody_else(small: Store, 
 
 
 def test_two_files_of_an_export_are_two_files(small: Store, tmp_path: Path) -> None:
-    """In other folders they may be called the same."""
+    """In other folders they may have the same name."""
     table, counts = tmp_path / "a" / "x.csv", tmp_path / "b" / "x.csv"
     with pytest.raises(SettingsError, match=r"x\.csv is asked for twice"):
         small.export(Format.CSV, table, frequencies=f"{tmp_path}/a/./x.csv")
@@ -371,7 +371,7 @@ def listed(bucket: str) -> Iterator[Callable[[], dict[str, str]]]:
 
 
 def add_objects(store: Store, *uris: str) -> None:
-    """Registered and tagged, as `add_local` does."""
+    """Add objects, registered and tagged, as `add_local` does."""
     add_local(store, [f"/{number}" for number in range(len(uris))])
     with store.database.write() as connection:
         for number, uri in enumerate(uris):
@@ -417,7 +417,7 @@ def test_pictures_that_are_called_like_a_split(small: Store, tmp_path: Path) -> 
 
 
 def test_the_umask_is_not_touched_and_a_file_keeps_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one for all threads: whoever sets it for a moment makes files of others writable for everybody."""
+    """All threads share the umask: setting it for a moment would make files of other threads writable for all users."""
     (tmp_path / "mine").write_text("x")
     (tmp_path / "mine").chmod(0o640)
     monkeypatch.delattr(os, "umask")

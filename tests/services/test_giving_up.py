@@ -1,4 +1,4 @@
-"""A chunk that came back too often is split, whatever else fails meanwhile."""
+"""A chunk that was delivered too often is split, even if something else fails meanwhile."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +21,7 @@ OUTAGES = 5
 def test_its_pieces_are_sent_once(
     database: Database, model: Model, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database goes away between the sending and the end of it, several times."""
+    """The database fails several times between the sending and the end of the transaction."""
     monkeypatch.setattr(process, "RETRY_SECONDS", 0)
     outages = iter(range(OUTAGES))
     forget = deliveries.forget

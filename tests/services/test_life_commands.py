@@ -1,4 +1,4 @@
-"""`--gone`, `tagonce forget` and `tagonce failures`, and what all commands take for a place, on both databases."""
+"""`--gone`, `tagonce forget`, `tagonce failures`, and the forms of a place that commands accept, on both databases."""
 
 import json
 import os
@@ -34,7 +34,7 @@ ROWS = [{1: 9000}, {1: 8000, 2: 7000}, {1: 7000}, {2: 6000}]
 
 @pytest.fixture
 def run(database_url: str, invoke: Run) -> Run:
-    """On a database of four images, the second of which is gone, and three failures; it ends well, or with `code`."""
+    """Runs commands on a database of four images, the second one gone, and three failures. Asserts the exit code."""
     database = open_database(database_url)
     model = make_model(database)
     ids = store(database, model, list(PLACES), ROWS)
@@ -56,11 +56,11 @@ def run(database_url: str, invoke: Run) -> Run:
     return start
 
 
-# ── what is gone ──
+# ── images that are gone ──
 
 
 def test_every_command_that_reads_takes_gone(run: Run, tmp_path: Path) -> None:
-    """The same option, with the same meaning."""
+    """The option is the same, with the same meaning."""
     for which, expected in (("exclude", [0, 2]), ("include", [0, 1, 2]), ("only", [1])):
         option = ("--gone", which)
         found = run("search", "tag_01:0.1", *option).out.split()
@@ -93,7 +93,7 @@ def test_status_tells_them_apart(run: Run) -> None:
 def test_enqueue_marks_when_it_is_told_to(
     sqlite_url: str, redis_server: RedisServer, invoke: Run, make_photos: MAKER, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And never where the listing did not come to its end."""
+    """Never if the listing was not complete."""
     opened = open_database(sqlite_url)
     make_model(opened)
     photos = make_photos(4)
@@ -145,7 +145,7 @@ def test_forget_shows_what_would_go_and_asks_first(run: Run) -> None:
 
 
 def test_failures_are_told_one_by_one(run: Run) -> None:
-    """For people, for programs, and for xargs."""
+    """In formats for people, for programs, and for xargs."""
     table = run("failures")
     lines = table.out.splitlines()
     assert len(lines) == 4
@@ -162,7 +162,7 @@ def test_failures_are_told_one_by_one(run: Run) -> None:
 
 
 def test_trying_again_is_advised_where_it_can_help(run: Run) -> None:
-    """Damaged files stay damaged: a retry of those alone is never named."""
+    """Damaged files stay damaged: a retry of these alone is never advised."""
     assert ui.what_helps([Reason.TIMEOUT]).endswith("tagonce retry.")
     assert "retry --reason timeout" in ui.what_helps([Reason.CORRUPT, Reason.TIMEOUT])
     for reason in (Reason.CORRUPT, Reason.UNSUPPORTED, Reason.MISSING):
@@ -178,7 +178,7 @@ def test_trying_again_is_advised_where_it_can_help(run: Run) -> None:
 
 @pytest.fixture
 def places(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """What a place comes to. Registered are files of a folder of the home folder that is not there, and objects."""
+    """The uri prefix of a place. Registered are files of a missing folder below the home folder, and objects."""
     model = make_model(database)
     home = tmp_path / "home"
     home.mkdir()
@@ -255,7 +255,7 @@ def test_every_command_that_takes_a_place_says_that_it_has_none(run: Run) -> Non
 
 
 def test_profiles_can_be_deleted(run: Run, database_url: str) -> None:
-    """One version or all of a name, after asking, with what was worked out for each tag."""
+    """One version, or all of a name, after a confirmation, with their thresholds by tag."""
     for threshold in ("0.3", "0.4", "0.5"):
         run("thresholds", "save", "--name", "mine", "-t", threshold)
     run("thresholds", "save", "--name", "other", "-t", "0.3")
@@ -284,7 +284,7 @@ def test_the_list_of_profiles_has_a_line_a_row_on_a_narrow_terminal(run: Run, mo
 
 
 def test_what_is_piped_is_not_broken(run: Run, tagonce: Run, database_url: str) -> None:
-    """A path is one word, however narrow the terminal that is not there."""
+    """A path stays on one line, however narrow the assumed terminal is."""
     long = "s3://b/" + "a-rather-long-folder/" * 12 + "1.jpg"
     database = open_database(database_url)
     with database.read() as connection:

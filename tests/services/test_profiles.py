@@ -1,4 +1,4 @@
-"""Profiles: saved once and never changed, found by name and version, and applied by a join."""
+"""Profiles are saved once and never changed, found by name and version, and applied by a join."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ def test_another_policy_under_the_name_is_the_next_version_and_the_same_is_not(
 
 
 def test_a_profile_is_one_models(database: Database, model: Model, other_model: Model) -> None:
-    """The same name may stand for something else with another model: scores do not compare."""
+    """The same name may have another meaning for another model: scores of two models are not comparable."""
     save(database, model, "mine", Policy(3000))
     save(database, other_model, "mine", Policy(10))
     save(database, other_model, "theirs", Policy(20))
@@ -76,7 +76,7 @@ def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Mod
 def test_every_tag_has_its_threshold_in_a_table_for_joins(
     database: Database, model: Model, registered: Callable[..., list[int]]
 ) -> None:
-    """20 tags: tag_01 is off, tag_02 has its own, odd ones are general, the rest takes the one for all."""
+    """20 tags: tag_01 is off, tag_02 has its own threshold, odd tags that of general, the rest the one for all."""
     saved = save(database, model, "mine", POLICY)
     with database.read() as connection:
         rows = connection.execute(select(profile_thresholds).where(profile_thresholds.c.profile_id == saved.id))
@@ -107,7 +107,7 @@ def test_versions_saved_at_the_same_time_follow_each_other(
 
 
 def test_a_save_says_which_version_it_started_from(database: Database, model: Model) -> None:
-    """Else what another one saved since would be gone from the next version without a word."""
+    """Otherwise the next version would silently lose the changes that another person saved since."""
 
     def from_version(version: int, policy: Policy) -> str:
         with database.write() as connection:
@@ -130,7 +130,7 @@ def test_what_only_removes_is_saved_as_nothing_said(database: Database, model: M
 def test_two_changes_to_a_profile_at_once_follow_each_other(
     database: Database, model: Model, in_threads: Callable[[int, Callable[[int, threading.Barrier], None]], None]
 ) -> None:
-    """Each begins with what the other one saved."""
+    """Each begins with the version that the other one saved."""
     save(database, model, "mine", Policy(1000))
 
     def work(number: int, barrier: threading.Barrier) -> None:

@@ -1,4 +1,4 @@
-"""The pages of `tagonce review` over HTTP, without a browser, on both databases: what they count is what is stored."""
+"""The pages of `tagonce review` over HTTP, without a browser, on both databases. Their counts are those stored."""
 
 import re
 import threading
@@ -100,7 +100,7 @@ def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
 def test_the_next_version_of_a_profile_begins_with_the_one_before_it(
     page: TestClient, database: Database, model: Model
 ) -> None:
-    """Else what that says would be gone without a word."""
+    """Otherwise the thresholds of that version would silently be lost."""
     for version in (1, 2):
         with database.write() as connection:
             profiles.save(connection, model, "mine", Policy(tags={"tag_01": 5000 + version}), source="a test")
@@ -239,7 +239,7 @@ def test_precision_is_told_with_its_interval(
 
 @pytest.mark.parametrize("number", [1, 7])
 def test_labels_next_to_the_line_alone_tell_no_precision(page: TestClient, number: int) -> None:
-    """Seven right ones would be a precision of 1, of which Wilson's interval begins at 0.65."""
+    """Seven correct labels would give a precision of 1, whose Wilson interval begins at 0.65."""
     nearest = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:number]
     for image_id in nearest:
         judge(page, int(image_id), "3:right")
@@ -295,7 +295,7 @@ def test_thumbnails_are_pictures_and_what_has_none_says_why(
     gone = page.get(f"/thumb/{ids[1]}")
     assert gone.headers["content-type"].startswith("image/svg+xml")
     assert "missing" in gone.text
-    with database.write() as connection:  # who opens it may die of it
+    with database.write() as connection:  # a process that opens it may die
         connection.execute(predictions.delete().where(predictions.c.image_id == ids[2]))
         results.save(connection, model.id, [], [Failure(ids[2], "1", Reason.CRASHED, "")])
     assert "crashed" in page.get(f"/thumb/{ids[2]}").text
@@ -305,7 +305,7 @@ def test_thumbnails_are_pictures_and_what_has_none_says_why(
 def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     page: TestClient, site: Site, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is known by a width that no picture has, here and in the script."""
+    """The placeholder has a width that no picture has, which the script knows, too."""
     monkeypatch.setattr(picture, "_WAIT_SECONDS", 0.2)
     sent = threading.Event()
     kept = site.thumbnails.get
@@ -327,7 +327,7 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
 def test_the_overview_tells_how_far_it_is_and_what_failed(page: TestClient) -> None:
     shown = page.get("/overview")
     assert f"done {IMAGES}" in text(shown.text)
-    assert "it is <b>broken</b>" in text(shown.text)  # text, and no markup
+    assert "it is <b>broken</b>" in text(shown.text)  # text, not markup
     assert "<b>broken" not in shown.text
     assert "it is" in page.get("/overview?reason=corrupt").text
     assert "it is" not in page.get("/overview?reason=missing").text
@@ -374,7 +374,7 @@ def test_what_cannot_be_asked_is_answered_with_a_sentence(page: TestClient, path
 
 
 def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos: list[Path]) -> None:
-    """`tiny` is the name of no model that could be loaded."""
+    """No model with the name `tiny` can be loaded."""
     with photos[0].open("rb") as file:
         answer = page.post("/try", files={"file": ("a.png", file)}, headers=OURS)
     assert answer.status_code == 500
@@ -385,7 +385,7 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
 
 
 def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
-    """But for counting the collection, which nobody waits for."""
+    """Except for counting the collection, which runs in the background."""
     database = open_database(postgres_url)
     database.limit_statements(1)
     with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:

@@ -1,4 +1,4 @@
-"""Migrations make what `db.schema` says, on both databases, from several processes at once."""
+"""Migrations create the schema of `db.schema`, on both databases, from several processes at once."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,7 +23,7 @@ VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_prob
 
 
 def tables_of(dialect: str) -> MetaData:
-    """The tables as they are on a database: packed predictions on PostgreSQL, a table of scores on SQLite."""
+    """The tables of a database: packed predictions on PostgreSQL, a table of scores on SQLite."""
     metadata = MetaData()
     packed = dialect == "postgresql"
     for table in schema.metadata.tables.values():
@@ -34,9 +34,9 @@ def tables_of(dialect: str) -> MetaData:
 
 
 def differences(connection: Connection) -> list[Any]:
-    """What Alembic would change to get from the database to `db.schema`: tables, columns, types, nullability, uniques.
+    """The changes by Alembic from the database to `db.schema`: tables, columns, types, nullability, unique constraints.
 
-    The index on `predicted_at` is the migrations' own affair: no query names it.
+    The index on `predicted_at` is only in the migrations: no query refers to it.
     """
     options = {"compare_type": _compare_type}
     found = compare_metadata(MigrationContext.configure(connection, opts=options), tables_of(connection.dialect.name))
@@ -44,7 +44,7 @@ def differences(connection: Connection) -> list[Any]:
 
 
 def _compare_type(_context: object, _found: object, _wanted: object, found_type: Any, wanted_type: Any) -> bool | None:
-    # A type of our own, which Alembic cannot compare; None leaves all others to it.
+    # Alembic cannot compare a type of our own; None lets it compare all other types.
     if not isinstance(wanted_type, schema.SmallintArray):
         return None
     return not (isinstance(found_type, ARRAY) and isinstance(found_type.item_type, SmallInteger))
@@ -66,7 +66,7 @@ def test_a_new_database_is_what_the_schema_says(database: Database) -> None:
 
 
 def test_the_comparison_would_notice(database: Database) -> None:
-    """A column that only the database has, and one of another name."""
+    """An additional column in the database, and a column of another name."""
     with database.write() as connection:
         connection.execute(text("alter table images add column colour integer"))
         connection.execute(text("alter table images rename column width to breadth"))
@@ -102,7 +102,7 @@ def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
 
 
 def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -> None:
-    """Long versions become what registering them gives today, so that nothing that is done is pending again."""
+    """Long versions become the stored versions of today, so that no image that is done is pending again."""
     etag = "9b2cf535f27731c974343645a3985328"
     opened = Database(database_url)
     with opened.write() as connection:
@@ -144,13 +144,13 @@ def _revision(url: str) -> str:
 
 
 def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
-    """A producer and its workers start together on a new database."""
+    """As when a producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert list(pool.map(_revision, [database_url] * 2)) == ["0006"] * 2
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
-    """Schema changes are part of the transaction, on SQLite too."""
+    """Changes to the schema are part of the transaction, also on SQLite."""
     opened = Database(database_url)
     with pytest.raises(RuntimeError, match="after the migration"), opened.write() as connection:
         migrate.upgrade(connection)
@@ -209,9 +209,9 @@ def test_a_file_that_is_no_database_is_an_error_in_words(tmp_path: Path) -> None
 
 
 def test_reading_makes_no_tables(database_url: str) -> None:
-    """An empty database stays empty when somebody asks for its status."""
+    """An empty database stays empty when its status is read."""
     opened = Database(database_url)
-    with opened.read():  # an SQLite file begins to exist when somebody connects
+    with opened.read():  # a connection creates the SQLite file
         pass
     with pytest.raises(DatabaseError, match="no tables of tagonce"):
         open_database(database_url, create=False)
@@ -236,7 +236,7 @@ def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not
 
 
 def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of somebody who changes a table: it looks as busy as SQLite does, and is worth waiting for."""
+    """The lock of a change to a table: like a busy SQLite, it is a TransientError, and the worker tries again."""
     monkeypatch.setattr("db.database.BUSY_TIMEOUT_MS", 100)
     holder, opened = open_database(postgres_url), Database(postgres_url)
     opened.limit_waiting_for_locks()
@@ -249,7 +249,7 @@ def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypat
 
 
 def test_postgresql_asks_whether_its_client_is_still_there(postgres_url: str) -> None:
-    """Over TCP, and sooner than after its two hours; on every connection, whatever was rolled back on it."""
+    """Over TCP, sooner than its default of two hours; on every connection, also after a rollback."""
     opened = Database(postgres_url)
     query = text("select source from pg_settings where name like 'tcp_keepalives_%'")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""docs/sql.md and the README are true: each query runs as it stands there and gives the rows that it promises."""
+"""docs/sql.md and the README are correct: each query runs unchanged and gives the documented rows."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ BROKEN, NEW = "file:///photos/broken.jpg", "file:///photos/new.jpg"
 
 
 def queries(kind: str) -> dict[str, str]:
-    """By the sentence above each of them."""
+    """The queries by the sentence above each of them."""
     found = re.findall(rf"([^\n]+):\n\n```{kind}\n(.*?)```", PAGE, re.DOTALL)
     assert len(found) == len(re.findall(rf"```{kind}\n", PAGE))
     return dict(found)
@@ -84,11 +84,11 @@ ON_POSTGRESQL = {
         (DOG, "animal, dog"),
     ],
 }
-"""What each sentence promises of the images above. Rows are compared without their order where no `order by` is."""
+"""The rows of each sentence's query on the images above. Without `order by` the order of rows is not compared."""
 
 
 def fill(database: Database) -> None:
-    """Three predictions of model 1, one failure, one image that is pending; a profile, labels; a second model."""
+    """Store three predictions of model 1, a failure, a pending image, a profile, labels, and a second model."""
     with database.write() as connection:
         tags = [Tag(name) for name in TAGS]
         page, other = (
@@ -107,7 +107,7 @@ def fill(database: Database) -> None:
         pending = images.register(connection, [Reference(uri, "1", 1) for uri in uris], page.id)
         ids = dict(zip(uris, pending, strict=True))
         done = [
-            # Two of them are the same file.
+            # Two of the images are the same file.
             Prediction(ids[uri], "1", 1, 10, 10, "jpeg", bytes(31) + bytes([uri == DOG]), ascending(scores))
             for uri, scores in SCORES.items()
         ]
@@ -135,14 +135,14 @@ def ascending(by_name: Mapping[str, int]) -> Scores:
 
 
 def ask(database: Database, query: str) -> list[tuple[Any, ...]]:
-    """Its rows, as plain values; sorted where the query says nothing of an order."""
+    """The rows of a query as plain values, sorted if the query has no `order by`."""
     with database.read() as connection:
         rows = [tuple(_plain(value) for value in row) for row in connection.execute(text(query))]
     return rows if "order by" in query.partition("where")[2] else sorted(rows)
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as floats; moments as SQLite writes them."""
+    """Numbers as floats, times in the format of SQLite."""
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     if isinstance(value, str) and value.startswith("2026-01-01 "):

@@ -1,4 +1,4 @@
-"""`tagonce status --watch` where there is no terminal."""
+"""`tagonce status --watch` without a terminal."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from tests.services.conftest import make_model
 
 
 def test_into_a_file_it_writes_one_look_after_the_other(sqlite_url: str, start_tagonce: Callable[..., Process]) -> None:
-    """As tables for people and as lines for programs, each at once."""
+    """As tables for people and as JSON lines for programs, each flushed at once."""
     opened = open_database(sqlite_url)
     make_model(opened)
     opened.close()
