@@ -1,1 +1,1 @@
-"""The database and everything computed from it: images, scores, policies. No queue, no model and no storage."""
+"""The database: schema, images, scores, thresholds. Imports no queue, no model and no storage."""

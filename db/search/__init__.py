@@ -1,1 +1,1 @@
-"""Searches: booru syntax over stored probabilities, parsed into a tree and compiled to SQL."""
+"""Searches: booru syntax, parsed into a tree and translated to SQL."""

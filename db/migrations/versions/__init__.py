@@ -1,1 +1,1 @@
-"""The migrations, one file each, in the order of their numbers."""
+"""One file per migration, in the order of their numbers."""
