@@ -158,8 +158,8 @@ def _advice(message: str) -> str:
     """Advice for a failed connection. libpq gives no error code for these, so its message decides."""
     if "certificate" in message:
         return (
-            "Add sslrootcert=/path/ca.pem, the certificate of the authority that signed the server's certificate, to "
-            "TAGONCE_DATABASE_URL. The host must be spelled as in the server's certificate."
+            "In TAGONCE_DATABASE_URL (or --database), set sslrootcert=/path/ca.pem, the file of the authority that "
+            "signed the server's certificate, and write the host as in that certificate."
         )
     if "authentication failed" in message or "no password supplied" in message:
         return (
