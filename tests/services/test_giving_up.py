@@ -34,7 +34,7 @@ def test_its_pieces_are_sent_once(
     monkeypatch.setattr(deliveries, "forget", forget_or_fail)
     app = create_app(redis_url, model.id)
     pipeline, watchdog = (
-        SimpleNamespace(database=database, tell=lambda _: None),
+        SimpleNamespace(database=database, save_heartbeat=lambda _: None),
         SimpleNamespace(note_progress=lambda: None),
     )
     tagger = process._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))

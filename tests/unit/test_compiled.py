@@ -91,4 +91,4 @@ def test_memory_that_runs_out_while_kernels_are_tried_halves_the_batch(
     monkeypatch.setattr(torch, "compile", failing(ran_out))
     with pytest.raises(ModelError, match="too little memory for a single image"):
         inferencer(jtp1_folder, compile=True).warm_up()
-    assert "the batch size is 1 from now on" in caplog.text
+    assert "the batch size is now 1" in caplog.text

@@ -78,7 +78,7 @@ def test_an_empty_name_keeps_its_slot(tmp_path: Path) -> None:
     [
         (WD_HEAD + "1,a,0,1\n2,a,4,1\n", "'a' more than once"),
         (WD_HEAD, "lists no tags"),
-        ("id,tag\n1,a\n", "a line of column names, `name` among them"),
+        ("id,tag\n1,a\n", "a line of column names that contains `name`"),
         (WD_HEAD + "1,a,0,1\n2", "row 3 has no name"),
         ("", "a line of column names"),
     ],

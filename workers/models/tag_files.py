@@ -63,7 +63,7 @@ def read_tag_index(path: Path) -> tuple[Tag, ...]:
     """The tags of `{tag: index}` by index, where the indices must be 0..n-1. Raises ModelError as `read_tags`."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise ModelError(f"{path} must be a JSON object that maps each tag to its output index.")
+        raise ModelError(f"{path} must be one JSON object that maps each tag to its output index.")
     for name, index in content.items():
         if type(index) is not int:
             raise ModelError(f"{path}: the index of {name!r} is {index!r}, not a whole number.")
