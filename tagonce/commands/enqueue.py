@@ -86,7 +86,7 @@ def send(
     column: str | None = None,
     null: bool = False,
     if_idle: bool = False,
-    names: NameFilter | None = None,
+    names: "NameFilter | None" = None,
     gone: IfGone = IfGone.KEEP,
     even_most: bool = False,
 ) -> "tuple[Enqueued, int]":

@@ -65,7 +65,7 @@ def _run(
     config: "Settings",
     sources: list[str],
     column: str | None,
-    names: NameFilter,
+    names: "NameFilter",
     gone: IfGone | None,
     *,
     null: bool,
