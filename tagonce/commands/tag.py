@@ -66,7 +66,7 @@ def _run(
     sources: list[str],
     column: str | None,
     names: "NameFilter",
-    gone: IfGone | None,
+    gone: "IfGone | None",
     *,
     null: bool,
     even_most: bool,
