@@ -63,6 +63,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command("search", cls=SearchCommand)
+@takes_policy
 def command(
     query: Annotated[
         list[str] | None,

@@ -90,7 +90,7 @@ def _refused(request: Request, error: HTTPException) -> Response:
 
 def _unforeseen(request: Request, _raised: Exception) -> Response:
     """Starlette raises it again, so that it is logged; and this answer does not pass through the guard."""
-    sentence = "Something went wrong that nobody foresaw; the log of tagonce review says what."
+    sentence = "An unexpected error occurred. The log of tagonce review has the details."
     return guarded(_error(request, 500, sentence))
 
 

@@ -2,7 +2,7 @@
 
 loopback            any user of this machine may ask. A page of another host must not: its name could be made to
 resolve to 127.0.0.1 (DNS rebinding), so only names of this machine are answered
-anywhere else       a token is needed; whoever has it gets a cookie, and the token leaves the address
+anywhere else       a token is needed; a browser with the token gets a cookie, and the token leaves the address
 everywhere          what changes something has to come from a page of ours (Origin, Sec-Fetch-Site); bodies are
 bounded; nothing is loaded from, sent to or framed by another host (Content-Security-Policy)
 """
@@ -43,7 +43,7 @@ class Access:
     """Who may ask."""
 
     token: str | None = None
-    """None: whoever reaches us by a name of this machine."""
+    """None: every client that uses a name of this machine."""
     largest_body: int = SMALL_BODY
     """Bytes of a picture to try."""
     large_path: str = "/try"
@@ -90,7 +90,7 @@ def guarded(response: Response) -> Response:
 
 
 def is_loopback(host: str) -> bool:
-    """An address that this machine alone reaches, or its name `localhost`; nobody else's name leads there."""
+    """An address that this machine alone reaches, or its name `localhost`; no other name leads there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
 
 
 def new_token() -> str:
-    """One that nobody guesses."""
+    """A random token, too long to guess."""
     return secrets.token_urlsafe(24)
 
 

@@ -1,5 +1,5 @@
 """What a page's address says: which thresholds, which pictures. All of a page is in its address, so that one can go
-back, keep it as a bookmark and send it to somebody.
+back, keep it as a bookmark and send it to others.
 
     /?profile=mine@2&t=0.4&c.character=0.8&tag.cat=off&sample=search&q=cat -dog&seed=7
 

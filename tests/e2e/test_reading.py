@@ -53,7 +53,7 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
         retried = tagonce("retry", "--reason", "missing", **settings)
         assert retried.code == 0, retried.err
         assert "1 failure cleared" in retried.err
-        assert "1 image sent" in retried.err
+        assert "1 image queued" in retried.err
         wait_until(lambda rows=rows: rows.count() == PHOTOS)
         assert rows.failed() == {}
         assert rows.finished() == [file_uri(str(photo)) for photo in photos]

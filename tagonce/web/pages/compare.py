@@ -50,7 +50,7 @@ def compare(request: Request) -> Response:
         moves=[one for one in all_sliders(site, view, thresholds) if one.moved is not None],
         name=name,
         names=sorted(names),
-        # With its version: what is saved says what it was made from, whoever else saves meanwhile.
+        # With its version: the saved profile names its origin, even if another person saves meanwhile.
         params=view.params(profile=thresholds.profile.label if thresholds.profile else ""),
         save=save_command(view, name, site.command) if view.changes != Policy() else "",
     )

@@ -54,7 +54,7 @@ def _picture(request: Request, side: int) -> Response:
         return _words(str(error.reason), error.detail)
     except TagonceError as error:
         log.warning("image %d has no thumbnail now: %s", image_id, error)
-        return _words("not to be had now", "The storage does not answer, or refuses us: the log says why.")
+        return _words("not available now", "The storage does not answer, or refuses access. The log has the reason.")
     return Response(data, media_type="image/webp", headers=_KEEP)
 
 

@@ -39,7 +39,7 @@ ENOUGH, ENOUGH_OF_EACH = 10, 3
 """Labels, and of them right ones, wrong ones, and on either side of the line: fewer say nothing of recall, nor of the
 best threshold."""
 _COVERED = 0.8
-"""Of the images above the line: where fewer lie in ranges of scores with labels, no interval is told."""
+"""Of the images above the line: where fewer lie in ranges of scores with labels, no interval is shown."""
 _GOALS = (
     ("best informedness", Goal(min_support=1)),
     ("best F1", Goal(By.F_BETA, min_support=1)),
@@ -117,7 +117,7 @@ def tag(request: Request) -> Response:
         score=score,
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],
-        # Where more than the threshold decides, who stands above it need not have the tag.
+        # With MCut or top-k, an image above the threshold may lack the tag.
         strips=[replace(strip, title=strip.title.partition(":")[0]) for strip in strips] if limits else strips,
         drawn=Drawn.LINE if show is Show.LINE else Drawn.SIDE,
         spread=spread,

@@ -33,7 +33,7 @@ class Change:
 
     @property
     def about(self) -> str:
-        """What stands before the number of images."""
+        """The words before the number of images."""
         return "" if self.exact else "about "
 
     @property

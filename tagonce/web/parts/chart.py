@@ -8,7 +8,7 @@ from db.read.histograms import Histogram
 from db.scores import NEVER, SCALE
 
 WIDTH, HEIGHT = 900, 170
-"""Of the view box. Words stand beside it, where they can be read at any width."""
+"""Of the view box. Words are outside of it, readable at any width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Chart:
     line: float | None
     """None where the tag is off."""
     marks: Sequence[float]
-    """Where upright lines stand."""
+    """Positions of the vertical lines."""
     most: int
     """The highest count."""
 

@@ -36,7 +36,7 @@ class Slider:
 
     @property
     def at(self) -> float:
-        """Where on its way from 0 to 1 it stands; at its end when it is off."""
+        """Its position, 0 to 1; 1 when it is off."""
         return to_probability(min(self.otherwise if self.moved is None else self.moved, SCALE))
 
     @property

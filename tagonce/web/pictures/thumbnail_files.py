@@ -38,7 +38,7 @@ class ThumbnailFiles:
     """WebP files by name, of which the least recently used are deleted when they are too many.
 
     Args:
-        folder: made where it is missing, for nobody else to look into.
+        folder: created if missing, readable for this user only.
         max_bytes: of all files together.
 
     Raises:

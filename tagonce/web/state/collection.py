@@ -24,11 +24,11 @@ from workers.cache_folder import cache_folder
 
 POOL = 10_000
 """Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
-the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
+the number of images that change is estimated where it cannot be counted. 191 scores an image are 12 MB."""
 _POOL_SECONDS = 20.0
 """A page waits so long for it."""
 _FRESH_SECONDS, _COST_SHARE = 600.0, 20
-"""Counts are looked at when they are older than this and somebody looks; what took a minute is good for twenty."""
+"""A request renews counts that are older than this. Counts that took a minute are valid for twenty."""
 _TRUE_FOR = timedelta(days=1)
 """Of as many images as there are, they are taken to be true for so long; images that are tagged anew are rare."""
 

@@ -44,7 +44,7 @@ class Tagger:
         from workers.inference.infer import Inferencer
 
         model, settings = self._model, self._settings
-        if "model" not in settings.model_fields_set:  # nobody named one: then it is that of the scores
+        if "model" not in settings.model_fields_set:  # not set: the model of the scores
             settings = settings.model_copy(update={"model": model.name})
         spec = find_spec_of(settings)
         if spec.weights_sha256() != model.weights_sha256:
