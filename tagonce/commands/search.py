@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from db.names.plural import counted
 from db.scope import Gone
 from tagonce.options import parameters
-from tagonce.options.policy_options import ThresholdOptions, resolve_policy
+from tagonce.options.policy_options import ThresholdOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 if TYPE_CHECKING:
