@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from tagonce.cli import app
+from tagonce import cli
 from tests.documents import DOCUMENTS, ROOT, SETTINGS, settings_table, table_below
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {name: cli.load(name) for panel in cli.COMMANDS.values() for name in panel}
 SETTINGS_PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 HINT = "Regenerate it: python -m tests.documents"
