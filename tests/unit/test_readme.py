@@ -95,3 +95,10 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in headings(target)):
             broken.append(link)
     assert not broken
+
+
+@each_document
+def test_files_in_a_document_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:db|workers|producer|tagonce|tests|bench|deploy|docs)/[\w./-]+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
