@@ -12,12 +12,12 @@ from tagonce.web.state.site import Site
 from tagonce.web.view import View
 
 _CONNECTIONS = 200
-"""More at once are answered with 503."""
+"""Limit of connections; more are answered with 503."""
 _GOODBYE_SECONDS = 3
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on.
+    """A listening socket.
 
     Raises:
         SettingsError: the address is not available.
@@ -35,8 +35,8 @@ def serve(site: Site, listening: socket.socket, host: str, view: View, announce:
     """Serve one model, until Ctrl-C or SIGTERM.
 
     Args:
-        host: that `listening` was made for.
-        view: what the first page shows.
+        host: of the listening socket.
+        view: the view of the first page.
         announce: called with the address once the server answers.
     """
     config = site.settings

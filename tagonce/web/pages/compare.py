@@ -1,4 +1,4 @@
-"""What was moved, beside what the profile says; and saving it as a profile."""
+"""Compares the moved thresholds with the profile, and saves them as a profile."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -78,14 +78,14 @@ def _save(request: Request, said: dict[str, str]) -> Response:
             name,
             thresholds.policy,
             source=source,
-            # A next version begins with the one before it, or what that says would be gone without a word.
+            # A next version starts from the one before it. Otherwise its other thresholds would be lost silently.
             started_from=base.version if base and base.name == name else 0,
         )
     return RedirectResponse(view.address("/", also={"saved": "1"}, profile=saved.label, changes=Policy()), 303)
 
 
 def _free(names: Collection[str]) -> str:
-    """One that no profile has."""
+    """A name that no profile has."""
     candidates = chain(["mine"], (f"mine-{number}" for number in count(2)))
     return next(name for name in candidates if name not in names)
 
@@ -97,7 +97,7 @@ class ByTag:
     gained: Int64Array
     lost: Int64Array
     estimated_from: int | None
-    """So many images drawn at random; None for counts of the whole collection."""
+    """Number of images drawn at random; None for counts of the whole collection."""
 
 
 def _by_tag(site: Site, thresholds: Thresholds) -> ByTag:

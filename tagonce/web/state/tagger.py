@@ -1,4 +1,4 @@
-"""The model whose scores are stored, for one picture at a time."""
+"""Runs the model of the stored scores on one picture at a time."""
 
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,11 @@ class Tagger:
 
     @property
     def missing(self) -> str:
-        """What to install; empty when a model can run here."""
+        """Packages that are missing; empty if a model can run here."""
         return ", ".join(missing_for_worker())
 
     def probabilities(self, data: bytes) -> list[float]:
-        """(tags,) of a file.
+        """(tags,) the probabilities of a file.
 
         Raises:
             ImageError: it cannot be decoded, or the model gives NaN for it.
