@@ -20,6 +20,7 @@ from db.ledger import models
 from db.ledger.images import stored_version
 from db.ledger.models import Model, Tag
 from db.sql import psycopg_arrays
+from db.sql.blob_format import NARROW, encode
 
 TAGS = 9_083
 FLOOR = 100
@@ -139,7 +140,7 @@ def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
 
 
 def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
-    """Fill the tables in the order of the clustered key, with a few thousand images a transaction."""
+    """Fill the tables in the order of ids, with a few thousand images a transaction."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ")
     connection = sqlite3.connect(path)
     connection.execute("pragma synchronous = off")
@@ -151,15 +152,17 @@ def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
                 ((number, uri(number), *FACTS, number.to_bytes(32), now) for number in batch.numbers),
             )
             connection.executemany(
-                "insert into predictions (model_id, image_id, image_version, predicted_at) values (?, ?, ?, ?)",
-                ((model.id, number, VERSION, now) for number in batch.numbers),
-            )
-            image = np.repeat(np.array(batch.numbers), np.diff(batch.offsets))
-            order = np.lexsort((batch.tag_ids, image))
-            columns = (image[order].tolist(), batch.tag_ids[order].tolist(), batch.scores[order].tolist())
-            connection.executemany(
-                f"insert into tag_scores (model_id, image_id, tag_id, score) values ({model.id}, ?, ?, ?)",
-                zip(*columns, strict=True),
+                "insert into predictions (model_id, image_id, image_version, predicted_at, tag_ids, scores) "
+                "values (?, ?, ?, ?, ?, ?)",
+                (
+                    (model.id, number, VERSION, now, *blobs)
+                    for number, *blobs in zip(
+                        batch.numbers,
+                        encode([tag_ids for _, tag_ids, _ in batch.rows()], NARROW),
+                        encode([scores for _, _, scores in batch.rows()], NARROW),
+                        strict=True,
+                    )
+                ),
             )
     connection.execute("analyze")
     connection.execute("pragma wal_checkpoint(truncate)")

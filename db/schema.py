@@ -5,9 +5,9 @@
     models ── tags   ├── labels                           judgements by people on a tag of an image
                      └── gone                             images that no longer exist at their uri
 
-PostgreSQL stores one packed row per image: `predictions.tag_ids` and `predictions.scores`, two parallel `smallint[]`
-sorted by ascending score. There `tag_scores` is a view that unnests them. SQLite has no arrays and stores `tag_scores`
-as a table clustered by its key. A query on `tag_scores` is the same on both.
+Both databases store one packed row per image: `predictions.tag_ids` and `predictions.scores`, parallel and sorted by
+ascending score. They are `smallint[]` on PostgreSQL, and blobs on SQLite, which has no arrays
+(`db.sql.blob_format`). The view `tag_scores` has a row per tag; a query on it is the same on both.
 """
 
 from datetime import UTC, datetime
@@ -68,6 +68,7 @@ metadata = MetaData()
 
 # SQLite assigns ids only to a column that is declared as INTEGER, literally.
 RowId = BigInteger().with_variant(Integer, "sqlite")
+Packed = SmallintArray().with_variant(LargeBinary(), "sqlite")
 
 images = Table(
     "images",
@@ -122,29 +123,20 @@ BLOCK_RANGE = {"autosummarize": True, "pages_per_range": 32}
 """Storage options of BRIN indexes on PostgreSQL, which summarise a range of pages each."""
 
 
-def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
-    return Table(
-        "predictions",
-        owner,
-        Column("model_id", RowId, ForeignKey(models.c.id, ondelete="CASCADE"), primary_key=True),
-        Column("image_id", RowId, ForeignKey(images.c.id, ondelete="CASCADE"), primary_key=True),
-        Column("image_version", Text, nullable=False),
-        Column("predicted_at", UtcDateTime, nullable=False),
-        *packed,
-        # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
-        # the order of images, so a BRIN index is enough on PostgreSQL.
-        Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
-    )
-
-
-predictions = _predictions(metadata)
-
-packed_predictions = _predictions(
-    MetaData(),
-    Column("tag_ids", SmallintArray, nullable=False),
-    Column("scores", SmallintArray, nullable=False),
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("image_version", Text, nullable=False),
+    Column("predicted_at", UtcDateTime, nullable=False),
+    # On SQLite the bytes of a tag id are a property of the model: three from 16,385 tags on.
+    Column("tag_ids", Packed, nullable=False),
+    Column("scores", Packed, nullable=False),  # floor(probability * 10000)
+    # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
+    # the order of images, so a BRIN index is enough on PostgreSQL.
+    Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
 )
-"""`predictions` on PostgreSQL."""
 
 failures = Table(
     "failures",
@@ -184,13 +176,13 @@ workers = Table(
 
 tag_scores = Table(
     "tag_scores",
-    metadata,
-    Column("model_id", RowId, primary_key=True),
-    Column("image_id", RowId, primary_key=True),
-    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),
-    Column("score", SmallInteger, nullable=False),  # floor(probability * 10000)
-    sqlite_with_rowid=False,
+    MetaData(),
+    Column("model_id", RowId),
+    Column("image_id", RowId),
+    Column("tag_id", SmallInteger),
+    Column("score", SmallInteger),
 )
+"""A view of the packed rows, one row per tag."""
 
 tag_probabilities = Table(
     "tag_probabilities",

@@ -7,8 +7,10 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, text, update
 
 from db.arrays.types import Int16Array
-from db.schema import images, predictions, tag_scores
+from db.schema import images, predictions
+from db.sql.blob_format import NARROW, encode
 from db.sql.driver_errors import as_sqlalchemy_errors
+from db.sql.tag_id_width import tag_id_width
 
 Facts = tuple[int, int, int, int, str, bytes]
 """Image id, bytes, width, height, format, sha256."""
@@ -53,15 +55,16 @@ def insert_predictions(connection: Connection, rows: Sequence[PredictionRow]) ->
     if connection.dialect.name == "postgresql":
         _copy(connection, rows)
         return
-    keys = ("model_id", "image_id", "image_version", "predicted_at")
-    connection.execute(insert(predictions), [dict(zip(keys, row[:4], strict=True)) for row in rows])
-    scores = [
-        {"model_id": model_id, "image_id": image_id, "tag_id": tag_id, "score": score}
-        for model_id, image_id, _version, _time, tag_ids, scores in rows
-        for tag_id, score in zip(tag_ids.tolist(), scores.tolist(), strict=True)
-    ]
-    if scores:
-        connection.execute(insert(tag_scores), scores)
+    names = ("model_id", "image_id", "image_version", "predicted_at", "tag_ids", "scores")
+    widths = {model_id: tag_id_width(connection, model_id) for model_id in {row[0] for row in rows}}
+    scores = encode([row[5] for row in rows], NARROW)
+    connection.execute(
+        insert(predictions),
+        [
+            dict(zip(names, (*row[:4], encode([row[4]], widths[row[0]])[0], blob), strict=True))
+            for row, blob in zip(rows, scores, strict=True)
+        ],
+    )
 
 
 def _copy(connection: Connection, rows: Sequence[PredictionRow]) -> None:

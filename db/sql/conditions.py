@@ -1,16 +1,17 @@
 """Conditions on the scores of a row of `predictions`: one of several tags is in a range of scores.
 
     tags                 PostgreSQL                                      SQLite
-    one                  tag = any(slice of tag_ids)                     a look-up in the clustered key
-    few, one threshold   slice of tag_ids && tags                        a look-up per tag
-    many, or thresholds  compare the scores of the slice with a table    the same with the scores of the image
-    of their own         of thresholds by tag id
-    few, indexed         the index finds images, the above checks them   the index finds the images
+    one                  tag = any(slice of tag_ids)                     instr finds the tag in its blob; its score is
+                                                                         the same part of the other blob
+    few, one threshold   slice of tag_ids && tags                        the same for each tag
+    many, or thresholds  compare the scores of the slice with a table    a function of ours does the same; few tags
+    of their own         of thresholds by tag id                         with thresholds of their own as above
+    few, indexed         the index finds images, the above checks them   there is no index
 
 `db.search.execute` decides whether the index is used, since it has the whole query.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
-    Dialect,
     Integer,
+    LargeBinary,
     SmallInteger,
     and_,
     bindparam,
@@ -27,18 +28,19 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
-    union_all,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import UserDefinedType
 
 from db.arrays.types import Int16Array
-from db.schema import SmallintArray, predictions, tag_scores
+from db.schema import SmallintArray, predictions
 from db.scores import NEVER
+from db.sql.blob_format import NARROW, encode_one
 from db.sql.score_sql import start_of_slice
+from db.sql.tag_id_width import tag_id_width
 from db.sql.tag_index_ddl import indexed_slice
 
 FEW = 50
@@ -62,8 +64,9 @@ def reaches(
         high: for all tags.
         indexed: the lowest score in the model's index by tag; None not to use the index.
     """
-    on_dialect = _on_postgresql if connection.dialect.name == "postgresql" else _on_sqlite
-    return on_dialect(model_id, tag_ids, lows, high, indexed)
+    if connection.dialect.name == "postgresql":
+        return _on_postgresql(model_id, tag_ids, lows, high, indexed)
+    return _on_sqlite(connection, model_id, tag_ids, lows, high)
 
 
 def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
@@ -98,28 +101,23 @@ def _on_postgresql(
 
 
 def _on_sqlite(
-    model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
+    connection: Connection, model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int
 ) -> ColumnElement[bool]:
-    k = tag_scores.alias("k")
-    if indexed is not None:
-        # Literal numbers: SQLite uses a partial index only if the query has the condition of the index.
-        in_index = and_(
-            k.c.model_id == literal_column(str(model_id), Integer), k.c.score >= literal_column(str(indexed), Integer)
-        )
-        # One subquery per tag: for a list of tags SQLite would scan all scores of the model.
-        each = [
-            select(k.c.image_id).where(in_index, k.c.tag_id == tag_id, k.c.score >= low, k.c.score < high)
-            for tag_id, low in zip(tag_ids, lows, strict=True)
-        ]
-        return predictions.c.image_id.in_(union_all(*each))
-    of_image = and_(k.c.model_id == predictions.c.model_id, k.c.image_id == predictions.c.image_id)
-    wanted: ColumnElement[bool]
-    if len(set(lows)) == 1 and len(tag_ids) <= FEW:
-        wanted = k.c.tag_id.in_(tag_ids)
-    else:
-        wanted = and_(k.c.tag_id <= max(tag_ids), k.c.score >= _LowOf(tag_ids, lows, k.c.tag_id))
-    in_range = and_(k.c.score >= min(lows), k.c.score < high)
-    return exists(select(1).select_from(k).where(of_image, wanted, in_range).correlate(predictions))
+    if len(tag_ids) > FEW:
+        packed = (predictions.c.tag_ids, predictions.c.scores)
+        return func.tagonce_any_reaches(*packed, _table(tag_ids, lows).tobytes(), high, type_=Boolean)
+    width = tag_id_width(connection, model_id)
+    each = [_one_reaches(tag_id, low, high, width) for tag_id, low in zip(tag_ids, lows, strict=True)]
+    return or_(*each)
+
+
+def _one_reaches(tag_id: int, low: int, high: int, width: int) -> ColumnElement[bool]:
+    at = func.instr(predictions.c.tag_ids, encode_one(tag_id, width), type_=Integer)
+    # Numbers of two bytes each begin at 1, 3, 5, ...; of three at 1, 4, 7, ...
+    start = at if width == NARROW else (at - 1) / width * NARROW + 1
+    score = func.substr(predictions.c.scores, start, NARROW, type_=LargeBinary)
+    found = and_(at > 0, score >= encode_one(low, NARROW))
+    return found if high == NEVER else and_(found, score < encode_one(high, NARROW))
 
 
 class ScoreOf(FunctionElement[int]):
@@ -138,14 +136,9 @@ def _score_of_postgresql(element: ScoreOf, compiler: SQLCompiler, **kw: Any) -> 
     return f"predictions.scores[array_position(predictions.tag_ids, {compiler.process(element.clauses, **kw)})]"
 
 
-_SCORE_SQLITE = (
-    "select s.score from tag_scores s where s.model_id = predictions.model_id and s.image_id = predictions.image_id"
-)
-
-
 @compiles(ScoreOf, "sqlite")
 def _score_of_sqlite(element: ScoreOf, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"({_SCORE_SQLITE} and s.tag_id = {compiler.process(element.clauses, **kw)})"
+    return f"tagonce_score(predictions.tag_ids, predictions.scores, {compiler.process(element.clauses, **kw)})"
 
 
 class _Slice(FunctionElement[Int16Array]):
@@ -173,25 +166,14 @@ def _overlap(tag_ids: ColumnElement[Any], wanted: Int16Array) -> ColumnElement[b
     return tag_ids.bool_op("&&")(literal(wanted, SmallintArray()))
 
 
-class _Lows(UserDefinedType[Int16Array]):
-    """The type of a table of thresholds: (highest tag id + 1,), NEVER for tags that are not in the condition."""
-
-    cache_ok = True
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        if dialect.name == "sqlite":
-            return lambda lows: b"".join([b"%05d" % low for low in lows.tolist()])
-        return lambda lows: lows
-
-
 class _LowOf(FunctionElement[int]):
-    """The threshold of a tag id. On SQLite the tag id must not exceed the highest one of the table."""
+    """PostgreSQL: the threshold of a tag id."""
 
     name = "low_of"
     inherit_cache = True
 
     def __init__(self, tag_ids: Sequence[int], lows: Sequence[int], tag_id: ColumnElement[int]) -> None:
-        super().__init__(bindparam("lows", _table(tag_ids, lows), _Lows(), unique=True), tag_id)
+        super().__init__(bindparam("lows", _table(tag_ids, lows), SmallintArray(), unique=True), tag_id)
         self.type = SmallInteger()
 
 
@@ -200,13 +182,6 @@ def _low_of_postgresql(element: _LowOf, compiler: SQLCompiler, **kw: Any) -> str
     lows, tag_id = (compiler.process(clause, **kw) for clause in element.clauses)
     # A tag id beyond the end of the table gives NULL, and no score is >= NULL.
     return f"({lows}::smallint[])[{tag_id} + 1]"
-
-
-@compiles(_LowOf, "sqlite")
-def _low_of_sqlite(element: _LowOf, compiler: SQLCompiler, **kw: Any) -> str:
-    lows, tag_id = (compiler.process(clause, **kw) for clause in element.clauses)
-    # Five digits per threshold, as bytes: substr reaches the n-th in constant time.
-    return f"cast(substr({lows}, {tag_id} * 5 + 1, 5) as integer)"
 
 
 def _table(tag_ids: Sequence[int], lows: Sequence[int]) -> Int16Array:

@@ -9,6 +9,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from db.errors import SettingsError
+from db.sql import blob_functions
 from db.sql.driver_errors import is_busy
 
 BUSY_TIMEOUT_MS = 60_000
@@ -157,6 +158,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # that off and to send BEGIN explicitly.
     connection.isolation_level = None
     _use_write_ahead_log(connection)
+    blob_functions.register(connection)
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "synchronous = NORMAL",  # in WAL mode: a crash loses nothing, a power cut at most the last commits

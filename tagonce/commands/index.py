@@ -1,4 +1,4 @@
-"""`tagonce index`: an index by tag, so that searches need not scan all images."""
+"""`tagonce index`: an index by tag on PostgreSQL, so that searches need not scan all images."""
 
 import time
 from typing import Annotated
@@ -25,6 +25,8 @@ def command(
 ) -> None:
     """Make searches faster, for 70 to 400 bytes per image. Optional; one index per model, updated automatically.
 
+    PostgreSQL only: SQLite searches the packed scores of all images and has no index.
+
     Example: tagonce index --threshold 0.2
     """
     from db.errors import SettingsError
@@ -44,6 +46,9 @@ def command(
             ui.errors.print(
                 f"{row.name}: {'index removed' if search_index.drop(opened, row) else 'there is no index'}."
             )
+            return
+        if not search_index.is_available(opened):
+            ui.errors.print(f"{row.name}: SQLite has no index by tag; a search reads the packed scores of all images.")
             return
         started = time.monotonic()
         built = search_index.create(opened, row, score)

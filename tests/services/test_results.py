@@ -19,7 +19,7 @@ from db.ledger import deliveries as delivery_counts
 from db.ledger import images, models, results, run_progress
 from db.ledger.models import Model
 from db.ledger.results import Failure, Prediction
-from db.schema import deliveries, failures, packed_predictions, predictions, tag_scores
+from db.schema import deliveries, failures, predictions, tag_scores
 from db.schema import images as image_table
 from db.schema import models as model_table
 from db.scores import Scores
@@ -235,7 +235,7 @@ smallints = st.integers(-(2**15), 2**15 - 1)
 def test_packed_arrays_come_back_as_they_went(database: Database, model: Model, registered: Register) -> None:
     """Any length and any smallint. They are written in binary format, and read in binary and text format."""
     (one,) = registered(1)
-    columns = (packed_predictions.c.tag_ids, packed_predictions.c.scores)
+    columns = (predictions.c.tag_ids, predictions.c.scores)
 
     @hypothesis_settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=up_to(50), deadline=None)
     @given(st.lists(smallints, max_size=300), st.data())

@@ -16,7 +16,7 @@ from db.database import Database
 from db.ledger.models import Model
 from db.read.distribution import count_scores
 from db.sampling import ScoredImage, near_threshold, random_images
-from db.schema import predictions, tag_scores
+from db.schema import predictions
 from db.scores import NEVER, SCALE
 from db.search import tag_index
 from tests.fixtures.examples import up_to
@@ -67,8 +67,6 @@ def indexed(request: pytest.FixtureRequest, database: Database, model: Model, id
 def _forget(database: Database, ids: list[int]) -> None:
     with database.write() as connection:
         connection.execute(delete(predictions).where(predictions.c.image_id.in_(ids)))
-        if database.dialect == "sqlite":
-            connection.execute(delete(tag_scores).where(tag_scores.c.image_id.in_(ids)))
 
 
 # ── random images ──

@@ -142,7 +142,7 @@ def test_sql_finds_what_a_straight_evaluation_finds(
     uris = [f"s3://b/{position:04}" for position in range(IMAGES)]
     everything = Cut(np.full(WIDE, FLOOR, np.int16), FLOOR)
     if indexed:
-        assert search_index.create(database, wide_model, INDEXED)
+        assert search_index.create(database, wide_model, INDEXED) == search_index.is_available(database)
 
     @thoroughly
     @given(some_rows, st.lists(some_trees, min_size=1, max_size=4))
@@ -299,8 +299,7 @@ class Explain(Executable, ClauseElement):
 
 @compiles(Explain)
 def _explain(element: Explain, compiler: SQLCompiler, **kw: Any) -> str:
-    word = "explain" if compiler.dialect.name == "postgresql" else "explain query plan"
-    return f"{word} {compiler.process(element.statement, **kw)}"
+    return f"explain {compiler.process(element.statement, **kw)}"
 
 
 def plan_of(connection: Connection, model: Model, tree: Node) -> str:
@@ -310,6 +309,7 @@ def plan_of(connection: Connection, model: Model, tree: Node) -> str:
     return str(connection.execute(Explain(query)).all())
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_the_index_is_used_where_it_helps(database: Database, model: Model, registered: Register) -> None:
     """With enough images that PostgreSQL chooses it. Negations and lower thresholds do not use it."""
     ids = registered(3_000)
@@ -343,6 +343,7 @@ def test_the_index_is_used_where_it_helps(database: Database, model: Model, regi
             assert name not in plan_of(connection, model, tree), tree
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_one_index_a_model_at_one_score(database: Database, model: Model, other_model: Model) -> None:
     """The index is built, found by its name, replaced and dropped."""
 
@@ -491,6 +492,14 @@ def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
         run("search", "tag_00", "-t", "0.001")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_there_is_no_index_on_sqlite(run: Run, model: Model) -> None:
+    for arguments in (("index",), ("index", "--threshold", "0.2")):
+        assert "tiny: SQLite has no index by tag" in run(*arguments).stderr
+    assert "tiny: there is no index." in run("index", "--drop").stderr
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model) -> None:
     """At the model's own threshold, or another."""
     assert "tiny: there is no index." in run("index", "--drop").stderr

@@ -1,0 +1,60 @@
+"""SQL functions on the packed rows of SQLite. The views need none of them, so that other programs can read the file."""
+
+import sqlite3
+from bisect import bisect_left
+
+import numpy as np
+
+from db.sql.blob_format import NARROW, decode, encode_one
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Make the functions known to a connection."""
+    for function in (tagonce_number_reaching, tagonce_packed, tagonce_score, tagonce_any_reaches):
+        arguments = function.__code__.co_argcount
+        connection.create_function(function.__name__, arguments, function, deterministic=True)
+
+
+def tagonce_number_reaching(scores: bytes, low: int) -> int:
+    """The number of scores at or above one."""
+    return len(scores) // NARROW - _start(scores, low)
+
+
+def tagonce_packed(tag_ids: bytes, scores: bytes, low: int) -> bytes:
+    """The tag ids and then the scores of the tags at or above a score."""
+    start = _start(scores, low)
+    return tag_ids[_width(tag_ids, scores) * start :] + scores[NARROW * start :]
+
+
+def tagonce_score(tag_ids: bytes, scores: bytes, tag_id: int) -> int | None:
+    """The score of a tag; None if it is not stored."""
+    width = _width(tag_ids, scores)
+    at = tag_ids.find(encode_one(tag_id, width))
+    if at < 0:
+        return None
+    first, second = scores[at // width * NARROW :][:NARROW]
+    return (first & 0x7F) << 7 | second
+
+
+def tagonce_any_reaches(tag_ids: bytes, scores: bytes, lows: bytes, high: int) -> bool:
+    """Whether some tag has low <= score < high.
+
+    Args:
+        lows: (tags,) int16, the lowest score of each tag id.
+    """
+    table = np.frombuffer(lows, dtype=np.int16)
+    tags, found = decode(tag_ids), decode(scores)
+    known = tags < table.size
+    reached = found[known]
+    return bool(((reached >= table[tags[known]]) & (reached < high)).any())
+
+
+def _start(scores: bytes, low: int) -> int:
+    """The position of the first score at or above one, 0-based. Scores ascend, and so do their bytes."""
+    wanted = encode_one(low, NARROW)
+    return bisect_left(range(len(scores) // NARROW), wanted, key=lambda k: scores[NARROW * k : NARROW * (k + 1)])
+
+
+def _width(tag_ids: bytes, scores: bytes) -> int:
+    """Bytes of a tag id."""
+    return NARROW * len(tag_ids) // len(scores) if scores else NARROW

@@ -1,0 +1,69 @@
+"""How many images reach a score with each tag: SQL groups the arrays of PostgreSQL, numpy the blobs of SQLite."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, SmallInteger, bindparam, func, literal_column, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from db.arrays.batches import batched
+from db.arrays.types import Int64Array
+from db.schema import predictions
+from db.sql.gone_scope import tagged
+from db.sql.packed import Packed, unpack
+from db.sql.score_sql import start_of_slice
+from db.sql.streams import stream_column
+
+_IMAGES_AT_ONCE = 2_000
+
+
+class TagSums(NamedTuple):
+    """The images that keep each tag."""
+
+    images: Int64Array
+    """(tags,) their number."""
+    scores: npt.NDArray[np.float64]
+    """(tags,) the sum of their scores, in ten-thousandths."""
+
+
+class _SliceOf(FunctionElement[Any]):
+    """PostgreSQL: the elements of `tag_ids` or `scores` at or above a score, one row each."""
+
+    inherit_cache = True
+
+    def __init__(self, column: str, score: int) -> None:
+        self.name = f"slice_of_{column}"
+        super().__init__(literal_column(column), bindparam("slice_score", score, SmallInteger, unique=True))
+        self.type = SmallInteger()
+
+
+@compiles(_SliceOf, "postgresql")
+def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, score = (compiler.process(clause, **kw) for clause in element.clauses)
+    # In the select list, unnest ran 1.7 to 4 times faster than in a lateral FROM.
+    return f"unnest(predictions.{column}[{start_of_slice(score)}:])"
+
+
+def tag_sums(connection: Connection, model_id: int, tags: int, score: int) -> TagSums:
+    """The sums of all images in the transaction's scope, over the tags at or above a score.
+
+    Args:
+        tags: number of tags of the model.
+    """
+    images, sums = np.zeros(tags, dtype=np.int64), np.zeros(tags)
+    if connection.dialect.name == "postgresql":
+        columns = (_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score"))
+        rows = select(*columns).where(tagged(connection, model_id)).subquery()
+        grouped = select(rows.c.tag_id, func.count(), func.sum(rows.c.score)).group_by(rows.c.tag_id)
+        for tag_id, number, total in connection.execute(grouped):
+            images[tag_id], sums[tag_id] = number, total
+        return TagSums(images, sums)
+    query = select(Packed(score)).select_from(predictions).where(tagged(connection, model_id))
+    for packed in batched(stream_column(connection, query, _IMAGES_AT_ONCE), _IMAGES_AT_ONCE):
+        _counts, tag_ids, scores = unpack(connection, packed)
+        images += np.bincount(tag_ids, minlength=tags)
+        sums += np.bincount(tag_ids, weights=scores, minlength=tags)
+    return TagSums(images, sums)
