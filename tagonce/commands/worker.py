@@ -87,7 +87,7 @@ def run(config: settings.Settings) -> int:
         options = from_settings.worker_options(config, spec)
         # Loaded before the first chunk is taken: a model that does not load must not hold one.
         pipeline = Pipeline(database, model, spec, options)
-        pipeline.inferencer.warm_up()
+        pipeline.warm_up()
         device, precision = pipeline.inferencer.where
         log.info("%s on %s (%s), batches of %d", model.label, device, precision, options.batch_size)
         with ExitStack() as stack:

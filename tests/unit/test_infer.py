@@ -1,6 +1,5 @@
 """What leaves the device: scores, and nothing that only looks like them."""
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import torch
 from db.errors import ImageError, ModelError, SettingsError
 from db.scores import Scores
 from workers.images.decode import Decoded
-from workers.inference.device import pick_device
+from workers.inference.device import pick_device, pick_dtype
 from workers.inference.infer import Inferencer
+from workers.inference.network import load_network
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
 from workers.models.spec import ModelSpec
@@ -37,7 +37,7 @@ def test_a_model_that_gives_nan_for_a_blank_image_is_an_error(
 ) -> None:
     """As scores it would look like images without tags, and as failures it would empty the queue."""
     monkeypatch.setattr(inferencer, "_network", lambda pixels: torch.full((len(pixels), 3), torch.nan))
-    with pytest.raises(ModelError, match="NaN on cpu in float32, even for a blank image: try --precision fp32"):
+    with pytest.raises(ModelError, match="NaN on cpu in float32, even for test images: try --precision fp32"):
         inferencer.scores(noise(5, 98))
 
 
@@ -147,26 +147,6 @@ def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, m
         inferencer.scores(noise(1, 98))
 
 
-def test_threads_that_share_it_get_each_their_own_scores(inferencer: Inferencer) -> None:
-    """And an account of the time: the device was busy for all, and waited for by those that came second."""
-    batches = [noise(6, 98, seed=seed) for seed in range(4)]
-    expected = [inferencer.scores(batch).scores for batch in batches]
-    found = {}
-
-    def infer(position: int) -> None:
-        found[position] = inferencer.scores(batches[position])
-
-    threads = [threading.Thread(target=infer, args=(position,)) for position in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for position, scores in enumerate(expected):
-        assert found[position].device_seconds > 0
-        assert found[position].wait_seconds >= 0
-        assert_same(found[position].scores, scores)
-
-
 def test_a_full_batch_is_computed_where_one_shape_is_wanted(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,3 +206,47 @@ def test_bf16_gives_probabilities_near_those_of_fp32(inferencer: Inferencer, jtp
 def test_a_device_that_is_not_there_is_said(name: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*TAGONCE_DEVICE"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("folder", ["jtp1_folder", "jtp2_folder"])
+def test_the_head_computes_in_fp32_whatever_the_backbone_does(
+    request: pytest.FixtureRequest, folder: str, precision: str
+) -> None:
+    """With the weights of the file, which are not rounded on the way."""
+    spec = read_folder(request.getfixturevalue(folder))
+    network = load_network(spec, torch.device("cpu"), pick_dtype(precision, torch.device("cpu")))
+    exact = load_network(spec, torch.device("cpu"), torch.float32)
+    head, features = network.backbone.get_classifier(), []
+    head.register_forward_hook(lambda _head, inputs, outputs: features.append((inputs[0], outputs)))
+    network(torch.rand(2, 3, spec.size, spec.size))
+    inputs, outputs = features[0]
+    assert inputs.dtype == outputs.dtype == torch.float32
+    torch.testing.assert_close(outputs, exact.backbone.get_classifier()(inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_outputs_that_overflow_are_no_probabilities(jtp1_folder: Path, value: float) -> None:
+    """A sigmoid would make 0 or 1 of infinity."""
+    network = load_network(read_folder(jtp1_folder), torch.device("cpu"), torch.float32)
+    outputs = torch.zeros(2, 3)
+    outputs[1, 2] = value
+    network.backbone = torch.nn.Module()
+    network.backbone.forward = lambda _images: outputs
+    assert network(torch.zeros(2, 3, 98, 98)).isnan().tolist() == [[False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "expected"),
+    [
+        ("auto", (6, 1), torch.float32),
+        ("auto", (7, 0), torch.float16),
+        ("auto", (9, 0), torch.float16),
+        ("bf16", (9, 0), torch.bfloat16),
+    ],
+)
+def test_a_gpu_computes_in_fp16_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, precision: str, capability: tuple[int, int], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert pick_dtype(precision, torch.device("cuda")) == expected

@@ -1,9 +1,8 @@
-"""Infer: from decoded images to scores. The device has its next batch before it is done with this one."""
+"""Infer: from decoded images to scores. `workers.inference.device_thread` keeps the device busy with it."""
 
 import logging
-import threading
-import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,16 +14,14 @@ from db.schema import Int16Array
 from db.scores import SCALE, Scores
 from workers.images.decode import Decoded
 from workers.inference.compiled import compiled
-from workers.inference.device import begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
+from workers.inference.device import Span, begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
 from workers.inference.network import load_network
 from workers.inference.preprocess import Batch, Preprocess
+from workers.inference.self_test import test_images
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
 log = logging.getLogger(__name__)
-
-IN_FLIGHT = 2
-"""Forwards at once on a GPU: one that runs and one that waits behind it. A third would only hold memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +30,28 @@ class Inferred:
 
     scores: list[Scores | None]
     """At or above the floor, an entry an image, in the order given. None: the model gives NaN for it."""
-    wait_seconds: float
-    """Until the device was free, launching included."""
     device_seconds: float
     """The device was busy with these images."""
 
 
+@dataclass(slots=True)
+class Launched:
+    """A batch on its way through the device."""
+
+    images: Sequence[Decoded]
+    size: int
+    """The batch size when it was launched."""
+    results: tuple[torch.Tensor, torch.Tensor] | None
+    """(NaN? bool [rows], scores int16 [rows, tags]), complete when the span is over. None: memory ran out."""
+    span: Span
+
+    def is_done(self) -> bool:
+        """Whether `Inferencer.finish` would not wait."""
+        return self.results is None or self.span.is_over()
+
+
 class Inferencer:
-    """One model on one device, shared by all threads of the process.
+    """One model on one device. One thread at a time uses it: `DeviceThread` in a worker, a lock elsewhere.
 
     Args:
         floor: ten-thousandths; lower scores are not given.
@@ -57,6 +68,7 @@ class Inferencer:
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
+        self.use_device()
         network = load_network(spec, self.device, self.dtype)
         self._network = compiled(network, self.device) if options.compile else network
         # A GPU likes one shape for ever (kernels chosen once, no new allocations), and a compiler would begin anew for
@@ -69,10 +81,14 @@ class Inferencer:
         """The same in fp32, from the first NaN of a lower precision on."""
         self.batch_size = options.batch_size
         """Images in one forward; less than was asked for once memory has run out."""
-        self._in_flight = threading.Semaphore(IN_FLIGHT)
-        # One at a time: two would share the device, double the memory, and be no faster together. For a GPU this covers
-        # the launch alone, so that the next batch of another thread is queued while one is computed.
-        self._turn = threading.Lock()
+
+    def use_device(self) -> None:
+        """To be called once in each thread that uses this object.
+
+        Each thread of CUDA begins on GPU 0, and leaving a stream's context makes a context there, which takes memory.
+        """
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
     @property
     def nan(self) -> str:
@@ -88,47 +104,33 @@ class Inferencer:
         """Scores at or above the floor. An image whose activations overflow a lower precision is computed in fp32.
 
         Raises:
-            ModelError: NaN for all of the images and for a blank one, or too little memory for a single image.
+            ModelError: NaN for all of the images and for test images, or too little memory for a single image.
         """
-        inferred = self._batches(images)
-        nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
-        if not nan:
-            return inferred
-        if len(nan) == len(images):
-            self._check_blank()
-        if self.dtype == torch.float32:
-            return inferred
-        again = self._in_fp32().scores([images[position] for position in nan])
-        for position, scores in zip(nan, again.scores, strict=True):
-            inferred.scores[position] = scores
-        log.info("NaN in %s for %d of %d images: computed in fp32", self.where[1], len(nan), len(images))
-        return Inferred(
-            inferred.scores,
-            inferred.wait_seconds + again.wait_seconds,
-            inferred.device_seconds + again.device_seconds,
-        )
+        found, device_seconds = [], 0.0
+        for batch in self._batches(images):
+            part = self.finish(self.launch(batch))
+            found += part.scores
+            device_seconds += part.device_seconds
+        return Inferred(found, device_seconds)
 
-    def _batches(self, images: Sequence[Decoded]) -> Inferred:
-        found: list[Scores | None] = []
-        wait_seconds = device_seconds = 0.0
-        while len(found) < len(images):
-            size = self.batch_size
-            batch = images[len(found) : len(found) + size]
-            try:
-                part = self._one_batch(batch, size)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                out_of_memory = True
-            else:
-                out_of_memory = False
-                found += part.scores
-                wait_seconds += part.wait_seconds
-                device_seconds += part.device_seconds
-            # Outside of the except block: while it runs, the traceback keeps the tensors of the failed forward alive.
-            if out_of_memory:
-                self._halve(size)
-        return Inferred(found, wait_seconds, device_seconds)
+    def launch(self, images: Sequence[Decoded]) -> Launched:
+        """Start a forward of one batch, at most `batch_size` images. On CUDA the device computes when this returns."""
+        span = begin_span(self.device)
+        launched = Launched(images, self.batch_size, None, span)
+        try:
+            with torch.inference_mode():
+                probabilities = self._forward(self._collate(images, launched.size))
+                nan = probabilities.isnan().any(dim=1)
+                launched.results = download(nan), download(quantised(probabilities))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        span.end()
+        return launched
+
+    def finish(self, launched: Launched) -> Inferred:
+        """Wait for a batch. The scores and errors are those of `scores`."""
+        return self._without_nan(launched.images, self._wait(launched))
 
     def probabilities(self, images: Sequence[Decoded]) -> torch.Tensor:
         """All of them: float32 [images, tags] on the CPU, with nothing cut off or rounded.
@@ -137,7 +139,7 @@ class Inferencer:
             ImageError: NaN among them, in fp32 too.
         """
         size = self.batch_size
-        with self._turn, torch.inference_mode():
+        with torch.inference_mode():
             rows = [self._forward(self._collate(batch, size))[: len(batch)].cpu() for batch in batched(images, size)]
         probabilities = torch.cat(rows)
         if not probabilities.isnan().any():
@@ -154,42 +156,82 @@ class Inferencer:
             SettingsError: the network cannot be compiled here.
         """
         if self._one_shape:
-            self.time_forward()
+            self.time_forwards(1)
 
-    def time_forward(self) -> float:
-        """Seconds that the device takes for a full batch of blank images. Raises what `warm_up` does."""
-        return self.scores([self._preprocess.blank()] * self.batch_size).device_seconds
+    def time_forwards(self, number: int) -> list[float]:
+        """Seconds that the device takes for each of some full batches of blank images, two of them in flight.
 
-    def _one_batch(self, batch: Sequence[Decoded], size: int) -> Inferred:
-        collated = self._collate(batch, size)
-        begun = time.perf_counter()
-        with self._in_flight:
-            with self._turn, torch.inference_mode():
-                span = begin_span(self.device)
-                probabilities = self._forward(collated)
-                nan, scores = download(probabilities.isnan().any(dim=1)), download(quantised(probabilities))
-                span.end()
-            device_seconds = span.wait()
-        wait_seconds = max(0.0, time.perf_counter() - begun - device_seconds)
-        found: list[Scores | None] = [*cut(scores[: len(batch)].numpy(), self._floor)]
-        for position in nan[: len(batch)].nonzero().flatten().tolist():
+        Raises what `warm_up` does.
+        """
+        images = [self._preprocess.blank()] * self.batch_size
+        launched = deque([self.launch(images)])
+        seconds = []
+        for _ in range(number - 1):
+            launched.append(self.launch(images))
+            seconds.append(self.finish(launched.popleft()).device_seconds)
+        return [*seconds, self.finish(launched.popleft()).device_seconds]
+
+    def works(self) -> bool:
+        """Whether a test image gets scores. In a lower precision some images overflow and others do not."""
+        images = test_images(self._spec.size)
+        return any(
+            scores is not None for batch in self._batches(images) for scores in self._wait(self.launch(batch)).scores
+        )
+
+    def _wait(self, launched: Launched) -> Inferred:
+        device_seconds = 0.0
+        if launched.results is not None:
+            try:
+                device_seconds = launched.span.wait()
+            except RuntimeError as error:  # the device reports here what failed after the launch
+                if not is_out_of_memory(error):
+                    raise
+                launched.results = None
+        # Outside of the except block: inside, the traceback keeps the tensors of the failed forward alive.
+        if launched.results is None:
+            return self._in_pieces(launched.images, launched.size)
+        nan, scores = (one[: len(launched.images)] for one in launched.results)
+        found: list[Scores | None] = [*cut(scores.numpy(), self._floor)]
+        for position in nan.nonzero().flatten().tolist():
             found[position] = None  # as scores it would look like an image without tags, for ever
-        return Inferred(found, wait_seconds, device_seconds)
+        return Inferred(found, device_seconds)
 
-    def _check_blank(self) -> None:
-        """Tells a broken device from images that the model cannot compute."""
-        if self._batches([self._preprocess.blank()]).scores == [None]:
+    def _in_pieces(self, images: Sequence[Decoded], size: int) -> Inferred:
+        """Batches of half the size and less, one after the other."""
+        self._halve(size)
+        parts = [self._wait(self.launch(piece)) for piece in self._batches(images)]
+        return Inferred([one for part in parts for one in part.scores], sum(part.device_seconds for part in parts))
+
+    def _without_nan(self, images: Sequence[Decoded], inferred: Inferred) -> Inferred:
+        nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
+        if not nan:
+            return inferred
+        if len(nan) == len(images) and not self.works():
             raise ModelError(
-                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for a blank image: try --precision "
+                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for test images: try --precision "
                 "fp32. If that does not help, the weights or the device are broken."
             )
+        if self.dtype == torch.float32:
+            return inferred
+        again = self._in_fp32().scores([images[position] for position in nan])
+        for position, scores in zip(nan, again.scores, strict=True):
+            inferred.scores[position] = scores
+        log.info("NaN in %s for %d of %d images: computed in fp32", self.where[1], len(nan), len(images))
+        return Inferred(inferred.scores, inferred.device_seconds + again.device_seconds)
 
     def _in_fp32(self) -> "Inferencer":
-        with self._turn:
-            if self._exact is None:
-                options = replace(self._options, precision="fp32", compile=False, batch_size=1)
-                self._exact = Inferencer(self._spec, options, floor=self._floor)
-            return self._exact
+        if self._exact is None:
+            options = replace(self._options, precision="fp32", compile=False, batch_size=1)
+            self._exact = Inferencer(self._spec, options, floor=self._floor)
+        return self._exact
+
+    def _batches(self, images: Sequence[Decoded]) -> Iterator[Sequence[Decoded]]:
+        """Each as large as the batch size is by then: it may have been halved meanwhile."""
+        start = 0
+        while start < len(images):
+            size = self.batch_size
+            yield images[start : start + size]
+            start += size
 
     def _collate(self, batch: Sequence[Decoded], size: int) -> Batch:
         return self._preprocess.collate(batch, size if self._one_shape else len(batch))
@@ -203,7 +245,7 @@ class Inferencer:
             torch.cuda.empty_cache()
         if size == 1:
             raise ModelError(f"{self.device} has too little memory for a single image with this model.")
-        # Of several threads that ran out of memory at the same size, one halves it.
+        # Of two batches in flight that ran out of memory at the same size, the first one halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
             log.warning("out of memory on %s: the batch size is %d from now on", self.device, self.batch_size)

@@ -1,6 +1,7 @@
 """From a specification to a network that gives probabilities."""
 
 import contextlib
+import copy
 
 import timm
 import torch
@@ -49,6 +50,8 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities, fp32 [N, T], of images [N, 3, S, S] as `Preprocess.normalise` gives them."""
         outputs: torch.Tensor = self.backbone(images.to(self.dtype)).float()
+        # Infinite where activations overflowed fp16: a sigmoid would make 0 or 1 of it, as if it were a score.
+        outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
         if self.head == "gated":
             values, gates = outputs.chunk(2, dim=-1)
             return values.sigmoid() * gates.sigmoid()
@@ -106,8 +109,24 @@ def load_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> N
         backbone = build_backbone(spec)
     _load_weights(spec, backbone)
     # Convolutions run faster with channels last, and that is how the pixels lie.
-    backbone.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    _cast(backbone, dtype)
     return Network(spec, backbone, dtype).to(device).eval().requires_grad_(requires_grad=False)
+
+
+def _cast(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """All of it but the last layer, which computes in fp32 over the features, whatever their type.
+
+    That costs 21 MFLOP of SO400M's 670 GFLOP an image. Most of the error of a lower precision is the last layer's: with
+    it in bf16, ten of 3,458 decisions of the demo model at 0.2 differ from fp32; with it in fp32, none.
+    """
+    found = backbone.get_classifier()  # type: ignore[operator]  # a method of timm's networks
+    heads = found if isinstance(found, tuple | list) else (found,)
+    exact = [copy.deepcopy(head.state_dict()) for head in heads]
+    backbone.to(dtype)
+    for head, state in zip(heads, exact, strict=True):
+        head.float().load_state_dict(state)
+        head.register_forward_pre_hook(lambda _head, inputs: (inputs[0].float(), *inputs[1:]))
 
 
 def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
