@@ -42,6 +42,8 @@ LOOK_UP_IMAGES = 32
 """Files whose hashes are looked up together in the database."""
 LOOK_UP_SECONDS = 0.02
 """How long a file waits for others to be looked up with, while nothing else of its chunk is being decoded."""
+TOGETHER_SECONDS = 0.003
+"""How long a chunk lets news of its images gather."""
 STOP_POLL_SECONDS = 0.5
 """How often a chunk that waits asks whether the worker has to stop."""
 
@@ -186,12 +188,17 @@ class _Chunk:
             if self._is_time_to_look_up():
                 self._look_up()
                 continue
-            with suppress(Empty):
-                self._handle(self.listener.events.get(timeout=self._patience))
+            self._wait()
             if should_stop():
                 break
             self._results.write_if_due()
-        with suppress(Empty):  # what is finished when the worker has to stop
+
+    def _wait(self) -> None:
+        """Handle what has happened since the last time, and wait for it where that is nothing."""
+        with suppress(Empty):
+            self._handle(self.listener.events.get(timeout=self._patience))
+            # Others follow at once. To wake this thread for each of them would cost more than all it does.
+            time.sleep(TOGETHER_SECONDS)
             while True:
                 self._handle(self.listener.events.get_nowait())
 
