@@ -9,17 +9,25 @@ JOBS   ?= 2
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz lint format clean
+.PHONY: help demo test test-all chaos fuzz lint format clean
 
 help: ## Show what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 demo: $(VENV)/.demo ## Tag real photographs with a real model, then re-threshold them
 	@$(BIN)/python -m tagonce.demo demo-out
 
-test: $(VENV)/.test ## Run the whole suite: unit, services (real Redis, PostgreSQL, S3, Chromium), end to end
+# A file is of one worker process, which shares servers, pages and tagged photographs between its tests. Those of the
+# end-to-end tests, the longest, come first, so that no core waits for one at the end.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10
+
+test: $(VENV)/.test ## Run the suite: unit, services (real Redis, PostgreSQL, S3, Chromium), end to end
 	$(BIN)/python tests/browser.py
-	$(BIN)/python -m pytest -n $(JOBS) --durations=10
+	$(PYTEST)
+
+test-all: $(VENV)/.test ## The same with storms, outages, more examples of hypothesis, and screenshots of the page
+	$(BIN)/python tests/browser.py
+	$(PYTEST) --thorough -m 'not chaos'
 
 chaos: $(VENV)/.test ## Let everything fail, by ten seeds, in three quarters of an hour (CHAOS_SEEDS="1 2 3" for others)
 	$(BIN)/python -m pytest -m chaos -s tests/e2e
@@ -28,11 +36,12 @@ fuzz: $(VENV)/.test ## Feed the decoder files that a fuzzer makes, for ten minut
 	$(PIP) --group fuzz
 	PYTHONPATH=. $(BIN)/python fuzz/decode.py -max_total_time=$(FUZZ_SECONDS) -timeout=30 -max_len=20000 build/fuzz
 
-lint: $(VENV)/.test ## Check style, types, and the direction of imports
+lint: $(VENV)/.test ## Check style, types, the direction of imports, and the words of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.prose
 
 format: $(VENV)/.test ## Put the code into the house's shape
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""What the device does with a model: operations counted, its own rate for a large matrix product, lower precisions."""
+"""Share of the device's peak rate that a model uses, and the agreement of lower precisions with fp32."""
 
 import time
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ from workers.options import Options
 THRESHOLDS = (0.2, 0.35, 0.5)
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SIDES = {"cuda": 8_192, "cpu": 2_048}
-"""Of the square matrices."""
+"""Side of the square matrices of the peak rate."""
 SECONDS = 2.0
 DECODED = 50
-"""Images that are decoded to know what one costs."""
+"""Images that are decoded to measure the cost of one."""
 COMPARED = {"cuda": 2_000, "cpu": 8}
 """Images whose probabilities are computed in three precisions."""
 
@@ -55,9 +55,9 @@ def show(setup: Setup, alone: float, ours: float) -> None:
 
 @torch.inference_mode()
 def operations_of(spec: ModelSpec, device: torch.device) -> int:
-    """Floating-point operations of one image, a multiplication and an addition being two."""
+    """Floating-point operations of one image; a multiplication and an addition count as two."""
     network = load_network(spec, device, torch.float32)
-    # Written out as matrix products: not every fused kernel of attention has a formula.
+    # As matrix products: not every fused kernel of attention has a formula.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         network(torch.zeros(1, 3, spec.size, spec.size, device=device))
     return int(counter.get_total_flops())
@@ -65,7 +65,7 @@ def operations_of(spec: ModelSpec, device: torch.device) -> int:
 
 @torch.inference_mode()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product that is large enough for nothing else to count; the best of some seconds."""
+    """Operations a second of a large matrix product; the best of `SECONDS`."""
     side = SIDES[device.type]
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + SECONDS
@@ -79,7 +79,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def decode_seconds(spec: ModelSpec, setup: Setup) -> float:
-    """CPU seconds an image, from the bytes of the file to what goes to the device."""
+    """CPU seconds an image, from the bytes of the file to the pixels for the device."""
     decoder = Decoder(spec, max_pixels=Options(batch_size=1).max_pixels)
     files = [(setup.photos / name).read_bytes() for name in list(setup.names)[:DECODED]]
     begun = time.thread_time()
@@ -89,11 +89,11 @@ def decode_seconds(spec: ModelSpec, setup: Setup) -> float:
 
 
 def show_agreement(spec: ModelSpec, setup: Setup, device: torch.device) -> None:
-    """How often bf16 and fp16 decide as fp32 does, of the tags that either of them keeps."""
+    """Print how often bf16 and fp16 keep the same tags as fp32, of the tags that either keeps."""
     paths = [setup.photos / name for name in list(setup.names)[: COMPARED[device.type]]]
     loader = torch.utils.data.DataLoader(Files(paths, spec), batch_size=setup.batch_size, num_workers=CORES)
     batches = [pixels for _names, pixels in loader]
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
+    torch.backends.cudnn.allow_tf32 = False  # compare with full fp32, not TF32
     exact, *lower = (probabilities(spec, batches, device, dtype) for dtype in (torch.float32, *LOWER.values()))
     table = Table("", *LOWER, title=f"{spec.name}: {len(paths):,} images, agreement with fp32", title_justify="left")
     for threshold in THRESHOLDS:
@@ -117,6 +117,6 @@ def agreement(exact: torch.Tensor, other: torch.Tensor, threshold: float) -> str
 def probabilities(
     spec: ModelSpec, batches: Iterable[torch.Tensor], device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    """float32 [N, tags] on the CPU, of what the reference's own preprocessing gives."""
+    """float32 [N, tags] on the CPU, of batches preprocessed by the reference."""
     network = load_network(spec, device, dtype)
     return torch.cat([network(pixels.to(device)).cpu() for pixels in batches])

@@ -1,17 +1,17 @@
-"""What registering and queueing costs: tagonce on PostgreSQL and SQLite beside what one would write without it.
+"""The cost of registering and queueing: tagonce on PostgreSQL and SQLite compared with code written without it.
 
     python bench/enqueue.py [--references 200000] [--ways postgresql,sqlite,rows,urls]
 
     postgresql  `producer.enqueue` on PostgreSQL
     sqlite      the same on SQLite
-    rows        SQLAlchemy as its manual has it, into the same tables of PostgreSQL: `insert ... on conflict do update`
+    rows        SQLAlchemy as in its manual, into the same tables of PostgreSQL: `insert ... on conflict do update`
                 with a list of rows, 2,000 a transaction, then a query for those that are pending; 256 ids a message
     urls        no database at all: Celery's `apply_async` with one URL a message
 
-References are made up on the way (`synthetic.py`), one at a time, as a source yields them. All of them are new, then
-known and still pending, then known and done. Each of these is a process, connected before the clock runs, and peak
-memory is that of the process. CPU is told by reference, of the producer and of PostgreSQL: where others use the cores
-too it says more than the time. Needs `pip install --group bench`, and Linux.
+References are generated (`synthetic.py`) one at a time, as by a source. All of them are new, then known and still
+pending, then known and done. Each of these states is measured in its own process, connected before timing begins; peak
+memory is that of the process. CPU time a reference is given for the producer and for PostgreSQL: on a shared machine it
+is more reliable than wall time. Needs `pip install --group bench`, and Linux.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import and_, or_, select
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger.images import Reference, stored_version
 from db.schema import failures, images, predictions
@@ -55,7 +55,7 @@ NEW, PENDING, DONE = "new", "known, pending", "known, done"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process has to do."""
+    """Arguments of a process."""
 
     way: str
     url: str
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """What it took."""
+    """Measurements of a process."""
 
     sent: int
     seconds: float
@@ -78,7 +78,7 @@ class Run:
 
 
 def references(number: int) -> Iterator[Reference]:
-    """So many, with something as long as an ETag."""
+    """So many references, with versions as long as an ETag."""
     for one in range(number):
         yield Reference(synthetic.uri(one), f"{one:032x}", FILE_BYTES)
 
@@ -87,13 +87,13 @@ def references(number: int) -> Iterator[Reference]:
 
 
 def ours(job: Job, database: Database, app: Celery) -> int:
-    """What `tagonce enqueue` does."""
+    """As `tagonce enqueue`."""
     with sending(app, job.model_id, max_waiting=UNLIMITED) as sender:
         return enqueue(database, sender, references(job.references), model_id=job.model_id, chunk_size=CHUNK).sent
 
 
 def rows(job: Job, database: Database, app: Celery) -> int:
-    """A dictionary a row, a parameter a value."""
+    """With a dictionary for each row, and a parameter for each value."""
     sent = 0
     for chunk in batched(_pending_rows(job, database), CHUNK):
         app.send_task(TASK_NAME, kwargs={"model_id": job.model_id, "image_ids": chunk}, queue=queue_name(job.model_id))
@@ -136,7 +136,7 @@ def _pending_rows(job: Job, database: Database) -> Iterator[int]:
 
 
 def urls(job: Job, _database: Database, app: Celery) -> int:
-    """What Celery's tutorial does."""
+    """As in Celery's tutorial."""
 
     @app.task(name=TASK_NAME)
     def tag(uri: str) -> None:
@@ -170,13 +170,13 @@ def work(job: Job, answer: Connection) -> None:
 
 
 def _peak() -> int:
-    """Of this process alone: what `getrusage` says is never less than that of the one that started it."""
+    """Peak memory of this process alone. That of `getrusage` is at least the peak of the parent process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(found[1]) * 1024 if found else 0
 
 
 def run(job: Job) -> Run:
-    """Start a process and wait for what it says."""
+    """Run a job in a new process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(job, sender))
@@ -203,7 +203,7 @@ def finish(database: Database, model_id: int) -> None:
 
 
 def measure(way: str, number: int, postgresql: services.Server, queue: services.Server, folder: Path) -> dict[str, str]:
-    """The cells of one column."""
+    """Measure one way; returns the cells of its column."""
     name = f"b{uuid.uuid4().hex}"
     if way == "sqlite":
         url = f"sqlite:///{folder / name}.db"

@@ -1,11 +1,10 @@
-"""What a worker can fetch: objects by obstore and by boto3, and local files.
+"""The rate of fetching: objects by obstore and by boto3, and local files.
 
     python bench/fetch.py [--seconds 3] [--latency 20]
 
-The storage is `static_s3.py` in a process of its own, and waits before each answer as one that is some way off does.
-All ways go through `workers.storage.fetch`; boto3 reads all where obstore is kept from learning the way. CPU is the
-worker's alone. Storage and worker share the cores of this machine: on few cores many threads are held up by the
-storage.
+The storage is `static_s3.py` in its own process, and waits before each answer to simulate network latency. All ways use
+`workers.storage.fetch`; for boto3, obstore is disabled. CPU time is that of the worker alone. Storage and worker share
+the cores of this machine: with few cores the storage limits many threads.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import static_s3
 from rich.console import Console
 from rich.table import Table
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from workers.storage.fetch import Fetcher
 from workers.storage.obstore_like_boto3 import Stores
 
@@ -32,22 +31,22 @@ THREADS = (1, 8, 32)
 
 
 class Distant(static_s3.Handler):
-    """Answers after a while."""
+    """Answers after a delay."""
 
-    disable_nagle_algorithm = True  # else the end of an answer may wait 40 ms for the client to confirm the rest
+    disable_nagle_algorithm = True  # otherwise the end of an answer may wait 40 ms for an ACK
     seconds: float
 
     def do_GET(self) -> None:  # noqa: N802 -- the name that http.server calls
-        """As ever, later."""
+        """Answer as the base class does, after the delay."""
         time.sleep(self.seconds)
         super().do_GET()
 
 
 def serve(root: str, seconds: float, port: Any) -> None:
-    """The storage.
+    """Run the storage.
 
     Args:
-        port: where its port is put.
+        port: queue that receives its port.
     """
     Distant.root, Distant.seconds = Path(root), seconds
     with ThreadingHTTPServer(("127.0.0.1", 0), Distant) as server:
@@ -56,7 +55,7 @@ def serve(root: str, seconds: float, port: Any) -> None:
 
 
 def boto3_alone() -> Fetcher:
-    """A fetcher that finds no bucket where obstore could read."""
+    """A fetcher that never uses obstore."""
 
     class Nowhere(Stores):
         def like(self, *_: Any) -> None:

@@ -122,7 +122,14 @@ def _best(trees: dict[str, Path], photos: Path) -> dict[str, dict[str, float]]:
         for name, tree in trees.items():
             script = tree / "bench" / "image_path.py"
             with services.postgresql() as server:
-                command = [sys.executable, "-P", script if script.exists() else __file__, "--measure", photos, server.url]
+                command = [
+                    sys.executable,
+                    "-P",
+                    script if script.exists() else __file__,
+                    "--measure",
+                    photos,
+                    server.url,
+                ]
                 # The tree first: this interpreter's own installation is of the commit here.
                 path = os.pathsep.join(map(str, (tree, tree / "bench")))
                 done = subprocess.run(

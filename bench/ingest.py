@@ -1,4 +1,4 @@
-"""What the database takes in: images a second from writers side by side, each with chunks as workers write them.
+"""The write rate of the database: images/s of concurrent writers, with chunks as workers write them.
 
     python bench/ingest.py [--images 40000] [--writers 1,4,8] [--stores postgresql,rows,sqlite]
 
@@ -6,9 +6,9 @@
     rows        the same scores as a row a tag in the same PostgreSQL, by COPY, with danbooru's three indexes
     sqlite      `db.ledger.results.save` on SQLite, which lets one write at a time
 
-Real rows: 191 tags an image (`bench/synthetic.py`), 256 images a transaction, registered before. A writer is a process;
-all start at once with their chunks ready, so that nothing but writing is measured. CPU is told by image, of all writers
-and of the server: on a machine where they share the cores, it says what bends first.
+Rows are realistic: 191 tags an image (`bench/synthetic.py`), 256 registered images a transaction. Each writer is a
+process; all start at once with their chunks ready, so that only writing is measured. CPU time an image is given for all
+writers and for the server: on a machine where they share the cores, it shows the bottleneck.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger import images as image_rows
 from db.ledger.images import Reference
@@ -48,7 +48,7 @@ _, FILE_BYTES, WIDTH, HEIGHT, FORMAT = synthetic.FACTS
 
 @dataclass(frozen=True)
 class Run:
-    """What one number of writers reached."""
+    """Measurements of one number of writers."""
 
     images_per_second: float
     milliseconds: tuple[float, float]
@@ -72,7 +72,7 @@ def packed_writes(url: str, model_id: int, ids: Sequence[int], seed: int) -> lis
             save(connection, model_id, chunk, [])
 
     with database.read():
-        pass  # connected before the clock runs
+        pass  # connect before timing begins
     return [partial(write, chunk) for chunk in batched(predictions, CHUNK)]
 
 
@@ -102,7 +102,7 @@ WRITES = {"postgresql": packed_writes, "rows": row_writes, "sqlite": packed_writ
 
 
 def writer(store: str, url: str, model_id: int, ids: Sequence[int], seed: int, start: Barrier, results: Any) -> None:
-    """One process: everything ready, then write, then tell when and how long."""
+    """One process: prepare all chunks, wait for the start, write, and report times and CPU."""
     writes = WRITES[store](url, model_id, ids, seed)
     start.wait(READY_SECONDS)
     begun, cpu, seconds = time.time(), time.process_time(), []
@@ -148,7 +148,7 @@ def run(store: str, server: services.Server, folder: Path, images: int, writers:
     context = multiprocessing.get_context("spawn")
     with prepared(store, server, folder, images) as (url, model_id, ids):
         start, results = context.Barrier(writers + 1), context.Queue()
-        # Runs of ids, as workers have them.
+        # Consecutive ids, as in the chunks of workers.
         shares = [ids[len(ids) * n // writers : len(ids) * (n + 1) // writers] for n in range(writers)]
         processes = [
             context.Process(target=writer, args=(store, url, model_id, share, seed, start, results))
@@ -158,11 +158,11 @@ def run(store: str, server: services.Server, folder: Path, images: int, writers:
             process.start()
         start.wait(READY_SECONDS)
         before = services.cpu_seconds(server.process)
-        told = [results.get(timeout=WRITE_SECONDS) for _ in processes]
+        reports = [results.get(timeout=WRITE_SECONDS) for _ in processes]
         server_cpu = services.cpu_seconds(server.process) - before
         for process in processes:
             process.join()
-    begun, ended, cpu, seconds = zip(*told, strict=True)
+    begun, ended, cpu, seconds = zip(*reports, strict=True)
     chunks = np.array(list(itertools.chain.from_iterable(seconds)))
     return Run(
         images_per_second=images / (max(ended) - min(begun)),

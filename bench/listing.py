@@ -1,9 +1,9 @@
-"""How fast a bucket is listed: boto3's paginator, one request after the other, and `producer.sources`, many at a time.
+"""The rate of listing a bucket: boto3's paginator, sequential, and `producer.sources`, with concurrent requests.
 
     python bench/listing.py [--keys 100000] [--latency 50]
 
-The bucket is made up by a server that waits so many milliseconds before each answer and then answers as S3 does:
-a thousand keys, in order. Both give the same references, or the run ends.
+The bucket is simulated by a server that waits so many milliseconds before each answer, and answers as S3 does: with a
+thousand keys, in order. The run fails if both ways do not give the same references.
 """
 
 import argparse
@@ -33,8 +33,8 @@ NAMES: dict[str, Callable[[int], str]] = {
 }
 
 
-def serve(pattern: str, number: int, latency: float, told: Connection) -> None:
-    """In a process of its own, whose port is told."""
+def serve(pattern: str, number: int, latency: float, port: Connection) -> None:
+    """Run the server in its own process; its port is sent to `port`."""
     keys = sorted(NAMES[pattern](one) for one in range(number))
     etag = "&quot;d41d8cd98f00b204e9800998ecf8427e&quot;"
 
@@ -70,15 +70,15 @@ def serve(pattern: str, number: int, latency: float, told: Connection) -> None:
             self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.send(server.server_port)
+    port.send(server.server_port)
     server.serve_forever()
 
 
 def one_by_one() -> Iterator[Reference]:
-    """What boto3's documentation says."""
+    """As in boto3's documentation."""
     for page in boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page["Contents"]:
             yield Reference(f"s3://{BUCKET}/{item['Key']}", item["ETag"].strip('"'), item["Size"])

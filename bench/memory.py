@@ -1,4 +1,4 @@
-"""The memory of a worker while `tagonce tag` goes over many images of all sizes: resident bytes, once a second."""
+"""Resident memory of a worker while `tagonce tag` processes many images of all sizes, sampled once a second."""
 
 import subprocess
 import tempfile
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def watch(photos: Path, number: int) -> None:
-    """Tag the folder with the demo model and print what the worker's memory was by how much was done."""
+    """Tag the folder with the demo model, and print the memory of the worker by the number of images done."""
     samples: list[tuple[int, int]] = []
     with tempfile.TemporaryDirectory(prefix="memory-", dir=photos.parent) as name:
         folder = Path(name)

@@ -13,9 +13,9 @@ from runs import Run, Setup, from_database, times
 from producer.queue import broker
 
 READY = "batches of"
-"""What a worker writes to its log when it has its model."""
+"""Part of the log line of a worker whose model is loaded."""
 CHUNK = "64"
-"""Images in a message, as `tagonce tag` has it: 500 images would be two of the usual ones, and never a steady state."""
+"""Images in a message, as of `tagonce tag`. With the usual 256, 500 images would be two messages, no steady state."""
 
 
 def on_sqlite(setup: Setup, folder: Path) -> Run:
@@ -23,7 +23,7 @@ def on_sqlite(setup: Setup, folder: Path) -> Run:
     url = f"sqlite:///{folder}/tags.db"
     arguments = ["tag", str(setup.photos), "--model", setup.model, "--database", url, *setup.options]
     begun = time.time()
-    # The worker's log is a temporary file of the command's.
+    # The log of the worker is a temporary file of the command.
     with running(arguments, folder, TMPDIR=str(folder)) as command:
         wait_until(
             command, folder, lambda: any(READY in log.read_text() for log in folder.glob("tagonce-worker-*.log"))
@@ -35,7 +35,7 @@ def on_sqlite(setup: Setup, folder: Path) -> Run:
 
 
 def on_servers(setup: Setup, folder: Path) -> Run:
-    """`tagonce worker`, and `tagonce enqueue` once it waits for work."""
+    """`tagonce worker`, and `tagonce enqueue` when the worker is ready."""
     with (
         services.postgresql() as postgresql,
         services.redis() as redis,
@@ -62,7 +62,7 @@ def on_servers(setup: Setup, folder: Path) -> Run:
 
 @contextmanager
 def running(arguments: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command of ours, its words in a file, with no settings but these."""
+    """Run a `tagonce` command with its output in a file, and with only these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TAGONCE_", "AWS_"))}
     with (folder / "words").open("ab") as words:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ def running(arguments: list[str], folder: Path, **environment: str) -> Iterator[
 def wait_until(
     process: subprocess.Popen[bytes], folder: Path, condition: Callable[[], bool], every: float = 0.02
 ) -> None:
-    """Look so often, in seconds, as long as the process lives."""
+    """Check a condition every so many seconds until it is true; fail if the process ends before."""
     while not condition():
         if process.poll() is not None:
             raise SystemExit(f"tagonce ended too early:\n{log_of(folder)}")
@@ -87,12 +87,12 @@ def wait_until(
 
 
 def log_of(folder: Path) -> str:
-    """What the commands in this folder have said."""
+    """The output of the commands in this folder."""
     return (folder / "words").read_text(errors="replace")
 
 
 def complete(setup: Setup, number: int, folder: Path) -> int:
-    """The number, which has to be that of all images."""
+    """Check that all images have a prediction; returns their number."""
     if number != len(setup.names):
         raise SystemExit(f"{number} of {len(setup.names)} images have a prediction:\n{log_of(folder)}")
     return number

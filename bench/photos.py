@@ -1,4 +1,4 @@
-"""Photographs to measure with, made of the CC0 ones in scikit-image's wheel. No two files are the same."""
+"""Photographs for benchmarks, made from the CC0 ones in scikit-image's wheel. No two files are identical."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +11,12 @@ from tagonce.demo import PHOTOGRAPHS
 
 PIXELS = 1_000_000
 GRAIN = 3.0
-"""Standard deviation of the noise, in levels of 256. Enlarged without it, they are a third smaller as files."""
+"""Standard deviation of the noise, in levels of 256. Without it, enlarged files would be a third smaller."""
 SMALLEST, LARGEST = 64, 2_000
 
 
 def one_megapixel(folder: Path, number: int) -> Path:
-    """So many JPEGs of about 1 megapixel, quality 90, some 180 kB each; those that are there already stay."""
+    """Write JPEGs of about 1 megapixel, quality 90, about 180 kB each, keeping existing files. Returns their folder."""
 
     def make(position: int, sources: list[Image.Image]) -> Image.Image:
         random = np.random.default_rng(position)
@@ -31,7 +31,7 @@ def one_megapixel(folder: Path, number: int) -> Path:
 
 
 def all_sizes(folder: Path, number: int) -> Path:
-    """JPEGs and every fourth one a PNG; sides of 64 to 2,000 pixels, half of them below 152, one in ten above 1,000."""
+    """Write JPEGs, every fourth one as PNG, with sides of 64 to 2,000 pixels: half below 152, a tenth above 1,000."""
 
     def make(position: int, sources: list[Image.Image]) -> Image.Image:
         random = np.random.default_rng(position)
@@ -45,7 +45,7 @@ def all_sizes(folder: Path, number: int) -> Path:
 def _part(
     source: Image.Image, part: tuple[int, int], size: tuple[int, int], random: np.random.Generator
 ) -> Image.Image:
-    """Some part of it, enlarged or reduced."""
+    """A random part of an image, resized."""
     left, top = (int(random.integers(0, whole - side + 1)) for whole, side in zip(source.size, part, strict=True))
     return source.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + part[0], top + part[1]))
 

@@ -1,30 +1,30 @@
-"""The image path from a file to a stored row, beside what a user would have instead: same images, model and machine.
+"""The image path from a file to a stored row, compared with alternatives on the same images, model and machine.
 
     python bench/pipeline.py [--models demo,so400m] [--rows a,b,c,d,e,f] [--images 500] [--device cuda]
 
-    a  the model alone, over tensors in memory: the limit
-    b  a straight script: PIL, the reference's transforms, the model, a CSV, in one process
+    a  the model alone, on tensors in memory: the upper limit
+    b  a simple script: PIL, the transforms of the reference, the model, a CSV, in one process
     c  the same with torch's DataLoader, a worker process a core
-    d  Ray Data's batch inference, where ray is installed
+    d  Ray Data's batch inference, if ray is installed
     e  `tagonce tag` on a folder: SQLite, the embedded broker
     f  `tagonce worker` and `tagonce enqueue`: PostgreSQL, Redis, the images in S3 (`static_s3.py`)
 
-images/s count from the moment the model is loaded to the last row written: a to d say themselves when that is
-(`straight.py`), of e it is when the worker logs what it works with. f counts from the first registered image, for its
-worker waits until then. So they hold neither the start of Python, Ray, Redis and PostgreSQL nor loading the model, and
-of f not the first page of the bucket's listing. "Whole" is all of that, from the start of the command (of f, of the
-worker) to its end, of e and f to the last row.
+images/s are measured from the loaded model to the last row written. a to d report both themselves (`straight.py`); for
+e timing begins at the log line of the loaded model, for f at the first registered image, since its worker waits for it.
+So the figures do not contain the start of Python, Ray, Redis and PostgreSQL, nor loading the model, nor, for f, the
+first page of the listing. "Whole" contains all of these: from the start of the command (for f, of the worker) to its
+end, for e and f to the last row.
 
-A round goes through all rows; shown is the median of the rounds. With demo on a CPU, a to d are tried with one thread
-of torch and with one a core, and the faster is shown.
+A round runs all rows; the table shows the median of the rounds. With demo on a CPU, a to d run with one thread of torch
+and with one a core, and the faster is shown.
 
-Each row has to find what a finds, in fp32 to 1e-3 and so the same tags above 0.01 but for those within 1e-3 of it, or
-the run ends. (e and f store probabilities rounded down to ten-thousandths.)
+The run fails if, in fp32, a row differs from the probabilities of a by more than 1e-3, or keeps other tags at 0.01 than
+a (except tags within 1e-3 of 0.01). e and f store probabilities rounded down to ten-thousandths.
 
 demo is EfficientNet-Lite0 at 224. so400m has the shape of JTP-1, SO400M at 384 with 9,083 tags, and random weights;
-`--depth` leaves out blocks. `--device` adds what the device does (`device.py`), `--memory 20000` what a worker's memory
-does over so many images of all sizes (`memory.py`). Photographs and weights are made once, in `--folder`. Needs
-`pip install --group bench`.
+`--depth` sets its number of blocks. `--device` adds the share of the device that is used (`device.py`), and
+`--memory 20000` the memory of a worker over so many images of all sizes (`memory.py`). Photographs and weights are made
+once, in `--folder`. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -60,18 +60,18 @@ STRAIGHT = Path(__file__).with_name("straight.py")
 
 @dataclass
 class Row:
-    """One way to do it, and all its runs."""
+    """A row of the table: one way, and all its runs."""
 
     title: str
     run: Callable[[Setup, Path, int], Run]
-    """Given a folder of its own, and how many threads torch may have."""
+    """Called with an empty folder and the number of threads of torch."""
     threads: tuple[int, ...]
-    """To try."""
+    """Numbers of threads of torch to run with."""
     runs: dict[int, list[Run]] = field(default_factory=dict)
-    """By threads."""
+    """Runs by number of threads."""
 
     def rate(self, threads: int) -> float:
-        """Images/s."""
+        """Median images/s."""
         return statistics.median(run.images_per_second for run in self.runs[threads])
 
     @property
@@ -81,7 +81,7 @@ class Row:
 
 
 def main() -> None:
-    """Print a table a model, then what was asked for besides."""
+    """Print a table for each model, then the optional tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default="demo", help="demo, so400m, both with a comma, or '' for none")
     parser.add_argument("--rows", default="a,b,c,d,e,f")
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def set_up(model: str, options: argparse.Namespace) -> Setup:
-    """Make what the runs need."""
+    """Create photographs and weights for the runs."""
     large = model == "so400m"
     name = str(random_model.so400m(options.folder, options.depth)) if large else model
     on = options.device or "cpu"
@@ -125,7 +125,7 @@ def set_up(model: str, options: argparse.Namespace) -> Setup:
 
 
 def rows_of(setup: Setup, names: list[str]) -> dict[str, Row]:
-    """Those with these names."""
+    """The rows with these names."""
     tried = (CORES,) if setup.device != "cpu" or "so400m" in setup.model else (1, CORES)
     rows = {
         "a": Row("model alone, tensors in memory", alone, tried),
@@ -145,12 +145,12 @@ def one_round(setup: Setup, rows: dict[str, Row], number: int, folder: Path) -> 
             with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as own:
                 run = row.run(setup, Path(own), threads)
             row.runs.setdefault(threads, []).append(run)
-            told = f"round {number + 1}: {row.title}: {run.images_per_second:.2f} images/s"
-            print(told, f"with {threads} threads" if threads else "", file=sys.stderr, flush=True)
+            message = f"round {number + 1}: {row.title}: {run.images_per_second:.2f} images/s"
+            print(message, f"with {threads} threads" if threads else "", file=sys.stderr, flush=True)
 
 
 def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[float, float]:
-    """Images/s, and whole seconds, of a way in `straight.py`."""
+    """Run a way of `straight.py`; returns images/s and the seconds of the whole command."""
     arguments = [way, setup.model, setup.photos, out, *setup.options, "--threads", str(threads)]
     begun = time.perf_counter()
     with (folder / "words").open("w") as words:
@@ -160,8 +160,8 @@ def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> t
     whole = time.perf_counter() - begun
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{(folder / 'words').read_text()[-2_000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return told["images"] / told["seconds"], whole
+    report = json.loads(done.stdout.splitlines()[-1])
+    return report["images"] / report["seconds"], whole
 
 
 def alone(setup: Setup, folder: Path, threads: int) -> Run:
@@ -187,7 +187,7 @@ def ray_data(setup: Setup, folder: Path, threads: int) -> Run:
 
 
 def show(setup: Setup, rows: dict[str, Row]) -> None:
-    """Print the table, and end where probabilities differ."""
+    """Print the table; fail if probabilities differ."""
     title = f"{Path(setup.model).name}, {len(setup.names):,} JPEGs of 1 megapixel, batches of {setup.batch_size}"
     table = Table("", title=title, title_justify="left")
     for column in ("images/s", "of the limit", "whole", "threads", "largest difference", "other tags"):
@@ -212,11 +212,11 @@ def show(setup: Setup, rows: dict[str, Row]) -> None:
         table.add_row(f"{name}  {row.title}", f"{rate:,.2f}", share, f"{whole:,.1f} s", threads, *agreement)
     Console(width=140).print(table)
     if wrong and pick_dtype(setup.precision, pick_device(setup.device)) == torch.float32:
-        raise SystemExit(f"Not what the model alone finds: {', '.join(wrong)}")
+        raise SystemExit(f"Other probabilities or tags than of the model alone: {', '.join(wrong)}")
 
 
 def compared(exact: Found, found: Found) -> tuple[float, int]:
-    """The largest difference where a tag was kept; tags kept or not kept that lie far enough from the floor."""
+    """The largest difference of kept tags; the number of tags wrongly kept or dropped, except near the floor."""
     kept = ~np.isnan(found)
     difference = np.abs(found - exact)[kept].max(initial=0.0)
     others = (kept != (exact >= FLOOR)) & (np.abs(exact - FLOOR) > CLOSE)

@@ -1,9 +1,9 @@
-"""What the queries of docs/sql.md cost on a synthetic store, on PostgreSQL and SQLite.
+"""The cost of the queries of docs/sql.md on synthetic images, on PostgreSQL and SQLite.
 
     python bench/plain_sql.py [--images 100000]
 
-Each query is run twice as it stands on the page, and the second run is timed. Of PostgreSQL's plan the table says how
-often the two large tables are read from one end to the other. Needs `pip install --group bench`.
+Each query of the page is run twice unchanged, and the second run is timed. For PostgreSQL the table also shows how
+often the plan scans the two large tables sequentially. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "sql.md"
 
 
 def main() -> None:
-    """Fill both stores, ask all queries, print one table."""
+    """Fill both databases, run all queries, print one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=100_000)
     number = parser.parse_args().images
@@ -60,7 +60,7 @@ def model_of(database: Database) -> Model:
 
 
 def asked(database: Database, query: str) -> str:
-    """Seconds of the second run; of PostgreSQL also what it reads."""
+    """Time of the second run; for PostgreSQL also its sequential scans."""
     with database.read() as connection:
         connection.execute(text(query)).fetchall()
         begun = time.perf_counter()
@@ -71,7 +71,7 @@ def asked(database: Database, query: str) -> str:
 
 
 def plan(connection: Connection, query: str) -> str:
-    """How often the large tables are read from one end to the other."""
+    """Number of sequential scans of the large tables."""
     lines = "\n".join(connection.scalars(text(f"explain {query}")))
     walked = Counter(re.findall(r"Seq Scan on (predictions|images)", lines))
     return ", ".join(f"walks {table} {count}x" for table, count in sorted(walked.items(), reverse=True)) or "by index"

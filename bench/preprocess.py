@@ -1,15 +1,15 @@
-"""What preprocessing costs: tagonce beside the steps that the models' authors publish, image by image, on one core.
+"""The cost of preprocessing: tagonce compared with the published steps of the models, image by image, on one core.
 
     python bench/preprocess.py [--repeats 5] [--sizes 0.25,1,4,12]
 
     reference   PIL, torchvision's and timm's transforms: from the bytes of a file to float32 [3, S, S]
     tagonce     the same with `Decoder` and, in batches of 8, `Preprocess` on the CPU
-    decoding    Pillow's `load` alone, which both contain: what neither can do without
+    decoding    Pillow's `load` alone, which both contain: the lower limit
 
-Times are CPU time of the one thread that works, the median of the repeats, which take turns; other programs on the
-machine count less that way. Every result is compared with the reference's. A second table is for what is not the same:
-JPEGs decoded at a fraction of their size (`dct_scaling`), by what it does to the probabilities of the demo model. A
-third is for putting a batch of 64 together, where an image with transparency makes all of them have four channels.
+Times are CPU time of the working thread, the median of alternating repeats, which reduces the influence of other
+programs. Every result is compared with that of the reference. A second table shows how decoding JPEGs at reduced size
+(`dct_scaling`) changes the probabilities of the demo model. A third is for collating a batch of 64, where one image
+with transparency gives all of them four channels.
 """
 
 import argparse
@@ -72,7 +72,7 @@ SPECS = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Milliseconds an image, and how far our pixels are from the reference's after normalising."""
+    """Milliseconds an image, and the largest difference from the reference after normalising."""
 
     reference: float
     ours: float
@@ -91,7 +91,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def enlarged(image: Image.Image, width: int, height: int) -> Image.Image:
-    """With grain, without which it would be far smaller as a file than a photograph of that size."""
+    """The image enlarged, with grain: without it the file would be far smaller than a photograph of that size."""
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
     grain = np.random.default_rng(1).normal(0.0, GRAIN, pixels.shape).astype(np.float32)
     return Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
@@ -105,7 +105,7 @@ def encoded(image: Image.Image, options: dict[str, object]) -> bytes:
 
 
 def files(megapixels: float) -> Iterator[tuple[str, bytes]]:
-    """One photograph of 4:3 in every format, half of it fading out where there is alpha."""
+    """One photograph of 4:3 in every format; with alpha as a gradient where the format has it."""
     width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
     image = enlarged(photograph("coffee.png"), width, round(width * 3 / 4))
     for name, options in FORMATS.items():
@@ -132,7 +132,7 @@ def wd_pixels(image: Image.Image, size: int = 448) -> torch.Tensor:
 
 
 def measure(family: str, data: bytes, repeats: int) -> Costs:
-    """All three, in turns."""
+    """Measure reference, tagonce and decoding in alternation."""
     reference = reference_of(family)
     decoder, preprocess = Decoder(SPECS[family], MAX_PIXELS), Preprocess(SPECS[family], CPU)
     batch = [decoder.decode(data)] * BATCH
@@ -193,7 +193,7 @@ def compare(sizes: list[float], repeats: int) -> Table:
 
 
 def compare_scaled(repeats: int) -> Table:
-    """The second table: what JPEGs at a fraction of their size do to the demo model."""
+    """The second table: the demo model with JPEGs decoded at reduced size."""
     plain = find_model("demo")
     decoders = [Decoder(spec, MAX_PIXELS) for spec in (plain, dataclasses.replace(plain, dct_scaling=True))]
     inferencer = Inferencer(plain, Options(batch_size=BATCH, device="cpu", precision="fp32"), floor=0)

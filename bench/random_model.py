@@ -1,4 +1,4 @@
-"""A model of the shape of JTP-1, SO400M at 384 with 9,083 tags, in its file format, with random weights."""
+"""A model with the shape and file format of JTP-1, SO400M at 384 with 9,083 tags, with random weights."""
 
 import json
 import math
@@ -13,16 +13,17 @@ ARCHITECTURE = "vit_so400m_patch14_siglip_384"
 DEPTH = 27
 """Blocks of SO400M."""
 SPREAD, MIDDLE = 4.5, -13.7
-"""Of the logits: 2.1 % of the probabilities reach 0.01 and 0.18 % reach 0.35, as in `synthetic.py`."""
+"""Standard deviation and mean of the logits: 2.1 % of the probabilities reach 0.01, 0.18 % reach 0.35, as in
+`synthetic.py`."""
 
 
 def so400m(folder: Path, depth: int = DEPTH) -> Path:
-    """Its folder, 1.75 GB with all blocks; written where it is not there yet."""
+    """The folder of the model, 1.75 GB with all blocks. It is written if it does not exist."""
     folder /= f"so400m-{depth}"
     if (folder / "model.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    # Drawn here and not by timm, whose truncated normal distribution takes minutes.
+    # Initialised here: the truncated normal distribution of timm takes minutes.
     with torch.device("meta"):
         network = timm.create_model(ARCHITECTURE, num_classes=synthetic.TAGS, depth=depth)
     network = network.to_empty(device="cpu").eval().requires_grad_(requires_grad=False)
@@ -38,7 +39,7 @@ def so400m(folder: Path, depth: int = DEPTH) -> Path:
     save_file(network.state_dict(), folder / f"JTP_PILOT-{ARCHITECTURE}.safetensors")
     tags = {name: position for position, name in enumerate(synthetic.names())}
     (folder / "tags.json").write_text(json.dumps(tags), encoding="utf-8")
-    # Written last: a folder that has it is whole.
+    # Written last: a folder with this file is complete.
     described = {"architecture": ARCHITECTURE, "model_args": {"depth": depth}}
     (folder / "model.json").write_text(json.dumps(described), encoding="utf-8")
     return folder

@@ -1,14 +1,14 @@
-"""What thresholds cost on stored scores: tagonce on PostgreSQL and SQLite beside what a user would have instead.
+"""The cost of thresholds on stored scores: tagonce on PostgreSQL and SQLite compared with alternatives.
 
     python bench/rethreshold.py [--images 100000] [--stores postgresql,sqlite,rows,duckdb]
 
     postgresql  tagonce's packed rows
     sqlite      tagonce's clustered rows
-    rows        a row a tag in the same PostgreSQL, with the columns and the three indexes of danbooru's ai_tags
+    rows        one row a tag in the same PostgreSQL, with the columns and the three indexes of danbooru's ai_tags
     duckdb      DuckDB over the Parquet file that `tagonce export --format parquet` wrote
 
-No model is involved: synthetic images go straight into the stores (`bench/synthetic.py`). Every question is asked once
-to warm up and then timed. All stores have to give the same answers, or the run ends. Needs `pip install --group bench`.
+No model is involved: synthetic images are written directly to the stores (`bench/synthetic.py`). Every query is run
+once to warm up and then timed. The run fails if the stores give different results. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from db.search.query import Node, parse
 
 SCORE = 3_500
 RARE = synthetic.TAGS - 83
-"""Number 9,000 by popularity."""
+"""The tag of rank 9,000 by popularity."""
 THRESHOLDS = dict(
     zip(synthetic.names(), np.random.default_rng(1).integers(500, 9_000, synthetic.TAGS).tolist(), strict=True)
 )
@@ -61,7 +61,7 @@ Steps = Iterator[tuple[str, Callable[[], Any]]]
 
 @dataclass
 class Place:
-    """Where the stores are made."""
+    """Where the stores are created, and the images."""
 
     folder: Path
     server: str
@@ -75,14 +75,14 @@ class Place:
 
 @dataclass
 class Column:
-    """What is printed of one store."""
+    """The column of one store in the table."""
 
     title: str
     cells: dict[str, str] = field(default_factory=dict)
 
 
 class Tagonce:
-    """Ours, on either database."""
+    """tagonce on either database."""
 
     def __init__(self, place: Place, url: str) -> None:
         self.place, self.url = place, url
@@ -125,7 +125,7 @@ class Tagonce:
         return parse(query, self.model, self.tags, resolve(self.model, self.tags, Policy(SCORE)))
 
     def captions(self) -> Any:
-        """The whole command, in a process of its own."""
+        """The whole command, in its own process."""
         out = self.place.folder / "captions.jsonl"
         export(self, out, "jsonl", "0.35")
         with out.open("rb") as file:
@@ -183,7 +183,7 @@ class OnSqlite(Tagonce):
 
 
 class Rows:
-    """What a booru has: a row a tag, asked in its own SQL."""
+    """The schema of a booru: one row a tag, queried with its own SQL."""
 
     title = "PostgreSQL, a row a tag"
 
@@ -245,7 +245,7 @@ class Rows:
 
 
 class DuckDb:
-    """A column store over one file, which is to be written anew whenever images come."""
+    """A column store over one file, which must be rewritten for new images."""
 
     title = "DuckDB, Parquet"
 
@@ -293,7 +293,7 @@ class DuckDb:
         return self.connection.execute(query).fetchall()
 
     def captions(self) -> int:
-        """Images without a tag are not in such a file; it has those that keep none of what it has."""
+        """Captions of the images in the file, which has no images without a tag. Captions may be empty."""
         out = self.place.folder / "captions.jsonl"
         self.connection.execute(
             "copy (select uri, coalesce(string_agg(tag, ', ' order by probability desc) filter "
@@ -319,11 +319,11 @@ code = subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 sys.exit(code)
 """
-"""A process in between: a child starts with the peak memory of whoever starts it, and here are all those images."""
+"""Run through a small process: the peak memory of a child includes that of its parent, which holds all the images."""
 
 
 def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
-    """`tagonce export` in a process of its own."""
+    """Run `tagonce export` in its own process, and note its peak memory."""
     command = [*services.TAGONCE, "export", "--format", format_, "-t", threshold]
     done = subprocess.run(
         [sys.executable, "-S", "-c", MEASURE, *command, "--out", out, "--database", store.url],
@@ -337,7 +337,7 @@ def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
 
 
 def main() -> None:
-    """Fill the stores, ask all of them the same questions, print one table."""
+    """Fill the stores, run the same queries on all of them, print one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--stores", default=",".join(STORES))
@@ -357,7 +357,7 @@ def main() -> None:
 
 
 def measure(name: str, place: Place, answers: dict[str, Any]) -> Column:
-    """Fill one store and ask it everything."""
+    """Fill one store and run all queries."""
     begun = time.perf_counter()
     MADE[name] = store = STORES[name](place)
     column = Column(store.title, {"loaded": f"{place.number / (time.perf_counter() - begun):,.0f} images/s"})
@@ -366,7 +366,9 @@ def measure(name: str, place: Place, answers: dict[str, Any]) -> Column:
     for question, ask in store.steps():
         answer = ask()  # warm
         if answers.setdefault(question.removesuffix(INDEXED), answer) != answer:
-            raise SystemExit(f"{store.title} answers {question!r} with {str(answer)[:200]}, and others did not.")
+            raise SystemExit(
+                f"{store.title} gives another result for {question!r} than the stores before: {str(answer)[:200]}"
+            )
         begun = time.perf_counter()
         ask()
         seconds = time.perf_counter() - begun

@@ -4,20 +4,24 @@
 
 Synthetic images in PostgreSQL (`bench/synthetic.py`), one `tagonce review` and its pages over HTTP, as a browser asks
 for them; pictures are not fetched. Every question is asked once to warm up, and then with another threshold each time:
-the median and the longest are printed. Needs `pip install --group bench`.
+the median and the longest are printed, and the medians of the bytes of an answer and of its SQL statements. A "move" is
+what the script asks for when a slider is moved, the other rows are whole pages. Needs `pip install --group bench`.
 """
 
 import argparse
 import http.client
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 import psutil
@@ -35,6 +39,16 @@ COMMON, MIDDLE, RARE = "animal", "tag_0300", "tag_9000"
 TIMES = 12
 COUNTING = b"Counting the collection"
 INDEXED_FROM = 3_500
+COUNTED = """
+import os
+from sqlalchemy import Engine, event
+from tagonce.cli import main
+
+file = os.open(os.environ["STATEMENTS"], os.O_WRONLY | os.O_APPEND)
+event.listen(Engine, "before_cursor_execute", lambda *_: os.write(file, b"."))
+main()
+"""
+"""`tagonce` that adds a byte to a file for each SQL statement."""
 
 
 @dataclass
@@ -43,8 +57,24 @@ class Row:
 
     question: str
     page: str
+    answer: str = ""
+    statements: str = ""
     command: str = ""
     seconds: str = ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """To the same question, asked several times."""
+
+    seconds: list[float]
+    sizes: list[int]
+    """Bytes."""
+    statements: list[int]
+
+    @property
+    def time(self) -> str:
+        return f"{shown(statistics.median(self.seconds))}, {shown(max(self.seconds))}"
 
 
 @dataclass
@@ -55,11 +85,16 @@ class Bench:
     environment: dict[str, str]
     rows: list[Row] = field(default_factory=list)
 
-    def tell(self, question: str, page: str, command: str = "") -> None:
+    def tell(self, question: str, page: str | Answers, command: str = "") -> None:
         """Keep a row, with the command timed."""
-        row = Row(question, page, f"tagonce {command}" if command else "", self.command(command) if command else "")
+        row = Row(question, page) if isinstance(page, str) else Row(question, page.time)
+        if isinstance(page, Answers):
+            row.answer = f"{statistics.median(page.sizes) / 1000:,.1f} kB"
+            row.statements = f"{statistics.median(page.statements):.0f}"
+        if command:
+            row.command, row.seconds = f"tagonce {command}", self.command(command)
         self.rows.append(row)
-        print(f"{row.question}: {row.page}  {row.command} {row.seconds}", file=sys.stderr, flush=True)
+        print(*(str(value) for value in vars(row).values() if value), sep="  ", file=sys.stderr, flush=True)
 
     def command(self, arguments: str) -> str:
         """The whole of a command, a process of its own."""
@@ -79,18 +114,20 @@ class Page:
 
     Args:
         begun: when it was started.
+        statements: a file that has a byte for each SQL statement.
     """
 
-    def __init__(self, process: subprocess.Popen[str], begun: float) -> None:
+    def __init__(self, process: subprocess.Popen[str], begun: float, statements: Path) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
         self.process = psutil.Process(process.pid)
         self.address = next(line for line in process.stdout if line.startswith("Open ")).split()[1]
         self.ready_seconds = time.perf_counter() - begun
+        self._statements = statements
         self._connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=120)
 
-    def get(self, address: str) -> bytes:
+    def get(self, address: str, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
         """A page; anything but 200 ends the run."""
-        self._connection.request("GET", address)
+        self._connection.request("GET", address, headers=dict(headers))
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != http.HTTPStatus.OK:
@@ -107,13 +144,27 @@ class Page:
         self._connection.request("POST", "/recount", "", {"Origin": self.address.rstrip("/")})
         self._connection.getresponse().read()
 
-    def ask(self, address: Callable[[str], str], first: float = 0.36) -> str:
-        """Many times, with a threshold that it was not asked with before."""
+    def ask(self, address: Callable[[str], str], *, moves: bool = False) -> Answers:
+        """Many times, with a threshold that it was not asked with before.
+
+        Args:
+            moves: as the script asks, which sends what it shows already (`tagonce/web/pages/gallery.py`).
+        """
         # The server ends a connection that nobody used for seconds.
         self._connection.close()
-        self.seconds(address("0.9"))
-        taken = [self.seconds(address(f"{first + 0.01 * number:.2f}")) for number in range(TIMES)]
-        return f"{shown(statistics.median(taken))}, {shown(max(taken))}"
+        answers, before = Answers([], [], []), address("0.35" if moves else "0.9")
+        body = self.get(before)
+        for number in range(TIMES):
+            headers, after = {}, address(f"{0.36 + 0.01 * number:.2f}")
+            if moves:
+                cards = " ".join(re.findall(r'data-digest="(\w+)"', body.decode()))
+                headers = {"X-Cards": cards, "Referer": self.address.rstrip("/") + before}
+            statements, begun = self._statements.stat().st_size, time.perf_counter()
+            body, before = self.get(after, headers), after
+            answers.seconds.append(time.perf_counter() - begun)
+            answers.sizes.append(len(body))
+            answers.statements.append(self._statements.stat().st_size - statements)
+        return answers
 
 
 def shown(seconds: float) -> str:
@@ -124,18 +175,19 @@ def shown(seconds: float) -> str:
 @contextmanager
 def review(bench: Bench) -> Iterator[Page]:
     """Start it on a free port; it ends with the block."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [*services.TAGONCE, "review", "--port", "0", "--database", bench.url],
-        env=bench.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Page(process, begun)
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.NamedTemporaryFile() as statements:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-c", COUNTED, "review", "--port", "0", "--database", bench.url],
+            env=bench.environment | {"STATEMENTS": statements.name},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield Page(process, begun, Path(statements.name))
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def starts(bench: Bench, images: int) -> None:
@@ -144,7 +196,7 @@ def starts(bench: Bench, images: int) -> None:
         first = page.seconds("/")
         bench.tell("from the command to the address, first time", shown(page.ready_seconds))
         bench.tell("the first page, while it is counting", shown(first))
-        bench.tell("a slider, while it is counting", page.ask(lambda t: f"/?t={t}"))
+        bench.tell("a slider, while it is counting", page.ask(lambda t: f"/?t={t}").time)
         wait_until_counted(page)
         begun = time.perf_counter()
         page.recount()
@@ -169,7 +221,10 @@ def pages(bench: Bench) -> None:
         tell = bench.tell
         tell("the page", page.ask(lambda t: f"/?seed={t[2:]}"))
         tell("the slider of all tags", page.ask(lambda t: f"/?t={t}"), "thresholds diff 0.35 0.42")
+        tell("a move of it", page.ask(lambda t: f"/?t={t}", moves=True))
+        tell("a move of it, 96 pictures", page.ask(lambda t: f"/?t={t}&size=96", moves=True))
         tell("the slider of a category", page.ask(lambda t: f"/?c.character={t}"))
+        tell("a move of it", page.ask(lambda t: f"/?c.character={t}", moves=True))
         tell("both, which is estimated", page.ask(lambda t: f"/?t={t}&c.character=0.8"))
         tell("other pictures: diverse", page.ask(lambda t: f"/?sample=diverse&seed={t[2:]}"))
         tell("other pictures: nearest to the thresholds", page.ask(lambda t: f"/?sample=nearest&t={t}"))
@@ -237,10 +292,10 @@ def main() -> None:
         starts(bench, options.images)
         pages(bench)
     table = Table("", title=f"{options.images:,} images of {synthetic.TAGS:,} tags", title_justify="left")
-    for title in ("median, longest", "on the command line", "takes"):
+    for title in ("median, longest", "answer", "SQL statements", "on the command line", "takes"):
         table.add_column(title, justify="left" if title.startswith("on") else "right")
     for row in bench.rows:
-        table.add_row(row.question, row.page, row.command, row.seconds)
+        table.add_row(*vars(row).values())
     Console(width=160).print(table)
 
 

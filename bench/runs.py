@@ -1,4 +1,4 @@
-"""One run over a folder of photographs: what it is to do, what came of it, and how its results are read."""
+"""One run over a folder of photographs: its parameters, its measurements, and readers of its results."""
 
 import csv
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Found = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Setup:
-    """What all that are compared have in common."""
+    """Parameters that all compared runs share."""
 
     model: str
     """As `tagonce --model` takes it."""
@@ -32,22 +32,22 @@ class Setup:
 
     @property
     def names(self) -> dict[str, int]:
-        """Of the photographs, with their positions."""
+        """Names of the photographs, with their positions."""
         return {name: number for number, name in enumerate(sorted(path.name for path in self.photos.iterdir()))}
 
     @property
     def options(self) -> list[str]:
-        """For a command line."""
+        """The parameters as options of a command line."""
         return ["--batch-size", str(self.batch_size), "--device", self.device, "--precision", self.precision]
 
     def nothing(self) -> Found:
-        """To be filled."""
+        """An empty result, to be filled."""
         return np.full((len(self.names), self.tags), np.nan, np.float32)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it."""
+    """Measurements and result of a run."""
 
     images_per_second: float
     whole_seconds: float
@@ -56,7 +56,7 @@ class Run:
 
 
 def from_csv(setup: Setup, file: Path) -> Found:
-    """Of rows (name, position of the tag, its name, probability)."""
+    """Read rows (name, position of the tag, its name, probability)."""
     found, numbers = setup.nothing(), setup.names
     with file.open(newline="", encoding="utf-8") as opened:
         for name, tag, _tag_name, probability in csv.reader(opened):
@@ -65,7 +65,7 @@ def from_csv(setup: Setup, file: Path) -> Found:
 
 
 def from_parquet(setup: Setup, folder: Path) -> Found:
-    """Of rows (image, tags, probabilities)."""
+    """Read rows (image, tags, probabilities)."""
     from pyarrow import parquet
 
     found, numbers = setup.nothing(), setup.names
@@ -75,7 +75,7 @@ def from_parquet(setup: Setup, folder: Path) -> Found:
 
 
 def from_database(setup: Setup, url: str) -> Found:
-    """Of the one model in it."""
+    """Read the scores of the only model in a database."""
     found, numbers = setup.nothing(), setup.names
     scores = select(images.c.uri, tag_scores.c.tag_id, tag_scores.c.score)
     database = open_database(url, create=False)
@@ -87,7 +87,7 @@ def from_database(setup: Setup, url: str) -> Found:
 
 
 def times(url: str) -> tuple[int, float, float]:
-    """How many images have a prediction; when the first image was registered and the last one predicted."""
+    """Number of predictions; time of the first registration and of the last prediction (seconds since the epoch)."""
     database = open_database(url, create=False)
     with database.read() as connection:
         number = connection.scalar(select(func.count()).select_from(predictions)) or 0

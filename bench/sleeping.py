@@ -1,4 +1,4 @@
-"""A worker process whose model only sleeps, as a GPU would: the ends of its image path are made up, the rest is not."""
+"""A worker process with a simulated GPU, which only sleeps, and simulated fetching and decoding. All else is real."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ from workers.telemetry.metrics import WorkerMetrics
 
 BATCH = 64
 DIFFERENT = 2_000
-"""Synthetic images whose scores are given again and again."""
+"""Synthetic images whose scores are used in a cycle."""
 SPEC = ModelSpec(name="synthetic", family="timm", architecture="none", tags=(), weights=Path("none"), size=1)
 _, _, WIDTH, HEIGHT, FORMAT = synthetic.FACTS
 PIXEL = Decoded(np.zeros((1, 1, 3), np.uint8), WIDTH, HEIGHT, FORMAT)
@@ -37,7 +37,7 @@ PIXEL = Decoded(np.zeros((1, 1, 3), np.uint8), WIDTH, HEIGHT, FORMAT)
 
 @dataclass(frozen=True)
 class Gpu:
-    """What stands in for one."""
+    """Parameters of a simulated GPU and its worker."""
 
     images_per_second: float
     model: Model
@@ -56,8 +56,8 @@ class Write:
     images: int
 
 
-class Names:
-    """In the place of the fetcher: a file is its own name, so no two are the same."""
+class UriFetcher:
+    """Replaces the fetcher: the content of a file is its URI, so no two are identical."""
 
     def __init__(self, **_options: object) -> None: ...
 
@@ -66,7 +66,7 @@ class Names:
 
 
 class Pixels:
-    """In the place of the decoder: every image is one pixel."""
+    """Replaces the decoder: every image is one pixel."""
 
     def __init__(self, *_arguments: object, **_options: object) -> None: ...
 
@@ -110,7 +110,7 @@ class Sleeper:
 
 
 class Recorder(WorkerMetrics):
-    """Remembers every write."""
+    """Also records every write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,11 +123,11 @@ class Recorder(WorkerMetrics):
 
 
 def work(gpu: Gpu, results: Connection) -> None:
-    """Be a worker until SIGTERM, then send all writes."""
+    """Run a worker until SIGTERM, then send its writes."""
     logging.basicConfig(level=logging.WARNING)
-    warnings.simplefilter("ignore")  # Celery's about root, from each of 32
+    warnings.simplefilter("ignore")  # Celery warns about root in each of 32 processes
     Sleeper.images_per_second = gpu.images_per_second
-    workers.stages.Fetcher = Names  # type: ignore[misc,assignment]
+    workers.stages.Fetcher = UriFetcher  # type: ignore[misc,assignment]
     workers.stages.Decoder = Pixels  # type: ignore[misc,assignment]
     workers.pipeline.Inferencer = Sleeper  # type: ignore[misc,assignment]
     workers.pipeline.WorkerMetrics = Recorder  # type: ignore[misc]

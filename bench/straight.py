@@ -1,19 +1,19 @@
-"""What a user would write without tagonce: one model, one folder, a file of tags above 0.01. Each way is one process.
+"""Alternatives without tagonce: one model, one folder, a file of tags at 0.01 and above. Each way is one process.
 
     python bench/straight.py loop|script|loader|ray MODEL PHOTOS OUT [--batch-size 8] [--threads 2] [--device cpu]
 
-    loop    the model over tensors that lie ready on the device: what no pipeline can beat
-    script  PIL, the transforms that the model's authors publish, the model, a CSV, one after the other
-    loader  the same with torch's DataLoader, as many worker processes as there are cores
-    ray     Ray Data as its guide to batch inference has it: read_binary_files, map, map_batches with an actor, Parquet
+    loop    the model on tensors that are on the device already: the upper limit of any pipeline
+    script  PIL, the published transforms of the model, the model, a CSV, in sequence
+    loader  the same with torch's DataLoader, with one worker process a core
+    ray     Ray Data as in its guide to batch inference: read_binary_files, map, map_batches with an actor, Parquet
 
-All run the network that the worker runs, loaded by `workers/inference/network.py`, and have run a batch through it
-before the clock starts. Prints JSON: `images`, and `seconds` from there to the last row in the file. So the start of
-Python, of Ray and of its actor, and loading the model are not in it; starting the processes of the DataLoader is.
+All use the network of the worker, loaded by `workers/inference/network.py`, and run a batch before timing begins. The
+output is JSON: `images`, and `seconds` until the last row in the file. This excludes the start of Python, of Ray and of
+its actor, and loading the model; it includes starting the processes of the DataLoader.
 
-Ray would decode while its actor loads the model, which no other way may; so its first images wait for the model. Its
-actor asks for no core, or of two cores one would be left for decoding, and takes the threads it is told to: Ray would
-give it one.
+Ray would decode while its actor loads the model, which no other way does; so its first images wait for the model. The
+actor requests no core, since otherwise one of two cores would be left for decoding, and sets the number of threads
+itself: Ray would give it one.
 """
 
 import argparse
@@ -35,7 +35,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image
 from timm.data import create_transform
 
-from db.batches import batched
+from db.arrays.batches import batched
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.network import load_network
 from workers.models.registry import find_model
@@ -47,7 +47,7 @@ CORES = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, as it travels to a process of Ray."""
+    """Parameters of a run, which can be sent to a process of Ray."""
 
     model: str
     photos: Path
@@ -65,7 +65,7 @@ class Job:
 
 
 class Tagger:
-    """The model, warm."""
+    """The model, after a first batch."""
 
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job.threads)
@@ -108,7 +108,7 @@ def jtp_pixels(image: Image.Image, *, size: int) -> torch.Tensor:
 
 
 class Files(torch.utils.data.Dataset[tuple[str, torch.Tensor]]):
-    """What a DataLoader iterates over."""
+    """The dataset of a DataLoader."""
 
     def __init__(self, paths: Sequence[Path], spec: ModelSpec) -> None:
         self._paths = paths
@@ -141,7 +141,7 @@ class CsvFile:
 
 
 def loop(job: Job) -> float:
-    """Seconds. All probabilities are kept in a file of numpy's, for the others to be compared with."""
+    """Seconds. All probabilities are saved with numpy, for comparison with the other ways."""
     tagger = Tagger(job)
     files = Files(job.paths, tagger.spec)
     tensors = torch.utils.data.DataLoader(files, batch_size=job.batch_size, num_workers=CORES)
@@ -186,7 +186,7 @@ def _to_csv(job: Job, tagger: Tagger, batches: Iterable[tuple[Sequence[str], tor
 
 
 class Actor:
-    """Holds the model. It leaves a file when it is ready, which is when the clock starts."""
+    """Holds the model. It creates a file when it is ready, at which timing begins."""
 
     def __init__(self, job: Job, ready: Path) -> None:
         self._tagger = Tagger(job)
@@ -218,7 +218,7 @@ def ray_data(job: Job) -> float:
         with Image.open(io.BytesIO(row["bytes"])) as image:
             return {"path": row["path"], "pixels": transform(image).numpy()}
 
-    # A short path: there are unix sockets in it.
+    # A short path: it contains unix sockets.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
         ray.data.DataContext.get_current().enable_progress_bars = False

@@ -1,7 +1,7 @@
-"""Synthetic stores of any size: no model, the distribution of scores that a booru tagger gives.
+"""Synthetic databases of any size, without a model: scores are distributed as those of a booru tagger.
 
 Tags per image lognormal around 180, tag popularity Zipf with exponent 0.9 over 9,083 tags,
-score = 10000 * exp(-4.6 * u ** 0.6), what lies below 0.01 cut off: 191 tags an image. The same seed, the same images.
+score = 10000 * exp(-4.6 * u ** 0.6), dropped below 0.01: 191 tags an image. The same seed gives the same images.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class Images:
 
 
 def generate(number: int, seed: int = 0) -> Iterator[Images]:
-    """So many images, `AT_ONCE` in a batch."""
+    """Generate so many images, `AT_ONCE` in a batch."""
     random = np.random.default_rng(seed)
     popularity = np.cumsum(np.arange(1, TAGS + 1) ** -0.9)
     popularity /= popularity[-1]
@@ -76,7 +76,7 @@ def generate(number: int, seed: int = 0) -> Iterator[Images]:
         key = np.sort((drawn << 16) | np.searchsorted(popularity, random.random(drawn.size)))
         key = key[np.concatenate([[True], key[1:] != key[:-1]])]  # np.unique hashes, and took 20 times as long
         image = key >> 16
-        # Drawn twice as often as wanted, since popular tags are drawn again and again; what is too many goes by chance.
+        # Twice as many are drawn, since popular tags are drawn repeatedly; surplus tags are dropped at random.
         share = wanted / np.bincount(image, minlength=images)
         score = (10_000 * np.exp(-4.6 * random.random(key.size) ** 0.6)).astype(np.int64)
         kept = (random.random(key.size) < share[image]) & (score >= FLOOR)
@@ -86,21 +86,21 @@ def generate(number: int, seed: int = 0) -> Iterator[Images]:
 
 
 def names() -> list[str]:
-    """Most popular first. The first ones bear the names that docs/sql.md asks for."""
+    """Names of all tags, most popular first. The first have the names that docs/sql.md uses."""
     return ["animal", "cat", "dog", "car", *(f"tag_{position:04}" for position in range(4, TAGS))]
 
 
 def uri(number: int) -> str:
-    """As boorus store their files: by MD5, in folders of its first digits."""
+    """URI as in a booru: by MD5, in folders of its first digits."""
     md5 = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
     return f"s3://booru/original/{md5[:2]}/{md5[2:4]}/{md5}.jpg"
 
 
 def register(database: Database, categories: Sequence[str] = ("general",)) -> Model:
-    """The model that all these scores are of.
+    """Register the model of all these scores.
 
     Args:
-        categories: taken in turn by its tags.
+        categories: assigned to its tags in turn.
     """
     with database.write() as connection:
         return models.register(
@@ -115,7 +115,7 @@ def register(database: Database, categories: Sequence[str] = ("general",)) -> Mo
 
 
 def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
-    """By COPY, as fast as it goes: what workers do to a row is `bench/ingest.py`'s question."""
+    """Fill the tables by COPY. `bench/ingest.py` measures the writes of workers."""
     now = datetime.now(UTC)
     with psycopg.connect(url) as connection:
         psycopg_arrays.register(connection)
@@ -139,7 +139,7 @@ def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
 
 
 def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
-    """In the order of the clustered key, a transaction for each of a few thousand images."""
+    """Fill the tables in the order of the clustered key, with a few thousand images a transaction."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ")
     connection = sqlite3.connect(path)
     connection.execute("pragma synchronous = off")
@@ -167,20 +167,20 @@ def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
 
 
 def make_ai_tags(connection: psycopg.Connection) -> None:
-    """A row a tag, as danbooru keeps it (`ai_tags` in its db/structure.sql), without indexes."""
+    """Create a table with one row a tag, as in danbooru (`ai_tags` in its db/structure.sql), without indexes."""
     connection.execute(
         "create table ai_tags (media_asset_id integer not null, tag_id integer not null, score smallint not null)"
     )
 
 
 def index_ai_tags(connection: psycopg.Connection) -> None:
-    """Danbooru's three."""
+    """Create the three indexes of danbooru."""
     for columns in ("media_asset_id", "score", "tag_id, score"):
         connection.execute(f"create index on ai_tags ({columns})")
 
 
 def ai_tags_rows(images: npt.NDArray[np.int64], tag_ids: Int16Array, scores: Int16Array) -> bytes:
-    """The body of a binary COPY into `ai_tags`: three columns in step with each other."""
+    """The body of a binary COPY into `ai_tags`, from three columns of equal length."""
     rows = np.empty(tag_ids.size, dtype=_AI_TAGS_ROW)
     rows["fields"], rows["n1"], rows["n2"], rows["n3"] = 3, 4, 4, 2
     rows["image"], rows["tag"], rows["score"] = images, tag_ids, scores
@@ -188,7 +188,7 @@ def ai_tags_rows(images: npt.NDArray[np.int64], tag_ids: Int16Array, scores: Int
 
 
 def fill_rows(url: str, images: list[Images], thresholds: Mapping[str, int]) -> None:
-    """A row a tag with its three indexes, by COPY."""
+    """Fill tables with one row a tag and its three indexes, by COPY."""
     with psycopg.connect(url) as connection:
         connection.execute("create table images (id integer primary key, uri text not null)")
         connection.execute("create table tags (id integer primary key, name text not null, threshold smallint)")

@@ -1,1 +1,1 @@
-"""What is known: schema, images, scores, thresholds. No queue, no model, no storage in here."""
+"""The database: schema, images, scores, thresholds. Imports no queue, no model and no storage."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
 from db import migrate
 from db.errors import DatabaseError, TransientError
+from db.scope import Gone
 from db.sql.connections import (
     BUSY_TIMEOUT_MS,
     make_engine,
@@ -21,23 +22,24 @@ from db.sql.connections import (
     write_options,
 )
 from db.sql.driver_errors import explain
-from db.sql.gone_scope import OPTION, Gone
+from db.sql.gone_scope import OPTION
 
 CONNECTIONS = 5
-"""Kept, at least, by a process that used as many at the same time."""
+"""The least number of connections that a pool keeps open for reuse."""
 
 
 class Database:
     """Transactions on one database. Threads share it; processes open their own.
 
     Args:
-        url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`. After a `?`, PostgreSQL's takes
-            what libpq knows, and psycopg's `prepare_threshold`: none, for poolers that know no prepared statements.
-        threads: that use it at the same time: as many connections are kept, and at least five. Ten more are made when
-            they are wanted; who finds none waits for half a minute.
+        url: `postgresql://user:password@host/name` or `sqlite:///path/to/file.db`. For PostgreSQL, the query string
+            takes the options of libpq and psycopg's `prepare_threshold`; `none` suits poolers without support for
+            prepared statements.
+        threads: number of threads that use the database at the same time. The pool keeps as many connections, and at
+            least five. It opens up to ten more on demand. A thread that finds no free connection waits for 30 s.
 
     Raises:
-        SettingsError: the URL is not one of these.
+        SettingsError: the URL names no such database, or an unknown option.
     """
 
     def __init__(self, url: str, *, threads: int = 1) -> None:
@@ -57,24 +59,33 @@ class Database:
     def label(self) -> str:
         """The URL without its password, for messages."""
         url = self.engine.url
-        secret = {name: "***" for name in url.query if "password" in name}  # libpq takes one there, too
+        secret = {name: "***" for name in url.query if "password" in name}  # libpq accepts a password there, too
         return url.update_query_dict(secret).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self, *, gone: Gone = Gone.EXCLUDE) -> Iterator[Connection]:
-        """A transaction that only reads, and sees the database as it was at its first statement until its end.
+        """A read-only transaction: a snapshot of the database as of its first statement.
 
-        What is shown together has to be read in one of them. PostgreSQL refuses to write in it.
+        Figures that are shown together must be read in one transaction. PostgreSQL refuses writes in it.
 
         Args:
-            gone: which images its queries are about.
+            gone: which images its queries include.
+
+        Raises:
+            TransientError: all connections are busy, or the database does not answer.
+            DatabaseError: the database cannot be used.
         """
         with self._transaction(**read_options(self.dialect), **{OPTION: gone}) as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes; committed at the end of the block."""
+        """A transaction that writes. It is committed at the end of the block, and rolled back by an exception.
+
+        Raises:
+            TransientError: all connections are busy, or the database does not answer.
+            DatabaseError: the database cannot be used.
+        """
         with self._transaction(**write_options()) as connection:
             yield connection
 
@@ -92,14 +103,14 @@ class Database:
             raise explained from error
 
     def limit_waiting_for_locks(self) -> None:
-        """From now on, wait for locks of PostgreSQL as long as for those of SQLite. A migration must not be limited.
+        """From now on, PostgreSQL waits for a lock no longer than SQLite does, one minute. Not for migrations.
 
         A change to a table may hold its lock for hours, and a worker that waits without an error looks stuck.
         """
         set_in_transactions(self.engine, f"lock_timeout = {BUSY_TIMEOUT_MS}")
 
     def limit_statements(self, seconds: int) -> None:
-        """From now on, PostgreSQL cancels a statement after this time. SQLite has no such limit."""
+        """From now on, PostgreSQL cancels a statement after this number of seconds. SQLite has no such limit."""
         set_in_transactions(self.engine, f"statement_timeout = '{seconds}s'")
 
     def close(self) -> None:
@@ -111,20 +122,21 @@ def open_database(url: str, *, create: bool = True, threads: int = 1) -> Databas
 
     Args:
         url: see `Database`.
-        create: make the tables, or bring older ones forward. With False nothing is written: a database that is not
-            there, or is older, is an error.
+        create: create or upgrade the tables. With False nothing is written, and a missing or older database is an
+            error.
         threads: see `Database`.
 
     Raises:
-        DatabaseError: it cannot be reached, was made by a newer tagonce, or (`create=False`) is not there.
+        DatabaseError: the database cannot be reached, was written by a newer tagonce, or, with `create=False`, is
+            missing or older.
         SettingsError: the URL is wrong.
     """
     database = Database(url, threads=threads)
     file = database.file
     if not create and file is not None and not file.exists():
         raise DatabaseError(
-            f"There is no database {file}. Tag something first (`tagonce tag FOLDER`), or say where it is with "
-            "--database or TAGONCE_DATABASE_URL."
+            f"The database {file} does not exist. Tag images first (`tagonce tag FOLDER`), or set the path of another "
+            "database with --database or TAGONCE_DATABASE_URL."
         )
     try:
         if create:
@@ -135,23 +147,23 @@ def open_database(url: str, *, create: bool = True, threads: int = 1) -> Databas
                 migrate.check(connection)
     except TransientError as error:
         database.close()
-        raise DatabaseError(f"{error} {_what_to_do(str(error.__cause__))}") from error
+        raise DatabaseError(f"{error} {_advice(str(error.__cause__))}") from error
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _what_to_do(words: str) -> str:
-    """By libpq's words: it tells nothing else apart when a connection fails."""
-    if "certificate" in words:
+def _advice(message: str) -> str:
+    """Advice for a failed connection. libpq gives no error code for these, so its message decides."""
+    if "certificate" in message:
         return (
-            "Name the file of the authority that signed the server's certificate, sslrootcert=/path/ca.pem in "
-            "TAGONCE_DATABASE_URL, and write the host as the certificate does."
+            "In TAGONCE_DATABASE_URL (or --database), set sslrootcert=/path/ca.pem, the file of the authority that "
+            "signed the server's certificate, and write the host as in that certificate."
         )
-    if "authentication failed" in words or "no password supplied" in words:
+    if "authentication failed" in message or "no password supplied" in message:
         return (
             "Check user and password in TAGONCE_DATABASE_URL (or --database). In a URL, characters such as @ : / # % "
-            "of a password are written as %40 and so on."
+            "of a password are percent-encoded, @ as %40."
         )
     return "Is it running, and is TAGONCE_DATABASE_URL (or --database) right?"

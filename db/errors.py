@@ -1,18 +1,18 @@
-"""Every error tagonce raises on purpose, split by what has to happen next.
+"""All errors that tagonce raises itself, split by the action that follows.
 
     TagonceError
-    ├── TransientError      try again: the outside world was busy or away
-    ├── ImageError          give up on this one image and record why (`reason`)
-    └── StopError           stop and tell the person: nothing will get better by itself
+    ├── TransientError      try again: a service was busy or unreachable
+    ├── ImageError          give up on this image and record why (`reason`)
+    └── StopError           stop and show the message: a retry cannot help
         ├── SettingsError       a setting or an argument is wrong or missing
-        ├── SourceError         there is nothing to read where we were told to read
+        ├── SourceError         a source of images cannot be read, or is empty
         ├── ModelError          weights, tag list or specification do not fit together
-        ├── DatabaseError       the database is away, or of another version
-        ├── BrokerError         Redis is away
-        └── ThresholdError      the question cannot be answered from what is stored
+        ├── DatabaseError       the database is unreachable, or of another version
+        ├── BrokerError         Redis is unreachable
+        └── ThresholdError      the stored scores cannot answer the question
 
-Foreign errors (botocore, PIL, SQLAlchemy, redis, torch) are turned into one of these once, at the edge where
-they appear. A message is a sentence: what was wrong, which file or setting, what to do next.
+Foreign errors (botocore, PIL, SQLAlchemy, redis, torch) are converted to one of these once, in the module that calls
+the library. A message is a sentence: what was wrong, which file or setting, what to do next.
 """
 
 from enum import StrEnum
@@ -20,44 +20,44 @@ from enum import StrEnum
 EXIT_FAILED = 1
 """Exit code of a process that a StopError ended."""
 EXIT_USAGE = 2
-"""The same for a SettingsError or a ThresholdError: what was asked for has to change."""
+"""The same for a SettingsError or a ThresholdError: the request has to change."""
 
 
 class Reason(StrEnum):
-    """Why an image has no prediction. Kept in `failures.reason`; the list is closed on purpose."""
+    """Why an image has no prediction, as stored in `failures.reason`. The list is closed on purpose."""
 
     MISSING = "missing"
-    """No such file or object any more."""
+    """The file or object does not exist any more."""
     DENIED = "denied"
-    """The file or object exists, and we may not read it."""
+    """The file or object exists, and the worker may not read it."""
     CORRUPT = "corrupt"
     """The decoder knows the format and fails on the content."""
     UNSUPPORTED = "unsupported"
-    """Not an image in a format Pillow opens here."""
+    """Not an image of a format that the installed Pillow opens."""
     TOO_LARGE = "too_large"
     """More pixels or bytes than the settings allow."""
     TIMEOUT = "timeout"
-    """Storage kept failing in a way that should pass, and did not."""
+    """Storage kept failing with an error that is normally temporary."""
     CRASHED = "crashed"
-    """The worker process died, or its model failed, while it had this image."""
+    """The worker process died, or its model failed, while it processed this image."""
     NAN = "nan"
-    """The model gives NaN for this image, and numbers for others."""
+    """The model returns NaN for this image, and numbers for others."""
 
 
 class TagonceError(Exception):
-    """Base of everything above."""
+    """Base class of all errors of this module."""
 
 
 class TransientError(TagonceError):
-    """Try again: nothing is wrong with the image or the settings."""
+    """Try again: the image and the settings are not the cause."""
 
 
 class ImageError(TagonceError):
     """Give up on this image.
 
     Args:
-        reason: what goes into `failures.reason`.
-        detail: one sentence for a person, goes into `failures.detail`.
+        reason: stored in `failures.reason`.
+        detail: one sentence for a person, stored in `failures.detail`.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -67,7 +67,7 @@ class ImageError(TagonceError):
 
 
 class StopError(TagonceError):
-    """Stop and say why. The command line prints the message alone and exits with 1."""
+    """Stop. The command line prints the message alone and exits with 1."""
 
 
 class SettingsError(StopError):
@@ -75,7 +75,7 @@ class SettingsError(StopError):
 
 
 class SourceError(StopError):
-    """A source of references cannot be read, or holds nothing."""
+    """A source of references cannot be read, or is empty."""
 
 
 class ModelError(StopError):
@@ -83,12 +83,12 @@ class ModelError(StopError):
 
 
 class DatabaseError(StopError):
-    """The database cannot be reached or is not one this program can use."""
+    """The database cannot be reached, or this program cannot use it."""
 
 
 class BrokerError(StopError):
-    """Redis cannot be reached or refuses us."""
+    """Redis cannot be reached, or refuses the connection."""
 
 
 class ThresholdError(StopError):
-    """A threshold that what is stored cannot answer exactly."""
+    """A threshold that the stored scores cannot answer exactly. The command line exits with 2."""

@@ -1,32 +1,29 @@
-"""Bring a database to the schema of this program, or refuse it."""
+"""Upgrade a database to the schema of this program, or refuse it."""
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from db.errors import DatabaseError
 from db.sql.locks import lock_name
 
+_SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x7A60_0CE0
-"""Any number that is ours: PostgreSQL's advisory locks are named by integers."""
+"""An arbitrary number of our own: PostgreSQL's advisory locks are named by integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Which migrations a database has seen."""
+    """Which migrations a database has had."""
 
     present: str | None
-    """Number of the last one; None without tables of ours."""
+    """Number of the last migration; None without tables of ours."""
     head: str
-    """The last one that this program has."""
+    """Number of the last migration of this program."""
     newer: bool
-    """A newer program has run one that this one does not have."""
+    """A newer program has run a migration that this one lacks."""
 
     @property
     def current(self) -> bool:
@@ -35,36 +32,44 @@ class Level:
 
 def level(connection: Connection) -> Level:
     """Look, and change nothing."""
-    present = MigrationContext.configure(connection).get_current_revision()
-    return Level(present, head=_known()[0], newer=present is not None and present not in _known())
+    # Not by Alembic, whose import takes longer than most commands.
+    present: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        present = connection.scalar(text("select version_num from alembic_version"))
+    return Level(present, head=_known()[-1], newer=present is not None and present not in _known())
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
-    """Run the migrations that are missing, inside the caller's transaction. Safe from several processes at once.
+    """Run the missing migrations in the caller's transaction. Several processes may do so at once.
 
     Args:
-        to: the number of the last one to run.
+        to: the number of the last migration to run.
 
     Raises:
-        DatabaseError: the database was made by a newer tagonce.
+        DatabaseError: the database was written by a newer tagonce.
     """
     lock_name(connection, _LOCK)
     if not _not_newer(connection).current:
-        config = _config()
-        config.attributes["connection"] = connection
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, to)
 
 
 def check(connection: Connection) -> None:
-    """Refuse a database that `upgrade` would change. Writes nothing, and costs a millisecond.
+    """Refuse a database that `upgrade` would change. Writes nothing, and takes a millisecond.
 
     Raises:
-        DatabaseError: it is empty, older, or was made by a newer tagonce.
+        DatabaseError: the database is empty, older, or was written by a newer tagonce.
     """
-    if not _not_newer(connection).current:
+    found = _not_newer(connection)
+    if not found.current:
+        present = "no tables of tagonce" if found.present is None else f"tables of an older tagonce ({found.present})"
         raise DatabaseError(
-            "The database has no tables of tagonce, or older ones. Tag or enqueue something: that makes them, or "
-            "brings them forward."
+            f"The database has {present}; this program needs schema {found.head}. Run `tagonce migrate` to create or "
+            "upgrade the tables; `tag`, `enqueue` and `worker` do so too."
         )
 
 
@@ -78,13 +83,7 @@ def _not_newer(connection: Connection) -> Level:
     return found
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
 @cache
 def _known() -> tuple[str, ...]:
-    """Numbers of all migrations of this program, the last one first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    """Numbers of all migrations of this program, in order. The names of their files begin with them."""
+    return tuple(sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/[0-9]*.py")))

@@ -1,13 +1,13 @@
-"""The tables and views, as queries see them. `db/migrations` makes them; a test holds the two together.
+"""The tables and views, as queries see them. `db/migrations` creates them; a test compares the two.
 
     images ──────────┬── predictions ── tag_scores        scores of the tags at or above the model's floor
-    (one per uri)    ├── failures                         (model, image) is in one of the two, or it is pending
-    models ── tags   ├── labels                           what people say of a tag of an image
-                     └── gone                             images that are no longer where they were
+    (one per uri)    ├── failures                         a (model, image) in neither of the two is pending
+    models ── tags   ├── labels                           judgements by people on a tag of an image
+                     └── gone                             images that no longer exist at their uri
 
-PostgreSQL keeps one packed row an image: `predictions.tag_ids` and `predictions.scores`, two `smallint[]` in
-step with each other, sorted by ascending score. `tag_scores` is a view that unnests them there. SQLite, which
-has no arrays, keeps `tag_scores` as a table clustered by its key. Whoever reads `tag_scores` need not care.
+PostgreSQL stores one packed row per image: `predictions.tag_ids` and `predictions.scores`, two parallel `smallint[]`
+sorted by ascending score. There `tag_scores` is a view that unnests them. SQLite has no arrays and stores `tag_scores`
+as a table clustered by its key. A query on `tag_scores` is the same on both.
 """
 
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 Int16Array = npt.NDArray[np.int16]
+Int64Array = npt.NDArray[np.int64]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -60,7 +61,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class SmallintArray(UserDefinedType[Int16Array]):
-    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` does the bytes."""
+    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` converts the bytes."""
 
     cache_ok = True
 
@@ -70,14 +71,14 @@ class SmallintArray(UserDefinedType[Int16Array]):
 
 metadata = MetaData()
 
-# SQLite gives out ids by itself only for a column declared INTEGER, to the letter.
+# SQLite assigns ids only to a column that is declared as INTEGER, literally.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
 images = Table(
     "images",
     metadata,
     Column("id", RowId, Identity(), primary_key=True),
-    # Bytewise order, whatever the server's locale is: the common prefix of min(uri) and max(uri) is that of all.
+    # Bytewise order under any locale of the server: the common prefix of min(uri) and max(uri) is that of all uris.
     Column("uri", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False, unique=True),
     Column("version", Text, nullable=False),
     Column("bytes", BigInteger),
@@ -92,18 +93,18 @@ images = Table(
 gone = Table(
     "gone",
     metadata,
-    # No sequence: the id is the image's.
+    # No sequence: this is the id of the image.
     Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("gone_at", UtcDateTime, nullable=False),
 )
-"""Images that are no longer where they were, marked by `db.ledger.gone`. Queries exclude them by default."""
+"""Images that no longer exist at their uri, marked by `db.ledger.gone`. Queries exclude them by default."""
 
 models = Table(
     "models",
     metadata,
     Column("id", RowId, Identity(), primary_key=True),
     Column("name", Text, nullable=False, index=True),
-    # sha256 over everything that makes scores comparable: weights, preprocessing, head, tag list, floor.
+    # SHA-256 over everything that makes scores comparable: weights, preprocessing, head, tag list, floor.
     Column("fingerprint", String(64), nullable=False, unique=True),
     Column("weights_sha256", String(64), nullable=False),
     Column("spec", JSON, nullable=False),
@@ -123,7 +124,7 @@ tags = Table(
 
 
 BLOCK_RANGE = {"autosummarize": True, "pages_per_range": 32}
-"""How PostgreSQL keeps an index that says of some pages at a time what may be in them."""
+"""Storage options of BRIN indexes on PostgreSQL, which summarise a range of pages each."""
 
 
 def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
@@ -135,8 +136,8 @@ def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
         Column("image_version", Text, nullable=False),
         Column("predicted_at", UtcDateTime, nullable=False),
         *packed,
-        # For who deletes an image: the foreign key looks its predictions up by image alone. Rows come in the order of
-        # images, so PostgreSQL needs no tree.
+        # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
+        # the order of images, so a BRIN index is enough on PostgreSQL.
         Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
     )
 
@@ -148,7 +149,7 @@ packed_predictions = _predictions(
     Column("tag_ids", SmallintArray, nullable=False),
     Column("scores", SmallintArray, nullable=False),
 )
-"""`predictions` as PostgreSQL has it."""
+"""`predictions` on PostgreSQL."""
 
 failures = Table(
     "failures",
@@ -169,7 +170,7 @@ deliveries = Table(
     Column("chunk_id", String(36), primary_key=True),
     Column("deliveries", Integer, nullable=False),
 )
-"""Chunks that a worker holds, or held when it died. Empty when nothing runs."""
+"""Chunks that a worker holds, or held when it died, with their number of deliveries. Empty when nothing runs."""
 
 workers = Table(
     "workers",
@@ -184,7 +185,7 @@ workers = Table(
     *(Column(f"{stage}_seconds", Double, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
     *(Column(f"{stage}_images", Integer, nullable=False) for stage in ("fetch", "decode", "wait", "infer", "write")),
 )
-"""The last minute of work of each worker process (`db.ledger.workers`), written along with its results."""
+"""The last minute of work of each worker process (`db.ledger.workers`), written with its results."""
 
 tag_scores = Table(
     "tag_scores",
@@ -207,7 +208,7 @@ tag_probabilities = Table(
     Column("category", Text),
     Column("probability", Numeric),
 )
-"""A view for people with psql or sqlite3 in hand."""
+"""A view for people who query with psql or sqlite3."""
 
 profiles = Table(
     "profiles",
@@ -215,9 +216,9 @@ profiles = Table(
     Column("id", RowId, Identity(), primary_key=True),
     Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("version", Integer, nullable=False),  # 1, 2, ... a name never changes what it meant
-    Column("policy", JSON, nullable=False),  # as `db.policy.policies.Policy.as_json` writes it
-    Column("source", Text, nullable=False),  # in words: where it came from
+    Column("version", Integer, nullable=False),  # 1, 2, ...; a version never changes
+    Column("policy", JSON, nullable=False),  # the format of `db.policy.policies.Policy.as_json`
+    Column("source", Text, nullable=False),  # the origin, in words
     Column("added_at", UtcDateTime, nullable=False),
     UniqueConstraint("model_id", "name", "version", name="profiles_model_id_name_version_key"),
 )
@@ -227,9 +228,9 @@ profile_thresholds = Table(
     metadata,
     Column("profile_id", RowId, ForeignKey("profiles.id", ondelete="CASCADE"), primary_key=True),
     Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),
-    Column("score", SmallInteger, nullable=False),  # the lowest to keep; 10001 keeps none
+    Column("score", SmallInteger, nullable=False),  # the lowest score to keep; 10001 keeps none
 )
-"""A policy worked out for every tag of the model, so that a join in SQL applies it."""
+"""The threshold of each tag of the model under a policy, so that a join in SQL applies the policy."""
 
 labels = Table(
     "labels",
@@ -239,11 +240,11 @@ labels = Table(
     Column("judged_by", Text, primary_key=True),
     Column("is_right", Boolean, nullable=False),
     Column("judged_at", UtcDateTime, nullable=False),
-    # What the person had before their eyes. A label outlives the model.
+    # The model, score and version that were shown to the person. A label outlives the model.
     Column("model_id", RowId, ForeignKey("models.id", ondelete="SET NULL")),
     Column("score", SmallInteger),  # null below the floor
-    Column("image_version", Text, nullable=False),  # a label of another version of the file does not count
+    Column("image_version", Text, nullable=False),  # a label of another version of the file is ignored
     Column("drawn", String(16), nullable=False),  # `db.truth.labels.Drawn`
     Index("ix_labels_tag", "tag"),
 )
-"""Judgements by people on (image, tag), as `db.truth.labels` reads them: the last word of each person."""
+"""The latest judgement of each person on (image, tag). `db.truth.labels` reads them."""

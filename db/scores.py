@@ -1,9 +1,9 @@
-"""Scores: what a probability becomes in the database, and what a threshold becomes in a query.
+"""Scores: probabilities as the database stores them, and thresholds as queries compare them.
 
     score = floor(probability * 10000)
 
-Rounded down, so that for every threshold t that is a multiple of 0.0001, `score >= t * 10000` selects exactly the
-tags whose float32 probability is >= t. (Rounding to nearest would lift 0.34996 over a threshold of 0.35.)
+Scores are rounded down, so that for every threshold t that is a multiple of 0.0001, `score >= t * 10000` selects
+exactly the tags whose float32 probability is >= t. (Rounding to nearest would lift 0.34996 over a threshold of 0.35.)
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from db.schema import Int16Array
 
 SCALE = 10_000
 NEVER = SCALE + 1
-"""A threshold that no score reaches."""
+"""A threshold above every score."""
 MAX_TAGS = 32_767
 """`tag_id` is a smallint."""
 
@@ -28,7 +28,7 @@ class Scores:
     tag_ids: Int16Array
     """Output positions in the model, 0-based."""
     scores: Int16Array
-    """Ten-thousandths, in step with `tag_ids`."""
+    """Ten-thousandths, parallel to `tag_ids`."""
 
     def __len__(self) -> int:
         return int(self.tag_ids.size)
@@ -38,14 +38,17 @@ NO_SCORES = Scores(np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int16))
 
 
 def to_score(threshold: float | str | Decimal, *, what: str = "A threshold") -> int:
-    """The smallest score that a tag at `threshold` may have.
+    """A threshold as the lowest score to keep.
 
     Args:
         threshold: 0 to 1 with at most four decimals; a float counts as the decimal number it prints as.
         what: the first words of the error message.
 
+    Returns:
+        0 to 10,000, in ten-thousandths.
+
     Raises:
-        ThresholdError: it is no such number.
+        ThresholdError: `threshold` is not such a number.
     """
     try:
         exact = Decimal(str(threshold)) * SCALE
@@ -54,10 +57,12 @@ def to_score(threshold: float | str | Decimal, *, what: str = "A threshold") -> 
     if not exact.is_finite() or not 0 <= exact <= SCALE:
         raise ThresholdError(f"{what} is a number between 0 and 1, not {threshold}.")
     if exact != int(exact):
-        raise ThresholdError(f"{what} has at most four decimals, since scores are kept in ten-thousandths: {threshold}")
+        raise ThresholdError(
+            f"{what} has at most four decimals, since scores are stored in ten-thousandths; {threshold} has more."
+        )
     return int(exact)
 
 
 def to_probability(score: int) -> float:
-    """The probability that a score stands for: the true one is this or up to 0.0001 above."""
+    """The lower bound of the probability that a score stands for; the true one is less than 0.0001 above it."""
     return score / SCALE

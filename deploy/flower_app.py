@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 -- a module of the flower image, no package
 """The Celery application for Flower: `celery --app flower_app flower`.
 
-Flower has to look under the same key prefix as the workers, or it sees an empty Redis and no worker. The settings
-therefore come from the place where the workers have them. The model makes no difference to an onlooker.
+Flower must use the same key prefix as the workers, otherwise it finds an empty Redis and no worker. So its settings
+come from the same function as theirs. The id of the model does not matter to Flower.
 """
 
 import os

@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 -- a script of the worker image, no package
-"""Exit 0 when the worker of this container answers through Redis, 1 when it does not.
+"""Exit with 0 if the worker of this container answers through Redis, with 1 if not.
 
-A worker whose process is alive and whose connection is not looks well from outside, so the question takes the way the
-messages take. Docker shows the answer (`docker compose ps`) and restarts nothing because of it.
+A worker with a broken connection may have a live process, so the check goes through Redis as messages do. Docker shows
+the result (`docker compose ps`) and does not restart the container because of it.
 """
 
 import os
@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 def main() -> int:
-    """Ask by host name: the process id in the worker's name is not known here, the container's name is."""
+    """Ping the worker by host name: the process id in its name is unknown here."""
     app = create_app(os.environ["TAGONCE_BROKER_URL"], model_id=0, client_name="tagonce-healthcheck")
     inspect = app.control.inspect(
         pattern=f"tagonce-*@{socket.gethostname()}", matcher="glob", timeout=TIMEOUT_SECONDS, limit=1

@@ -1,10 +1,11 @@
 # ruff: noqa: INP001 -- a script of the image build, no package
-"""Print what an image installs before our own wheel: the dependencies and the named extras of pyproject.toml.
+"""Print the requirements that an image installs before our wheel: dependencies and some extras of pyproject.toml.
 
     python requirements.py worker postgres > worker.txt
 
-The layer that holds torch is built from this list and constraints.txt alone. Copying pyproject.toml instead would
-install torch again whenever the version or a linter's setting changes. Standard library only: nothing is installed yet.
+The layer with torch depends only on this list and constraints.txt. If it depended on pyproject.toml, torch would be
+installed again after every change of the version or of a linter's setting. Uses only the standard library, since
+nothing is installed yet.
 """
 
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 
 def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[str]:
-    """Requirement specifiers (PEP 508) of the table `[project]` with some of its extras."""
+    """Requirement specifiers (PEP 508) of the table `[project]` and some of its extras."""
     yield from project["dependencies"]
     for extra in extras:
         yield from _of_extra(project, extra)

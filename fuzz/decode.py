@@ -1,7 +1,8 @@
-"""Feeds the decoder what a fuzzer makes of small files of every format; whatever is raised but ImageError is a finding.
+"""Fuzzes the decoder with mutations of small files of every format. Any error other than ImageError is a finding.
 
-`make fuzz`, or for longer: `python fuzz/decode.py -max_total_time=36000 CORPUS`; CORPUS is a folder that keeps what
-reached new lines. Of Pillow the Python part is followed, its C part is only run. Findings become tests.
+`make fuzz`, or for longer: `python fuzz/decode.py -max_total_time=36000 CORPUS`; CORPUS is a folder that
+keeps inputs which reached new lines. Coverage is measured in the Python part of Pillow, not in its C part. Findings
+become tests.
 """
 
 import sys

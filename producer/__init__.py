@@ -1,1 +1,1 @@
-"""What should be done: sources of references, the queue and its messages."""
+"""Registers images and queues them: sources of references, the queue and its messages."""

@@ -1,30 +1,30 @@
-"""Register references and put what is pending on the queue. Rows first, committed; messages after."""
+"""Register references and queue pending images. Rows are committed before their messages are sent."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import images
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from producer.queue.chunks import Sender
 
 REGISTER_SIZE = 10_000
-"""References registered in one transaction, at most."""
+"""Most references that one transaction registers."""
 READ_SIZE = 500
-"""References read from the source between two looks at whether the database is done with those before."""
+"""References read from the source before checking whether the database has finished the previous batch."""
 
 
 @dataclass(slots=True)
 class Enqueued:
-    """Counts of one call, kept up to date while it runs."""
+    """Counts of one call, updated while it runs."""
 
     seen: int = 0
-    """References that the source yielded."""
+    """References that the source yielded, or pending rows read."""
     sent: int = 0
-    """Images put on the queue: pending for the model."""
+    """Images sent: those pending for the model."""
 
 
 def enqueue(
@@ -39,10 +39,16 @@ def enqueue(
 ) -> Enqueued:
     """Register every reference and send those that are pending for the model.
 
-    Memory stays flat: nothing is held but two batches of references and one chunk of ids.
+    Memory is constant: two batches of references and one chunk of ids.
 
     Args:
-        seen: gets the ids of all images that the source yielded, done or not.
+        chunk_size: images in a message.
+        seen: receives the ids of all images that the source yielded, done or not.
+        on_progress: called with the counts after each registered batch.
+
+    Raises:
+        SourceError: the source cannot be read.
+        BrokerError: Redis does not answer. Images not yet sent are still pending in the database.
     """
     counts = Enqueued()
 
@@ -51,7 +57,7 @@ def enqueue(
             return images.register(connection, batch, model_id, seen=seen)
 
     def pending_ids() -> Iterator[int]:
-        for batch, ids in _side_by_side(register, references):
+        for batch, ids in _registered_batches(register, references):
             counts.seen += len(batch)
             yield from ids
             on_progress(counts)
@@ -63,26 +69,26 @@ def enqueue(
     return counts
 
 
-def _side_by_side(
+def _registered_batches(
     register: Callable[[list[Reference]], list[int]], references: Iterable[Reference]
 ) -> Iterator[tuple[list[Reference], list[int]]]:
-    """Batches and their pending ids. While a thread registers one, the next is read and the one before is sent.
+    """Batches of references with their pending ids. A thread registers one while the next is read and the last is sent.
 
-    A batch is what the source gave while the database was busy: a slow source has its references sent at once, and a
-    fast one fills the batches, which the database likes.
+    A batch holds what the source yielded while the database was busy. So references of a slow source are sent at once,
+    and those of a fast source fill large batches, which the database writes faster.
     """
-    before: list[Reference] = []
+    previous: list[Reference] = []
     batch: list[Reference] = []
     registering: Future[list[int]] = Future()
-    registering.set_result([])  # nothing came before the first batch
+    registering.set_result([])  # no batch precedes the first
     with ThreadPoolExecutor(1, thread_name_prefix="register") as pool:
-        for some in batched(references, READ_SIZE):
-            batch += some
+        for read in batched(references, READ_SIZE):
+            batch += read
             if registering.done() or len(batch) >= REGISTER_SIZE:
-                done, ids = before, registering.result()
-                before, registering, batch = batch, pool.submit(register, batch), []
+                done, ids = previous, registering.result()
+                previous, registering, batch = batch, pool.submit(register, batch), []
                 yield done, ids
-        yield before, registering.result()
+        yield previous, registering.result()
     if batch:
         yield batch, register(batch)
 
@@ -95,7 +101,10 @@ def enqueue_pending(
     chunk_size: int,
     on_progress: Callable[[Enqueued], None] = lambda _enqueued: None,
 ) -> Enqueued:
-    """Send everything that is registered and pending: after Redis lost its data, or failures were cleared."""
+    """Send all registered images that are pending: after Redis lost its data, or failures were cleared.
+
+    Args and errors are those of `enqueue`.
+    """
     counts = Enqueued()
 
     def pending_ids() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a complete listing of a place no longer has: marked as gone, once the storage says so too."""
+"""Marks images as gone that a complete listing lacks, after the storage confirms that they are missing."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,36 +7,37 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, not_, select
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import gone, moved_labels
-from db.ledger.id_set import IdSet
+from db.names.uris import file_path
 from db.schema import images
 from db.sql.gone_scope import is_gone
 from db.sql.score_sql import begins_with
-from producer.references import file_path
 
 AT_ONCE = 10_000
-"""Images in one transaction."""
+"""Images in one transaction, or read at once."""
 THREADS = 32
-"""Objects that S3 is asked for at once."""
+"""Concurrent HEAD requests to S3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What became of one place."""
+    """Result for one place."""
 
     place: str
+    """URI prefix."""
     registered: int
     """Images below it that were not marked before."""
     gone: int
-    """Of these, images that are no longer there. Where `refused`, so many and perhaps more."""
+    """Those of them that no longer exist. If `refused`, at least so many."""
     refused: bool
-    """More than half: nothing was marked."""
+    """More than half are gone, so none was marked: the listing is more likely wrong than the storage empty."""
 
 
 def newest(database: Database) -> int:
-    """The last image that is registered: what comes after it was registered while a source was listed."""
+    """Id of the last registered image. Images with larger ids were registered while a source was listed."""
     with database.read() as connection:
         return connection.scalar(select(func.max(images.c.id))) or 0
 
@@ -50,17 +51,17 @@ def mark(
     even_most: bool = False,
     on_progress: Callable[[int], object] = lambda _images: None,
 ) -> Marked:
-    """Mark the images of a place that its listing did not have, and that are not there when they are asked for.
+    """Mark the images of a place that its listing lacked and that the storage does not have either.
 
-    A listing passes over what it may not read, and what another option leaves out: hence the second question. Memory: a
-    bit an image. Labels of what is marked go along to an image of the same content.
+    The storage is asked because a listing omits what it may not read and what another option excludes. Memory: one bit
+    an image. Labels of a marked image move to an image of the same content.
 
     Args:
-        place: what the uris of its images begin with.
-        seen: ids of the images that a complete listing had.
-        last: see `newest`. Others may have registered what came after that listing.
-        even_most: mark more than half of the images of the place, too.
-        on_progress: called with the number of images that were looked at.
+        place: URI prefix of its images.
+        seen: ids of the images that a complete listing yielded.
+        last: see `newest`. Later images may have been registered by others after that listing.
+        even_most: mark them even if they are more than half of the images of the place.
+        on_progress: called with the number of images checked since the last call.
 
     Raises:
         SourceError: the storage refuses or does not answer.
@@ -72,22 +73,22 @@ def mark(
     found = 0
     for rows in _walk(database, place, last):
         missing = seen.without([row_id for row_id, _uri in rows])
-        ids = _not_there([row for row in rows if row[0] in missing])
+        ids = _confirmed_missing([row for row in rows if row[0] in missing])
         missing_ids.add(ids)
         found += len(ids)
         on_progress(len(rows))
         if found > registered / 2 and not even_most:
             return Marked(place, registered, found, refused=True)
-    for some in batched(missing_ids, AT_ONCE):
+    for ids in batched(missing_ids, AT_ONCE):
         with database.write() as connection:
-            gone.mark(connection, some)
+            gone.mark(connection, ids)
     with database.write() as connection:
-        moved_labels.labels_follow(connection)
+        moved_labels.move_labels(connection)
     return Marked(place, registered, found, refused=False)
 
 
 def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int, str]]]:
-    """(id, uri) of the images of a place that are not marked, by uri."""
+    """(id, uri) of the images of a place that are not marked, ordered by uri, `AT_ONCE` in a list."""
     after = ""
     while True:
         query = (
@@ -104,8 +105,8 @@ def _walk(database: Database, place: str, last: int) -> Iterator[list[tuple[int,
         after = rows[-1][1]
 
 
-def _not_there(rows: Sequence[tuple[int, str]]) -> list[int]:
-    """Those that the storage does not have. One that may not be looked at may be there."""
+def _confirmed_missing(rows: Sequence[tuple[int, str]]) -> list[int]:
+    """Ids of the images that the storage does not have. One that we may not read counts as existing."""
     local = [row_id for row_id, uri in rows if uri.startswith("file://") and _no_file(file_path(uri))]
     remote = [(row_id, uri) for row_id, uri in rows if uri.startswith("s3://")]
     return local + (_no_objects(remote) if remote else [])
@@ -122,7 +123,7 @@ def _no_file(path: str) -> bool:
 
 
 def _no_objects(rows: Sequence[tuple[int, str]]) -> list[int]:
-    from producer.sources.s3 import is_missing  # boto3 is slow to import: only for those who need it
+    from producer.sources.s3 import is_missing  # boto3 is slow to import
     from producer.storage.s3_client import s3_client
 
     client = s3_client(max_pool_connections=THREADS)

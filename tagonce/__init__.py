@@ -1,1 +1,1 @@
-"""The face: command line, settings, everything on one machine."""
+"""The command line: settings, commands, the review page, everything on one machine."""

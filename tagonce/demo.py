@@ -1,9 +1,9 @@
-"""`make demo`: the main job on real photographs with a real model, and a picture of what it is for.
+"""`make demo`: tag real photographs with a real model, then apply three thresholds.
 
     python -m tagonce.demo FOLDER
 
-Copies the CC0 photographs of scikit-image into FOLDER, adds four odd files, tags all of them with `tagonce tag`, and
-shows the same stored probabilities at three thresholds.
+Copies the CC0 photographs of scikit-image into FOLDER, adds four unusual files, tags all of them with `tagonce tag`,
+and shows the stored probabilities at three thresholds.
 """
 
 import shutil
@@ -30,14 +30,14 @@ PHOTOGRAPHS = (
 )
 SHOWN = ("chelsea", "transparent-cat", "coffee", "grey-coffee", "motorcycle_left", "clock_motion", "camera", "rocket")
 LONGEST_CELL = 12
-"""Tags in a cell of the table."""
+"""Maximum number of tags in a cell."""
 
 
 def main(folder: Path) -> None:
-    """Tag, then threshold three times."""
+    """Tag once, then apply three thresholds."""
     photos, database = folder / "photos", f"sqlite:///{folder / 'tags.db'}"
     if (folder / "tags.db").exists():
-        shutil.rmtree(folder)  # ours, from the last time
+        shutil.rmtree(folder)  # of an earlier demo
     prepare(photos)
     command = str(Path(sys.executable).with_name("tagonce"))
     shown = f"{_near(command)} tag {photos} --model demo --database {database}"
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
 
 
 def prepare(photos: Path) -> None:
-    """The photographs, and four files as they turn up in any large collection."""
+    """Copy the photographs, and create four files as they occur in large collections."""
     import skimage
 
     source = Path(skimage.__file__).parent / "data"
@@ -85,14 +85,14 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
     ui.output.print(table)
     images = len(columns[0])
     ui.output.print(
-        f"[bold]Tagged once[/]: {images} images in {tagging:.1f} s, with starting a worker and loading the model.\n"
+        f"[bold]Tagged once[/]: {images} images in {tagging:.1f} s, including the start of the worker.\n"
         f"[bold]Thresholded {len(THRESHOLDS)} times[/]: in {rethresholding * 1000:.0f} ms, from the database, "
         f"without the model ({tagging / rethresholding:,.0f} times faster).\n"
-        f"Failed, one row each: {', '.join(f'{count} {reason}' for reason, count in failed.items())}.\n"
-        "The model knows the 1,000 things of ImageNet and their groups: no people, no sky, no drawings.\n"
+        f"Failed: {', '.join(f'{count} {reason}' for reason, count in failed.items())}.\n"
+        "The model knows the 1,000 classes of ImageNet and their groups: no people, no sky, no drawings.\n"
     )
     option = f"--database {database}"
-    ui.output.print("Go on with:")
+    ui.output.print("Try next:")
     for line in (
         f"{command} search 'animal:0.5 -dog:0.2' --sort cat {option}",
         f"{command} thresholds diff 0.35 0.5 {option}",
@@ -104,7 +104,7 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
     ):
         ui.output.print(f"  {line}", markup=False)
     ui.output.print(
-        f"\nTo move the thresholds by hand, and see what that does: [bold]{command} review {option}[/], and open "
+        f"\nTo move thresholds and see the effect: [bold]{command} review {option}[/], then open "
         "http://127.0.0.1:8765 in a browser."
     )
 
@@ -117,7 +117,7 @@ def _cell(tags: list[str]) -> str:
 
 
 def _near(path: str) -> str:
-    """Relative to the current folder where that is shorter to type."""
+    """The path relative to the current folder, if it is below it."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

@@ -1,101 +1,76 @@
-"""Settings: environment variables that begin with TAGONCE_, an .env file, and the options of the command line.
+"""Settings: environment variables with the prefix TAGONCE_, an .env file, and command line options.
 
-The libraries that we use read variables of their own (boto3 `AWS_*`, the Hugging Face hub `HF_*`). An .env file feeds
-those too: `load` puts them into the environment of this process, and child processes inherit them.
+Libraries read their own variables (boto3 `AWS_*`, the Hugging Face hub `HF_*`). `load` copies those from the .env file
+into the environment of this process, and child processes inherit them.
 """
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import SettingsError, ThresholdError
 from db.scores import to_score
+from workers.options import WorkerSettings
 
 DEFAULT_DATABASE = "sqlite:///tagonce.db"
 ENV_FILE = Path(".env")
 """In the current folder."""
 ENCODING = "utf-8-sig"
-"""Editors of Windows put a byte order mark before the first name."""
+"""Windows editors write a byte order mark."""
 LIBRARY_PREFIXES = ("AWS_", "HF_", "PG")
-"""How the names begin that boto3, the Hugging Face hub and libpq read."""
+"""Prefixes of variables that boto3, the Hugging Face hub and libpq read."""
 LIBRARY_NAMES = frozenset({
     "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE",
     "XDG_CACHE_HOME",
 })  # fmt: skip
-"""Other names that libraries read. No others are taken from a file that happens to lie in the current folder."""
+"""Other variables of libraries. Nothing else is copied: the .env file may belong to another program."""
 
 
-class Settings(BaseSettings):
-    """What every command may need to know. An option on the command line wins over the environment, that over .env."""
+class Settings(WorkerSettings, BaseSettings):
+    """Settings of all commands. An option on the command line wins over the environment, and that over .env."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TAGONCE_", env_file=ENV_FILE, env_file_encoding=ENCODING, extra="ignore", frozen=True
+        env_prefix="TAGONCE_", env_file=ENV_FILE, env_file_encoding=ENCODING, enable_decoding=False, extra="ignore"
     )
 
     # Both may hold a password: repr=False keeps them out of whatever prints the settings.
     database_url: str = Field(DEFAULT_DATABASE, repr=False, description="PostgreSQL or SQLite")
     broker_url: str | None = Field(
-        None, repr=False, description="Redis, where producer and workers meet; `tagonce tag` has its own"
+        None, repr=False, description="Redis, the queue between producer and workers; `tagonce tag` starts its own"
     )
     model: str = Field("jtp-2", description="a name from `tagonce models`, `hf-hub:owner/name`, or a folder")
-    floor: float = Field(0.01, description="probabilities below are not stored; 0 stores all")
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="images in one forward; `auto` tries once which is best; default 64 on a GPU, 8 else"
-    )
+    floor: float = Field(0.01, description="lower probabilities are not stored; 0 stores all")
     chunk_size: int = Field(256, ge=1, le=4096, description="images in one message")
-    max_queue: int = Field(20_000, ge=1, description="chunks on the queue above which the producer waits")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
-    compile: bool = Field(False, description="let torch compile the network, which takes minutes once")
-    torch_threads: int | None = Field(
-        None, ge=1, le=1024, description="threads that compute a forward on the CPU; default: as many as cores"
-    )
-    concurrency: int = Field(3, ge=1, le=64, description="chunks in work at once in a worker")
-    fetchers: int = Field(32, ge=1, le=256, description="threads that fetch in a worker")
-    decoders: int | None = Field(
-        None, ge=1, le=256, description="threads that decode in a worker; default: as many as cores"
-    )
+    max_queue: int = Field(20_000, ge=1, description="the producer waits while more chunks than this are queued")
     dct_scaling: bool = Field(
-        False, description="decode large JPEGs at a part of their size: faster, other scores, so a model of its own"
+        False,
+        description="decode large JPEGs at reduced size: faster, slightly different scores, stored as a separate model",
     )
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="port for Prometheus in a worker; with --devices the first of as many"
+        None, ge=1, le=65535, description="port of a worker's metrics for Prometheus; with --devices, the first port"
     )
-    metrics_host: str = Field("127.0.0.1", description="address that Prometheus reaches; 0.0.0.0 is every one")
-    max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
-    max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
-    max_pixels_in_flight: int | None = Field(
-        None, ge=1, description="pixels of all images that are decoded at once; default: twice TAGONCE_MAX_PIXELS"
-    )
-    roots: Annotated[tuple[str, ...] | None, NoDecode] = Field(
-        None, description="folders and `s3://bucket/prefix`, with commas between: workers read nothing else"
-    )
+    metrics_host: str = Field("127.0.0.1", description="address to serve the metrics on; 0.0.0.0: all")
     s3_anonymous: bool = Field(
-        False, description="read S3 without credentials even where there are some; without any this is tried by itself"
+        False, description="read S3 without credentials even if there are some; without any, this is the default"
     )
     thumbnails: Path | None = Field(
-        None, description="folder where the review page keeps thumbnails; default: `thumbnails` in `~/.cache/tagonce`"
+        None, description="folder for the thumbnails of the review page; default: `thumbnails` in `~/.cache/tagonce`"
     )
     thumbnails_bytes: int = Field(
-        1024 * 1024 * 1024, ge=1, description="bytes of all thumbnails that are kept; the least recently used go"
+        1024 * 1024 * 1024, ge=1, description="total size of stored thumbnails; the least recently used are deleted"
     )
-    lease_seconds: int = Field(120, ge=3, description="a chunk that a dead worker held is taken over after this")
-    grace_seconds: float = Field(20.0, ge=0, description="after SIGTERM a chunk may go on for this long")
-    stall_seconds: float = Field(
-        600.0, ge=0, description="a worker in which nothing moves for so long ends itself; 0: never"
-    )
-    max_idle: float | None = Field(
-        None, gt=0, description="a worker that had nothing to do for so many seconds ends; default: never"
+    lease_seconds: int = Field(
+        120, ge=3, description="after this time, another worker takes over the chunk of a dead one"
     )
     review_token: str | None = Field(
         None,
         repr=False,
         min_length=16,
-        description="whoever has it may open `tagonce review`; default: a new one at each start, where one is needed",
+        description="access token for `tagonce review`; generated at each start if unset and needed",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the worker")
     log_format: Literal["text", "json"] = Field("text", description="of the worker: text or json")
@@ -115,41 +90,41 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             roots = tuple(root for part in value.split(",") if (root := part.strip()))
             if not roots:
-                raise ValueError("it is set and names no place. To let workers read everything, do not set it")
+                raise ValueError("it is empty. To let workers read everything, unset it")
             return roots
         return value
 
     @property
     def floor_score(self) -> int:
-        """Ten-thousandths."""
+        """`floor` as a score, in ten-thousandths."""
         return to_score(self.floor)
 
     def as_environment(self) -> dict[str, str]:
-        """Variables that give another process the same settings."""
+        """Environment variables that give another process the same settings."""
         values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in self}
         return {_variable(name): str(value) for name, value in values.items() if value is not None}
 
     def need_broker(self) -> str:
-        """The broker's URL, where one has to be given.
+        """The broker's URL.
 
         Raises:
             SettingsError: it is not set.
         """
         if self.broker_url is None:
             raise SettingsError(
-                "TAGONCE_BROKER_URL (or --broker) is not set: producer and workers meet in a Redis, for example "
-                "redis://localhost:6379/0. For everything on one machine without a server, use `tagonce tag`."
+                "TAGONCE_BROKER_URL (or --broker) is not set: producer and workers need a Redis, for example "
+                "redis://localhost:6379/0. To tag on one machine without a server, use `tagonce tag`."
             )
         return self.broker_url
 
 
 def load(**overrides: Any) -> Settings:
-    """Settings with the options that were given on the command line; None means not given.
+    """Read the settings. Command line options override them; None means not given.
 
-    Variables of libraries that stand in .env are in the environment of this process afterwards.
+    Copies variables of libraries from the .env file into the environment.
 
     Raises:
-        SettingsError: names everything that is wrong, at once.
+        SettingsError: lists all invalid settings.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     _feed_libraries()
@@ -161,15 +136,15 @@ def load(**overrides: Any) -> Settings:
         ]
         raise SettingsError("\n".join(["Some settings are wrong:", *lines])) from error
     if config.s3_anonymous:
-        os.environ[_variable("s3_anonymous")] = "true"  # the client of S3 is made far from here, in workers too
+        os.environ[_variable("s3_anonymous")] = "true"  # read where S3 clients are created, also in child processes
     return config
 
 
 def in_env_file() -> dict[str, str | None]:
-    """Names and values of the .env file of the current folder; None where a line has a name and no `=`.
+    """Names and values of the .env file of the current folder; None for a name without `=`.
 
     Raises:
-        SettingsError: the file is no text.
+        SettingsError: the file cannot be read, or is not UTF-8.
     """
     try:
         return dotenv_values(ENV_FILE, encoding=ENCODING) if ENV_FILE.is_file() else {}
@@ -178,23 +153,23 @@ def in_env_file() -> dict[str, str | None]:
             f"{ENV_FILE.absolute()} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from error
     except OSError as error:
-        raise SettingsError(f"cannot read {ENV_FILE.absolute()}: {error.strerror}.") from error
+        raise SettingsError(f"Cannot read {ENV_FILE.absolute()}: {error.strerror}.") from error
 
 
 def is_for_library(name: str) -> bool:
-    """Whether a library that we use may read this variable."""
+    """Whether a variable belongs to a library."""
     return name.startswith(LIBRARY_PREFIXES) or name.upper() in LIBRARY_NAMES
 
 
 def _feed_libraries() -> None:
-    """A variable of the environment wins, set to nothing too. An empty value in the file means: not set."""
+    """The environment wins, even with an empty value. An empty value in the file means unset."""
     for name, value in in_env_file().items():
         if value and is_for_library(name):
             os.environ.setdefault(name, value)
 
 
 def database_file(url: str) -> Path | None:
-    """The file of an SQLite URL."""
+    """The file of an SQLite URL; None for other databases."""
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 

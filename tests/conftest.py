@@ -5,13 +5,17 @@ starts it, so that `pytest tests/unit/test_infer.py` runs on a GPU machine that 
 """
 
 import os
+from contextlib import suppress
 
 import pytest
+
+from tests.fixtures import examples
 
 pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.checkpoints",
     "tests.fixtures.command",
+    "tests.fixtures.migrated",
     "tests.fixtures.photos",
     "tests.fixtures.pages",
     "tests.fixtures.pooler",
@@ -20,6 +24,15 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.tls",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="more examples of hypothesis, and screenshots of the page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    with suppress(ModuleNotFoundError):
+        examples.load(thorough=config.getoption("thorough"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""The doing: fetch, decode, infer, write."""
+"""The image path: fetch, decode, infer, write."""

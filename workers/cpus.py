@@ -1,4 +1,4 @@
-"""How many cores this process may use: those it may run on, or the share of them that its container is given."""
+"""Number of cores that this process may use: its CPU affinity, limited by the CPU quota of its container."""
 
 import math
 import os
@@ -10,8 +10,10 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """At least one. `docker run --cpus 2` and the CPU limit of a Kubernetes pod leave all cores visible, and hold a
-    process that has a thread for each of them up for most of every tenth of a second.
+    """Cores for computation, at least one.
+
+    `docker run --cpus 2` and the CPU limit of a Kubernetes pod leave all cores visible. A process with a thread for
+    each visible core is then throttled for most of each scheduling period of 100 ms.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = quota()
@@ -19,9 +21,10 @@ def cores() -> int:
 
 
 def quota() -> float | None:
-    """Cores by the quota of this process's control group, or of one above it, whichever is least. None: there is none.
+    """Least CPU quota, in cores, of this process's control group and those above it. None: no quota.
 
-    Both versions are read: of 2, `cpu.max`; of 1, `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
+    Reads both versions of cgroups: `cpu.max` of v2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of v1
+    (Linux, Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst).
     """
     try:
         own = _OWN.read_text().splitlines()
@@ -40,7 +43,7 @@ def quota() -> float | None:
 
 
 def _folders(root: Path, path: str) -> Iterator[Path]:
-    """The group and all above it. Of those in a container, most may not be there: it sees its own as the root."""
+    """Folders of the group and of all above it. In a container most may not exist: its own group is mounted as root."""
     inside = PurePosixPath(path.lstrip("/"))
     yield from (root / folder for folder in (inside, *inside.parents) if ".." not in folder.parts)
 

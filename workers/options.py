@@ -1,43 +1,59 @@
-"""What a worker is told at start."""
+"""What a worker can be configured with. `tagonce.settings` reads the same fields from the environment."""
 
-from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from workers.cpus import cores
 
-__all__ = ["Options", "cores"]
+
+class WorkerSettings(BaseModel):
+    """Everything but the model, the database and the queue. None: decided where the worker starts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="images in one forward; `auto` measures the best size once; default: 64 on a GPU, else 8"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
+    """`auto`: bf16 or fp16 on a CUDA GPU, whichever it has, fp32 elsewhere."""
+    compile: bool = Field(False, description="compile the network with torch; takes minutes once")
+    """At the first forward; later starts take seconds from torch's cache."""
+    torch_threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of one forward on the CPU; default: one per core"
+    )
+    concurrency: int = Field(3, ge=1, le=64, description="chunks that a worker processes at once")
+    """One is fetched and decoded while another is on the device and a third is written."""
+    fetchers: int = Field(32, ge=1, le=256, description="fetching threads of a worker")
+    """Shared by the chunks. They wait for storage, so many cost little."""
+    decoders: int | None = Field(None, ge=1, le=256, description="decoding threads of a worker; default: one per core")
+    max_pixels: int = Field(178_956_970, ge=1, description="larger images fail as too_large")
+    """Checked in the header. The default is Pillow's limit for decompression bombs."""
+    max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="larger files fail as too_large")
+    """Checked before the file is read."""
+    max_pixels_in_flight: int | None = Field(
+        None, ge=1, description="pixels of all images decoded at once; default: twice TAGONCE_MAX_PIXELS"
+    )
+    """A larger image is decoded alone."""
+    roots: tuple[str, ...] | None = Field(
+        None, description="folders and `s3://bucket/prefix`, separated by commas; workers read nothing else"
+    )
+    """None or empty: workers read everything."""
+    grace_seconds: float = Field(
+        20.0, ge=0, description="time for a chunk to finish after SIGTERM, before it goes back to the queue"
+    )
+    stall_seconds: float = Field(
+        600.0, ge=0, description="a worker that makes no progress for this long ends; 0: never"
+    )
+    max_idle: float | None = Field(
+        None, gt=0, description="a worker without work for this many seconds ends; default: never"
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Everything but the model, the database and the queue."""
+class Options(WorkerSettings):
+    """The settings of a worker that starts: nothing is left to decide but the device and the precision."""
 
     batch_size: int
-    """Images in one forward."""
-    device: str = "auto"
-    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ... `auto` takes the first GPU there is."""
-    precision: str = "auto"
-    """`auto`, `fp32`, `fp16` or `bf16`. `auto`: bf16 or fp16 on a CUDA GPU, whichever it has, fp32 elsewhere."""
-    compile: bool = False
-    """Let torch compile the network at the first forward: minutes once, seconds from what it keeps in its cache."""
-    torch_threads: int | None = None
-    """Threads that compute one forward on a CPU. None: one a core."""
-    concurrency: int = 3
-    """Chunks in work at once: one is fetched and decoded while another is on the device and a third is written."""
-    fetchers: int = 32
-    """Threads that fetch, shared by the chunks in work. They wait for others, so many cost little."""
-    decoders: int = field(default_factory=cores)
-    """Threads that decode, shared by the chunks in work: one a core."""
-    max_pixels: int = 178_956_970
-    """Larger images are refused by their header. The default is where Pillow takes an image for an attack."""
-    max_pixels_in_flight: int | None = None
-    """Of all images that are decoded at once. One that has more is decoded alone. None: twice `max_pixels`."""
-    max_bytes: int = 256 * 1024 * 1024
-    """Larger files are refused before they are read."""
-    grace_seconds: float = 20.0
-    """After SIGTERM: how long a chunk may go on before it is handed back to the queue."""
+    decoders: int = Field(default_factory=cores)
     roots: tuple[str, ...] = ()
-    """Folders and `s3://bucket/prefix`: what lies outside of all of them is not read. Empty: everything is."""
-    stall_seconds: float = 600.0
-    """A process that gets no image a step further for so long ends. 0: never."""
-    max_idle_seconds: float | None = None
-    """The worker ends when it had nothing to do for so long. None: never."""

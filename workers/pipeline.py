@@ -50,18 +50,18 @@ STOP_POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a chunk."""
+    """Counts of a processed chunk, in images."""
 
     images: int
     done: int
     failed: int
     skipped: int
-    """Were done already: delivery is at least once."""
+    """Had a result already, since delivery is at least once."""
     seconds: float
 
     @property
     def left(self) -> int:
-        """Not begun, because the worker was asked to stop."""
+        """Not processed, because the worker stops."""
         return self.images - self.done - self.failed - self.skipped
 
 
@@ -96,7 +96,11 @@ class Pipeline:
     """One shared model, the threads that feed it, and the database. Threads run chunks through it side by side.
 
     Args:
-        model: the row that `spec` was registered as.
+        model: the row of `spec` in the database.
+
+    Raises:
+        ModelError: the weights do not fit the specification.
+        SettingsError: the device does not exist.
     """
 
     def __init__(self, database: Database, model: Model, spec: ModelSpec, options: Options) -> None:
@@ -119,14 +123,14 @@ class Pipeline:
         self.device.call(self.inferencer.warm_up)
 
     def run(self, image_ids: Sequence[int], *, should_stop: Callable[[], bool] = lambda: False) -> Report:
-        """Tag the images of one chunk that are still pending, and write the results: one transaction for a chunk
-        of ordinary speed, one every few seconds for a slow one.
+        """Tag the images of one chunk that are still pending, and write the results.
 
-        What is finished when `should_stop` says so is written; the rest stays pending.
+        They are written in one transaction, or every `WRITE_SECONDS` if the chunk is slow. When `should_stop` returns
+        true, finished images are written and the others stay pending.
 
         Raises:
-            TransientError: the database does not answer. What was written stays; the chunk can be run again.
-            ModelError: no image of a batch got scores. What came before it is written.
+            TransientError: the database does not answer. Results written before are kept; the chunk can be run again.
+            ModelError: no image of a batch got scores. Results before that batch are written.
         """
         begun = time.perf_counter()
         with self.metrics.active():
@@ -138,7 +142,7 @@ class Pipeline:
                 chunk.run(should_stop)
             except Exception:
                 with suppress(Exception):
-                    results.write()  # what was finished does not have to be done again
+                    results.write()  # finished images need not be computed again
                 raise
             finally:
                 self.device.close(chunk.listener.group)
@@ -156,7 +160,7 @@ class Pipeline:
         """The row of an image for which the model gives NaN."""
         return Failure(image.id, image.version, Reason.NAN, self.inferencer.nan)
 
-    def tell(self, connection: Connection) -> None:
+    def save_heartbeat(self, connection: Connection) -> None:
         """That this worker is alive, and what it spends its time on."""
         worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
 
@@ -299,7 +303,7 @@ class _Chunk:
 
 
 class _Results:
-    """Results of one chunk on their way to the database."""
+    """Results of one chunk, collected and written to the database."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.done = 0
@@ -338,12 +342,12 @@ class _Results:
             self.write()
 
     def write(self) -> None:
-        """Everything added since the last time, in one transaction."""
+        """Write all results added since the last write, in one transaction."""
         pipeline, finished = self._pipeline, len(self._predictions) + len(self._failures)
         pipeline.metrics.count_results(Counter(one.reason for one in self._failures), self._duplicates)
         with pipeline.metrics.timed(Stage.WRITE, finished), pipeline.database.write() as connection:
             save(connection, pipeline.model.id, self._predictions, self._failures)
-            pipeline.tell(connection)
+            pipeline.save_heartbeat(connection)
         self.done += len(self._predictions)
         self.failed += len(self._failures)
         self._predictions, self._failures, self._duplicates = [], [], 0

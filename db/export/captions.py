@@ -1,27 +1,27 @@
-"""Captions: the tags that a policy keeps, chosen, named and put in order as the options say.
+"""Captions: which tags of an image are written, under which names, in which order.
 
-What the options do, in this order:
+The options apply in this order:
 
- 1. Thresholds, top and MCut (`db.policy.policies`) say which tags an image keeps. They are not asked about a category,
-    `rating` or `quality`, that is placed first or last: its most probable tag that is stored is taken, ties by the
-    model's list, and no other of that category.
- 2. Replace: a tag with a rule for its name gets the new name. An empty one drops the tag.
+ 1. Policy: the tags that the cut keeps (`db.policy.policies`). It does not apply to a category, `rating` or `quality`,
+    that is placed first or last: of that category the most probable stored tag is taken, ties by the model's list.
+ 2. Replace: a tag with a rule for its name gets the new name. An empty new name drops the tag.
  3. Expand: `name_(series)` of category character becomes `name`, a character, and `series`, a copyright, in this order.
-    Each of them with a rule for its name gets the new name; that is not expanded again.
- 4. Drop: ratings and qualities, when they go nowhere; what the excludes match by its own name, by the name that
-    replacing gave it or by the name of the part; what says the same as a fixed text; what has no name.
- 5. Write: the underscore rule, line ends as spaces, then `category:` before it, then escaping.
- 6. Duplicates, equal as written so far: a placed tag stays, else the most probable one, so too of two placed tags;
-    ties by the model's list.
- 7. Max tags: so many of what is left, pinned tags as listed and then the most probable ones, ties by the model's list.
-    Placed tags do not count.
- 8. Order: fixed texts, pinned tags as listed, the rating and then the quality when they are first, the tags by category
-    order, the quality and then the rating when they are last, fixed texts. Within each of these as `sort` says; what is
-    equal there by falling score, ties by the model's list.
- 9. The score, as `(tag:0.9123)`, cut down to four decimals, without zeros at the end. Fixed texts have none.
-10. The separator between them.
+    Rules of step 2 apply to each of the two; the new names are not expanded again.
+ 4. Drop: ratings and qualities with placement `none`; tags that an exclude matches by their own name, by the name after
+    step 2, or by the name after step 3; tags equal to a fixed text; tags with a blank name.
+ 5. Spell: the underscore rule, line ends as spaces, then the prefix `category:`, then escaping.
+ 6. Duplicates, equal as spelt so far: a placed tag stays, else the most probable one, also of two placed tags; ties by
+    the model's list.
+ 7. Max tags: pinned tags as listed, then the most probable ones, ties by the model's list, up to that number. Placed
+    tags are not counted.
+ 8. Order: fixed texts, pinned tags as listed, the rating and then the quality if they are first, the tags by category
+    order, the quality and then the rating if they are last, fixed texts. Within each of these by `sort`, then by
+    falling score, then by the model's list.
+ 9. Score: `(tag:0.9123)`, rounded down to four decimals, without trailing zeros. Fixed texts have none.
+10. The separator, between them.
 
-All but the last two steps are done per tag of the model beforehand or by numpy, for a batch of images at a time.
+Steps 2 to 5 are done once for each tag of the model (`db.export.items`), steps 1 and 6 to 8 by numpy for a batch of
+images, the last two for each image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,25 +32,26 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from db.export.items import NAMESPACES, Int64Array, make_items, one_line
+from db.arrays.csr import offsets_of
+from db.arrays.splitmix64 import UInt64Array, splitmix64
+from db.export.items import NAMESPACES, make_items, one_line
 from db.export.options import CaptionOptions, Sort
 from db.ledger.models import Tag
 from db.policy.policies import Cut
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import SCALE
 
 _SORT_BITS = 32
-"""Of a sort key: a place in the list, or a hash."""
+"""Bits of a sort key: a position in the model's list, or a hash."""
 
 ObjectArray = npt.NDArray[np.object_]
-UInt64Array = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The items of some images, in the order of their captions."""
+    """The items of the captions of some images, in order."""
 
     offsets: Int64Array
     """(images + 1,)"""
@@ -60,12 +61,12 @@ class Written:
 
     @property
     def rows(self) -> Int64Array:
-        """For every item the position of its image."""
+        """(items,) the position of the image of each item."""
         return np.repeat(np.arange(self.offsets.size - 1, dtype=np.int64), np.diff(self.offsets))
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "Written":
         """The same images with some of the items."""
-        before = np.concatenate([[0], np.cumsum(chosen)])
+        before = offsets_of(chosen)
         return Written(before[self.offsets], self.items[chosen], self.scores[chosen])
 
 
@@ -74,9 +75,9 @@ class Captioner:
 
     Args:
         tags: of the model, by output position.
-        cut: which tags are kept.
+        cut: which tags to keep.
         namespaces: see `make_items`.
-        encode: what to do to every text, one character at a time; escaping for JSON. None leaves them.
+        encode: applied to each piece of text, and so must work character by character: escaping for JSON.
 
     Raises:
         SettingsError: the options ask for a category that the model lacks.
@@ -95,9 +96,9 @@ class Captioner:
         self._cut = cut
         self._items = make_items(tags, options, namespaces)
         numbered: dict[str | None, int] = {category: number for number, category in enumerate(options.placed, start=1)}
-        # By tag id: 0, or which of the placed categories it is of.
+        # By tag id: 0, or the number of its placed category.
         self._placed = np.array([numbered.get(tag.category, 0) for tag in tags], dtype=np.int8)
-        self._places = bool(self._placed.any())
+        self._has_placed = bool(self._placed.any())
         counts = np.diff(self._items.starts)
         self._dropped = counts == 0
         self._expands = bool((counts > 1).any())
@@ -111,36 +112,36 @@ class Captioner:
         self._fragments = np.array([encode(text) for text in self._items.texts], dtype=object)
         self._suffixes: ObjectArray | None = None
         if options.score_suffix:
-            # `, (` and `tag` are one fragment and `:0.9)` is the next, so that one join makes it all.
+            # `, (tag` is one fragment and `:0.9)` the next, so that one join makes a caption.
             self._fragments = np.array([f"{self._separator}({text}" for text in self._fragments], dtype=object)
             self._suffixes = np.array([f":{score_text(score)})" for score in range(SCALE + 1)], dtype=object)
 
     @property
     def texts(self) -> list[str]:
-        """What the items are called, without their scores."""
+        """(items,) as written, without their scores."""
         return self._items.texts
 
     @property
     def categories(self) -> list[str | None]:
-        """Of the items."""
+        """(items,) None for a tag without one."""
         return self._items.categories
 
     @property
     def reading(self) -> Cut:
-        """What to read from the database: all that the policy keeps, and all of the placed categories."""
+        """The cut to read from the database with: it keeps what the policy keeps, and all of the placed categories."""
         cut = self._cut
-        if not self._places:
+        if not self._has_placed:
             return cut
         lowered = self._placed > 0 if cut.mcut is None else True
         return Cut(np.where(lowered, cut.floor, cut.scores).astype(np.int16), cut.floor)
 
     def kept(self, batch: TagBatch) -> TagBatch:
-        """What the policy keeps, before any option."""
-        return batch.only(tag_batches.kept_mask(batch, self._cut)) if self._places else batch
+        """The same images with the tags that the policy keeps, before any option."""
+        return batch.only(tag_batches.kept_mask(batch, self._cut)) if self._has_placed else batch
 
     def written(self, batch: TagBatch) -> Written:
-        """Steps 1 to 8."""
-        if self._places:
+        """Steps 1 to 8, for a batch that was read with `reading`."""
+        if self._has_placed:
             batch = batch.only(self._policy_and_placed(batch))
         if self._dropped.any():
             batch = batch.only(~self._dropped[batch.tag_ids])
@@ -152,7 +153,7 @@ class Captioner:
         return self._sorted(found, batch.uris) if self._sorts else found
 
     def captions(self, found: Written) -> list[str]:
-        """One text an image."""
+        """The caption of each image."""
         fragments, starts = self._fragments[found.items], found.offsets.tolist()
         separator = self._separator
         if self._suffixes is None:
@@ -167,7 +168,7 @@ class Captioner:
         return [separator.join([*self._prepend, *([body] if body else []), *self._append]) for body in bodies]
 
     def lists(self, found: Written) -> list[list[str]]:
-        """The same, as the texts that a caption joins."""
+        """The texts that each caption joins."""
         if self._suffixes is None:
             texts = self._fragments[found.items].tolist()
         else:
@@ -181,10 +182,10 @@ class Captioner:
         placed = self._placed[batch.tag_ids]
         mask: npt.NDArray[np.bool_] = tag_batches.kept_mask(batch, self._cut) & (placed == 0)
         # Scores fall within an image: its first tag of a category is the most probable one.
-        places = np.flatnonzero(placed)
+        positions = np.flatnonzero(placed)
         categories = len(self._options.placed) + 1
-        _, firsts = np.unique(batch.rows[places] * categories + placed[places], return_index=True)
-        mask[places[firsts]] = True
+        _, firsts = np.unique(batch.rows[positions] * categories + placed[positions], return_index=True)
+        mask[positions[firsts]] = True
         return mask
 
     def _named(self, batch: TagBatch) -> Written:
@@ -193,30 +194,29 @@ class Captioner:
         if not self._expands:
             return Written(batch.offsets, starts[tag_ids], batch.scores)
         counts = starts[tag_ids + 1] - starts[tag_ids]
-        ends = np.concatenate([[0], np.cumsum(counts)])
+        ends = offsets_of(counts)
         part = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
         items = np.repeat(starts[tag_ids], counts) + part
         return Written(ends[batch.offsets], items, np.repeat(batch.scores, counts))
 
     def _without_duplicates(self, found: Written) -> npt.NDArray[np.bool_]:
         mask = np.ones(found.items.size, dtype=np.bool_)
-        places = np.flatnonzero(self._shared[found.items])
-        items = found.items[places]
-        text = found.rows[places] * (self._items.text_numbers.size + 1) + self._items.text_numbers[items]
+        positions = np.flatnonzero(self._shared[found.items])
+        items = found.items[positions]
+        text = found.rows[positions] * (self._items.text_numbers.size + 1) + self._items.text_numbers[items]
         # By image and text, placed tags first; the sort is stable, so the others stay in falling order.
         order = np.lexsort((~self._items.placed[items], text))
-        mask[places[order[~_first_of_runs(text[order])]]] = False
+        mask[positions[order[~_first_of_runs(text[order])]]] = False
         return mask
 
     def _not_too_many(self, found: Written, most: int) -> npt.NDArray[np.bool_]:
         placed = self._items.placed[found.items]
-        # Stable: tags that are not pinned stay in falling order, as do those with the same place in the list.
+        # Stable: tags that are not pinned stay in falling order, as do those at the same position of the list.
         pinned = self._items.pinned[found.items]
         order = np.lexsort((pinned, found.rows))
-        counted = np.cumsum(~placed[order])
-        before = np.concatenate([[0], counted])[found.offsets[found.rows]]
+        before = offsets_of(~placed[order])
         mask = placed.copy()
-        mask[order] |= counted - before <= most
+        mask[order] |= before[1:] - before[found.offsets[found.rows]] <= most
         return mask
 
     def _sorted(self, found: Written, uris: Sequence[str]) -> Written:
@@ -240,23 +240,15 @@ class Captioner:
 
 
 def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Array:
-    """32 bits that depend on all of these: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)).
+    """32 bits of all three: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)).
 
     Args:
-        seed: its lower 64 bits count.
+        seed: its lower 64 bits are used.
         image: the CRC-32 of the uri in UTF-8.
     """
-    mixed = _splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
+    mixed = splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
     both = (image << np.uint64(16)) | tag_id.astype(np.uint64)
-    return (_splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
-
-
-def _splitmix64(x: UInt64Array) -> UInt64Array:
-    """One step of the generator of that name (Steele, Lea, Flood 2014), whose numbers wrap at 64 bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return (splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
 
 
 def score_text(score: int) -> str:
@@ -273,5 +265,5 @@ def interleaved(*columns: ObjectArray) -> list[str]:
 
 
 def _first_of_runs(values: Int64Array) -> npt.NDArray[np.bool_]:
-    """True where a value is not that of the place before it."""
+    """True where a value differs from the one before it."""
     return np.concatenate([[True], values[1:] != values[:-1]])[: values.size]

@@ -1,4 +1,4 @@
-"""What each tag of a model is called in a caption, worked out once: a tag becomes no item, one, or two."""
+"""The names of a model's tags in captions, computed once: a tag becomes no item, one, or two (name and series)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +8,19 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from db.arrays.csr import offsets_of
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, plain_name, styled
 from db.ledger.models import Tag
 from db.policy.policies import unknown_name
+from db.schema import Int64Array
 
 CHARACTER, COPYRIGHT, GENERAL = "character", "copyright", "general"
 NAMESPACES: Mapping[str, str] = {}
-"""Prefixes of categories that are not called like the category."""
+"""Prefix by category, where it is not the name of the category."""
 
 _EXPANDABLE = re.compile(r"(.+)[_ ]\(([^()]+)\)")
 _LINE_ENDS = re.compile(r"[\r\n]+")
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class _Zone(IntEnum):
@@ -32,65 +32,65 @@ class _Zone(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """All that may be written, tag after tag."""
+    """All that captions may hold, tag after tag."""
 
     texts: list[str]
-    """As written, but for the score."""
+    """As written, without the score."""
     categories: list[str | None]
     starts: Int64Array
     """(tags + 1,) tag t has the items from starts[t] to starts[t + 1]."""
     groups: Int64Array
-    """(items,) lower ones come first in a caption, whatever the sort."""
+    """(items,) lower groups come first in a caption, with any sort."""
     text_numbers: Int64Array
-    """(items,) equal where the texts are equal; ascending as the texts are."""
+    """(items,) equal for equal texts, and in their order."""
     placed: npt.NDArray[np.bool_]
-    """(items,) those of a category that is placed first or last."""
+    """(items,) of a category that is placed first or last."""
     pinned: Int64Array
-    """(items,) the place in `CaptionOptions.first`; of all that are not in it a later one."""
+    """(items,) the position in `CaptionOptions.first`; for all others the length of that list."""
 
 
 def make_items(tags: Sequence[Tag], options: CaptionOptions, namespaces: Mapping[str, str] = NAMESPACES) -> Items:
-    """Work the options out for the tags of a model.
+    """Apply the options to the tags of a model.
 
     Args:
-        namespaces: prefix by category where it is not called like the category.
+        namespaces: prefix by category, where it is not the name of the category.
 
     Raises:
-        SettingsError: a category to come first is none of the model's.
+        SettingsError: the model lacks a category of `category_order`.
     """
     named = _named(tags, options)
     _check_categories(tags, options)
-    texts, categories, counts, places = [], [], [], []
+    texts, categories, counts, slots = [], [], [], []
     pinned, ends = _Wanted(options.first), _ends(options)
     for parts in named:
         counts.append(len(parts))
         for name, category, known_as in parts:
             texts.append(_written(name, category, options, namespaces))
             categories.append(category)
-            places.append(ends.get(category) or _place(known_as, category, options, pinned))
+            slots.append(ends.get(category) or _slot(known_as, category, options, pinned))
     numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
-    dense = {place: number for number, place in enumerate(sorted(set(places)))}
+    dense = {slot: number for number, slot in enumerate(sorted(set(slots)))}
     return Items(
         texts,
         categories,
-        np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
-        np.array([dense[place] for place in places], dtype=np.int64),
+        offsets_of(counts),
+        np.array([dense[slot] for slot in slots], dtype=np.int64),
         np.array([numbers[text] for text in texts], dtype=np.int64),
-        np.array([place[0] in {_Zone.FIRST, _Zone.LAST} for place in places], dtype=np.bool_),
+        np.array([zone in {_Zone.FIRST, _Zone.LAST} for zone, _ in slots], dtype=np.bool_),
         np.array(
-            [place if zone is _Zone.PINNED else len(options.first) for zone, place in places],
+            [position if zone is _Zone.PINNED else len(options.first) for zone, position in slots],
             dtype=np.int64,
         ),
     )
 
 
 def one_line(text: str) -> str:
-    """Trainers read one line of a file."""
+    """Without line ends: trainers read one line of a file."""
     return _LINE_ENDS.sub(" ", text)
 
 
 def unique_names(tags: Sequence[Tag]) -> list[str]:
-    """A name for each tag that no other has: a blank or repeated one gets its number behind it, as in `#17`."""
+    """A distinct name for each tag: a blank or repeated one gets its number appended, as in `solo#17`."""
     names: dict[str, None] = {}
     for tag_id, tag in enumerate(tags):
         name = tag.name
@@ -101,7 +101,7 @@ def unique_names(tags: Sequence[Tag]) -> list[str]:
 
 
 def _named(tags: Sequence[Tag], options: CaptionOptions) -> Iterator[list[tuple[str, str | None, list[str]]]]:
-    """For each tag its parts: (name, category, all names that it is known by)."""
+    """The parts of each tag: (name, category, all names that options may use for it)."""
     rules = {plain_name(old): new for old, new in options.replace}
     excluded = _Wanted(options.exclude)
     fixed = {plain_name(text) for text in (*options.prepend, *options.append)}
@@ -117,7 +117,7 @@ def _named(tags: Sequence[Tag], options: CaptionOptions) -> Iterator[list[tuple[
         yield [
             (name, category, names)
             for name, category, names in known
-            if name.strip() and not dropped and plain_name(name) not in fixed and excluded.place(names) is None
+            if name.strip() and not dropped and plain_name(name) not in fixed and excluded.position(names) is None
         ]
 
 
@@ -129,16 +129,16 @@ def _written(name: str, category: str | None, options: CaptionOptions, namespace
 
 
 def _ends(options: CaptionOptions) -> dict[str | None, tuple[int, int]]:
-    """Where the placed categories go: (zone, place in it), the last zone the other way round than the first."""
+    """Slots of the placed categories, (zone, position): in the last zone in reverse order."""
     return {
         category: (_Zone.FIRST, number) if options.placements[category] is Placement.FIRST else (_Zone.LAST, -number)
         for number, category in enumerate(options.placed)
     }
 
 
-def _place(names: Sequence[str], category: str | None, options: CaptionOptions, pinned: "_Wanted") -> tuple[int, int]:
-    """Where a tag goes that is not placed: (zone, place in it)."""
-    if (position := pinned.place(names)) is not None:
+def _slot(names: Sequence[str], category: str | None, options: CaptionOptions, pinned: "_Wanted") -> tuple[int, int]:
+    """Slot of a tag that is not placed: (zone, position)."""
+    if (position := pinned.position(names)) is not None:
         return _Zone.PINNED, position
     order = options.category_order
     return _Zone.OTHERS, order.index(category) if category in order else len(order)
@@ -156,12 +156,12 @@ class _Wanted:
             if "*" in name
         ]
 
-    def place(self, names: Sequence[str]) -> int | None:
-        """The place of the first one that means one of these names, None when none does."""
+    def position(self, names: Sequence[str]) -> int | None:
+        """The position of the first one that matches one of these names; None without a match."""
         if not self._names and not self._patterns:
             return None
         found = [self._names[name] for name in names if name in self._names]
-        found += [place for place, pattern in self._patterns if any(map(pattern.fullmatch, names))]
+        found += [position for position, pattern in self._patterns if any(map(pattern.fullmatch, names))]
         return min(found, default=None)
 
 

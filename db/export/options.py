@@ -1,4 +1,4 @@
-"""What a caption is to look like, as a person says it. `db.export.captions` says in which order it is done."""
+"""The options of captions. `db.export.captions` defines the order in which they apply."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,36 +10,36 @@ from db.errors import SettingsError
 from db.names import text_files
 
 _KOHYAS_SHORT = 3
-"""kohya's tagger leaves names of so many characters alone: `^_^`, but `long_hair` becomes `long hair`."""
+"""kohya's tagger keeps the underscores of names up to this many characters: `^_^`, but `long hair`."""
 _PAIR = 2
-"""Columns of a file of alias lines."""
+"""Columns of a file of rules."""
 
 
 class Underscores(StrEnum):
-    """What becomes of the underscores in a name."""
+    """What replaces the underscores in a name."""
 
     SPACES = "spaces"
-    """Spaces, but for the faces in `KAOMOJI`."""
+    """Spaces, except in the faces of `KAOMOJI`."""
     KEEP = "keep"
     KOHYA = "kohya"
     """Spaces in names of more than three characters, as kohya's tagger does."""
 
 
 class Placement(StrEnum):
-    """Where the tags of a category go that says one thing of an image, in several grades: `rating`, `quality`."""
+    """Where the tags of a graded category go, of which an image has one: `rating`, `quality`."""
 
     FIRST = "first"
-    """Only the most probable one that is stored, whatever its threshold, before the other tags."""
+    """Only the most probable stored one, at any threshold, before the other tags."""
     LAST = "last"
-    """The same, behind them."""
+    """The same, after the other tags."""
     NONE = "none"
-    """Nowhere: they are left out."""
+    """They are left out."""
     THRESHOLD = "threshold"
-    """They are tags like all others."""
+    """Like all other tags."""
 
 
 class Sort(StrEnum):
-    """The order of tags that nothing else puts in a place."""
+    """The order of tags within a group (`db.export.captions`, step 8)."""
 
     SCORE = "score"
     """Falling; ties as in the model's list."""
@@ -48,14 +48,14 @@ class Sort(StrEnum):
     LIST = "list"
     """As in the model's list."""
     SHUFFLE = "shuffle"
-    """By a hash of seed, uri and tag: the same every time."""
+    """By a hash of seed, uri and tag: reproducible."""
 
 
 KAOMOJI = frozenset({
     "0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^",
     "o_o", "u_u", "x_x", "|_|", "||_||",
 })  # fmt: skip
-"""Names whose underscores are part of a face: the list that the WD taggers' own scripts keep."""
+"""Names whose underscores are part of a face: the list in the WD taggers' own scripts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,17 @@ class CaptionOptions:
     escape: bool = False
     """A backslash before ( and ), which prompts otherwise read as weights."""
     exclude: tuple[str, ...] = ()
-    """Names, or patterns in which `*` stands for anything."""
+    """Names, or patterns in which `*` matches any text."""
     replace: tuple[tuple[str, str], ...] = ()
-    """Old name, new name; an empty new name drops the tag. Of two rules for one name the later one counts."""
+    """(old name, new name); an empty new name drops the tag. Of two rules for a name the later one applies."""
     expand_characters: bool = False
     """`name_(series)` of the category `character` becomes the two tags `name` and `series`."""
     first: tuple[str, ...] = ()
-    """Names or patterns that go to the front when they are there, in this order."""
+    """Names or patterns of tags that go to the front, in this order."""
     prepend: tuple[str, ...] = ()
-    """Written before everything, as they are, always."""
+    """Fixed texts before everything."""
     append: tuple[str, ...] = ()
-    """The same, behind everything."""
+    """Fixed texts after everything."""
     category_order: tuple[str, ...] = ()
     """These categories first, in this order, then the others."""
     category_prefix: bool = False
@@ -85,17 +85,17 @@ class CaptionOptions:
     rating: Placement = Placement.NONE
     quality: Placement = Placement.NONE
     max_tags: int | None = None
-    """So many of an image's tags: those of `first`, then the most probable ones. Fixed texts and tags placed first or
-    last do not count."""
+    """At most this many tags an image: those of `first`, then the most probable ones. Fixed texts and tags placed first
+    or last are not counted."""
     sort: Sort = Sort.SCORE
     seed: int = 0
     """For the shuffle."""
     score_suffix: bool = False
-    """`(tag:0.9123)`, the way prompts write weights."""
+    """`(tag:0.9123)`, as prompts write weights."""
 
     @property
     def placements(self) -> dict[str, Placement]:
-        """By category. Of two at the same end of a caption the earlier one here is nearer to that end."""
+        """By category. Of two at the same end of a caption the earlier one is nearer to that end."""
         return {"rating": self.rating, "quality": self.quality}
 
     @property
@@ -104,7 +104,7 @@ class CaptionOptions:
         return [name for name, where in self.placements.items() if where in {Placement.FIRST, Placement.LAST}]
 
     def differences(self, other: "CaptionOptions") -> dict[str, Any]:
-        """What is said otherwise than in `other`, as JSON values."""
+        """The options that differ from `other`, as JSON values."""
         return {name: _plain(getattr(self, name)) for name in changed(self, other)}
 
 
@@ -114,25 +114,25 @@ def changed(options: CaptionOptions, other: CaptionOptions) -> list[str]:
 
 
 def plain_name(text: str) -> str:
-    """The form in which names are compared: people write spaces for underscores."""
+    """The form in which names are compared: options may have spaces for underscores."""
     return text.replace(" ", "_")
 
 
 def styled(name: str, rule: Underscores) -> str:
     """A name with its underscores as the rule says."""
-    kept = {
+    keep = {
         Underscores.SPACES: name in KAOMOJI,
         Underscores.KEEP: True,
         Underscores.KOHYA: len(name) <= _KOHYAS_SHORT,
     }
-    return name if kept[rule] else name.replace("_", " ")
+    return name if keep[rule] else name.replace("_", " ")
 
 
 def replacement(text: str) -> tuple[str, str]:
-    """A rule `old=new`.
+    """The rule `old=new`.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not of that form.
     """
     # From the right: `=_=` is a tag.
     old, equals, new = text.rpartition("=")
@@ -142,10 +142,10 @@ def replacement(text: str) -> tuple[str, str]:
 
 
 def read_replacements(path: Path) -> list[tuple[str, str]]:
-    """The rules of a CSV file of lines `old,new`; empty lines and those that begin with # do not count.
+    """The rules of a CSV file of lines `old,new`; empty lines and those that begin with # are skipped.
 
     Raises:
-        SettingsError: it cannot be read, or a line is no rule.
+        SettingsError: the file cannot be read, or a line has another form.
     """
     with text_files.opened(path, SettingsError, strict=True) as file:
         return list(_rules(path, file))

@@ -1,6 +1,6 @@
 """Exports as Parquet, through pyarrow: a row a tag, or a row an image with a column for every tag.
 
-Both are written a row group at a time, so that memory stays flat at any size.
+Both are written one row group at a time, so that memory does not grow with the number of images.
 """
 
 from abc import ABC, abstractmethod
@@ -13,22 +13,22 @@ import numpy as np
 
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
-from db.export.items import Int64Array
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch
+from db.schema import Int64Array
 from db.scores import SCALE
 
 _WIDE_CELLS = 16 * 2**20
 """Probabilities in a row group of the wide form: 64 MB before they are compressed."""
 _WIDE_CHUNKS = 40_000
-"""Columns times row groups in one file of the wide form: what a writer (and a reader) remembers of each is 1 kB."""
+"""Columns times row groups in one file of the wide form: a writer, and a reader, holds 1 kB for each."""
 _IMAGE_COLUMNS = ("image_id", "uri", "width", "height")
 
 
 def import_pyarrow() -> ModuleType:
-    """The library with its Parquet half.
+    """pyarrow, with its Parquet module.
 
     Raises:
-        SettingsError: it is not installed.
+        SettingsError: pyarrow is not installed.
     """
     try:
         import pyarrow as pa
@@ -39,10 +39,10 @@ def import_pyarrow() -> ModuleType:
 
 
 class ParquetFile(ABC):
-    """A file that is written a batch of images at a time and closed at the end.
+    """A Parquet file, written one batch of images at a time. Call `close` at the end.
 
     Args:
-        metadata: texts that go into the schema.
+        metadata: key-value pairs for the schema.
     """
 
     def __init__(self, path: Path, captioner: Captioner, metadata: Mapping[str, str]) -> None:
@@ -56,12 +56,12 @@ class ParquetFile(ABC):
         """Add these images.
 
         Args:
-            batch: what was read.
-            found: what a captioner made of it.
+            batch: the images, as read.
+            found: their captions, from `Captioner.written`.
         """
 
     def close(self) -> None:
-        """Write the end of the file. Without it, it is no Parquet."""
+        """Write the footer, without which no reader opens the file."""
         self._writer.close()
 
     @abstractmethod
@@ -72,7 +72,7 @@ class ParquetFile(ABC):
 
 
 class LongParquet(ParquetFile):
-    """A row a tag: image_id, uri, tag, category, probability. An image that keeps no tag has none."""
+    """A row for each tag of an image: image_id, uri, tag, category, probability. Images without a tag have no row."""
 
     def _fields(self) -> list[Any]:
         pa = self._pa
@@ -106,10 +106,10 @@ class LongParquet(ParquetFile):
 
 
 class WideParquet(ParquetFile):
-    """A row an image: image_id, uri, width, height, and for every tag its probability, null where it is not kept.
+    """A row for each image: image_id, uri, width, height, and a column for each tag: its probability, or null.
 
-    Two tags that are called the same have one column. A tag that is called like one of the first four columns has the
-    name `tag:width`.
+    Two tags with the same name have one column. A tag with the name of one of the first four columns becomes
+    `tag:width`.
     """
 
     def _fields(self) -> list[Any]:
@@ -128,7 +128,7 @@ class WideParquet(ParquetFile):
         ]
 
     def _options(self) -> dict[str, Any]:
-        # With thousands of columns these cost more than the numbers themselves.
+        # With thousands of columns these take more room than the numbers.
         return {"write_statistics": False, "use_dictionary": False}
 
     def write(self, batch: TagBatch, found: Written) -> None:
@@ -137,7 +137,7 @@ class WideParquet(ParquetFile):
         for start in range(0, len(batch), size):
             stop = min(start + size, len(batch))
             part = slice(found.offsets[start], found.offsets[stop])
-            # A column beside the other in memory: each is an array for Arrow, without a copy.
+            # Column after column in memory: each is an array for Arrow, without a copy.
             values = np.zeros((len(self._names), stop - start), dtype=np.float32)
             absent = np.ones(values.shape, dtype=np.bool_)
             values[columns[part], rows[part] - start] = probabilities[part]
@@ -157,7 +157,7 @@ class WideParquet(ParquetFile):
 
 
 def images_in_a_file(columns: int) -> int:
-    """How many images a file of the wide form should hold: more of them go into more files."""
+    """Most images in one file of the wide form. More images go into several files."""
     return _rows_at_once(columns) * max(1, _WIDE_CHUNKS // columns)
 
 

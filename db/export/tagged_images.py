@@ -1,19 +1,14 @@
-"""What every export needs: which images there are, their tags one by one, and files that are whole or not touched."""
+"""Which images an export covers, and their tags one by one."""
 
 import os
-import secrets
-import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from db.errors import StopError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
@@ -26,7 +21,7 @@ from db.sql.score_sql import begins_with
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """One image with the tags that a policy keeps."""
+    """An image with the tags that a policy keeps."""
 
     uri: str
     width: int | None
@@ -36,12 +31,12 @@ class Tagged:
 
 
 def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str = "") -> Iterator[Tagged]:
-    """Every image with a prediction, in the order of registration; an image that keeps no tag is there too.
+    """Every image with a prediction, in the order of registration, also those that keep no tag.
 
-    For a few images: an object for each of millions costs more than all the rest.
+    For a few images: for millions an object each costs more than reading them (`read_tag_batches`).
 
     Args:
-        cut: what to keep, from `policies.resolve`.
+        cut: which tags to keep, from `policies.resolve`.
         under: only images whose uri begins with this.
     """
     names = np.array([tag.name for tag in models.tag_names(connection, model.id)], dtype=object)
@@ -50,14 +45,14 @@ def tagged_images(connection: Connection, model: Model, cut: Cut, *, under: str 
         ends = batch.offsets.tolist()
         for position, uri in enumerate(batch.uris):
             part = slice(ends[position], ends[position + 1])
-            kept = dict(zip(tags[part], probabilities[part], strict=True))
-            yield Tagged(uri, batch.widths[position], batch.heights[position], kept)
+            named = dict(zip(tags[part], probabilities[part], strict=True))
+            yield Tagged(uri, batch.widths[position], batch.heights[position], named)
 
 
 def count_images(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> int:
-    """How many images `read_tag_batches` yields."""
+    """The number of images that `read_tag_batches` yields."""
     if where is None and not under:
         # Without the table of images, which would be read from end to end.
         query = select(func.count()).select_from(predictions).where(tagged(connection, model.id))
@@ -69,7 +64,7 @@ def count_images(
 def uri_range(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> tuple[str, str]:
-    """The lowest and the highest uri in bytewise order: what the two begin with, all between them begin with."""
+    """The lowest and the highest uri in bytewise order. Their common prefix is that of all uris between them."""
     columns = [func.min(images.c.uri), func.max(images.c.uri)]
     first, last = connection.execute(_chosen(connection, model, columns, where, under)).one()
     return first or "", last or ""
@@ -78,21 +73,21 @@ def uri_range(
 def uris(
     connection: Connection, model: Model, *, where: ColumnElement[bool] | None = None, under: str = ""
 ) -> Iterator[str]:
-    """Those of the images that `read_tag_batches` yields, in any order."""
+    """The uris of the images that `read_tag_batches` yields, in any order."""
     options = {"yield_per": 10_000}
     query = _chosen(connection, model, [images.c.uri], where, under)
     yield from connection.execute(query, execution_options=options).scalars()
 
 
 def uris_ending(connection: Connection, ending: str) -> list[str]:
-    """Of all registered images those whose uri ends with a text, whatever its case. Reads all of them."""
-    spelt = {ending.lower(), quote_from_bytes(os.fsencode(ending)).lower()}  # objects are called as they are
+    """The uris of all registered images that end with a text, in upper or lower case. Reads all of them."""
+    spelt = {ending.lower(), quote_from_bytes(os.fsencode(ending)).lower()}  # keys of objects are not percent-encoded
     matches = [func.lower(images.c.uri).endswith(one, autoescape=True) for one in sorted(spelt)]
     return list(connection.scalars(select(images.c.uri).where(or_(*matches))))
 
 
 def is_registered(connection: Connection, uris: Iterable[str], sha256: bytes | None) -> bool:
-    """An image is registered under one of these uris, or with this content."""
+    """Whether an image is registered under one of these uris, or with this SHA-256."""
     conditions: list[ColumnElement[bool]] = [images.c.uri.in_(list(uris))]
     conditions += [images.c.sha256 == sha256] if sha256 else []
     return connection.scalar(select(images.c.id).where(or_(*conditions)).limit(1)) is not None
@@ -110,49 +105,3 @@ def _chosen(
     conditions += [begins_with(under)] if under else []
     conditions += [where] if where is not None else []
     return select(*columns).select_from(source).where(*conditions)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A text file that is there whole when the block ends well, and is not touched when it does not.
-
-    Raises:
-        StopError: the folder cannot be made or written to, or the disk is full.
-    """
-    with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        yield file
-
-
-@contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
-    """The same for whatever writes files itself: the block gets the path of an empty file, which then takes the name.
-
-    Who may read and write it is the umask's choice, or that of the file which it replaces.
-
-    Raises:
-        StopError: see `whole_file`.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tagonce-{secrets.token_hex(8)}")
-        # By open(2) and not by tempfile: its files are for us alone, and the umask can only be asked for by setting it,
-        # for all threads.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        yield temporary
-        if path.is_file():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(path, error) from error
-        raise
-
-
-def _cannot_write(path: Path, error: OSError) -> StopError:
-    # pyarrow has words of its own around those of the system.
-    reason = os.strerror(error.errno) if error.errno else error
-    return StopError(f"Cannot write {path}: {reason}. --out names another place.")

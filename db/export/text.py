@@ -1,7 +1,7 @@
-"""Exports that are one text file: JSON lines, imagefolder metadata, kohya's metadata, long CSV.
+"""Text formats: JSON lines, imagefolder metadata, kohya's metadata, long CSV.
 
-Each of them turns a batch of images into text by joining pieces that were escaped once, a piece a tag and a piece a
-score. Escaping goes by character, so what is joined afterwards is the same as what `json` and `csv` write.
+Each joins pieces that were escaped once, one for each tag and one for each score. Escaping works character by
+character, so the joined text is what `json` and `csv` would write.
 """
 
 import re
@@ -23,7 +23,7 @@ _QUOTED = re.compile(r'[,"\r\n]')
 
 
 def json_text(text: str) -> str:
-    """A text as JSON. A path that is no valid UTF-8 keeps its bytes, as escaped surrogates."""
+    """A JSON string. A path that is not valid UTF-8 keeps its bytes, as escaped surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -32,45 +32,45 @@ def json_text(text: str) -> str:
 
 
 def json_inner(text: str) -> str:
-    """The same without the quotes around it."""
+    """The same without its quotes."""
     return json_text(text)[1:-1]
 
 
 def no_formula(text: str) -> str:
-    """With an apostrophe in front, where a spreadsheet would take a text of a table for a formula and run it.
+    """The text of a table cell; with an apostrophe in front if a spreadsheet would run it as a formula.
 
-    A formula that does anything calls a function, a command or another sheet. Faces such as `=_=` and `@_@`, which are
-    tags, do not, and stay as they are. Some programs take the full-width signs of Japanese for the others.
+    A harmful formula calls a function, a command or another sheet. Tags that are faces, such as `=_=` and `@_@`, do
+    not, and stay unchanged. Some programs accept the full-width signs of Japanese too.
     """
     return "'" + text if _FORMULA.match(text) else text
 
 
 def csv_text(text: str) -> str:
-    """A field, in quotes only where it has to be (RFC 4180)."""
+    """A CSV field, quoted only where RFC 4180 requires it."""
     text = no_formula(text)
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 class TextFormat(ABC):
-    """One text file, a batch of images at a time."""
+    """The text of one file, batch by batch: `head`, `text` for each batch, `tail`."""
 
     head = ""
     tail = ""
 
     @abstractmethod
     def text(self, batch: TagBatch, found: Written) -> str:
-        """What to write for these images.
+        """The text of these images.
 
         Args:
-            batch: what was read.
-            found: what a captioner made of it.
+            batch: the images, as read.
+            found: their captions, from `Captioner.written`.
         """
 
 
 class JsonLines(TextFormat):
-    """A line an image: `{"uri", "width", "height", "caption", "tags": {name: probability}}`.
+    """A line for each image: `{"uri", "width", "height", "caption", "tags": {name: probability}}`.
 
-    The caption is as the options say. `tags` is for programs: what the policy keeps, under the model's own names.
+    The caption follows the options. `tags` is for programs: the tags that the policy keeps, under the model's names.
 
     Args:
         captioner: made with `encode=json_inner`.
@@ -82,8 +82,8 @@ class JsonLines(TextFormat):
         self._numbers = _numbers()
 
     def text(self, batch: TagBatch, found: Written) -> str:
-        kept = self._captioner.kept(batch)
-        tags = _parts(interleaved(self._names[kept.tag_ids], self._numbers[kept.scores]), kept.offsets * 2)
+        batch = self._captioner.kept(batch)
+        tags = _parts(interleaved(self._names[batch.tag_ids], self._numbers[batch.scores]), batch.offsets * 2)
         rows = zip(
             map(encode_basestring, batch.uris),
             _or_null(batch.widths),
@@ -103,11 +103,11 @@ class JsonLines(TextFormat):
 class ImageFolder(TextFormat):
     """`metadata.jsonl` of a Hugging Face imagefolder: `{"file_name", "text", "tags": [...], "probabilities": [...]}`.
 
-    `tags` and `probabilities` are lists in step, so that every line has the same keys, which `datasets` wants.
+    `tags` and `probabilities` are parallel lists, so that every line has the same keys, as `datasets` requires.
 
     Args:
         captioner: made with `encode=json_inner`.
-        name: what the file of a uri is called in the folder.
+        name: the name in the folder of the file of a uri.
     """
 
     def __init__(self, captioner: Captioner, tags: Sequence[Tag], name: Callable[[str], str]) -> None:
@@ -117,12 +117,12 @@ class ImageFolder(TextFormat):
         self._numbers = np.array([f", {number}" for number in _numbers()], dtype=object)
 
     def text(self, batch: TagBatch, found: Written) -> str:
-        kept = self._captioner.kept(batch)
+        batch = self._captioner.kept(batch)
         rows = zip(
             batch.uris,
             self._captioner.captions(found),
-            _parts(self._names[kept.tag_ids].tolist(), kept.offsets),
-            _parts(self._numbers[kept.scores].tolist(), kept.offsets),
+            _parts(self._names[batch.tag_ids].tolist(), batch.offsets),
+            _parts(self._numbers[batch.scores].tolist(), batch.offsets),
             strict=True,
         )
         return "".join(
@@ -139,7 +139,7 @@ class Kohya(TextFormat):
 
     Args:
         captioner: made with `encode=json_inner`.
-        path: the key of a uri.
+        path: the key for a uri.
     """
 
     head = "{"
@@ -167,7 +167,7 @@ class Kohya(TextFormat):
 
 
 class LongCsv(TextFormat):
-    """A row a tag: uri, tag, category, probability. An image that keeps no tag has none."""
+    """A row for each tag of an image: uri, tag, category, probability. Images without a tag have no row."""
 
     head = "uri,tag,category,probability\n"
 
@@ -184,12 +184,12 @@ class LongCsv(TextFormat):
 
 
 def _numbers() -> ObjectArray:
-    """By score its probability as JSON and CSV write it."""
+    """By score the probability, as JSON and CSV write it."""
     return np.array([repr(score / SCALE) for score in range(SCALE + 1)], dtype=object)
 
 
 def _parts(pieces: list[str], offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-    """The pieces of each image joined, without the `, ` that each begins with."""
+    """The joined pieces of each image, without the `, ` at the beginning."""
     starts = offsets.tolist()
     return ["".join(pieces[start:end])[2:] for start, end in pairwise(starts)]
 

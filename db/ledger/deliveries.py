@@ -1,6 +1,6 @@
-"""How often a chunk was handed to a worker, counted where the worker's death cannot lose the count.
+"""The number of deliveries of each chunk. It is in the database, so that the death of a worker cannot lose it.
 
-Redis keeps no such number, and a chunk with an image that kills its worker would come back for ever.
+Redis keeps no such number. Without it, a chunk with an image that kills its worker would be delivered again for ever.
 """
 
 from sqlalchemy import Connection, delete, select
@@ -10,7 +10,7 @@ from db.sql.upsert import insert_into
 
 
 def count(connection: Connection, chunk_id: str) -> int:
-    """Count one more delivery of a chunk; returns which one this is, from 1."""
+    """Count one more delivery of a chunk. Returns the number of this delivery, from 1."""
     statement = insert_into(connection, deliveries)
     counted = statement.on_conflict_do_update(
         index_elements=["chunk_id"], set_={"deliveries": deliveries.c.deliveries + 1}
@@ -18,22 +18,22 @@ def count(connection: Connection, chunk_id: str) -> int:
     return int(connection.execute(counted, {"chunk_id": chunk_id, "deliveries": 1}).scalar_one())
 
 
-def so_far(connection: Connection, chunk_id: str) -> int:
-    """How many deliveries of a chunk have ended without a word; 0 for most."""
+def current(connection: Connection, chunk_id: str) -> int:
+    """The number of deliveries that no worker finished or handed back; 0 for most chunks."""
     query = select(deliveries.c.deliveries).where(deliveries.c.chunk_id == chunk_id)
     return connection.scalar(query) or 0
 
 
 def any_counted(connection: Connection) -> bool:
-    """Whether a chunk is in work, or was when its worker died, or when its message was lost."""
+    """Whether a worker holds a chunk, or held one when it died or when the message was lost."""
     return connection.scalar(select(deliveries.c.chunk_id).limit(1)) is not None
 
 
 def forget_all(connection: Connection) -> None:
-    """Nothing is queued or in work, of no model: what is counted belongs to chunks whose messages were lost."""
+    """Delete all counts. For when no chunk of any model is queued or held: the counts are of lost messages."""
     connection.execute(delete(deliveries))
 
 
 def forget(connection: Connection, chunk_id: str) -> None:
-    """The chunk is done, was split, or was handed back by a worker that is alive."""
+    """Delete the count of a chunk that is done, was split, or was handed back by a worker that is alive."""
     connection.execute(delete(deliveries).where(deliveries.c.chunk_id == chunk_id))

@@ -1,4 +1,4 @@
-"""The same bytes under another reference: what a model said about them once, it would say again."""
+"""Stored results of identical files. A model gives the same scores for the same bytes, so they are copied."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +14,34 @@ from db.sql.score_sql import Packed, unpack
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """What is stored about some bytes."""
+    """The stored result of a file, known by the hash of its bytes."""
 
     width: int
+    """Pixels, as stored in the file; so is the height."""
     height: int
     format: str
+    """Pillow's name of the format, in lower case."""
     scores: Scores
 
 
 def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> Mapping[bytes, StoredResult]:
-    """Those of these files, by the SHA-256 of their bytes, that the model has predicted under any reference."""
+    """The results of files that the model has predicted under any reference.
+
+    Args:
+        hashes: SHA-256 of the bytes of each file, 32 bytes.
+
+    Returns:
+        Results by hash. Hashes without a prediction are missing.
+    """
     if not hashes:
         return {}
-    one_of = _one_image_of_each(connection, model_id, hashes)
-    if not one_of:
+    image_ids = _one_image_of_each(connection, model_id, hashes)
+    if not image_ids:
         return {}
     query = (
         select(images.c.sha256, images.c.width, images.c.height, images.c.format, Packed(0).label("packed"))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
-        .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, one_of))
+        .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, image_ids))
     )
     rows = connection.execute(query).all()
     counts, tag_ids, scores = unpack(connection, [row.packed for row in rows])
@@ -46,9 +55,9 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
 
 def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> list[int]:
     wanted = hash_rows(connection, hashes)
-    # One look into the index a hash, since a placeholder picture may be there a million times. The prediction by its
-    # key, as a subquery with one value, which no planner turns round: before the first `analyze`, PostgreSQL compared
-    # each hash with all predictions of the model.
+    # One index look-up per hash, since a placeholder picture may be registered a million times. The prediction is
+    # looked up by its key in a scalar subquery, which no planner reorders: before the first `analyze`, PostgreSQL
+    # compared each hash with all predictions of the model.
     version = (
         select(predictions.c.image_version)
         .where(predictions.c.model_id == model_id, predictions.c.image_id == images.c.id)

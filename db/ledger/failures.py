@@ -1,4 +1,4 @@
-"""Failures, one by one, for people. `db.ledger.results` writes them, `db.ledger.run_progress` counts them."""
+"""Failures as a list for people. `db.ledger.results` writes them, `db.ledger.run_progress` counts them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An image without a prediction, as its file is now."""
+    """An image that failed in its present version."""
 
     image_id: int
     uri: str
@@ -28,16 +28,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image, to be looked at."""
+    """A registered image, for display."""
 
     uri: str
     version: str
     has_crashed: bool
-    """A worker died over it, of whatever model: whoever opens it may die, too."""
+    """A worker of any model died while it processed this version. A process that opens the image may die, too."""
 
 
 def stored_image(connection: Connection, image_id: int) -> StoredImage | None:
-    """Where an image is; None where there is none of that id."""
+    """The image of an id; None if the id does not exist."""
     crashed = (
         exists()
         .where(failures.c.image_id == images.c.id, failures.c.image_version == images.c.version)
@@ -51,12 +51,12 @@ def stored_image(connection: Connection, image_id: int) -> StoredImage | None:
 def latest(
     connection: Connection, model_id: int, limit: int | None, *, reason: Reason | None = None, under: str = ""
 ) -> Iterator[Failed]:
-    """The last ones to fail, the last one first, as a stream.
+    """The failures of a model as a stream, newest first.
 
     Args:
-        limit: at most so many; None for all.
-        reason: of this kind alone.
-        under: only images whose uri begins with this.
+        limit: maximum number; None for all.
+        reason: only failures of this reason.
+        under: only images whose uri begins with this prefix.
     """
     columns = (failures.c.reason, failures.c.detail, failures.c.attempts, failures.c.failed_at)
     query = (

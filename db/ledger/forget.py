@@ -1,14 +1,14 @@
-"""Delete images with all that belongs to them, a batch a transaction: interrupted, it goes on where it stopped."""
+"""Delete images with all their rows, one batch per transaction. An interrupted run is resumed by calling it again."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import gone, models
-from db.ledger.id_set import IdSet
 from db.schema import failures, images, labels, predictions
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
@@ -18,11 +18,12 @@ from db.sql.score_sql import begins_with
 AT_ONCE = 1_000
 """Images deleted in one transaction."""
 EXAMPLES = 5
+"""Uris in a plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be deleted."""
+    """The number of rows that would be deleted."""
 
     images: int
     predictions: int
@@ -31,22 +32,22 @@ class Plan:
     labelled: int
     """Images that have labels."""
     examples: tuple[str, ...]
-    """The first uris."""
+    """The first uris, at most `EXAMPLES`."""
 
 
-def selection(places: Sequence[str], *, only_gone: bool) -> ColumnElement[bool]:
+def selection(prefixes: Sequence[str], *, only_gone: bool) -> ColumnElement[bool]:
     """A condition on `images`.
 
     Args:
-        places: what uris begin with; without any, all images are meant.
-        only_gone: of these, those that are marked as gone.
+        prefixes: images whose uri begins with one of these; empty for all images.
+        only_gone: of these, only images that are marked as gone.
     """
-    here = or_(*(begins_with(place) for place in places)) if places else true()
-    return here & is_gone(images.c.id) if only_gone else here
+    selected = or_(*(begins_with(prefix) for prefix in prefixes)) if prefixes else true()
+    return selected & is_gone(images.c.id) if only_gone else selected
 
 
 def plan(connection: Connection, where: ColumnElement[bool]) -> Plan:
-    """Count, and change nothing."""
+    """Count the rows that `forget` would delete. Writes nothing."""
     ids = select(images.c.id).where(where)
     done, failed, judged = (
         connection.scalar(select(func.count()).select_from(table).where(table.c.image_id.in_(ids))) or 0
@@ -72,13 +73,13 @@ def forget(
     keep_labels: bool,
     on_progress: Callable[[int], object] = lambda _images: None,
 ) -> int:
-    """Delete images, with predictions, scores, failures and labels; returns how many.
+    """Delete images with their predictions, scores, failures and labels. Returns the number of deleted images.
 
     Args:
         where: from `selection`.
-        keep_labels: an image that has some stays, marked as gone and without results. Its labels go along to the next
-            image of the same content (`db.ledger.moved_labels`), and count again when it is seen again.
-        on_progress: called with the number of images of each batch.
+        keep_labels: keep images that have labels. They are marked as gone and lose their results. Their labels move to
+            the next image of the same content (`db.ledger.moved_labels`), and count again when the image is seen again.
+        on_progress: called after each batch with its number of images.
     """
     ids = IdSet()
     with database.read() as connection:
@@ -103,15 +104,16 @@ def _delete(
     *,
     keep_labels: bool,
 ) -> int:
-    # Queried again: an image seen meanwhile is not gone any more. Locked by id, as `db.ledger.results` locks them.
+    # Queried again: an image that was seen meanwhile is not gone any more. Locked in the order of ids, as in
+    # `db.ledger.results`.
     query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
     ids = list(connection.scalars(lock_rows(connection, query, of=images)))
     for table in (predictions, failures):
-        for model_id in model_ids:  # by the key; on SQLite a trigger takes the scores along
+        for model_id in model_ids:  # by the key; on SQLite a trigger deletes the scores
             of_model = (table.c.model_id == model_id, in_list(connection, table.c.image_id, ids))
             connection.execute(delete(table).where(*of_model))
     if keep_labels:
         labelled = set(connection.scalars(select(labels.c.image_id).where(in_list(connection, labels.c.image_id, ids))))
         gone.mark(connection, sorted(labelled))
-        ids = [one for one in ids if one not in labelled]
+        ids = [image_id for image_id in ids if image_id not in labelled]
     return connection.execute(delete(images).where(in_list(connection, images.c.id, ids))).rowcount

@@ -1,6 +1,6 @@
-"""Marks of images that are gone: registered, and no longer where they were. Their predictions and labels stay stored.
+"""Marks of images that are gone: registered images that no longer exist at their uri.
 
-`db.sql.gone_scope` decides which queries see them.
+Their predictions and labels stay stored. `db.sql.gone_scope` decides which queries include them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from db.sql.in_list import in_list
 
 
 def mark(connection: Connection, image_ids: Sequence[int]) -> int:
-    """Mark images as gone; returns how many were not. One that was deleted meanwhile is passed over."""
+    """Mark images as gone. Returns the number of new marks. An image that was deleted meanwhile is skipped."""
     found = select(images.c.id, literal(datetime.now(UTC), UtcDateTime)).where(
         in_list(connection, images.c.id, image_ids), not_(is_gone(images.c.id))
     )
@@ -23,10 +23,10 @@ def mark(connection: Connection, image_ids: Sequence[int]) -> int:
 
 
 def unmark(connection: Connection, image_ids: Sequence[int]) -> None:
-    """They were seen again."""
+    """Remove the marks of images that were seen again."""
     connection.execute(delete(gone).where(in_list(connection, gone.c.image_id, image_ids)))
 
 
 def count(connection: Connection) -> int:
-    """How many images are marked."""
+    """The number of marked images."""
     return connection.scalar(select(func.count()).select_from(gone)) or 0

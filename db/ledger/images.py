@@ -1,4 +1,4 @@
-"""Images: registered before they are queued, and pending until a prediction or a failure says otherwise."""
+"""Images: registered before they are queued, and pending until they have a prediction or a failure."""
 
 import base64
 import hashlib
@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
+from db.arrays.id_set import IdSet
 from db.ledger.gone import unmark
-from db.ledger.id_set import IdSet
 from db.schema import failures, images, predictions
 from db.sql import registration
 from db.sql.gone_scope import is_gone
@@ -17,40 +17,44 @@ from db.sql.in_list import in_list
 from db.sql.registration import Known, NewImage
 
 LOOKUP_SIZE = 5_000
-"""URIs or ids in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
+"""Uris or ids in one statement: SQLite accepts 32,766 parameters, PostgreSQL 65,535."""
 
 
 VERSION_LENGTH = 7
-"""Characters that are kept of a version: 42 bits of SHA-256, so that one change in 4 * 10 ** 12 goes unnoticed. An ETag
-has 32 and more, and stands in `images` and in `predictions`; the eighth would cost 8 bytes, for alignment."""
+"""Characters stored of a version: 42 bits of SHA-256, so that one change in 4 * 10 ** 12 goes unnoticed. An ETag has 32
+or more, and `images` and `predictions` each have a copy. An eighth character would cost 8 bytes, because of alignment.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One image that somebody pointed at. Nothing of it has been read yet."""
+    """One image as a source lists it. Its bytes have not been read yet."""
 
     uri: str
-    """`file:///absolute/path`, percent-encoded as RFC 8089 says, or `s3://bucket/key` with the key as it is."""
+    """`file:///absolute/path`, percent-encoded by RFC 8089, or `s3://bucket/key` with the key unchanged."""
     version: str
-    """Changes whenever the file does: the object's ETag, or size and mtime in ns. Empty when it is not there. What is
-    stored is `stored_version` of it."""
+    """Changes whenever the file does: the object's ETag, or size and mtime in ns. Empty if the file does not exist. The
+    database stores `stored_version` of it."""
     bytes: int | None
-    """Size in bytes, None when it is not known."""
+    """Size in bytes; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a worker needs to know of a row of `images`."""
+    """The columns of `images` that a worker needs."""
 
     id: int
     uri: str
     version: str
     bytes: int | None
-    """As the source said, or as it was when the file was last read."""
+    """Size in bytes as listed by the source, or as of the last read of the file."""
 
 
 def stored_version(version: str) -> str:
-    """What the database keeps of a reference's version: enough to see that it changed. A short one stays as it is."""
+    """The form in which the database stores the version of a reference: a digest that shows changes.
+
+    A version of up to `VERSION_LENGTH` characters is stored unchanged.
+    """
     if len(version) <= VERSION_LENGTH:
         return version
     digest = hashlib.sha256(version.encode()).digest()
@@ -60,55 +64,54 @@ def stored_version(version: str) -> str:
 def register(
     connection: Connection, found: Iterable[Reference], model_id: int, *, seen: IdSet | None = None
 ) -> list[int]:
-    """Insert or refresh rows; return the ids of those that are pending for the model, in the order given.
+    """Insert or update the rows of references. Returns the ids that are pending for the model, in the order of `found`.
 
-    A row whose version changed forgets its size and hash, which belonged to the old file, and is pending again. One
-    that was marked as gone is marked no longer.
-    Rows in which nothing changed are not even locked.
+    A row whose version changed loses its size and hash, which belonged to the old file, and is pending again. Marks as
+    gone are removed. Rows without a change are not locked.
 
     Args:
-        found: of two with the same uri the last one counts. Thousands at once cost least.
-        seen: gets the ids of all of them, pending or not.
+        found: of two references with the same uri the last one counts. Thousands per call cost least.
+        seen: receives the ids of all references, pending or not.
     """
     unique = {one.uri: one for one in found}
     if not unique:
         return []
-    # By uri: neighbours lie on the same pages of the index.
+    # Sorted by uri: neighbours lie on the same pages of the index.
     rows = [NewImage(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
-    still_open = registration.unfinished(connection, rows, model_id, every=seen is not None)
-    ids = _pending_ids(rows, still_open)
-    if back := [row_id for _position, row_id, _changed, _pending, gone in still_open if row_id and gone]:
-        unmark(connection, back)
-    changed = sorted((row_id, position) for position, row_id, changed, _pending, _gone in still_open if changed)
-    new = sorted(position for position, row_id, _changed, _pending, _gone in still_open if row_id is None)
+    unfinished = registration.unfinished(connection, rows, model_id, every=seen is not None)
+    ids = _pending_ids(rows, unfinished)
+    if seen_again := [row_id for _position, row_id, _changed, _pending, gone in unfinished if row_id and gone]:
+        unmark(connection, seen_again)
+    changed = sorted((row_id, position) for position, row_id, changed, _pending, _gone in unfinished if changed)
+    new = sorted(position for position, row_id, _changed, _pending, _gone in unfinished if row_id is None)
     if changed or new:
-        # Known rows by id, as workers lock them (`db.ledger.results`), then new ones by uri, as other producers insert
-        # them: one order for all of them, so there is no deadlock.
+        # Known rows are written in the order of ids, as workers lock them (`db.ledger.results`), then new rows in the
+        # order of uris, as other producers insert them. The order is the same everywhere, so there is no deadlock.
         order = [*(position for _id, position in changed), *new]
         written = registration.write(connection, [rows[position] for position in order])
         ids |= {rows[position].uri: written[rows[position].uri] for position in new if rows[position].uri in written}
-        # Other producers inserted the same ones since we looked.
+        # Rows that other producers inserted since the query above.
         overtaken = [rows[position] for position in new if rows[position].uri not in written]
         if overtaken:
             inserted = registration.unfinished(connection, overtaken, model_id, every=seen is not None)
             ids |= _pending_ids(overtaken, inserted)
-            still_open = [*still_open, *inserted]
+            unfinished = [*unfinished, *inserted]
         if seen is not None:
             seen.add(list(written.values()))
     if seen is not None:
-        seen.add([row_id for _position, row_id, *_flags in still_open if row_id])
+        seen.add([row_id for _position, row_id, *_flags in unfinished if row_id])
     return [ids[uri] for uri in unique if uri in ids]
 
 
-def _pending_ids(rows: Sequence[NewImage], still_open: Iterable[Known]) -> dict[str, int]:
+def _pending_ids(rows: Sequence[NewImage], unfinished: Iterable[Known]) -> dict[str, int]:
     return {
-        rows[position].uri: row_id for position, row_id, _changed, pending, _gone in still_open if row_id and pending
+        rows[position].uri: row_id for position, row_id, _changed, pending, _gone in unfinished if row_id and pending
     }
 
 
 def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> list[Image]:
-    """Those of the given images that are not gone and have no result for this model and their version."""
-    # Result by result by its key: before the first `analyze`, PostgreSQL would join the few with all there are.
+    """The given images that are not gone and have no result of this model for their version, in the order of ids."""
+    # Each result is looked up by its key: before the first `analyze`, PostgreSQL would join the few with all results.
     results = [
         select(table.c.image_version)
         .where(table.c.model_id == model_id, table.c.image_id == images.c.id)
@@ -129,7 +132,7 @@ def pending_among(connection: Connection, ids: Sequence[int], model_id: int) -> 
 
 
 def pending_after(connection: Connection, model_id: int, after: int, limit: int) -> list[int]:
-    """The next pending ids above `after`, ascending: the cursor of a walk over all that is pending."""
+    """The next pending ids above `after`, ascending, at most `limit`: one step of a walk over all pending images."""
     query = _pending(model_id, images.c.id).where(images.c.id > after).order_by(images.c.id).limit(limit)
     return list(connection.scalars(query))
 

@@ -1,4 +1,4 @@
-"""Models as the database knows them: a name, what makes its scores comparable, and its tag list."""
+"""Models in the database: a name, everything that makes the scores comparable, and the tag list."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ class Tag:
     """One output of a model."""
 
     name: str
-    """As the tag file spells it. Empty where the file has an empty name: the slot must stay."""
+    """Spelled as in the tag file. Empty if the file has an empty name, since every output has a position."""
     category: str | None = None
-    """`general`, `character`, ... or None when the file has no categories."""
+    """`general`, `character`, ..., or None if the file has no categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,18 @@ class Model:
     id: int
     name: str
     fingerprint: str
-    """sha256 over everything that makes scores comparable."""
+    """SHA-256 over everything that makes scores comparable, in hexadecimal."""
     weights_sha256: str
     spec: Mapping[str, Any]
-    """Architecture, head and preprocessing, as the worker described them."""
+    """Architecture, head and preprocessing, as described by the worker."""
     floor: int
     """Lowest score that is stored, in ten-thousandths."""
     default_threshold: int
-    """In ten-thousandths: where to cut when nobody says otherwise."""
+    """The threshold if no other one is given, in ten-thousandths."""
 
     @property
     def label(self) -> str:
+        """The name, and the values that distinguish models of the same name."""
         return f"{self.name} (id {self.id}, weights {self.weights_sha256[:8]}, floor {to_probability(self.floor):g})"
 
 
@@ -59,18 +60,19 @@ def register(
     default_threshold: int,
     made_with: Mapping[str, str] | None = None,
 ) -> Model:
-    """Find or make the row of a model. Same name with other weights, preprocessing, tags or floor is another model.
+    """Find or create the row of a model. The same name with other weights, preprocessing, tags or floor is another one.
 
     Args:
-        spec: JSON-able, without the weights and the tags.
+        spec: serialisable as JSON, without the weights and the tags.
         floor, default_threshold: ten-thousandths.
-        made_with: versions by name, of who makes the row. They are kept in `spec`, and tell no models apart.
+        made_with: versions of libraries by name, as of the creation of the row. They are stored in `spec`, and are not
+            part of the fingerprint.
 
     Raises:
-        ModelError: more tags than a smallint can number.
+        ModelError: the model has more tags than a smallint can number.
     """
     if len(tag_list) > MAX_TAGS:
-        raise ModelError(f"{name} has {len(tag_list)} tags; tagonce stores models with up to {MAX_TAGS} for now.")
+        raise ModelError(f"The model {name} has {len(tag_list)} tags; tagonce supports at most {MAX_TAGS}.")
     fingerprint = fingerprint_of(name, weights_sha256, spec, tag_list, floor)
     if found := with_fingerprint(connection, fingerprint):
         return found
@@ -95,48 +97,49 @@ def register(
 
 
 def with_fingerprint(connection: Connection, fingerprint: str) -> Model | None:
-    """The model of which all is the same."""
+    """The model of a fingerprint; None if there is none."""
     row = connection.execute(select(models).where(models.c.fingerprint == fingerprint)).first()
     return None if row is None else _model(row)
 
 
 def find(connection: Connection, name: str) -> Model:
-    """The model of that name, or id. Where several share a name, the one registered last.
+    """The model of a name or an id. If several models share the name, the one registered last.
 
     Raises:
-        ModelError: there is none; the message lists what there is.
+        ModelError: there is no such model; the message lists the names of all models.
     """
-    # Ids have 64 bits: a longer number is none, and may be a name. Bytes that are no text are no name.
+    # Ids have 64 bits: a longer number is no id, and may be a name. Bytes that are not UTF-8 match no name.
     is_id = name.isascii() and name.isdecimal() and len(name) <= _ID_DIGITS
     wanted = models.c.id == int(name) if is_id else models.c.name == name.encode(errors="replace").decode()
     row = connection.execute(select(models).where(wanted).order_by(models.c.id.desc()).limit(1)).first()
     if row is None:
         known = ", ".join(model.name for model in every(connection)) or "none yet"
         raise ModelError(
-            f"The database knows no model {name!r} (known: {known}). Start a worker with it once "
-            f"(`tagonce worker --model {name}`), or tag something with it: that registers it."
+            f"The database has no model {name!r} (known: {known}). A model is registered when a worker starts with it "
+            f"(`tagonce worker --model {name}`), or when images are tagged with it."
         )
     return _model(row)
 
 
 def latest(connection: Connection) -> Model:
-    """The model to use when nobody named one: the one registered last.
+    """The default model: the one registered last.
 
     Raises:
-        ModelError: the database has none.
+        ModelError: the database has no model.
     """
     row = connection.execute(select(models).order_by(models.c.id.desc()).limit(1)).first()
     if row is None:
-        raise ModelError("The database holds no model yet. Tag something first: `tagonce tag FOLDER`")
+        raise ModelError("The database has no model yet. Tag images first: `tagonce tag FOLDER`")
     return _model(row)
 
 
 def every(connection: Connection) -> list[Model]:
+    """All models, in the order of registration."""
     return [_model(row) for row in connection.execute(select(models).order_by(models.c.id))]
 
 
 def title(connection: Connection, model: Model) -> str:
-    """Its name; where another model has the same, all that tells them apart."""
+    """The name of a model; its label if another model has the same name."""
     shared = connection.scalar(select(func.count()).select_from(models).where(models.c.name == model.name)) or 0
     return model.label if shared > 1 else model.name
 
@@ -162,10 +165,11 @@ def _model(row: Row[Any]) -> Model:
 
 
 def fingerprint_of(name: str, weights_sha256: str, spec: Mapping[str, Any], tag_list: Sequence[Tag], floor: int) -> str:
-    """What tells models apart. It is stored: a change to it makes every model another one, and tags everything again.
+    """SHA-256 over everything that makes scores comparable, in hexadecimal.
 
-    Categories are in it by the spec of a worker (`tags_sha256`): a policy may hold thresholds by category, and a saved
-    one was worked out with those of its model.
+    It is stored. A change to this function makes every model a new one, so that all images are tagged again. The
+    worker's spec includes the categories (`tags_sha256`): a policy may have thresholds by category, and a saved profile
+    was computed with the categories of its model.
     """
     whole = {
         "name": name,
@@ -178,6 +182,6 @@ def fingerprint_of(name: str, weights_sha256: str, spec: Mapping[str, Any], tag_
 
 
 def _upsert(connection: Connection) -> Any:
-    # Two processes may register the same model at the same moment; the second one finds the first one's row.
+    # Two processes may register the same model at the same moment; the second one gets the row of the first one.
     statement = insert_into(connection, models)
     return statement.on_conflict_do_update(index_elements=["fingerprint"], set_={"name": statement.excluded.name})

@@ -1,6 +1,6 @@
-"""What people said of a picture goes along when its file is moved: the same bytes under another reference.
+"""Moves the labels of an image when its file is moved: the same bytes under another reference.
 
-Predictions need no moving: those of known bytes are taken over by `db.ledger.duplicates`.
+Predictions are not moved: `db.ledger.duplicates` reuses those of known bytes.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,17 @@ from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 
 
-def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> int:
-    """Labels of images that are gone become labels of an image that is there and has the same content.
+def move_labels(connection: Connection, to: Sequence[int] | None = None) -> int:
+    """Move labels of images that are gone to an image that is present and has the same content.
 
-    Of several such images it is the first. What a person said of that one already stays. A second call finds nothing.
+    Of several such images the first one gets the labels. Its own labels by the same person are kept. A second call
+    finds nothing to move.
 
     Args:
-        to: only images of these ids get any.
+        to: ids of the images that may get labels; None for all.
 
     Returns:
-        How many labels went along.
+        Number of labels removed from images that are gone.
     """
     if not connection.scalar(select(and_(exists().select_from(gone), exists().select_from(labels)))):
         return 0
@@ -35,17 +36,17 @@ def labels_follow(connection: Connection, to: Sequence[int] | None = None) -> in
     rows = select(moving.c.new_id, moving.c.new_version, *kept).select_from(of_moved)
     rows = rows.where(labels.c.image_version == moving.c.gone_version).order_by(labels.c.judged_at.desc())
     connection.execute(insert_into(connection, labels).from_select(names, rows).on_conflict_do_nothing())
-    # Gone for good from the old place: taken back at the new one, a label must not come again.
+    # Deleted at the old image: a label that is taken back at the new image must not be moved there again.
     old = select(moving.c.gone_id, moving.c.gone_version)
     done = delete(labels).where(tuple_(labels.c.image_id, labels.c.image_version).in_(old))
     return connection.execute(done).rowcount
 
 
 def _moving(connection: Connection, to: Sequence[int] | None) -> Subquery:
-    """(gone_id, gone_version, new_id, new_version): images that are gone and have labels, and where their bytes are."""
+    """(gone_id, gone_version, new_id, new_version): images that are gone and have labels, and images of their bytes."""
     old, copy, new = images.alias("old"), images.alias("copy"), images.alias("new")
     labelled = exists().where(labels.c.image_id == old.c.id, labels.c.image_version == old.c.version)
-    # A join, so that a worker's few images are looked up by their hashes, and all labels from the labels on.
+    # A join leaves the direction to the planner: from the few images of a worker by their hashes, or from all labels.
     pairs = select(old.c.id, old.c.version, func.min(copy.c.id).label("new_id")).select_from(
         gone.join(old, old.c.id == gone.c.image_id).join(copy, copy.c.sha256 == old.c.sha256)
     )

@@ -1,4 +1,4 @@
-"""Write what a worker found out about a chunk of images: one transaction, and twice is the same as once."""
+"""Write the results of a chunk of images in one transaction. Writing them twice has the same effect as once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,19 +23,21 @@ class Prediction:
 
     image_id: int
     image_version: str
-    """Of the row when the image was fetched."""
+    """Version of the row when the image was fetched."""
     file_bytes: int
     width: int
+    """Pixels, as stored in the file; so is the height."""
     height: int
     format: str
-    """Pillow's name of the format, lower case."""
+    """Pillow's name of the format, in lower case."""
     sha256: bytes
+    """Of the file, 32 bytes."""
     scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that will have no prediction until somebody clears this."""
+    """An image without a prediction. It is not tried again until this failure is cleared or the file changes."""
 
     image_id: int
     image_version: str
@@ -44,9 +46,13 @@ class Failure:
 
 
 def save(connection: Connection, model_id: int, done: Sequence[Prediction], failed: Sequence[Failure]) -> None:
-    """Store predictions and failures of one model. An image ends in exactly one of the two."""
+    """Store predictions and failures of one model. Afterwards each image has exactly one of the two.
+
+    Results of an older version than the registered one are dropped. A failure is dropped if its version has a
+    prediction.
+    """
     current = _lock(connection, [*done, *failed])
-    # A file that was registered anew while we worked on the old one is pending again, whatever came of the old one.
+    # A file that was registered in a new version meanwhile is pending again; the result of the old file is void.
     done = sorted((one for one in done if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id)
     failed = [one for one in failed if current.get(one.image_id) == one.image_version]
     if done:
@@ -54,7 +60,7 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
             connection,
             [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done],
         )
-        # On SQLite a trigger deletes the scores as well, so a second run leaves no tag of the first behind.
+        # On SQLite a trigger deletes the scores as well, so a second run leaves no tag of the first one.
         connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
         now = datetime.now(UTC)
         chunk_writes.insert_predictions(
@@ -62,18 +68,19 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
             [(model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done],
         )
         connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
-        moved_labels.labels_follow(connection, [one.image_id for one in done])
+        moved_labels.move_labels(connection, [one.image_id for one in done])
     if failed := _not_predicted(connection, model_id, failed):
         _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
-        # What is left is of an older version of the file and says nothing about the one that failed.
+        # A remaining prediction is of an older version of the file, not of the one that failed.
         connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, failed)))
 
 
 def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> dict[int, str]:
-    """Versions by id, of rows that stay as they are until the end of the transaction.
+    """Lock the rows of images until the end of the transaction. Returns their versions by id.
 
-    Workers that have the same images write one after the other, in the order of ids and so without a deadlock. Else one
-    could insert a prediction and another, which does not see it yet, a failure. SQLite has one writer anyway.
+    Workers that have the same images write one after the other. They lock in the order of ids, so there is no deadlock.
+    Otherwise one worker could insert a prediction, and another one, which does not see it yet, a failure. SQLite has
+    one writer anyway.
     """
     ids = [one.image_id for one in results]
     query = select(images.c.id, images.c.version).where(in_list(connection, images.c.id, ids))
@@ -89,7 +96,7 @@ def _of(
 
 
 def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failure]) -> list[Failure]:
-    """Without those that another worker, which had the same chunk, predicted meanwhile."""
+    """The failures without those of images that another worker with the same chunk predicted meanwhile."""
     if not failed:
         return []
     present = select(predictions.c.image_id, predictions.c.image_version).where(
@@ -114,7 +121,7 @@ def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failu
                 "image_id": one.image_id,
                 "image_version": one.image_version,
                 "reason": one.reason.value,
-                # PostgreSQL's text takes no NUL, and some decoders quote the file in their message.
+                # PostgreSQL's text type refuses NUL, and some decoders quote the file in their message.
                 "detail": one.detail.replace("\0", ""),
                 "attempts": 1,
                 "failed_at": now,
@@ -125,7 +132,14 @@ def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failu
 
 
 def clear_failures(connection: Connection, model_id: int, reason: Reason | None = None) -> list[int]:
-    """Forget failures, so that their images are pending again. Returns their ids, ascending. What is gone stays so."""
+    """Delete failures, so that their images are pending again. Failures of images that are gone are kept.
+
+    Args:
+        reason: only failures of this reason.
+
+    Returns:
+        Ids of the images, ascending.
+    """
     statement = delete(failures).where(failures.c.model_id == model_id, not_(is_gone(failures.c.image_id)))
     if reason is not None:
         statement = statement.where(failures.c.reason == reason.value)

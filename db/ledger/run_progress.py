@@ -1,4 +1,4 @@
-"""Where a model stands: done, failed by reason, pending, and how fast it goes."""
+"""Progress of a model: images done, failed by reason and pending, and the rate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ RATE_WINDOW = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class ModelProgress:
-    """One look at one model, at the files as they are registered now. Costs a scan of `images` and `predictions`."""
+    """Progress of one model on the files as registered now. Costs a scan of `images` and `predictions`."""
 
     images: int
     done: int
     failed: Mapping[Reason, int]
     pending: int
-    """Registered, with neither a prediction nor a failure for the file as it is now."""
+    """Registered, with neither a prediction nor a failure for the registered version."""
     rate: float
-    """Images a second over the last minute that had any work in it."""
+    """Images per second: predictions of the last 60 seconds, over the time since the first of them."""
     gone: int
-    """Marked as no longer there: in none of the other figures."""
+    """Marked as gone; not included in the other figures."""
 
     @property
     def seconds_left(self) -> float | None:
-        """None while nothing moves."""
+        """Estimated seconds until nothing is pending; None if the rate is 0."""
         return self.pending / self.rate if self.rate else None
 
 
@@ -55,7 +55,7 @@ def progress(connection: Connection, model_id: int) -> ModelProgress:
 
 
 def predicted(connection: Connection, model_id: int) -> int:
-    """Images that have a prediction of the model, be it of an older file."""
+    """Number of images that have a prediction of the model, of any version of the file."""
     query = select(func.count()).select_from(predictions)
     query = query.where(predictions.c.model_id == model_id, in_scope(connection, predictions.c.image_id))
     return connection.scalar(query) or 0
@@ -69,12 +69,12 @@ def failures_by_reason(
     reason: Reason | None = None,
     under: str = "",
 ) -> dict[Reason, int]:
-    """Most frequent first.
+    """Number of images by reason, most frequent first.
 
     Args:
-        since: only what failed at or after this moment.
-        reason: of this kind alone.
-        under: only images whose uri begins with this.
+        since: only failures at or after this time.
+        reason: only this reason.
+        under: only images whose uri begins with this prefix.
     """
     count = func.count().label("n")
     query = (
@@ -94,7 +94,7 @@ def failures_by_reason(
 
 
 def finished_since(connection: Connection, model_id: int, since: datetime) -> tuple[int, int]:
-    """How many predictions and how many failures were written at or after a moment."""
+    """(predictions, failures) of the model written at or after a time."""
     done, failed = (
         connection.scalar(select(func.count()).select_from(table).where(table.c.model_id == model_id, when >= since))
         or 0
@@ -110,5 +110,5 @@ def _rate(connection: Connection, model_id: int) -> float:
     count, first = connection.execute(recent).one()
     if not count:
         return 0.0
-    # A run of a few seconds is not to be divided by a minute; a single chunk says nothing about a second.
+    # A run of a few seconds must not be divided by a minute. At least a second, since a single chunk gives no rate.
     return float(count / max((now - first).total_seconds(), 1.0))

@@ -1,5 +1,5 @@
-"""What workers spend their time on. Each writes its row when it takes a chunk and along with its results, so that
-`tagonce status` can tell.
+"""Where the time of each worker goes, for `tagonce status`. A worker writes its row when it takes a chunk, and with its
+results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from db.sql.upsert import insert_into
 
 FORGOTTEN_AFTER = timedelta(days=1)
 LOOK_BACK = timedelta(minutes=2)
-"""Workers that wrote nothing for longer have no work, or are gone: nobody is shown them."""
+"""Workers that wrote nothing for longer have no chunk, or have ended; they are not shown."""
 
 
 class Stage(StrEnum):
-    """What happens to an image, in this order."""
+    """The stages of an image, in this order."""
 
     FETCH = "fetch"
     DECODE = "decode"
     WAIT = "wait"
-    """For the device, which other images have."""
+    """Waiting for the device, which other images occupy."""
     INFER = "infer"
     """On the device."""
     WRITE = "write"
@@ -31,30 +31,30 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The last minute in which a worker had work."""
+    """The last minute in which a worker had a chunk."""
 
     seconds: Mapping[Stage, float]
-    """Fetch and decode go on in several threads: theirs are added up."""
+    """Time in each stage. Fetch and decode run in several threads, whose times are added up."""
     images: Mapping[Stage, int]
-    """How many came through the stage."""
+    """Number of images that passed each stage."""
     duplicates: int
     """Images whose bytes were known, which were neither decoded nor inferred."""
     active_seconds: float
-    """Of the clock, with a chunk in work."""
+    """Elapsed time in which the worker had a chunk."""
 
     def seconds_an_image(self, stage: Stage) -> float | None:
-        """None where nothing came through."""
+        """Seconds per image in a stage; None if no image passed it."""
         return self.seconds[stage] / self.images[stage] if self.images[stage] else None
 
     @property
     def device_busy(self) -> float | None:
-        """The share of the time with work in which the device had some, 0 to 1."""
+        """Time in which the device was busy as a share of the active time, 0 to 1; None without active time."""
         return min(1.0, self.seconds[Stage.INFER] / self.active_seconds) if self.active_seconds else None
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One process."""
+    """One worker process."""
 
     name: str
     """`host:process id`."""
@@ -63,7 +63,7 @@ class Worker:
 
 
 def save(connection: Connection, model_id: int, worker: Worker, work: Work) -> None:
-    """Replace what is known of this worker."""
+    """Insert or replace the row of a worker."""
     row = {
         "name": worker.name,
         "model_id": model_id,
@@ -80,12 +80,12 @@ def save(connection: Connection, model_id: int, worker: Worker, work: Work) -> N
 
 
 def forget_old(connection: Connection) -> None:
-    """Drop the rows of workers that ended long ago."""
+    """Delete the rows of workers that wrote nothing for `FORGOTTEN_AFTER`."""
     connection.execute(delete(workers).where(workers.c.seen_at < datetime.now(UTC) - FORGOTTEN_AFTER))
 
 
 def any_since(connection: Connection, moment: datetime, model_id: int | None = None) -> bool:
-    """Whether a worker, of this model or of any, has taken a chunk or written results at or after a moment."""
+    """Whether a worker, of this model or of any, has taken a chunk or written results at or after a time."""
     query = select(workers.c.name).where(workers.c.seen_at >= moment).limit(1)
     if model_id is not None:
         query = query.where(workers.c.model_id == model_id)
@@ -93,7 +93,7 @@ def any_since(connection: Connection, moment: datetime, model_id: int | None = N
 
 
 def seen_since(connection: Connection, model_id: int, moment: datetime) -> list[tuple[Worker, Work]]:
-    """The workers that have written something at or after a moment, by name."""
+    """The workers that took a chunk or wrote results at or after a time, sorted by name."""
     query = select(workers).where(workers.c.model_id == model_id, workers.c.seen_at >= moment).order_by(workers.c.name)
     return [
         (
@@ -110,7 +110,7 @@ def seen_since(connection: Connection, model_id: int, moment: datetime) -> list[
 
 
 def together(works: Sequence[Work]) -> Work:
-    """Of several workers: the sum of all."""
+    """The sum over several workers."""
     return Work(
         seconds={stage: sum(work.seconds[stage] for work in works) for stage in Stage},
         images={stage: sum(work.images[stage] for work in works) for stage in Stage},

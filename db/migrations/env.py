@@ -1,4 +1,4 @@
-"""Alembic's entry point. The connection and its transaction are the caller's: see `db.migrate.upgrade`."""
+"""Alembic's entry point. The caller provides the connection with its transaction: see `db.migrate.upgrade`."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""Names and texts as people write them: encodings, spellings, paths, tags, and the rows that they match."""
+"""Names and texts as people write them: encodings, spellings, paths, tags, and the rows they match."""

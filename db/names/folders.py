@@ -1,4 +1,4 @@
-"""One way to walk a folder, for images and for the captions beside them."""
+"""Walk a folder, for images and for captions."""
 
 import logging
 import os
@@ -11,19 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 def is_visible(entry: os.DirEntry[str], is_folder: bool) -> bool:  # noqa: ARG001 -- as `files_below` calls it
-    """Its name does not begin with a dot."""
+    """Whether the name of an entry does not begin with a dot."""
     return not entry.name.startswith(".")
 
 
 def files_below(root: str, wanted: Callable[[os.DirEntry[str], bool], bool] = is_visible) -> Iterator[os.DirEntry[str]]:
-    """Everything that is no folder, a folder at a time: only names of folders still to visit are held.
+    """Yield all files below a folder, one folder at a time. Memory: the paths of the folders still to visit.
 
-    A folder that several paths lead to is visited once, by its real path where that lies below the root:
-    linked folders wait until the real ones are done. Otherwise the order of a listing would decide under
-    which of its URIs an image is known.
+    A folder with several paths is visited once, by its real path if that lies below the root: linked folders are
+    visited after the real ones. Otherwise the URI of an image would depend on the order of a listing.
 
     Args:
-        wanted: given an entry and whether it is a folder: whether it is yielded, or visited.
+        wanted: takes an entry and whether it is a folder; returns whether to yield the file or visit the folder.
+
+    Raises:
+        SourceError: the root cannot be read. Other folders that cannot be read are logged and skipped.
     """
     real, linked = [root], deque[str]()
     visited: set[tuple[int, int]] = set()
@@ -55,5 +57,5 @@ def files_below(root: str, wanted: Callable[[os.DirEntry[str], bool], bool] = is
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder we may not enter: taken for a file, which then warns
+    except OSError:  # a link to itself, or into a forbidden folder: treated as a file, which fails with a warning
         return False

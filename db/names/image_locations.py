@@ -1,17 +1,17 @@
-"""Where the images are: the buckets and the folders at the top, an example of each."""
+"""Where the images are: buckets and top-level folders, and examples of their images."""
 
 from sqlalchemy import Connection, func, select
 
 from db.schema import images
 
 MOST = 20
-"""Places that are looked for."""
+"""Largest number of locations."""
 _PARTS = 4
-"""`s3:`, nothing, the bucket; `file:`, nothing, nothing, the folder at the top."""
+"""Parts of `file:///folder` between slashes; `s3://bucket` has one less."""
 
 
 def examples(connection: Connection) -> list[str]:
-    """The first uri of each bucket, and of each folder at the root of a file system. A look in an index for each."""
+    """The first uri of each bucket and of each top-level folder, `MOST` at most. One index lookup for each."""
     found: list[str] = []
     after = ""
     while len(found) < MOST:
@@ -19,13 +19,13 @@ def examples(connection: Connection) -> list[str]:
         if uri is None:
             break
         found.append(uri)
-        place = "/".join(uri.split("/")[: 3 if uri.startswith("s3://") else _PARTS])
-        after = place + "0"  # what follows the slash, so that nothing below the place comes again
+        location = "/".join(uri.split("/")[: 3 if uri.startswith("s3://") else _PARTS])
+        after = location + "0"  # the character after the slash: skips all uris below the location
     return found
 
 
 def spread(connection: Connection, number: int) -> list[str]:
-    """The uris of about so many images, spread evenly over all that are known, by their ids."""
+    """The uris of at most `number` images, spread evenly over all ids."""
     first, last = connection.execute(select(func.min(images.c.id), func.max(images.c.id))).one()
     if first is None:
         return []

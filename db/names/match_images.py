@@ -1,7 +1,7 @@
-"""Images found by what people call them in their own files: a uri, a path, the end of a path, a hash.
+"""Find images by the references in people's files: a uri, a path, the end of a path, a hash of the content.
 
-Only hashes of names are kept, in sorted arrays: 16 bytes an image for each way of naming that is asked for, made when
-it is asked for first. (Two of a million names share one of 2^64 hashes with a probability of 3 in a hundred million.)
+The index holds hashes of names in sorted arrays: 16 bytes per image for each kind of name, built on first use. (Among a
+million names, two share one of the 2^64 hashes with a probability of 3 in a hundred million.)
 """
 
 import os
@@ -13,54 +13,55 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
-from db.schema import images
+from db.schema import Int64Array, images
 from db.sql.gone_scope import in_scope
-
-Int64Array = npt.NDArray[np.int64]
 
 _AT_ONCE = 10_000
 _LONGEST_END = 4
-"""Parts of an absolute path of Windows that are looked up: each number of them is a table more."""
+"""Parts of an absolute Windows path that are looked up: each number of parts needs a table of its own."""
 _NONE = np.empty(0, dtype=np.int64)
 
 
 class Way(NamedTuple):
-    """One way to name an image."""
+    """A kind of name of an image."""
 
     parts: int
-    """How many parts of the path from its end, 1 for the file name; 0 for the whole uri."""
+    """Number of path components from the end, 1 for the file name; 0 for the whole uri."""
     suffix: bool
-    """With `.jpg` and the like, or without."""
+    """With the file name extension, or without."""
 
 
 SHA256 = Way(-1, suffix=False)
-"""By content, from `images.sha256`."""
+"""The hash of the content, `images.sha256`."""
 _STEM = Way(1, suffix=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """What somebody calls an image."""
+    """A reference to an image in somebody's file."""
 
     text: str
-    """As it is written."""
+    """As written."""
     ways: tuple[tuple[Way, str], ...]
-    """What to look for; the first that is found counts."""
+    """Names to look up, in order; the first that is found counts."""
     content: bool = False
-    """A hash: every image that has it is meant, copies too. Anything else has to be one image."""
+    """The reference is a hash: it means every image with that content. Any other reference must match one image."""
 
 
 def by_path(text: str, folder: Path) -> ImageName:
-    """A uri, an absolute path, or a path that starts at a folder; without its suffix too.
+    """A uri, an absolute path, or a path relative to a folder; each also without its extension.
 
-    A relative path that leads to no image from there means the image whose uri ends with it, part by part: `a/1.jpg` is
-    `s3://b/x/a/1.jpg` and never `s3://b/x/c/1.jpg`. So does an absolute path of Windows, of which at most the last
-    `_LONGEST_END` parts count. Other spellings (`db.names.spellings`) count where the text as it stands leads nowhere.
+    A relative path that is no image of that folder matches the image whose uri ends with it, component by component:
+    `a/1.jpg` matches `s3://b/x/a/1.jpg` and never `s3://b/x/c/1.jpg`. The same holds for an absolute Windows path, of
+    which at most the last `_LONGEST_END` components are compared. Other spellings (`db.names.spellings`) are tried
+    after the text as written.
+
+    Args:
+        folder: the folder of the file that holds the reference.
     """
     plain = file_path(text) if text.lower().startswith("file://") else text
     ways = [way for spelling in spellings(plain) for way in _ways(spelling, folder)]
@@ -73,7 +74,7 @@ def _ways(text: str, folder: Path) -> Iterator[tuple[Way, str]]:
     if "://" in text:
         yield from _both(0, text)
         return
-    # As sources make paths absolute: `..` goes, links stay.
+    # Sources make paths absolute in the same way: `..` is resolved, links are not.
     yield from _both(0, file_uri(os.path.abspath(folder / text)))  # noqa: PTH100
     parts = [part for part in PurePosixPath(os.path.normpath(text)).parts if part != ".."]
     if parts and not PurePosixPath(text).is_absolute():
@@ -89,45 +90,50 @@ def _both(parts: int, name: str) -> Iterator[tuple[Way, str]]:
 
 
 def by_md5(text: str) -> ImageName:
-    """Boorus keep a file under the md5 of its content: the name of the file without its suffix."""
+    """An md5 of the content. Boorus name files by it: the file name without its extension is compared."""
     return ImageName(text, ((_STEM, text.lower()),), content=True)
 
 
 def by_sha256(text: str) -> ImageName:
-    """The content; or, as Hydrus keeps files, the name without its suffix."""
+    """A sha256 of the content; else, as Hydrus names files, the file name without its extension is compared."""
     return ImageName(text, ((SHA256, text.lower()), (_STEM, text.lower())), content=True)
 
 
 class ImageIndex:
-    """All images of a database."""
+    """The images of a database, by name. Tables are built on first use, and do not see later changes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._tables: dict[Way, tuple[Int64Array, Int64Array]] = {}
 
     def find(self, references: Sequence[ImageName]) -> list[Int64Array]:
-        """The ids of the images that each reference may mean: none, one, or several."""
+        """Look up references.
+
+        Returns:
+            For each reference, the (matches,) ids of the images that it may mean: none, one, or several.
+        """
         found = [_NONE] * len(references)
-        open_ = list(range(len(references)))
+        unresolved = [number for number, reference in enumerate(references) if reference.ways]
         step = 0
-        open_ = [number for number in open_ if references[number].ways]
-        while open_:
+        while unresolved:
             by_way: dict[Way, list[int]] = defaultdict(list)
-            for number in open_:
+            for number in unresolved:
                 by_way[references[number].ways[step][0]].append(number)
             for way, numbers in by_way.items():
                 hashes, ids = self._table(way)
                 wanted = _hashes([references[number].ways[step][1] for number in numbers])
                 starts = np.searchsorted(hashes, wanted, side="left").tolist()
-                ends = np.searchsorted(hashes, wanted, side="right").tolist()
-                for number, start, end in zip(numbers, starts, ends, strict=True):
-                    found[number] = ids[start:end]
+                stops = np.searchsorted(hashes, wanted, side="right").tolist()
+                for number, start, stop in zip(numbers, starts, stops, strict=True):
+                    found[number] = ids[start:stop]
             step += 1
-            open_ = [number for number in open_ if not found[number].size and step < len(references[number].ways)]
+            unresolved = [
+                number for number in unresolved if not found[number].size and step < len(references[number].ways)
+            ]
         return found
 
     def _table(self, way: Way) -> tuple[Int64Array, Int64Array]:
-        """(hashes, image ids), sorted by hash."""
+        """(hashes, image ids), each of shape (images,), sorted by hash."""
         if way not in self._tables:
             ids, hashes = array("q"), array("q")
             column = images.c.sha256 if way == SHA256 else images.c.uri
@@ -152,7 +158,7 @@ def _hashes(names: Sequence[str]) -> Int64Array:
 
 
 def _name(uri: str, way: Way) -> str:
-    """What a way calls an image. Ends of paths are as people see them, without percent signs."""
+    """The name of an image of one kind. Path components of `file://` are decoded, without percent signs."""
     name = uri
     if way.parts:
         path = file_path(uri) if uri.startswith("file://") else uri.partition("://")[2]

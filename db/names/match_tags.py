@@ -1,4 +1,4 @@
-"""Tags as captions, boorus and Hydrus write them, found among those of a model."""
+"""Find the tags of a model by the spellings of captions, boorus and Hydrus."""
 
 from collections.abc import Sequence
 
@@ -10,30 +10,33 @@ NAMESPACES = (
     *("artist", "character", "contributor", "copyright", "creator", "general", "invalid", "lore", "meta", "person"),
     *("rating", "series", "species", "studio"),
 )
-"""What boorus and Hydrus write before a colon. Any other word before a colon belongs to the tag, as in `re:zero`."""
+"""Namespaces of boorus and Hydrus, written before a colon. Any other word there is a part of the tag: `re:zero`."""
 
 
 def unescaped(text: str) -> str:
-    r"""Without the backslashes of prompts and with single spaces: `saber  \(fate\)` is `saber (fate)`."""
+    r"""Remove the backslashes of prompts, and repeated spaces: `saber  \(fate\)` becomes `saber (fate)`."""
     return " ".join(text.replace(r"\(", "(").replace(r"\)", ")").split())
 
 
 class TagIndex:
-    """The tags of a model by name.
+    """The tags of a model, by name.
 
-    A text is looked up as it stands, then without what prompts escape, then also without a namespace, which is one of
-    `NAMESPACES` or a category of the model. Case, and spaces for underscores, are as in `Vocabulary`. Bytes that are
-    not UTF-8 are tried in older encodings.
+    A text is looked up as written, then without the escapes of prompts, then also without a namespace: one of
+    `NAMESPACES` or a category of the model. Case and underscores are treated as by `Vocabulary`. Bytes that are not
+    UTF-8 are tried in older encodings.
+
+    Args:
+        tags: the model's tags, by output position.
     """
 
     def __init__(self, tags: Sequence[Tag]) -> None:
         self._vocabulary = Vocabulary(tags)
         self._namespaces = {name.lower() for name in (*NAMESPACES, *self._vocabulary.categories)}
-        # Few texts are written millions of times.
+        # Few different texts occur millions of times.
         self._known: dict[str, tuple[int, ...]] = {}
 
     def find(self, text: str) -> tuple[int, ...]:
-        """The tag ids: none when the model has no such tag, several when it has the name twice."""
+        """The ids of the tags of that name, ascending; several if the model has the name twice."""
         try:
             return self._known[text]
         except KeyError:

@@ -1,10 +1,10 @@
-"""Numbers with their nouns, for sentences."""
+"""Numbers with nouns, for messages."""
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 tag`, `2,000 tags`.
 
     Args:
-        plural: where it is not the noun with an s.
+        plural: the plural of the noun; by default it ends in s.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,8 +1,8 @@
-r"""Other ways to write a name, for lists that come from other machines.
+r"""Other spellings of a file name, for lists from other machines.
 
-A list made on Windows has backslashes, one made on a Mac has accents as characters of their own (NFD), one from a
-browser has percent signs. Each of these is also a legal name on Linux. So a name is looked up as it stands first, and
-the other spellings count only where nothing has that name.
+A list made on Windows has backslashes, one made on macOS has accents as combining characters (NFD), one from a
+browser is percent-encoded. Each of these is also a legal name on Linux. So a name is looked up as written first; other
+spellings are used only if nothing has that name.
 """
 
 import os
@@ -15,17 +15,17 @@ COLUMNS = (
     *("uri", "url", "path", "file", "filename", "file_name", "image", "image_path", "key"),
     *("fullname", "image_key"),  # PowerShell's Get-ChildItem, kohya's metadata
 )
-"""Where a table keeps the name of an image, in the order of preference, in any case."""
+"""Columns that hold the name of an image, in the order of preference. Case is ignored."""
 
 LEGACY = ("cp1252", "cp932", "gb18030", "big5", "cp949", "cp1251", "cp1250", "cp850")
-"""Encodings in which Windows and older programs write names, tried where bytes are not UTF-8."""
+"""Encodings in which Windows and older programs write names, tried for bytes that are not UTF-8."""
 
 _DRIVE = re.compile(r"(?:[A-Za-z]:|\\\\[^\\/]+[\\/][^\\/]+)[\\/]")
 """A drive, or a server and its share."""
 
 
 def spellings(text: str) -> Iterator[str]:
-    """The text itself, then other spellings of it, likelier ones first."""
+    """Yield the text as written, then other spellings of it, the more likely ones first."""
     found = [text]
     # Encodings before backslashes: in Shift-JIS a backslash is the second half of many characters.
     for change in (_unquoted, legacy, _slashes, composed, _without_percent):
@@ -35,16 +35,16 @@ def spellings(text: str) -> Iterator[str]:
 
 
 def windows_parts(text: str) -> list[str]:
-    r"""The folders and the name of an absolute path of Windows, without its drive; empty where it is none.
+    r"""The components of an absolute Windows path without its drive; empty for any other text.
 
-    `C:\data\sub\a.png` is data, sub, a.png.
+    `C:\data\sub\a.png` has data, sub, a.png.
     """
     drive = _DRIVE.match(text)
     return [part for part in re.split(r"[\\/]+", text[drive.end() :]) if part] if drive else []
 
 
 def legacy(text: str) -> Iterator[str]:
-    """What bytes that are not UTF-8 are in older encodings."""
+    """Yield a text whose bytes are not UTF-8, decoded in the encodings of `LEGACY` that can decode it."""
     if text.isascii() or not any("\udc80" <= one <= "\udcff" for one in text):
         return
     try:
@@ -59,7 +59,7 @@ def legacy(text: str) -> Iterator[str]:
 
 
 def shown(text: str) -> str:
-    """For messages and JSON, which have to be Unicode."""
+    """Convert a text to valid Unicode, for messages and JSON."""
     return next(legacy(text), text).encode("utf-8", "replace").decode()
 
 
@@ -76,7 +76,7 @@ def _slashes(text: str) -> Iterator[str]:
 
 
 def composed(text: str) -> Iterator[str]:
-    """The text, and with accents in one character with their letter (NFC) and in one of their own (NFD)."""
+    """Yield the text, then its composed (NFC) and decomposed (NFD) forms."""
     yield text
     if not text.isascii():
         yield unicodedata.normalize("NFC", text)

@@ -1,10 +1,10 @@
-"""Text files as the programs of people write them: encodings, line ends, separators.
+"""Read text files of other programs: detect the encoding, the line ends and the separator.
 
 Excel, PowerShell, LibreOffice, `find` and editors differ in all three. Unicode is recognised by its byte order mark,
-UTF-16 also without one. Anything else is read as UTF-8, and bytes that are not UTF-8 are kept as Python's surrogate
-escapes: they may be names of files. What they mean in an older encoding is found by what exists under the name, in
-`db.names.spellings`. A guess from so little text is wrong too often: charset-normalizer took 6 of 15 short lists for
-another encoding.
+UTF-16 also without one. Any other file is read as UTF-8, and bytes that are not UTF-8 are kept as Python's surrogate
+escapes: they may be names of files. `db.names.spellings` tries older encodings, and the one under which a file exists
+is used. Guessing from so little text is wrong too often: charset-normalizer mistook 6 of 15 short lists for another
+encoding.
 """
 
 import codecs
@@ -22,13 +22,13 @@ from typing import IO, TextIO
 from db.errors import StopError
 
 HEAD = 1 << 16
-"""Bytes that are looked at to recognise an encoding and a separator."""
+"""Bytes from which an encoding and a separator are recognised."""
 SEPARATORS = (",", ";", "\t", "|")
 
-# 131,072 characters by default, which captions and paths exceed. The limit is one of the process.
+# Captions exceed the default of 131,072 characters. The limit is global to the process.
 csv.field_size_limit((1 << 31) - 1)
 
-# UTF-32 first: its mark begins like that of UTF-16.
+# UTF-32 before UTF-16: their marks begin with the same bytes.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8", "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32-le", "utf-32"),
@@ -37,31 +37,31 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be", "utf-16"),
 )
 _MANY, _FEW = 0.4, 0.05
-"""Shares of zero bytes at odd or even places: UTF-16 of a text that is mostly ASCII."""
+"""Fractions of zero bytes at odd or even offsets: UTF-16 of a text that is mostly ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a text is written as bytes."""
+    """The encoding and the line ends of a file."""
 
     codec: str
     """Without the byte order mark."""
     reader: str
-    """The codec that passes over the mark when reading."""
+    """The codec that skips the mark when reading."""
     mark: bytes
     newline: str
-    r"""How lines end: `\n`, `\r\n`, or `\r` where there is no `\n` at all."""
+    r"""`\n`, `\r\n`, or `\r` in a file without any `\n`."""
 
     def encode(self, text: str) -> bytes:
-        """A whole file."""
+        """Encode the text of a whole file, with the byte order mark."""
         return self.mark + text.encode(self.codec, "surrogateescape")
 
 
 def encoding_of(head: bytes) -> Encoding:
-    """Recognise the encoding by how a file begins.
+    """Recognise the encoding of a file.
 
     Args:
-        head: the first `HEAD` bytes, or all of them.
+        head: its first `HEAD` bytes.
     """
     codec, reader, mark = "utf-8", "utf-8", b""
     for some, its_codec, its_reader in _MARKS:
@@ -80,10 +80,10 @@ def encoding_of(head: bytes) -> Encoding:
 
 
 def decode(data: bytes) -> tuple[str, Encoding]:
-    """A whole file as text without a byte order mark, its line ends as they are.
+    """Decode a whole file, without its byte order mark. Line ends are not translated.
 
     Raises:
-        UnicodeDecodeError: it is neither UTF-8 nor UTF-16 nor UTF-32.
+        UnicodeDecodeError: the data is neither UTF-8 nor UTF-16 nor UTF-32.
     """
     encoding = encoding_of(data[:HEAD])
     return data[len(encoding.mark) :].decode(encoding.codec), encoding
@@ -91,13 +91,13 @@ def decode(data: bytes) -> tuple[str, Encoding]:
 
 @contextmanager
 def opened(path: Path, error: type[StopError], *, lines: bool = False, strict: bool = False) -> Iterator[TextIO]:
-    r"""A text file, packed (.gz) or not. Line ends are not translated.
+    r"""Open a text file, which may be compressed (.gz). Line ends are not translated.
 
     Args:
-        error: raised in place of what Python raises, with a sentence.
-        lines: iterate by lines that end at `\n` alone (or `\r` where there is no `\n`), since a carriage return may
-            be a part of a file name. Otherwise as `csv` wants it.
-        strict: refuse what is not Unicode.
+        error: the class of the error raised if the file cannot be read or decoded.
+        lines: iterate by lines that end at `\n` alone (or `\r`, in a file without `\n`), since a carriage return may
+            be a part of a file name. False: by lines as `csv` expects them.
+        strict: refuse bytes that are not Unicode.
     """
     try:
         with _binary(path) as file:
@@ -119,25 +119,29 @@ def _binary(path: Path) -> io.BufferedReader:
 
 
 def read_text(path: Path, error: type[StopError]) -> str:
-    """A whole small file in Unicode."""
+    """Read a whole small file of Unicode; errors as in `opened`."""
     with opened(path, error, strict=True) as file:
         return file.read()
 
 
 def as_list(stream: TextIO, *, null: bool = False) -> None:
-    """Set a stream of references, standard input for one, to its encoding, as `opened` does. Nothing is read yet."""
+    """Reconfigure a stream of references, such as standard input, to its encoding. Nothing is consumed.
+
+    Args:
+        null: the references are separated by NUL characters.
+    """
     if not isinstance(stream, io.TextIOWrapper):
         return
     buffer = stream.buffer
     if isinstance(buffer, io.BufferedReader):
         head = buffer.peek(HEAD)
     elif buffer.seekable():
-        place = buffer.tell()
+        position = buffer.tell()
         head = buffer.read(HEAD)
-        buffer.seek(place)
+        buffer.seek(position)
     else:
         head = b""
-    # Names of one letter between NUL bytes look like UTF-16.
+    # Names of one letter separated by NUL bytes look like UTF-16.
     encoding = encoding_of(b"" if null else head)
     errors = "surrogateescape" if encoding.codec == "utf-8" else "strict"
     reader = "utf-8-sig" if encoding.codec == "utf-8" else encoding.reader
@@ -145,7 +149,7 @@ def as_list(stream: TextIO, *, null: bool = False) -> None:
 
 
 def null_separated(stream: IO[str]) -> Iterator[str]:
-    """The parts of a text between NUL characters, as `find -print0` writes them. What follows the last one counts."""
+    """Yield the parts of a text separated by NUL characters (`find -print0`), including the one after the last NUL."""
     rest = ""
     while block := stream.read(HEAD):
         *parts, rest = (rest + block).split("\0")
@@ -154,26 +158,27 @@ def null_separated(stream: IO[str]) -> Iterator[str]:
 
 
 Row = tuple[int, list[str]]
-"""The line of a file on which a row ends, from 1, and its cells."""
+"""The line on which a row ends, counted from 1, and its cells."""
 
 
 def rows(
     lines: Iterable[str], name: object, error: type[StopError], *, known: Collection[str], usual: str = ","
 ) -> Iterator[Row]:
-    """The rows of a table whose separator is found out. Empty lines are no rows.
+    """Yield the rows of a table, whose separator is detected. Empty lines are skipped.
 
     Args:
-        name: of the file, for messages.
-        error: raised for a row that is no CSV.
-        known: names of columns, in lower case; the separator under which the first row has most of them is right.
-            Without any of them, it is the one that gives every row the same number of cells.
-        usual: the separator that is taken where others do as well.
+        lines: the lines of a file opened without translation of line ends.
+        name: the name of the file, for messages.
+        error: the class of the error raised for a malformed row.
+        known: names of columns, in lower case. The separator with which the first row has most of them is taken; if it
+            has none, the separator with which all rows have the same number of cells.
+        usual: the separator that is preferred among equals.
     """
     remaining = iter(lines)
     head = _head(remaining)
     passed = 0
     separator = None
-    # Windows PowerShell's Export-Csv writes the type of its objects first, Excel its separator.
+    # The first line may be a type (Export-Csv of Windows PowerShell) or the separator (Excel).
     if head and head[0].startswith("#TYPE "):
         passed += 1
     elif head and head[0].lower().startswith("sep=") and len(head[0].strip("\r\n")) == len("sep=;"):
@@ -209,7 +214,7 @@ def _separator(head: Sequence[str], known: Collection[str], usual: str) -> str:
     best, merit = usual, (0, False)
     for separator in (usual, *(one for one in SEPARATORS if one != usual)):
         sample = [row for row in csv.reader(head, delimiter=separator) if row]
-        # The last one may be cut off.
+        # The last row may be truncated.
         sample = sample[:-1] if len(sample) > 1 else sample
         if not sample:
             continue

@@ -1,4 +1,4 @@
-"""The way from a local path to its uri, and back."""
+"""Convert a local path to its uri, and back."""
 
 import os
 import urllib.parse
@@ -10,5 +10,5 @@ def file_uri(path: str) -> str:
 
 
 def file_path(uri: str) -> str:
-    """The path behind a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
+    """The path of a `file://` URI, with undecodable bytes as Python's surrogate escapes."""
     return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))

@@ -1,4 +1,4 @@
-"""Names of tags and categories as people write them: exact spelling first, then any case, spaces for underscores."""
+"""Look up tags and categories: by exact spelling first, then ignoring case and taking spaces for underscores."""
 
 import unicodedata
 from collections import defaultdict
@@ -10,10 +10,10 @@ WILDCARD = "*"
 
 
 class Vocabulary:
-    """The tags of a model, to look up. Tag ids come ascending; names that are empty cannot be asked for.
+    """The tags and categories of a model, by name. Tag ids are returned in ascending order; empty names are skipped.
 
     Args:
-        tags: of the model, by output position.
+        tags: the model's tags, by output position.
     """
 
     def __init__(self, tags: Sequence[Tag]) -> None:
@@ -22,7 +22,7 @@ class Vocabulary:
 
     @property
     def names(self) -> list[str]:
-        """As the model spells them."""
+        """The names of the tags, in the model's spelling."""
         return list(self._names[0])
 
     @property
@@ -30,15 +30,15 @@ class Vocabulary:
         return list(self._categories[0])
 
     def find(self, name: str) -> tuple[int, ...]:
-        """The tag of that name. Several where the model has the name twice, or differs only in case; or none."""
+        """The ids of the tags of that name; several if the model has it twice, or has names that differ in case."""
         return _look_up(self._names, name)
 
     def in_category(self, name: str) -> tuple[int, ...]:
-        """The tags of a category."""
+        """The ids of the tags of a category."""
         return _look_up(self._categories, name)
 
     def matching(self, pattern: str) -> tuple[int, ...]:
-        """The tags whose whole name fits, `*` standing for any text, also none."""
+        """The ids of the tags whose whole name matches; `*` matches any text, also none."""
         for names, spelling in zip(self._names, (pattern, folded_name(pattern)), strict=True):
             parts = spelling.split(WILDCARD)
             if found := [tag_id for name, tag_ids in names.items() if _fits(parts, name) for tag_id in tag_ids]:
@@ -47,7 +47,7 @@ class Vocabulary:
 
 
 _Spelled = tuple[Mapping[str, Sequence[int]], Mapping[str, Sequence[int]]]
-"""Tag ids by name: as it is, and folded."""
+"""Tag ids by exact name, and by folded name."""
 
 
 def _by_spelling(pairs: Iterable[tuple[str, int]]) -> _Spelled:
@@ -66,12 +66,12 @@ def _look_up(spelled: _Spelled, name: str) -> tuple[int, ...]:
 
 
 def folded_name(name: str) -> str:
-    """As names are compared: without regard to case, to spaces for underscores, and to how accents are composed."""
+    """Normalise a name for comparison: case, spaces for underscores, composition of accents (NFC)."""
     return unicodedata.normalize("NFC", name.casefold()).replace(" ", "_")
 
 
 def _fits(parts: Sequence[str], name: str) -> bool:
-    """A pattern split at its wildcards. Each middle part goes where it first fits, so this takes linear time."""
+    """Match a pattern, split at its wildcards. Each middle part is matched at its first occurrence: linear time."""
     first, *middle, last = parts
     position, end = len(first), len(name) - len(last)
     if position > end or not name.startswith(first) or not name.endswith(last):

@@ -1,42 +1,45 @@
-"""Policies: what to keep of the tags of an image. Data, so that it can be named, stored, compared and applied later.
+"""Policies: which tags of an image are kept. A policy is data: it can be named, stored, compared and applied later.
 
-    Policy      as a person says it: one threshold for all, by category, by tag; the k best; MCut
-    Cut         the same worked out for one model: the lowest score to keep of each of its tags
+    Policy      a person's choice: a threshold for all tags, by category, by tag; the k best tags; MCut
+    Cut         a policy resolved for one model: the lowest score to keep, for each of its tags
 
-For each tag the first of these decides: the threshold of the tag, that of its category, the one for all, the model's
-own. A change to a policy replaces what the policy says on the same thing and leaves the rest: a threshold for all does
-not touch a threshold of one tag. That holds for options beside `--profile`, for `thresholds save` and for the review
-page.
+The threshold of a tag is the first that is set of: the tag's own, its category's, the policy's default, the model's
+default. A change to a policy replaces the values that it sets and leaves the others: a new default does not change the
+threshold of a tag. This holds for options beside `--profile`, for `thresholds save` and for the review page.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
-from db.policy.policy_json import PolicyJson, parse_policy
 from db.schema import Int16Array
 from db.scores import NEVER, to_probability, to_score
 
 OFF = "off"
-"""How people write NEVER."""
-UNSAID = -1
-"""In a change to a policy, for a threshold or `top`: what the policy says of it is removed."""
+"""NEVER in text."""
+UNSET = -1
+"""A threshold or `top` in a change to a policy: the policy's value is removed."""
 DEFAULT = "default"
-"""How people write UNSAID, and the model's own threshold where policies are compared."""
+"""UNSET in text; in a comparison of policies, the model's default threshold."""
 _SHOWN = 3
-"""How many offenders an error names."""
+"""Names and suggestions in an error message."""
 
 
 def to_cut(threshold: float | str, *, what: str = "A threshold") -> int:
-    """The score that a threshold asks for, NEVER for `off`.
+    """Convert a threshold to a score (ten-thousandths); `off` to NEVER.
+
+    Args:
+        what: the first words of the error message.
 
     Raises:
-        ThresholdError: it is no number between 0 and 1. 35 is refused too: it was meant as 0.35.
+        ThresholdError: the threshold is not a number between 0 and 1 with at most four decimals. 35 is refused too:
+            0.35 was meant.
     """
     if isinstance(threshold, str) and threshold.strip().lower() == OFF:
         return NEVER
@@ -44,41 +47,41 @@ def to_cut(threshold: float | str, *, what: str = "A threshold") -> int:
 
 
 def to_threshold(score: int) -> float | str:
-    """The other way: a number from 0 to 1, `off`, or in a change `default`."""
-    if score == UNSAID:
+    """Convert a score to a number from 0 to 1, NEVER to `off`, UNSET to `default`."""
+    if score == UNSET:
         return DEFAULT
     return OFF if score >= NEVER else to_probability(score)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What to keep. Thresholds are scores (ten-thousandths) or NEVER; a tag is kept at or above its own.
+    """Which tags to keep. Thresholds are scores (ten-thousandths) or NEVER; a tag is kept at or above its threshold.
 
-    The same class holds a change to a policy, for `changed`: there UNSAID and `mcut=False` remove what the policy says.
+    The same class holds a change to a policy, for `changed`: in a change, UNSET and `mcut=False` remove a value.
     """
 
     default: int | None = None
-    """For every tag that nothing else speaks of; None: the model's own threshold."""
+    """For tags without a threshold of their own or of their category; None: the model's default threshold."""
     categories: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, int] = field(default_factory=dict)
-    """By name, as the model spells it."""
+    """By name, in the model's spelling."""
     top: int | None = None
-    """At most so many tags an image, the most probable ones."""
+    """Largest number of tags per image; the most probable ones are kept."""
     mcut: bool | None = None
-    """Cut each category of an image at its widest gap between scores (`db.read.tag_batches`). Thresholds are then lower
-    bounds."""
+    """Cut each category of an image at the widest gap between its scores (`db.read.tag_batches`). Thresholds are then
+    lower bounds."""
 
     @property
     def is_empty(self) -> bool:
-        """It says nothing at all."""
+        """No value is set."""
         return self == Policy()
 
     def with_default(self, default: int | None) -> "Policy":
-        """The same with another threshold for all tags; None changes nothing."""
+        """A copy with another default threshold; None changes nothing."""
         return self if default is None else replace(self, default=default)
 
     def at_least(self, floor: int) -> "Policy":
-        """The same with no threshold below a score."""
+        """A copy whose thresholds are raised to a score where they are lower."""
         return replace(
             self,
             default=None if self.default is None else max(self.default, floor),
@@ -87,80 +90,79 @@ class Policy:
         )
 
     def changed(self, changes: "Policy") -> "Policy":
-        """The same with what `changes` says in place of what was said on the same thing."""
+        """A copy in which the values set in `changes` replace those of this policy."""
         default = self.default if changes.default is None else changes.default
         top = self.top if changes.top is None else changes.top
         return Policy(
-            default=None if default == UNSAID else default,
-            categories=_without_unsaid({**self.categories, **changes.categories}),
-            tags=_without_unsaid({**self.tags, **changes.tags}),
-            top=None if top == UNSAID else top,
+            default=None if default == UNSET else default,
+            categories=_without_unset({**self.categories, **changes.categories}),
+            tags=_without_unset({**self.tags, **changes.tags}),
+            top=None if top == UNSET else top,
             mcut=(self.mcut if changes.mcut is None else changes.mcut) or None,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values, thresholds as people write them; what says nothing is left out."""
-        said: dict[str, Any] = {}
+        """The values that are set, as JSON types; thresholds as numbers from 0 to 1, `off` or `default`."""
+        values: dict[str, Any] = {}
         if self.default is not None:
-            said["threshold"] = to_threshold(self.default)
+            values["threshold"] = to_threshold(self.default)
         for name in ("categories", "tags"):
-            if values := getattr(self, name):
-                said[name] = {key: to_threshold(score) for key, score in values.items()}
+            if scores := getattr(self, name):
+                values[name] = {key: to_threshold(score) for key, score in scores.items()}
         if self.top is not None:
-            said["top"] = OFF if self.top == UNSAID else self.top
+            values["top"] = OFF if self.top == UNSET else self.top
         if self.mcut is not None:
-            said["mcut"] = self.mcut
-        return said
+            values["mcut"] = self.mcut
+        return values
 
     @classmethod
-    def from_json(cls, said: object) -> "Policy":
-        """From what `as_json` gives of a policy that is no change.
+    def from_json(cls, text: str, where: str) -> "Policy":
+        """Parse the JSON of `as_json` of a policy that is not a change.
+
+        Args:
+            where: the first words of error messages.
 
         Raises:
-            ThresholdError: it is something else.
+            ThresholdError: the text is not JSON of a policy (`db.policy.policy_json`), or a threshold has more than
+                four decimals.
         """
-        return cls.of(parse_policy(said, "The policy"))
+        from db.policy.policy_json import parse_json, parse_policy
 
-    @classmethod
-    def of(cls, said: PolicyJson) -> "Policy":
-        """From JSON of the right form.
-
-        Raises:
-            ThresholdError: a threshold is none, or has more than four decimals.
-        """
+        parsed = parse_policy(parse_json(text, where), where)
+        cut = partial(to_cut, what=f"{where}: a threshold")
         return cls(
-            default=None if said.threshold is None else to_cut(said.threshold),
-            categories={name: to_cut(value) for name, value in said.categories.items()},
-            tags={name: to_cut(value) for name, value in said.tags.items()},
-            top=said.top,
-            mcut=said.mcut or None,
+            default=None if parsed.threshold is None else cut(parsed.threshold),
+            categories={name: cut(value) for name, value in parsed.categories.items()},
+            tags={name: cut(value) for name, value in parsed.tags.items()},
+            top=parsed.top,
+            mcut=parsed.mcut or None,
         )
 
 
-def _without_unsaid(scores: Mapping[str, int]) -> dict[str, int]:
-    return {name: score for name, score in scores.items() if score != UNSAID}
+def _without_unset(scores: Mapping[str, int]) -> dict[str, int]:
+    return {name: score for name, score in scores.items() if score != UNSET}
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A policy worked out for a model."""
+    """A policy resolved for a model."""
 
     scores: Int16Array
     """(tags,) the lowest score to keep, by tag id; NEVER for a tag that is off."""
     floor: int
-    """Of the model: lower scores are not stored."""
+    """The model's floor: lower scores are not stored."""
     top: int | None = None
     mcut: Int16Array | None = None
-    """(tags,) the number of each tag's category, where MCut is applied."""
+    """(tags,) the category number of each tag; None if MCut is not applied."""
 
     @property
     def lowest(self) -> int:
-        """What lies below it need not be read."""
+        """Lower scores need not be read."""
         return self.floor if self.mcut is not None else int(self.scores.min(initial=NEVER))
 
     @property
     def uniform(self) -> int | None:
-        """The one score that says it all, or None when there is no such score."""
+        """The threshold that all tags share; None if they differ, or if `top` or MCut applies."""
         if self.top is not None or self.mcut is not None or not self.scores.size:
             return None
         first = int(self.scores[0])
@@ -168,55 +170,72 @@ class Cut:
 
 
 def resolve(model: Model, tags: Sequence[Tag], policy: Policy = Policy()) -> Cut:
-    """Work a policy out for a model. Where it says nothing, the model's own threshold counts.
+    """Resolve a policy for a model.
 
     Args:
-        tags: of the model, by output position.
+        tags: the model's tags, by output position.
 
     Raises:
-        ThresholdError: a threshold is below the model's floor, or is for a tag or category that the model lacks.
+        ThresholdError: a threshold is below the model's floor, the model has no tag or category of a name, or `top`
+            is below 1.
     """
     _check(model, tags, policy)
-    own = own_threshold(model, mcut=bool(policy.mcut))
-    scores = np.array([_score(tag, policy, own) for tag in tags], dtype=np.int16)
+    default = own_threshold(model, mcut=bool(policy.mcut)) if policy.default is None else policy.default
+    if policy.categories or policy.tags:
+        categories = policy.categories
+        named = [policy.tags.get(tag.name, categories.get(tag.category or "", default)) for tag in tags]
+        scores = np.array(named, dtype=np.int16)
+    else:  # ten thousand tags without a look at each: the review page resolves three policies for a moved slider
+        scores = np.full(len(tags), default, dtype=np.int16)
     return Cut(scores, model.floor, policy.top, category_numbers(tags) if policy.mcut else None)
 
 
 def own_threshold(model: Model, *, mcut: bool = False) -> int:
-    """The score from which on a tag is kept that nothing speaks of.
+    """The threshold, as a score, of tags for which a policy sets none.
 
     Args:
-        mcut: it looks for the cut itself, and the model's threshold, made for cutting everywhere, would be in its way.
+        mcut: MCut finds the cut itself, so the model's default threshold does not apply; the floor does.
     """
     return model.floor if mcut else max(model.default_threshold, model.floor)
 
 
 def unknown_name(name: str, known: Collection[str], what: str) -> str:
-    """The sentence for a name that is not there, with what may have been meant."""
+    """A sentence for a name that does not exist, with similar names that do.
+
+    Args:
+        what: the kind of name: tag, category, profile.
+    """
     # About one wrong letter in five. difflib's own cutoff alone takes `ostrich` for `nosuch`.
     letters = max(len(name), 1)
     near = get_close_matches(name, known, n=_SHOWN, cutoff=max(0.6, (letters - 1 - letters // 5) / letters))
     return f"there is no {what} {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ".")
 
 
+def below_floor(model: Model, asked: str) -> str:
+    """The sentence for a question about scores that were not stored."""
+    floor = f"{to_probability(model.floor):g}"
+    return (
+        f"{model.name} was stored with a floor of {floor}: lower scores were not kept, so {asked} cannot be "
+        f"answered. Ask for {floor} or more, or tag again with a lower --floor."
+    )
+
+
 def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
-    categories = {tag.category for tag in tags if tag.category}
-    names = {tag.name for tag in tags}
-    for given, known, what in ((policy.categories, categories, "category"), (policy.tags, names, "tag")):
-        for name in given:
-            if name not in known:
-                raise ThresholdError(f"{model.name}: {unknown_name(name, known, what)}")
-    low = [(name, score) for name, score in _named(policy) if score < model.floor]
+    _check_known(model, policy.categories, (tag.category for tag in tags if tag.category), "category")
+    _check_known(model, policy.tags, (tag.name for tag in tags), "tag")
+    low = [f"{to_probability(score):g} for {name}" for name, score in _named(policy) if score < model.floor]
     if low:
-        shown = ", ".join(f"{to_probability(score):g} for {name}" for name, score in low[:_SHOWN])
         more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
-        raise ThresholdError(
-            f"{model.name} was stored with a floor of {to_probability(model.floor):g}: what lies below was not kept, "
-            f"so {shown}{more} cannot be answered. Ask for {to_probability(model.floor):g} or more, or tag again with "
-            "a lower --floor."
-        )
+        raise ThresholdError(below_floor(model, ", ".join(low[:_SHOWN]) + more))
     if policy.top is not None and policy.top < 1:
-        raise ThresholdError(f"The number of tags to keep is 1 or more, not {policy.top}.")
+        raise ThresholdError(f"The number of tags to keep must be 1 or more, not {policy.top}.")
+
+
+def _check_known(model: Model, given: Collection[str], known: Iterable[str], what: str) -> None:
+    names = set(known) if given else set()
+    for name in given:
+        if name not in names:
+            raise ThresholdError(f"{model.name}: {unknown_name(name, names, what)}")
 
 
 def _named(policy: Policy) -> list[tuple[str, int]]:
@@ -225,14 +244,7 @@ def _named(policy: Policy) -> list[tuple[str, int]]:
     return default + categories + [(f"the tag {name}", score) for name, score in policy.tags.items()]
 
 
-def _score(tag: Tag, policy: Policy, own: int) -> int:
-    if tag.name in policy.tags:
-        return policy.tags[tag.name]
-    if tag.category is not None and tag.category in policy.categories:
-        return policy.categories[tag.category]
-    return own if policy.default is None else policy.default
-
-
 def category_numbers(tags: Sequence[Tag]) -> Int16Array:
+    """(tags,) a number for each category, in the order of first occurrence; tags without a category share one."""
     numbers: dict[str | None, int] = {}
     return np.array([numbers.setdefault(tag.category, len(numbers)) for tag in tags], dtype=np.int16)

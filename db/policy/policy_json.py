@@ -1,72 +1,95 @@
-"""The JSON of a policy: in the column `profiles.policy`, in what `tagonce thresholds show --json` prints, and in files
-that are imported. One description of its form, and a sentence for what does not have it.
+"""Check the JSON of policies: the column `profiles.policy`, and threshold files, which also hold what
+`tagonce thresholds show --json` prints.
 """
 
+import json
+from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from db.errors import ThresholdError
+from db.scores import MAX_TAGS
 
+MAX_TOP = 2**31 - 1
+"""Larger numbers overflow in SQL and in numpy."""
 _LONGEST = 60
 """Characters of a wrong value that a message repeats."""
 
-Threshold = float | int | str
-"""A number, also as text, or `off`. Which numbers is for the reader to say: files are rounded, options are not."""
+Threshold = Annotated[float, Field(ge=0, le=1)] | Annotated[str, Field(max_length=_LONGEST)]
+"""A number, also as text, or `off`. Text is checked by the reader: files are rounded, the column is not."""
+Thresholds = Annotated[dict[str, Threshold], Field(max_length=MAX_TAGS)]
 
 
 class PolicyJson(BaseModel):
-    """A policy as JSON has it."""
+    """A policy as JSON holds it. Descriptions say what a message expects."""
 
-    # Strict: "false" is no truth value, 2.5 is no number of tags, and true is no threshold.
-    model_config = ConfigDict(strict=True, extra="forbid")
+    # Strict: "false" is not a truth value, 2.5 is not a number of tags, and true is not a threshold.
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    threshold: Threshold | None = None
-    categories: dict[str, Threshold] = {}
-    tags: dict[str, Threshold] = {}
-    top: Annotated[int, Field(ge=1)] | None = None
-    mcut: bool | None = None
-
-
-_EXPECTED = {
-    "threshold": "a number between 0 and 1, or off",
-    "categories": "an object, category to threshold",
-    "tags": "an object, tag to threshold",
-    "top": "a whole number, 1 or more",
-    "mcut": "true or false",
-}
+    threshold: Threshold | None = Field(None, description="a number between 0 and 1, or off")
+    categories: Thresholds = Field({}, description="an object, category to threshold")
+    tags: Thresholds = Field({}, description="an object, tag to threshold")
+    top: int | None = Field(None, ge=1, le=MAX_TOP, description=f"a whole number from 1 to {MAX_TOP:,}")
+    mcut: bool | None = Field(None, description="true or false")
 
 
-def parse_policy(said: object, where: str) -> PolicyJson:
-    """Check the form of a policy.
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON. Large numbers are not exact: floats become infinite, integers are cut to 60 digits.
 
     Args:
-        where: the first words of the error message.
+        where: the first words of error messages.
 
     Raises:
-        ThresholdError: it has another form.
+        ThresholdError: the text is not JSON, or an object has a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) < len(pairs):
+            ((key, times),) = Counter(key for key, _ in pairs).most_common(1)
+            raise ThresholdError(f"{where}: an object has the key {_shown(key)} {times} times. Keep one of them.")
+        return parsed
+
+    try:
+        # Python refuses to parse integers of thousands of digits. Those of more than 60 are out of range, cut or not.
+        return json.loads(text, object_pairs_hook=unique, parse_int=lambda digits: int(digits[:_LONGEST]))
+    except (ValueError, RecursionError) as error:
+        raise ThresholdError(f"{where} is not JSON ({error}).") from error
+
+
+def parse_policy(value: object, where: str) -> PolicyJson:
+    """Check a policy in parsed JSON.
+
+    Args:
+        where: the first words of error messages.
+
+    Raises:
+        ThresholdError: a key is unknown, or a value has another type or is out of range.
     """
     try:
-        return PolicyJson.model_validate(said)
+        return PolicyJson.model_validate(value)
     except ValidationError as error:
-        raise ThresholdError(f"{where}: {_sentence(said, error)}") from None
+        raise ThresholdError(f"{where}: {_sentence(value, error)}") from None
 
 
-def _sentence(said: object, error: ValidationError) -> str:
-    """For the first thing that is wrong."""
-    place = error.errors()[0]["loc"]
-    if not place or not isinstance(said, dict):
-        return f"a policy is a JSON object with {', '.join(_EXPECTED)}, not {_shown(said)}."
-    key, name = str(place[0]), place[1] if len(place) > 1 else None
-    if key not in _EXPECTED:
-        unknown = sorted(str(one) for one in set(said).difference(_EXPECTED))
-        return f"a policy has no {', '.join(map(_shown, unknown))}; it has {', '.join(_EXPECTED)}."
-    value = said[key]
-    if isinstance(value, dict) and key in ("categories", "tags"):
-        return f"the threshold of {_shown(name)} is {_EXPECTED['threshold']}, not {_shown(value.get(name))}."
-    return f"{key} is {_EXPECTED[key]}, not {_shown(value)}."
+def _sentence(value: object, error: ValidationError) -> str:
+    """Describe the first error that pydantic found."""
+    first = error.errors(include_url=False)[0]
+    key, *inner = first["loc"] or ("",)
+    known = PolicyJson.model_fields
+    if first["type"] == "extra_forbidden":
+        return f"a policy has no {_shown(key)}; it has {', '.join(known)}."
+    if key not in known:
+        return f"a policy is a JSON object with {', '.join(known)}, not {_shown(value)}."
+    if first["type"] == "too_long":
+        return f"{key} holds {len(first['input']):,} thresholds. A model has at most {MAX_TAGS:,} tags."
+    # A union adds the name of the alternative that failed, after the name of the tag.
+    of_tag = inner and key != "threshold"
+    what, field = (f"the threshold of {_shown(inner[0])}", "threshold") if of_tag else (key, key)
+    return f"{what} is {known[field].description}, not {_shown(first['input'])}."
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, Select, String, Text, cast, func, insert, select
 from sqlalchemy import delete as remove
 
 from db.errors import ThresholdError
@@ -18,7 +18,7 @@ from db.schema import profile_thresholds, profiles
 LONGEST_NAME = 100
 """Characters."""
 RESERVED = (DEFAULT, OFF, "latest", "none")
-"""Words that mean something else where a profile may be named, or might one day."""
+"""Words that have, or may get, another meaning where a profile is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +31,40 @@ class Profile:
     version: int
     policy: Policy
     source: str
-    """In words: where it came from."""
+    """Where the policy came from, for people."""
     added_at: datetime
 
     @property
     def label(self) -> str:
-        """How to write it: `name@version`."""
+        """`name@version`, as `find` takes it."""
         return f"{self.name}@{self.version}"
 
 
 def check_name(name: str) -> None:
-    """Whether a profile can have a name.
+    """Check the name of a profile.
 
     Raises:
-        ThresholdError: it cannot.
+        ThresholdError: the name is empty, too long, reserved or a number, begins with `-`, or holds `@`, control
+            characters or spaces at its ends.
     """
-    if not name.isprintable() or not name or "@" in name or name.strip() != name or _is_number(name):
-        raise ThresholdError(f"{name!r} cannot be the name of a profile: use letters, without @, and no mere number.")
-    if name.startswith("-"):
-        raise ThresholdError(f"{name!r} cannot be the name of a profile: a command would take it for an option.")
+    if not name.isprintable() or not name or name[0] == "-" or "@" in name or name.strip() != name or _is_number(name):
+        raise ThresholdError(
+            f"{name[:LONGEST_NAME]!r} cannot be the name of a profile: it must not be empty or a number, begin with -, "
+            "or hold @, control characters or spaces at its ends."
+        )
     if name.lower() in RESERVED:
         raise ThresholdError(
-            f"{name!r} cannot be the name of a profile: {', '.join(RESERVED)} are reserved. Take another name."
+            f"{name!r} cannot be the name of a profile: {', '.join(RESERVED)} are reserved. Choose another name."
         )
     if len(name) > LONGEST_NAME:
         raise ThresholdError(f"The name of a profile has at most {LONGEST_NAME} characters, not {len(name):,}.")
 
 
 def hold(connection: Connection, model: Model) -> None:
-    """Until the end of this transaction nobody else saves a profile of the model. Call it before reading a profile that
-    is to be changed and saved: two changes at once follow each other then, and none is lost.
+    """Lock the profiles of a model against saving until the end of this transaction.
+
+    Call it before reading a profile that will be changed and saved: concurrent changes then follow each other, and
+    none is lost.
     """
     connection.execute(select(model_table.c.id).where(model_table.c.id == model.id).with_for_update())
 
@@ -68,52 +72,44 @@ def hold(connection: Connection, model: Model) -> None:
 def save(
     connection: Connection, model: Model, name: str, policy: Policy, *, source: str, started_from: int | None = None
 ) -> Profile:
-    """Store a policy under a name, as its next version. The same policy as the latest version is not stored twice.
+    """Store a policy as the next version of a name. A policy equal to the latest version is not stored again.
 
     Args:
-        started_from: the version of this name that the policy was made from, 0 for none. None: the policy was not made
-            from one, and replaces whatever the latest version says.
+        started_from: the version of this name from which the policy was made, 0 for none. None: the policy replaces
+            the latest version unconditionally.
 
     Raises:
-        ThresholdError: it does not fit the model, the name cannot be one, or its latest version is not the one that
-            `started_from` says.
+        ThresholdError: the policy does not fit the model, the name is not allowed, or the latest version is another
+            one than `started_from`.
     """
     check_name(name)
     policy = Policy().changed(policy)
-    cut = resolve(model, models.tag_names(connection, model.id), policy)
+    scores = resolve(model, models.tag_names(connection, model.id), policy).scores.tolist()
     hold(connection, model)
-    rows = _rows(connection, model, name)
-    if rows and rows[-1].policy == policy:
-        return rows[-1]
-    if started_from is not None and rows and rows[-1].version != started_from:
+    latest = _latest(connection, model, name)
+    if latest and latest.policy == policy:
+        return latest
+    if started_from is not None and latest and latest.version != started_from:
         raise ThresholdError(
-            f"{rows[-1].label} is there, with thresholds of its own that this would drop. Choose it as the profile "
-            "first, and change that; or take another name."
+            f"{latest.label} already exists, and this would drop its thresholds. Select it as the profile and change "
+            "that, or choose another name."
         )
-    row = connection.execute(
+    version = latest.version + 1 if latest else 1
+    added_at = datetime.now(UTC)
+    profile_id = connection.execute(
         insert(profiles)
         .values(
-            model_id=model.id,
-            name=name,
-            version=rows[-1].version + 1 if rows else 1,
-            policy=policy.as_json(),
-            source=source,
-            added_at=datetime.now(UTC),
+            model_id=model.id, name=name, version=version, policy=policy.as_json(), source=source, added_at=added_at
         )
-        .returning(profiles)
-    ).one()
-    connection.execute(
-        insert(profile_thresholds),
-        [{"profile_id": row.id, "tag_id": tag_id, "score": score} for tag_id, score in enumerate(cut.scores.tolist())],
-    )
-    return _profile(row)
+        .returning(profiles.c.id)
+    ).scalar_one()
+    thresholds = [{"profile_id": profile_id, "tag_id": tag_id, "score": score} for tag_id, score in enumerate(scores)]
+    connection.execute(insert(profile_thresholds), thresholds)
+    return Profile(profile_id, model.id, name, version, policy, source, added_at)
 
 
 def lowest(connection: Connection) -> list[tuple[str, int]]:
-    """The latest version of each saved profile, of any model, as `name@version`, and its lowest threshold.
-
-    In ten-thousandths.
-    """
+    """`name@version` and lowest threshold (ten-thousandths) of the latest version of each profile of all models."""
     newest = (
         select(profiles.c.model_id, profiles.c.name, func.max(profiles.c.version).label("version"))
         .group_by(profiles.c.model_id, profiles.c.name)
@@ -135,54 +131,74 @@ def lowest(connection: Connection) -> list[tuple[str, int]]:
 
 
 def find(connection: Connection, model: Model, wanted: str) -> Profile:
-    """A profile by `name`, which is its latest version, or by `name@version`.
+    """Find a profile by `name` (its latest version) or by `name@version`.
 
     Raises:
-        ThresholdError: the model has none; the message lists what there is.
+        ThresholdError: the model has no such profile (the message lists those that it has), or its stored policy
+            cannot be parsed.
     """
-    name, _, version = wanted.partition("@")
-    rows = _rows(connection, model, name)
-    if version:
-        rows = [row for row in rows if str(row.version) == version]
-    if not rows:
-        known = sorted({profile.label for profile in every(connection, model)})
+    found = _latest(connection, model, *wanted.split("@", 1))
+    if found is None:
+        known = sorted(labels(connection, model))
         raise ThresholdError(
             f"{model.name}: {unknown_name(wanted, known, 'profile')} Saved are: {', '.join(known) or 'none'}."
         )
-    return rows[-1]
+    return found
 
 
 def versions(connection: Connection, model: Model, wanted: str) -> list[Profile]:
-    """One by `name@version`, or by `name` all of its versions, the oldest first.
+    """The version `name@version`, or all versions of `name`, the oldest first.
 
     Raises:
-        ThresholdError: the model has none; the message lists what there is.
+        ThresholdError: as with `find`.
     """
     found = find(connection, model, wanted)
-    return [found] if "@" in wanted else list(_rows(connection, model, found.name))
+    return [found] if "@" in wanted else [one for one in every(connection, model) if one.name == found.name]
 
 
 def delete(connection: Connection, unwanted: Sequence[Profile]) -> int:
-    """Delete profiles with their thresholds; returns how many were there. Nothing in the database depends on one."""
-    # Numbers of later versions go on from the latest that is left, so that a label may come again.
+    """Delete profiles with their thresholds; returns the number deleted. Nothing in the database refers to one."""
+    # The next version is counted from the latest that remains, so a label may be used again.
     ids = [profile.id for profile in unwanted]
     return connection.execute(remove(profiles).where(profiles.c.id.in_(ids))).rowcount
 
 
 def every(connection: Connection, model: Model | None = None) -> list[Profile]:
-    """All of a model, or of all models, by name and version."""
-    query = select(profiles).order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
-    if model is not None:
-        query = query.where(profiles.c.model_id == model.id)
-    return [_profile(row) for row in connection.execute(query)]
+    """All profiles, or those of a model, by model, name and version.
+
+    Raises:
+        ThresholdError: a stored policy cannot be parsed.
+    """
+    query = _stored().order_by(profiles.c.model_id, profiles.c.name, profiles.c.version)
+    rows = connection.execute(query if model is None else query.where(profiles.c.model_id == model.id))
+    return [_profile(row) for row in rows]
 
 
-def _rows(connection: Connection, model: Model, name: str) -> Sequence[Profile]:
-    return [profile for profile in every(connection, model) if profile.name == name]
+def labels(connection: Connection, model: Model) -> list[str]:
+    """`name@version` of all profiles of a model, by name and version. Does not read the policies, which may be long."""
+    query = select(profiles.c.name, profiles.c.version).where(profiles.c.model_id == model.id)
+    return [f"{name}@{version}" for name, version in connection.execute(query.order_by(*query.selected_columns))]
+
+
+def _latest(connection: Connection, model: Model, name: str, version: str = "") -> Profile | None:
+    """The latest version of a name, or the given version."""
+    if not (name + version).isprintable():
+        return None  # no profile has such a name, and PostgreSQL refuses NUL and surrogates
+    query = _stored().where(profiles.c.model_id == model.id, profiles.c.name == name)
+    if version:
+        query = query.where(cast(profiles.c.version, String) == version)
+    row = connection.execute(query.order_by(profiles.c.version.desc()).limit(1)).first()
+    return None if row is None else _profile(row)
+
+
+def _stored() -> Select[Any]:
+    """All columns; the policy as text. SQLAlchemy's JSON parser drops repeated keys, and its errors name no profile."""
+    return select(*(cast(one, Text).label("policy") if one is profiles.c.policy else one for one in profiles.c))
 
 
 def _profile(row: Row[Any]) -> Profile:
-    return Profile(row.id, row.model_id, row.name, row.version, Policy.from_json(row.policy), row.source, row.added_at)
+    policy = Policy.from_json(row.policy, f"The profile {row.name}@{row.version}")
+    return Profile(row.id, row.model_id, row.name, row.version, policy, row.source, row.added_at)
 
 
 def _is_number(name: str) -> bool:

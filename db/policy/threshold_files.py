@@ -1,18 +1,17 @@
-"""Thresholds from the files that people have, in any encoding and with any separator of `db.names.text_files`.
+"""Read the threshold files of other programs, in any encoding and with any separator of `db.names.text_files`.
 
-tag,threshold                             JTP-3's calibration.csv and its like; with or without a header
+tag,threshold                             JTP-3's calibration.csv and similar tables, with or without a header
 category,name,threshold                   thresholds.csv of the animetimm models: `name` is the category
-category,threshold                        the same by hand
-tag_id,name,category,count,best_threshold selected_tags.csv of the animetimm models; tag_id and count may be absent
-.json                                     {"tag": 0.5}, or what `tagonce thresholds show --json` prints
+category,threshold                        a table by category, made by hand
+tag_id,name,category,count,best_threshold selected_tags.csv of the animetimm models; tag_id and count are optional
+.json                                     {"tag": 0.5}, or the output of `tagonce thresholds show --json`
 """
 
-import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
-from typing import NamedTuple
 
 from db.errors import ThresholdError
 from db.ledger.models import Tag
@@ -20,20 +19,20 @@ from db.names import text_files
 from db.names.match_tags import TagIndex
 from db.names.vocabulary import Vocabulary
 from db.policy.policies import OFF, Policy
-from db.policy.policy_json import parse_policy
-from db.scores import NEVER, SCALE
+from db.policy.policy_json import parse_json, parse_policy
+from db.scores import MAX_TAGS, NEVER, SCALE
 
 _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
 _COUNTS = {"tp", "fp", "tn", "fn"}
 _KNOWN = {*_TAG_COLUMNS, *_THRESHOLD_COLUMNS, "category", "tag_id"}
-_NOTHING = {"", "nan", "null", "none", "na", "n/a"}
-"""What programs write for a tag that has no threshold: pandas leaves the cell empty."""
+_EMPTY = {"", "nan", "null", "none", "na", "n/a"}
+"""How programs write a missing threshold: pandas leaves the cell empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTable:
-    """What a file says."""
+    """The content of a threshold file."""
 
     policy: Policy
     rounded: int
@@ -46,40 +45,51 @@ def read_thresholds(path: Path) -> ThresholdTable:
     """Read a file in one of the formats above.
 
     Raises:
-        ThresholdError: it cannot be read, is in no such format, names something twice, or holds what is no threshold.
+        ThresholdError: the file cannot be read, has another format, holds no threshold or more than MAX_TAGS, repeats
+            a name, or a threshold is not a number between 0 and 1 or `off`.
     """
     if path.suffix.lower() == ".json":
-        return _needed(path, _from_json(path, text_files.read_text(path, ThresholdError)))
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    with text_files.opened(path, ThresholdError, strict=True) as lines:
-        table = text_files.rows(lines, path, ThresholdError, known=_KNOWN, usual=usual)
-        rows = [(line, row) for line, row in table if any(row)]
-    if not rows:
-        raise ThresholdError(f"{path} holds no thresholds.")
-    return _needed(path, _from_rows(path, rows))
+        table = _from_json(path, text_files.read_text(path, ThresholdError))
+    else:
+        usual = "\t" if path.suffix.lower() == ".tsv" else ","
+        with text_files.opened(path, ThresholdError, strict=True) as lines:
+            cells = text_files.rows(lines, path, ThresholdError, known=_KNOWN, usual=usual)
+            table = _from_rows(path, [(line, row) for line, row in cells if any(row)])
+    if table.policy.is_empty:
+        empty = f": that of {table.without[0]} is empty." if table.without else "."
+        raise ThresholdError(f"{path} holds no thresholds{empty}")
+    return table
 
 
 def for_model(policy: Policy, tags: Sequence[Tag]) -> tuple[Policy, list[str]]:
-    """The same in the model's spelling (`db.names.match_tags`), and the names of tags that it lacks.
+    """Convert the names in a policy to the model's spelling (`db.names.match_tags`).
 
-    A file of `name,category,threshold` does not say whether `name` is a tag or a category: where no name is a category
-    of the model, they are tags.
+    In a file of `name,category,threshold`, `name` may be a tag or a category: if no name is a category of the model,
+    names are tags.
+
+    Args:
+        tags: the model's tags, by output position.
+
+    Returns:
+        The policy without tags that the model lacks, and the names of those tags. Categories that the model lacks stay
+        in the policy: `resolve` refuses them by name.
 
     Raises:
-        ThresholdError: two names are one tag or category of the model.
+        ThresholdError: two names mean the same tag or category of the model.
     """
     index, vocabulary = TagIndex(tags), Vocabulary(tags)
-    categories, others = _spelt(
+    categories, others = _respelt(
         policy.categories, lambda name: [tags[tag_id].category for tag_id in vocabulary.in_category(name)][:1]
     )
     as_tags = {} if categories else {name: policy.categories[name] for name in others if index.find(name)}
-    # What is neither stays, and is refused by name where policies are checked.
     categories |= {name: policy.categories[name] for name in others if name not in as_tags}
-    spelt, unknown = _spelt({**as_tags, **policy.tags}, lambda name: [tags[tag_id].name for tag_id in index.find(name)])
-    return replace(policy, categories=categories, tags=spelt), unknown
+    respelt, unknown = _respelt(
+        {**as_tags, **policy.tags}, lambda name: [tags[tag_id].name for tag_id in index.find(name)]
+    )
+    return replace(policy, categories=categories, tags=respelt), unknown
 
 
-def _spelt(scores: Mapping[str, int], find: Callable[[str], list[str | None]]) -> tuple[dict[str, int], list[str]]:
+def _respelt(scores: Mapping[str, int], find: Callable[[str], list[str | None]]) -> tuple[dict[str, int], list[str]]:
     found: dict[str, int] = {}
     unknown = []
     written: dict[str, str] = {}
@@ -90,46 +100,38 @@ def _spelt(scores: Mapping[str, int], find: Callable[[str], list[str | None]]) -
         for spelling in sorted(spellings):
             if spelling in found:
                 raise ThresholdError(
-                    f"{spelling!r} has two thresholds, under {written[spelling]!r} and {name!r}. Leave one of them out."
+                    f"{spelling!r} has two thresholds, under {written[spelling]!r} and {name!r}. Remove one of them."
                 )
             found[spelling], written[spelling] = score, name
     return found, unknown
 
 
-def _needed(path: Path, table: ThresholdTable) -> ThresholdTable:
-    if table.policy.is_empty:
-        raise ThresholdError(
-            f"{path} holds no thresholds" + (f": that of {table.without[0]} is empty." if table.without else ".")
-        )
-    return table
-
-
 def _from_rows(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTable:
-    header = [cell.strip().lower() for cell in rows[0][1]]
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     value = next((header.index(name) for name in _THRESHOLD_COLUMNS if name in header), None)
     if value is None:
         return _without_header(path, rows)
     if header.count("tag") and set(header) >= _COUNTS:
         raise ThresholdError(
-            f"{path} holds the counts of a validation, a row for each of many thresholds a tag, and not one threshold "
-            "a tag. Give the calibration made from it."
+            f"{path} holds the counts of a validation: a row per tag and threshold, where one threshold per tag is "
+            "expected. Give the calibration made from it."
         )
     return _with_header(path, header, value, rows[1:])
 
 
 def _with_header(path: Path, header: Sequence[str], value: int, rows: Sequence[text_files.Row]) -> ThresholdTable:
-    # selected_tags.csv has a tag's name and its category; thresholds.csv a category's number and its name, once each.
-    by_tag = bool({"tag", "tag_id", "best_threshold"}.intersection(header)) or "name" not in header
-    if "category" in header:
+    by_tag = "category" not in header
+    if not by_tag:
+        # selected_tags.csv has a tag's name and its category; thresholds.csv a category's number and name, once each.
         at = header.index("category")
         categories = [row[at] for _, row in rows if len(row) > at]
-        by_tag = ("tag" in header or "name" in header) and (by_tag or len(set(categories)) < len(categories))
-    else:
-        by_tag = True
+        is_tag_table = {"tag", "tag_id", "best_threshold"}.intersection(header)
+        repeated = len(set(categories)) < len(categories)
+        by_tag = bool(set(_TAG_COLUMNS).intersection(header) and (is_tag_table or repeated))
     names = _TAG_COLUMNS if by_tag else ("name", "category")
     name = next((header.index(column) for column in names if column in header), None)
     if name is None:
-        raise ThresholdError(f"{path} has the columns {', '.join(header)}, and none called tag, name or category.")
+        raise ThresholdError(f"{path} has the columns {', '.join(header)}; none of them is tag, name or category.")
 
     pairs = []
     for line, row in rows:
@@ -137,83 +139,82 @@ def _with_header(path: Path, header: Sequence[str], value: int, rows: Sequence[t
             raise ThresholdError(f"{path}, line {line}: too few columns. The file is incomplete.")
         if any(row[len(header) :]):
             raise ThresholdError(
-                f"{path}, line {line}: {len(row)} columns, and the first line names {len(header)}. Where numbers have "
-                "a decimal comma, separate columns by ; or tabs, or put the numbers in quotes."
+                f"{path}, line {line}: {len(row)} columns, and the first line names {len(header)}. If numbers have a "
+                "decimal comma, separate columns by ; or tabs, or put the numbers in quotes."
             )
         pairs.append((f"line {line}", row[name], row[value]))
-    scores, rounded, without = _scores(path, pairs)
-    return ThresholdTable(Policy(tags=scores) if by_tag else Policy(categories=scores), rounded, without)
+    return _table(path, {"tags" if by_tag else "categories": pairs})
 
 
 def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTable:
-    _, first = rows[0]
-    if len(first) != 2 or not _is_threshold(first[1]):  # noqa: PLR2004 - a tag and its threshold
+    if rows and (len(rows[0][1]) != 2 or _exact(rows[0][1][1]) is None):  # noqa: PLR2004 - a tag and its threshold
         raise ThresholdError(
-            f"{path} is in no format known here. Its first line should name the columns, for example tag,threshold or "
+            f"{path} is not a known format. Its first line must name the columns, for example tag,threshold or "
             "category,threshold."
         )
-    if short := [line for line, row in rows if len(row) != len(first)]:
-        raise ThresholdError(f"{path}, line {short[0]}: not a tag and a threshold.")
-    scores, rounded, without = _scores(path, ((f"line {line}", row[0], row[1]) for line, row in rows))
-    return ThresholdTable(Policy(tags=scores), rounded, without)
+    for line, row in rows:
+        if len(row) != 2:  # noqa: PLR2004 - a tag and its threshold
+            raise ThresholdError(f"{path}, line {line}: {len(row)} columns, where a tag and a threshold are expected.")
+    return _table(path, {"tags": [(f"line {line}", *row) for line, row in rows]})
 
 
 def _from_json(path: Path, text: str) -> ThresholdTable:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ThresholdError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(content, dict) or not content:
-        raise ThresholdError(f"{path} should hold one JSON object, tag to threshold.")
-    if not isinstance(content.get("policy"), dict):
-        scores, rounded, without = _scores(path, ((repr(name), name, str(value)) for name, value in content.items()))
-        return ThresholdTable(Policy(tags=scores), rounded, without)
-    said = parse_policy(content["policy"], str(path))
-    default, categories, tags = parts = [
-        _scores(path, ((repr(name), name, str(value)) for name, value in part.items()))
-        for part in ({} if said.threshold is None else {"threshold": said.threshold}, said.categories, said.tags)
-    ]
-    policy = Policy(default.of.get("threshold"), categories.of, tags.of, said.top, said.mcut or None)
-    return ThresholdTable(policy, sum(part.rounded for part in parts), sum((part.without for part in parts), ()))
+    content = parse_json(text, str(path))
+    if not isinstance(content, dict):
+        raise ThresholdError(f"{path} must hold one JSON object, tag to threshold.")
+    policy = content.get("policy")
+    if not isinstance(policy, dict):
+        # Programs write null for a tag without a threshold.
+        policy = {"tags": {name: "" if value is None else value for name, value in content.items()}}
+    parsed = parse_policy(policy, str(path))
+    groups = {
+        "threshold": {} if parsed.threshold is None else {"threshold": parsed.threshold},
+        "categories": parsed.categories,
+        "tags": parsed.tags,
+    }
+    pairs = {key: [(repr(name), name, str(value)) for name, value in group.items()] for key, group in groups.items()}
+    return _table(path, pairs, parsed.top, parsed.mcut or None)
 
 
-class _Scores(NamedTuple):
-    of: dict[str, int]
-    """By name."""
-    rounded: int
-    without: tuple[str, ...]
-    """Names whose threshold is empty."""
+def _table(
+    path: Path, groups: Mapping[str, Iterable[Sequence[str]]], top: int | None = None, mcut: bool | None = None
+) -> ThresholdTable:
+    """Convert thresholds to scores.
 
-
-def _scores(path: Path, pairs: Iterable[tuple[str, str, str]]) -> _Scores:
-    """The thresholds of a file. `pairs` are (where in the file, name, threshold)."""
-    scores: dict[str, int] = {}
+    Args:
+        groups: (place in the file, name, threshold), under the keys of a policy in JSON.
+    """
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     rounded = 0
     without = []
-    for where, name, written in pairs:
-        text = written.strip().replace(",", ".")
-        if text.lower() in _NOTHING:
-            without.append(name)
-            continue
-        if name in scores:
-            raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
-        if not _is_threshold(text):
-            raise ThresholdError(f"{path}, {where}: {written!r} is no threshold between 0 and 1 (or {OFF}).")
-        if text.lower() in {OFF, "inf"}:
-            scores[name] = NEVER
-            continue
-        exact = Decimal(text) * SCALE
-        scores[name] = int(exact.to_integral_value(ROUND_CEILING))
-        rounded += scores[name] != exact
-    return _Scores(scores, rounded, tuple(without))
+    for key, group in groups.items():
+        for where, name, text in group:
+            if text.strip().lower() in _EMPTY:
+                without.append(name)
+                continue
+            if name in found[key]:
+                raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
+            exact = _exact(text)
+            if exact is None:
+                raise ThresholdError(
+                    f"{path}, {where}: the threshold of {name!r} is a number between 0 and 1, or {OFF}, not "
+                    f"{text[:40]!r}."
+                )
+            found[key][name] = int(exact.to_integral_value(ROUND_CEILING))
+            rounded += found[key][name] != exact
+        if len(found[key]) > MAX_TAGS:
+            raise ThresholdError(f"{path} holds {len(found[key]):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
+    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"], top, mcut)
+    return ThresholdTable(policy, rounded, tuple(without))
 
 
-def _is_threshold(text: str) -> bool:
+def _exact(text: str) -> Decimal | None:
+    """A threshold in ten-thousandths, before rounding; None if the text is not a threshold."""
     text = text.strip().lower().replace(",", ".")
     if text in {OFF, "inf"}:
-        return True
+        return Decimal(NEVER)
     try:
         number = Decimal(text)
     except InvalidOperation:
-        return False
-    return number.is_finite() and 0 <= number <= 1
+        return None
+    return number * SCALE if number.is_finite() and 0 <= number <= 1 else None

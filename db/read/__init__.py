@@ -1,1 +1,1 @@
-"""Stored scores read as numpy arrays, and counted over a whole collection."""
+"""Stored scores as numpy arrays, and counts over a whole collection."""

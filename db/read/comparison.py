@@ -1,4 +1,4 @@
-"""What changes between two policies, before anything is written."""
+"""The images and tags that differ between two policies."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many images, and which tags how often."""
+    """Number of images that change, and changes of each tag."""
 
     images: int
-    """Looked at."""
+    """Images compared."""
     changed: int
-    """Of these, images that gain or lose a tag."""
+    """Images that gain or lose a tag."""
     kept: Counts
-    """(tags,) images that have the tag under both."""
+    """(tags,) images that have the tag under both policies."""
     gained: Counts
-    """(tags,) images that have it under the second policy only."""
+    """(tags,) images that have the tag under the second policy only."""
     lost: Counts
-    """(tags,) images that have it under the first one only."""
+    """(tags,) images that have the tag under the first policy only."""
 
     @property
     def by_change(self) -> list[int]:
@@ -38,16 +38,16 @@ class Comparison:
 
 
 def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, under: str = "") -> Comparison:
-    """Walk once over all that either keeps.
+    """Compare two policies in one pass over the tags that either keeps.
 
     Args:
-        under: only images whose uri begins with this.
+        under: only images whose uri begins with this prefix.
     """
     return compare_batches(read_tag_batches(connection, model, _either(first, second), under=under), first, second)
 
 
 def compare_batches(batches: Iterable[TagBatch], first: Cut, second: Cut) -> Comparison:
-    """The same of images that are here, with all that either keeps."""
+    """Compare two policies on given images. The batches hold at least the tags that either policy keeps."""
     tags = first.scores.size
     counts = np.zeros((3, tags), dtype=np.int64)
     images = changed = 0
@@ -61,5 +61,5 @@ def compare_batches(batches: Iterable[TagBatch], first: Cut, second: Cut) -> Com
 
 
 def _either(first: Cut, second: Cut) -> Cut:
-    """Everything that one of the two may need to see: one threshold, the lower one."""
+    """A cut that keeps all tags that either may need: a single threshold, the lower one of the two."""
     return Cut(np.full(first.scores.size, min(first.lowest, second.lowest), dtype=np.int16), first.floor)

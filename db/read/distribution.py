@@ -1,10 +1,10 @@
-"""How the scores of a whole collection are spread, counted in one pass: what a slider is answered from in milliseconds.
+"""The distribution of the scores of a whole collection, counted in one pass. It answers a slider in milliseconds.
 
-    per tag       images that have it at or above each threshold, at steps of 0.001
+    per tag       images that have the tag at or above each threshold, at steps of 0.001
     all tags,     images that do not change when all of their thresholds move from a to b, at steps of 0.01
     a category    (`db.read.unchanged_images`)
 
-It is what was stored when it was counted; `counted_at` and `images` tell whether it is still true.
+It describes the scores that were stored when it was counted; `counted_at` and `images` show whether it is out of date.
 """
 
 import zipfile
@@ -25,13 +25,13 @@ from db.policy.policies import Cut, category_numbers
 from db.read import unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
-from db.read.tag_batches import Int64Array
-from db.schema import Int16Array
+from db.schema import Int16Array, Int64Array
 from db.scores import NEVER, SCALE
 
 STEP = 10
-"""Ten-thousandths between two thresholds of a tag that are told apart."""
+"""Ten-thousandths between two thresholds of a tag that are counted separately."""
 CELLS = SCALE // STEP + 1
+"""Thresholds of a tag: 0, 0.001, ..., 1."""
 
 _FORMAT = "tagonce distribution 1"
 
@@ -42,59 +42,59 @@ class Distribution:
 
     model_id: int
     fingerprint: str
-    """Of the model."""
+    """Fingerprint of the model."""
     floor: int
-    """Of the model: lower scores are not stored."""
+    """Floor of the model in ten-thousandths: lower scores are not stored."""
     images: int
-    """That have a prediction, scores or none."""
+    """Images that have a prediction, with or without scores."""
     counted_at: datetime
-    """When counting began, UTC."""
+    """Start of the count, UTC."""
     reaching: npt.NDArray[np.int32]
     """(tags, CELLS) images that have the tag at or above 0, 0.001, 0.002, ..., 1."""
     categories: Int16Array
     """(tags,) the number of each tag's category."""
     unchanged: Int64Array
-    """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, by `db.read.unchanged_images`."""
+    """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, from `db.read.unchanged_images`."""
 
     def can_tell(self, cut: Cut) -> bool:
-        """`kept`, `gained_lost` and `assignments` are exact for every tag."""
+        """Whether `kept`, `gained_lost` and `assignments` are exact for every tag."""
         return bool(self.tells(cut).all())
 
     def tells(self, cut: Cut) -> npt.NDArray[np.bool_]:
-        """(tags,) for which tags they are exact: thresholds alone, multiples of 0.001 or the floor."""
+        """(tags,) whether they are exact for each tag: thresholds alone, which are multiples of 0.001 or the floor."""
         scores = cut.scores
         fits: npt.NDArray[np.bool_] = (scores % STEP == 0) | (scores >= NEVER) | (scores == self.floor)
         return fits if cut.top is None and cut.mcut is None else np.zeros_like(fits)
 
     def kept(self, cut: Cut) -> Int64Array:
-        """(tags,) images that keep each tag; no less than that where it cannot be told exactly."""
+        """(tags,) images that keep each tag. An upper bound where the number is not exact (`tells`)."""
         return self._reaching(cut.scores)
 
     def gained_lost(self, first: Cut, second: Cut) -> tuple[Int64Array, Int64Array]:
-        """(tags,) images that have a tag under the second one only, and under the first one only."""
+        """(gained, lost), (tags,) each: images that have a tag under the second cut only, and under the first only."""
         change = self.kept(second) - self.kept(first)
         return np.maximum(change, 0), np.maximum(-change, 0)
 
     def assignments(self, cut: Cut) -> int:
-        """Tags of all images together."""
+        """Number of (image, tag) pairs that the cut keeps."""
         return int(self.kept(cut).sum())
 
     def histogram(self, tag_id: int, bins: int = 100) -> Histogram:
-        """The scores of a tag.
+        """The histogram of a tag's scores.
 
         Args:
             bins: a divisor of 1,000.
         """
         reaching = self.reaching[tag_id].astype(np.int64)
-        # The last edge is 1, and what is 1 belongs to the last bin: nothing is taken off from there.
+        # The last bin includes the probability 1, so nothing is subtracted from it.
         starts = reaching[: CELLS - 1 : (CELLS - 1) // bins]
         return Histogram(self.images, (starts - np.append(starts[1:], 0)).tolist())
 
     def changed_images(self, first: Cut, second: Cut) -> int | None:
-        """Images that gain or lose a tag, or None where these counts cannot tell.
+        """Images that gain or lose a tag; None if these counts do not determine the number.
 
-        They can where one tag has moved; or all tags, or all of one category, from the same threshold to the same other
-        one, both multiples of 0.01. Tags that nothing changes of may have moved or not, however far.
+        They do if one tag has moved; or if all tags, or all of one category, have moved from one threshold to another,
+        both multiples of 0.01. Tags without a score in between do not matter: they may have moved or not.
         """
         if not (self.can_tell(first) and self.can_tell(second)):
             return None
@@ -107,13 +107,13 @@ class Distribution:
         start, end = unchanged_images.level_of(low, self.floor), unchanged_images.level_of(high, self.floor)
         if start is None or end is None or (lows[moved] != low).any() or (highs[moved] != high).any():
             return None
-        # All who have a score between the two, whether they moved or not.
+        # Images that have a score between the two, for each tag, whether the tag moved or not.
         between = self._reaching(np.full_like(lows, low)) - self._reaching(np.full_like(highs, high))
         table = self._table(moved, np.flatnonzero(between))
         return None if table is None else self.images - unchanged_images.without(self.unchanged[table], start, end)
 
     def save(self, path: Path) -> None:
-        """Write it to a file (.npz), whole or not at all. About 4 kB a tag."""
+        """Write to a file (.npz) of about 4 kB per tag. The file is written completely or left unchanged."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["counted_at"] = self.counted_at.timestamp()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,12 @@ class Distribution:
                 raise
 
     def _table(self, moved: Int64Array, concerned: Int64Array) -> int | None:
-        """The table of a group of tags in which all that are `concerned` have moved, and no others."""
+        """The table of a group of tags of which exactly the `concerned` ones have moved; None if there is none.
+
+        Args:
+            moved: ids of tags that change.
+            concerned: ids of tags that have a score between the two thresholds.
+        """
         if np.array_equal(moved, concerned):
             return 0
         category = int(self.categories[moved[0]])
@@ -142,10 +147,10 @@ class Distribution:
 def count_scores(
     connection: Connection, model: Model, *, advance: Callable[[int], object] = lambda _: None
 ) -> Distribution:
-    """Read all scores of a model once. Memory: 4 kB for each of its tags, and no more for more images.
+    """Count all scores of a model in one pass. Memory: 4 kB per tag, independent of the number of images.
 
     Args:
-        advance: told after each batch how many images it had.
+        advance: called after each batch with its number of images.
     """
     counted_at = datetime.now(UTC)
     categories = category_numbers(models.tag_names(connection, model.id))
@@ -154,7 +159,7 @@ def count_scores(
     counter = unchanged_images.UnchangedCounter(categories)
     images = 0
     for batch in every_score(connection, model):
-        # Adding in place: a table of all cells for every batch would take ten times as long.
+        # Added in place: a table of all cells for every batch would take ten times as long.
         np.add.at(flat, batch.tag_ids.astype(np.int64) * CELLS + batch.scores // STEP, one)
         counter.add(batch)
         images += len(batch)
@@ -167,7 +172,7 @@ def count_scores(
 
 
 def load(path: Path) -> Distribution | None:
-    """What `Distribution.save` wrote; None where there is no such file, or it is something else."""
+    """Read a file of `Distribution.save`. None if it does not exist or is not such a file."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["format"]) != _FORMAT:

@@ -1,4 +1,4 @@
-"""How the probabilities of one tag are spread over the collection. No truth is needed."""
+"""The distribution of one tag's probabilities over the collection. It needs no ground truth."""
 
 from dataclasses import dataclass
 
@@ -12,32 +12,32 @@ from db.sql.gone_scope import tagged
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """The scores of a tag in bins of equal width from 0 to 1. The last one holds 1 too."""
+    """The scores of a tag in bins of equal width from 0 to 1. The last bin includes 1."""
 
     images: int
-    """That the model has tagged."""
+    """Images that the model has tagged."""
     counts: list[int]
-    """Images whose score lies in each bin."""
+    """(bins,) images whose score lies in each bin."""
 
     @property
     def not_stored(self) -> int:
-        """Images where the tag lies below the model's floor."""
+        """Images whose score of the tag is below the model's floor."""
         return self.images - sum(self.counts)
 
     @property
     def edges(self) -> list[float]:
-        """(bins + 1,)"""
+        """(bins + 1,) probabilities."""
         return [number / len(self.counts) for number in range(len(self.counts) + 1)]
 
 
 def histogram(connection: Connection, model: Model, tag_id: int, bins: int) -> Histogram:
-    """Count the scores of a tag, one statement.
+    """Count the scores of a tag in one statement.
 
     Args:
-        bins: 1 or more.
+        bins: number of bins, 1 or more.
     """
     scored = select(ScoreOf(tag_id).label("score")).where(tagged(connection, model.id)).subquery()
-    # Whole numbers, so that no rounding moves a score over an edge.
+    # Integer arithmetic, so that no rounding moves a score over an edge.
     binned = select((scored.c.score * literal(bins)).op("/")(literal(SCALE)).label("bin")).subquery()
     query = select(binned.c.bin, func.count().label("images")).group_by(binned.c.bin)
     counts = [0] * bins

@@ -1,4 +1,4 @@
-"""How often each tag is kept, by whatever policy."""
+"""The number of images that keep each tag under a policy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,9 @@ class TagCount:
     tag: str
     category: str | None
     images: int
+    """Images that keep the tag."""
     mean_probability: float
-    """Over the images that keep it; up to 0.0001 too low, as scores are."""
+    """Over these images; up to 0.0001 too low, because scores are rounded down."""
 
 
 def tag_counts(
@@ -34,7 +35,7 @@ def tag_counts(
     where: ColumnElement[bool] | None = None,
     under: str = "",
 ) -> list[TagCount]:
-    """Most frequent first, equally frequent ones in the model's order. Arguments as of `read_tag_batches`."""
+    """The kept tags, most frequent first, ties in the model's order. For arguments see `read_tag_batches`."""
     if cut.uniform is not None and where is None and not under:
         rows = connection.execute(_tag_counts_at(connection, model, cut.uniform))
         return [TagCount(row.tag, row.category, row.images, row.mean_probability) for row in rows]
@@ -51,7 +52,10 @@ def tag_counts(
 
 
 def count_at(model: Model, score: int) -> Select[Any]:
-    """What one threshold keeps of everything: (images, images that keep a tag, tags of all of them)."""
+    """The query of (images, images that keep a tag, tags of all images) at one threshold, in ten-thousandths.
+
+    The columns are `images`, `tagged` and `tags`.
+    """
     per_image = select(NumberReaching(score).label("n")).where(predictions.c.model_id == model.id).subquery()
     columns: list[ColumnElement[Any]] = [
         func.count().label("images"),
@@ -62,9 +66,9 @@ def count_at(model: Model, score: int) -> Select[Any]:
 
 
 def _tag_counts_at(connection: Connection, model: Model, score: int) -> Select[Any]:
-    """How often each tag is kept at a score: (tag, category, images, mean probability), most frequent first."""
+    """The query of (tag, category, images, mean_probability) at a score, most frequent first."""
     rows = tags_reaching(connection, model.id, score).subquery()
-    # Counted by number first: joining names to every score would cost more than all the rest.
+    # Counted by tag id first: joining names to every score would cost more than everything else.
     counted = (
         select(rows.c.tag_id, func.count().label("images"), func.avg(rows.c.score).label("mean"))
         .group_by(rows.c.tag_id)

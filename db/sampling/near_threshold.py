@@ -18,12 +18,12 @@ from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
 
 _MANY = 4
-"""With so many times the images asked for within a step, a quarter of all has to be read."""
+"""A step is read on its own if it holds at least this many times the images asked for: a part of it is then enough."""
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """An image and its score of the tag that it was chosen for."""
+class ScoredImage:
+    """An image, and its score of the tag for which it was selected."""
 
     image_id: int
     uri: str
@@ -32,14 +32,19 @@ class Near:
 
 def around(
     connection: Connection, model: Model, tag_id: int, score: int, n: int, distribution: Distribution | None = None
-) -> tuple[list[Near], list[Near]]:
-    """(above, below): the n images nearest to a threshold on either side, the nearest first, equals by id.
+) -> tuple[list[ScoredImage], list[ScoredImage]]:
+    """Find the n images whose scores of a tag are nearest to a threshold, on either side.
 
-    Where many images lie within 0.001 of it the first n of those are taken: all are as near as a model's own arithmetic
-    can tell. Images in which the tag lies below the model's floor are on neither side.
+    If many images are within 0.001 of the threshold, n of them are taken by id: smaller differences are within the
+    arithmetic error of a model.
 
     Args:
-        distribution: tells how far to look. Without it the tag is counted first, which takes as long once more.
+        score: the threshold, in ten-thousandths.
+        distribution: gives the range of scores to read. None: the scores of the tag are counted first, which doubles
+            the time.
+
+    Returns:
+        (above, below): the nearest first, equals by id. Images with the tag below the model's floor are in neither.
     """
     bins = CELLS - 1
     counts = (
@@ -50,27 +55,27 @@ def around(
     low, high = _range(counts, score, n)
     low = max(low, model.floor)
     above, below = _nearest(connection, model, Reaches((tag_id,), (low,), high), score, n)
-    # A distribution may be older than the images.
+    # The distribution may be older than the images.
     if (len(above) < n and high < NEVER) or (len(below) < n and low > model.floor):
         return _nearest(connection, model, Reaches((tag_id,), (model.floor,), NEVER), score, n)
     return above, below
 
 
-def told(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[int]) -> list[Near]:
-    """What is to be shown of some images, in the same order."""
+def scored_images(connection: Connection, model: Model, tag_id: int, image_ids: Sequence[int]) -> list[ScoredImage]:
+    """Load the uris and scores of some images, in the order of their ids as given."""
     query = (
         select(images.c.id, images.c.uri, ScoreOf(tag_id).label("score"))
         .join_from(predictions, images, images.c.id == predictions.c.image_id)
         .where(tagged(connection, model.id), in_list(connection, predictions.c.image_id, image_ids))
     )
-    found = {row.id: Near(row.id, row.uri, row.score) for row in connection.execute(query)}
+    found = {row.id: ScoredImage(row.id, row.uri, row.score) for row in connection.execute(query)}
     return [found[one] for one in image_ids]
 
 
 def _within_a_step(
     connection: Connection, model: Model, tag_id: int, counts: Sequence[int], score: int, n: int
-) -> tuple[list[Near], list[Near]] | None:
-    """The same from the step on either side alone; None where that holds too few to be found by reading a part."""
+) -> tuple[list[ScoredImage], list[ScoredImage]] | None:
+    """Take the images from the step on either side alone; None if the steps hold too few for reading a part of them."""
     step = score // STEP
     if score % STEP or not 0 < step < len(counts) or min(counts[step - 1], counts[step]) < _MANY * n:
         return None
@@ -82,7 +87,7 @@ def _within_a_step(
             .order_by(predictions.c.image_id)
             .limit(n)
         )
-        found = told(connection, model, tag_id, list(connection.scalars(query)))
+        found = scored_images(connection, model, tag_id, list(connection.scalars(query)))
         if len(found) < n:
             return None
         sides.append(sorted(found, key=lambda one: (abs(one.score - score), one.image_id)))
@@ -90,9 +95,9 @@ def _within_a_step(
 
 
 def _range(counts: Sequence[int], score: int, n: int) -> tuple[int, int]:
-    """(low, high): the narrowest range of whole steps in which there are n images on either side of a score."""
+    """(low, high): the narrowest range of whole steps with n images on either side of a score."""
     of_steps = np.asarray(counts, dtype=np.int64)
-    # A step within which the threshold lies is looked at, and counts on neither side.
+    # The step that holds the threshold is in the range, but its images count on neither side.
     below, above = score // STEP, -(-score // STEP)
     down, up = np.cumsum(of_steps[:below][::-1]), np.cumsum(of_steps[above:])
     steps_up = int(np.searchsorted(up, n)) + 1
@@ -100,8 +105,10 @@ def _range(counts: Sequence[int], score: int, n: int) -> tuple[int, int]:
     return max(below - int(np.searchsorted(down, n)) - 1, 0) * STEP, high
 
 
-def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n: int) -> tuple[list[Near], list[Near]]:
-    """Of the images for which a leaf of one tag is true."""
+def _nearest(
+    connection: Connection, model: Model, leaf: Reaches, score: int, n: int
+) -> tuple[list[ScoredImage], list[ScoredImage]]:
+    """The n nearest images on either side, of those for which `leaf`, a condition on one tag, is true."""
     scored = (
         select(predictions.c.image_id, ScoreOf(leaf.tag_ids[0]).label("score"))
         .where(tagged(connection, model.id), execute.condition(connection, model, leaf))
@@ -109,13 +116,13 @@ def _nearest(connection: Connection, model: Model, leaf: Reaches, score: int, n:
     )
     side = case((scored.c.score >= score, 1), else_=0)
     order = (func.abs(scored.c.score - score), scored.c.image_id)
-    place = func.row_number().over(partition_by=side, order_by=order)
-    ranked = select(scored, place.label("place")).subquery()
+    rank = func.row_number().over(partition_by=side, order_by=order)
+    ranked = select(scored, rank.label("rank")).subquery()
     query = (
         select(images.c.id, images.c.uri, ranked.c.score)
         .join_from(ranked, images, images.c.id == ranked.c.image_id)
-        .where(ranked.c.place <= n)
-        .order_by(ranked.c.place)
+        .where(ranked.c.rank <= n)
+        .order_by(ranked.c.rank)
     )
-    found = [Near(*row) for row in connection.execute(query)]
+    found = [ScoredImage(*row) for row in connection.execute(query)]
     return [one for one in found if one.score >= score], [one for one in found if one.score < score]

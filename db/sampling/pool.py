@@ -1,33 +1,33 @@
-"""Some images with their scores, in memory, and which of them to look at."""
+"""A pool: some images with their scores in memory, and the selection of images from it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from sqlalchemy import Connection
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.csr import offsets_of, ranges
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.read.tag_batches import IMAGES_AT_ONCE, Int64Array, TagBatch, read_tag_batches
-from db.schema import predictions
+from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
+from db.schema import Int64Array, predictions
 from db.scores import NEVER
 from db.sql.in_list import in_list
-from db.truth.pairs import offsets_of, ranges
 
 _EQUAL = 1e-12
-"""Vectors of length 1 that differ by no more are the same, but for rounding."""
+"""Squared distances of unit vectors that are rounding errors of 0."""
 CLOSE = 500
 """A tag within 0.05 of its threshold is undecided."""
 
 
 def load(connection: Connection, model: Model, ids: Sequence[int], lowest: int) -> TagBatch:
-    """Some images with everything at or above a score, in the order of their ids as given.
+    """Load some images with all scores at or above `lowest`, in the order of `ids`.
 
     Args:
-        ids: each once. Those that the model has not tagged are left out.
-        lowest: a score. Cuts are to be applied only when they have no lower one.
+        ids: without repetition. Images that the model has not tagged are left out.
+        lowest: a score. Only cuts whose lowest threshold is at or above it may be applied to the pool.
     """
-    # One threshold says it all, whatever the number of tags.
+    # A uniform cut needs one threshold, whatever the number of tags.
     cut = Cut(np.array([lowest], dtype=np.int16), model.floor)
     batches = [
         batch
@@ -35,21 +35,21 @@ def load(connection: Connection, model: Model, ids: Sequence[int], lowest: int) 
         for batch in read_tag_batches(connection, model, cut, where=in_list(connection, predictions.c.image_id, some))
     ]
     found = _joined(batches)
-    places = {image_id: place for place, image_id in enumerate(found.image_ids)}
-    return part_of(found, np.array([places[one] for one in ids if one in places], dtype=np.int64))
+    positions = {image_id: position for position, image_id in enumerate(found.image_ids)}
+    return part_of(found, np.array([positions[one] for one in ids if one in positions], dtype=np.int64))
 
 
 def part_of(pool: TagBatch, positions: Int64Array | Sequence[int]) -> TagBatch:
-    """The images at some positions, in that order."""
+    """The images at (images,) positions of the pool, in that order."""
     chosen = np.asarray(positions, dtype=np.int64)
     sizes = np.diff(pool.offsets)[chosen]
     tags = ranges(pool.offsets[chosen], sizes)
-    places = chosen.tolist()
+    indices = chosen.tolist()
     return TagBatch(
-        [pool.image_ids[place] for place in places],
-        [pool.uris[place] for place in places],
-        [pool.widths[place] for place in places],
-        [pool.heights[place] for place in places],
+        [pool.image_ids[index] for index in indices],
+        [pool.uris[index] for index in indices],
+        [pool.widths[index] for index in indices],
+        [pool.heights[index] for index in indices],
         offsets_of(sizes),
         pool.tag_ids[tags],
         pool.scores[tags],
@@ -60,11 +60,11 @@ def diverse(pool: TagBatch, n: int, seed: int, tags: int) -> list[int]:
     """Positions of n images that are spread over the space of scores.
 
     The seeding of k-means++ (Arthur, Vassilvitskii: "k-means++: the advantages of careful seeding", SODA 2007) on score
-    vectors of length 1: the first image is drawn at random, each next one with a probability in proportion to the
-    square of its distance from the nearest one that is chosen.
+    vectors normalised to length 1: the first image is drawn uniformly, each next one with a probability proportional to
+    its squared distance from the nearest image already chosen.
 
     Args:
-        tags: how many the model has.
+        tags: number of tags of the model.
     """
     rng = np.random.default_rng(seed)
     rows, values = pool.rows, pool.scores.astype(np.float64)
@@ -76,17 +76,17 @@ def diverse(pool: TagBatch, n: int, seed: int, tags: int) -> list[int]:
     left = np.ones(len(pool), dtype=np.bool_)
     while len(chosen) < min(n, len(pool)):
         weights = np.where(left, distances, 0)
-        # First of all, and where all that are left are the same as a chosen one: each equally likely.
+        # Uniform for the first image, and if all remaining images equal a chosen one.
         if not chosen or not weights.any():
             weights = left.astype(np.float64)
-        place = int(rng.choice(len(pool), p=weights / weights.sum()))
-        chosen.append(place)
-        left[place] = False
+        position = int(rng.choice(len(pool), p=weights / weights.sum()))
+        chosen.append(position)
+        left[position] = False
         vector = np.zeros(tags)
-        own = slice(pool.offsets[place], pool.offsets[place + 1])
+        own = slice(pool.offsets[position], pool.offsets[position + 1])
         vector[pool.tag_ids[own]] = values[own]
         products = np.bincount(rows, values * vector[pool.tag_ids], minlength=len(pool))
-        apart = squares + squares[place] - 2 * products
+        apart = squares + squares[position] - 2 * products
         np.minimum(distances, np.where(apart < _EQUAL, 0, apart), out=distances)
     return chosen
 
@@ -94,30 +94,31 @@ def diverse(pool: TagBatch, n: int, seed: int, tags: int) -> list[int]:
 def undecided(pool: TagBatch, cut: Cut, n: int, tag_id: int | None = None) -> list[int]:
     """Positions of the n images with the most tags within 0.05 of their thresholds; equals by their nearest tag.
 
+    Images without a score of a tag that counts are left out. Tags that are off do not count.
+
     Args:
-        pool: with the scores down to 0.05 below the thresholds.
-        tag_id: the one tag that counts, the nearest first; None for all. Tags that are off do not count, and images
-            without a score of one that does are left out.
+        pool: images with all scores down to 0.05 below the thresholds.
+        tag_id: the only tag that counts; images are then in the order of their distance. None: all tags count.
     """
-    lines = cut.scores.astype(np.int64)
-    counts = lines < NEVER
+    thresholds = cut.scores.astype(np.int64)
+    counts = thresholds < NEVER
     if tag_id is not None:
-        counts &= np.arange(lines.size) == tag_id
+        counts &= np.arange(thresholds.size) == tag_id
     rows, tag_ids, scores = pool.rows, pool.tag_ids, pool.scores
     if not counts.all():
         chosen = counts[tag_ids]
         rows, tag_ids, scores = rows[chosen], tag_ids[chosen], scores[chosen]
-    distances = np.abs(scores - lines[tag_ids])
+    distances = np.abs(scores - thresholds[tag_ids])
     nearest = np.full(len(pool), NEVER, dtype=np.int64)
     np.minimum.at(nearest, rows, distances)
     close = np.bincount(rows[distances <= CLOSE], minlength=len(pool))
     order = np.lexsort((nearest, -close))
     order = order[nearest[order] < NEVER]
-    return [int(place) for place in order[:n]]
+    return [int(position) for position in order[:n]]
 
 
 def _joined(batches: Sequence[TagBatch]) -> TagBatch:
-    """One behind the other."""
+    """Concatenate batches."""
     none = np.empty(0, dtype=np.int16)
     return TagBatch(
         [one for batch in batches for one in batch.image_ids],

@@ -1,8 +1,8 @@
-"""Images drawn at random, each of those that are asked for equally likely.
+"""Draw images uniformly at random, from all images or from those with a score of a tag in a range.
 
-Ids between the first and the last one are drawn and looked up, and those that are not there, or are not asked for, are
-left out: what is left is a random sample, and nothing but the looked-up rows was read (rejection sampling). Where too
-few of the ids would be found, all that are asked for are read, which are not many then, and drawn from.
+Rejection sampling: ids between the first and the last one are drawn and looked up, and ids that do not exist or do not
+satisfy the condition are rejected. The rest is a random sample, and only the looked-up rows were read. If too few ids
+would be accepted, all ids that satisfy the condition are read, which are then few, and drawn from.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
 from db.ledger.models import Model
-from db.sampling.near_threshold import Near, told
+from db.sampling.near_threshold import ScoredImage, scored_images
 from db.schema import predictions
 from db.search import execute
 from db.search.tree import Reaches
@@ -21,31 +21,34 @@ from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
 
 _SHARE = 200
-"""One image in so many is looked up before all are read: a fifth of the time that reading them takes."""
+"""At most one image in this many is looked up before all are read: a fifth of the time that reading all takes."""
 _FIRST = 200
 _AT_ONCE = 10_000
-"""SQLite takes 32,766 parameters."""
+"""Ids in one look-up. SQLite takes 32,766 parameters."""
 _SMALL = 10_000
-"""Of so few ids none is looked up."""
+"""A range of fewer ids is read at once."""
 
 
 def random_ids(connection: Connection, model: Model, n: int, seed: int) -> list[int]:
-    """Ids of n images that the model has tagged, in random order; of all of them where there are no more."""
+    """Ids of n images that the model has tagged, or of all if there are fewer, in random order."""
     return _draw(connection, model, n, seed, true(), true())
 
 
-def with_tag(connection: Connection, model: Model, tag_id: int, low: int, high: int, n: int, seed: int) -> list[Near]:
-    """Images with low <= score < high of a tag, n of them or as many as there are, in random order.
+def with_tag(
+    connection: Connection, model: Model, tag_id: int, low: int, high: int, n: int, seed: int
+) -> list[ScoredImage]:
+    """Draw n images with low <= score < high of a tag, or all if there are fewer, in random order.
 
     Args:
-        high: a score, or NEVER for no end. Below the model's floor there is no score.
+        low: a score; raised to the model's floor.
+        high: a score, or NEVER for no upper limit.
     """
     leaf = Reaches((tag_id,), (max(low, model.floor),), high)
     if leaf.lows[0] >= high:
         return []
-    # An index finds all images with the tag, which is too much for a few looked up.
+    # Without the index by tag, which finds all images with the tag: too many for a few look-ups.
     exact = reaches(connection, model.id, leaf.tag_ids, leaf.lows, leaf.high)
-    return told(
+    return scored_images(
         connection, model, tag_id, _draw(connection, model, n, seed, exact, execute.condition(connection, model, leaf))
     )
 
@@ -58,14 +61,15 @@ def _draw(
     where: ColumnElement[bool],
     where_of_all: ColumnElement[bool],
 ) -> list[int]:
-    """Ids of n images for which a condition holds.
+    """Ids of n images that satisfy a condition.
 
     Args:
-        where_of_all: the same condition, as it is best asked of all images.
+        where: the condition in the form that is fastest for a few ids.
+        where_of_all: the condition in the form that is fastest for all images.
     """
     query = select(predictions.c.image_id).where(tagged(connection, model.id))
     rng = np.random.default_rng(seed)
-    first, last = _ends(connection, model)
+    first, last = _id_range(connection, model)
     span = last - first
     found: list[int] = []
     if span >= max(_SMALL, 2 * n):
@@ -82,19 +86,19 @@ def _draw(
     return _of_all(connection, query.where(where_of_all), n, rng)
 
 
-def _ends(connection: Connection, model: Model) -> tuple[int, int]:
-    """The first and the last id; (0, -1) without any."""
-    # Each alone is one look-up in the key; both together SQLite answers with a scan.
-    ends = [
+def _id_range(connection: Connection, model: Model) -> tuple[int, int]:
+    """The first and the last id; (0, -1) without images."""
+    # Each alone is one look-up in the key; SQLite answers both together with a scan.
+    limits = [
         select(of(predictions.c.image_id)).where(predictions.c.model_id == model.id).scalar_subquery()
         for of in (func.min, func.max)
     ]
-    first, last = connection.execute(select(*ends)).one()
+    first, last = connection.execute(select(*limits)).one()
     return (0, -1) if first is None else (first, last)
 
 
 def _distinct(rng: np.random.Generator, first: int, last: int, size: int) -> Iterator[list[int]]:
-    """Random ids, none twice, more at a time from list to list."""
+    """Yield lists of random ids without repetition, each longer than the one before."""
     seen: set[int] = set()
     while True:
         drawn = dict.fromkeys(rng.integers(first, last, size, endpoint=True).tolist())
@@ -105,6 +109,6 @@ def _distinct(rng: np.random.Generator, first: int, last: int, size: int) -> Ite
 
 
 def _of_all(connection: Connection, query: Select[Any], n: int, rng: np.random.Generator) -> list[int]:
-    # In whatever order the database gives them, the same seed draws the same ones.
+    # Sorted, so that a seed draws the same images whatever the order of the rows.
     ids = np.sort(np.fromiter(connection.scalars(query), dtype=np.int64))
     return [int(one) for one in rng.choice(ids, min(n, ids.size), replace=False)]

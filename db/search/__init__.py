@@ -1,1 +1,1 @@
-"""Searches: booru syntax over stored probabilities, read into a tree and asked in SQL."""
+"""Searches: booru syntax, parsed into a tree and translated to SQL."""

@@ -1,4 +1,4 @@
-"""Searches: the images for which a query is true, by SQL over stored scores."""
+"""Executes searches: SQL over stored scores finds the images for which a query is true."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
+from db.arrays.csr import offsets_of
 from db.ledger.models import Model
 from db.schema import Int16Array, images, predictions
 from db.scores import NEVER, to_probability
@@ -28,12 +29,12 @@ class Hit:
     image_id: int
     uri: str
     width: int | None
-    """Pixels, as the file is; so is the height."""
+    """Pixels, as stored in the file; so is the height."""
     height: int | None
     probability: float | None
-    """Of the tag that the hits are sorted by; None where it is not stored, or nothing was said."""
+    """Of the tag that the hits are sorted by; None if it is not stored, or the hits are not sorted by a tag."""
     tags: tuple[tuple[int, float], ...] = ()
-    """Those to show, as (tag id, probability), most probable first."""
+    """(tag id, probability) of the tags to show, most probable first."""
 
 
 def search(
@@ -50,9 +51,11 @@ def search(
 
     Args:
         tree: from `query.parse`.
-        sort: a tag; without it the order is that of registration, and equals come in that order. Images where it is
-            not stored come last, whatever the direction.
-        show: (tags,) from which score on a tag is told with an image, from `scores_to_show`.
+        sort: id of a tag to sort by. Ties are in the order of registration, and so are all hits if it is None. Images
+            whose score of the tag is not stored come last in either direction.
+        descending: the direction of `sort`.
+        limit: maximum number of images; None for all.
+        show: (tags,) the lowest score at which each tag is reported with a hit, from `scores_to_show`.
     """
     score = ScoreOf(sort) if sort is not None else null()
     columns: list[ColumnElement[Any]] = [
@@ -77,26 +80,28 @@ def search(
     with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
         for rows in result.partitions():
             tags = _tags_to_show(connection, rows, show) if show is not None else [()] * len(rows)
-            for row, told in zip(rows, tags, strict=True):
+            for row, shown in zip(rows, tags, strict=True):
                 probability = None if row.score is None else to_probability(row.score)
-                yield Hit(row.id, row.uri, row.width, row.height, probability, told)
+                yield Hit(row.id, row.uri, row.width, row.height, probability, shown)
 
 
 def count(connection: Connection, model: Model, tree: Node) -> int:
-    """How many images `search` finds."""
+    """The number of images that `search` finds."""
     source = predictions.join(images, images.c.id == predictions.c.image_id) if _asks_for_uris(tree) else predictions
     query = select(func.count()).select_from(source).where(tagged(connection, model.id))
     return connection.scalar(query.where(condition(connection, model, tree))) or 0
 
 
 def condition(connection: Connection, model: Model, tree: Node) -> ColumnElement[bool]:
-    """A query as a condition on `predictions` and `images`, for `read_tag_batches`. It does not include the model."""
+    """A query as a condition on `predictions` and `images`, for `read_tag_batches`. It does not select the model."""
     return _Conditions(connection, model.id, indexed_score(connection, model.id)).of(tree)
 
 
 def scores_to_show(tree: Node, model: Model, tags: int) -> Int16Array:
-    """(tags,) from which score on a tag is told with a hit: one that the query names whenever it is stored, one of
-    several that a word stands for where it makes the query true.
+    """(tags,) the lowest score at which each tag is reported with a hit, in ten-thousandths; NEVER for most tags.
+
+    A tag that the query names is reported whenever it is stored. A tag that a pattern or category matches is reported
+    if it makes the query true.
     """
     scores = np.full(tags, NEVER, dtype=np.int16)
     for leaf, positive in _leaves(tree, positive=True):
@@ -117,7 +122,11 @@ class _Conditions:
         self._indexed = indexed
 
     def of(self, node: Node, *, positive: bool = True) -> ColumnElement[bool]:
-        """A part of the tree. Not `positive`: where an index would be of no use."""
+        """The condition of a node.
+
+        Args:
+            positive: False where an index cannot help, for example below a Not.
+        """
         match node:
             case Reaches():
                 if not node.tag_ids:
@@ -132,14 +141,14 @@ class _Conditions:
             case And():
                 return and_(true(), *(self.of(part, positive=positive) for part in node.parts))
             case Or():
-                # One part that the index does not help with has every image looked at anyway.
+                # If the index does not help with one part, all images are read anyway.
                 positive = positive and self._narrows(node)
                 return or_(*(self.of(part, positive=positive) for part in node.parts))
             case _:
                 assert_never(node)
 
     def _narrows(self, node: Node) -> bool:
-        """The index gives all images that can be meant."""
+        """Whether the index finds a superset of the images of a node."""
         match node:
             case Reaches():
                 return can_use_index(node.tag_ids, node.lows, self._indexed)
@@ -175,7 +184,7 @@ def _asks_for_uris(node: Node) -> bool:
 def _tags_to_show(connection: Connection, rows: Any, show: Int16Array) -> list[tuple[tuple[int, float], ...]]:
     counts, tag_ids, scores = unpack(connection, [row[-1] for row in rows])
     chosen = scores >= show[tag_ids]
-    before = np.concatenate([[0], np.cumsum(chosen)])[np.concatenate([[0], np.cumsum(counts)])].tolist()
+    before = offsets_of(chosen)[offsets_of(counts)].tolist()
     pairs = list(zip(tag_ids[chosen].tolist(), scores[chosen].tolist(), strict=True))
     return [
         tuple(

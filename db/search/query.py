@@ -1,22 +1,22 @@
-r"""The query language: booru syntax over stored probabilities, read into a tree of plain data (`db.search.tree`).
+r"""The query language: booru syntax over stored probabilities, parsed into a tree of plain data (`db.search.tree`).
 
     cat -dog                both: cat, and not dog
-    cat ~ dog bird          cat or dog, and bird: `~` binds closer than the space does
-    ~cat ~dog bird          the same: the terms of a group that have `~` before them
-    ( cat bird ) ~ -( dog ) groups; brackets, and `~` between terms, are words with white space around them
-    cat                     the threshold in force for that very tag: a profile's, --threshold, the model's own
-    cat:0.5                 p >= 0.5, as cat:0.5.. and cat:>=0.5
-    cat:0.2..0.4            0.2 <= p < 0.4, where an upper end of 1 holds 1
-    cat:..0.4               p < 0.4, also where it is not stored; as cat:<0.4
-    *_hair:0.5              any tag that fits
+    cat ~ dog bird          cat or dog, and bird: `~` has a higher precedence than the space
+    ~cat ~dog bird          the same: the terms of a group that have `~` before them are one OR
+    ( cat bird ) ~ -( dog ) groups; brackets, and `~` between terms, need white space around them
+    cat                     the threshold in force for this tag: of a profile, of --threshold, or the model's own
+    cat:0.5                 p >= 0.5; the same as cat:0.5.. and cat:>=0.5
+    cat:0.2..0.4            0.2 <= p < 0.4; an upper end of 1 includes 1
+    cat:..0.4               p < 0.4, or not stored; the same as cat:<0.4
+    *_hair:0.5              any tag that matches the pattern
     category:character:0.8  any tag of the category
     under:PATH              images in a folder or under an s3:// prefix
-    model:NAME              whose scores are asked; once, outside of groups
-    "re:zero":0.5           quoted, a name is a name and no more; \" and \\ inside
+    model:NAME              the model whose scores are searched; once, outside of groups
+    "re:zero":0.5           quoted, the whole word is a name; \" and \\ inside
 
-A word that is a tag as it stands is that tag (`-_-`, `re:zero`, `~_~`, `*_*`, `saber_(fate)`); a word that begins with
-a known tag and a colon is the tag and a threshold. Only then do `-`, `~` and `*` mean something. The words `(`, `)`,
-`-(` and `~` are never tags; quotes make them some.
+A whole word that is the name of a tag is that tag (`-_-`, `re:zero`, `~_~`, `*_*`, `saber_(fate)`). A word that begins
+with a known tag and a colon is the tag and a threshold. In all other words `-`, `~` and `*` are operators. The words
+`(`, `)`, `-(` and `~` are tags only in quotes.
 """
 
 import re
@@ -32,17 +32,17 @@ __all__ = ["And", "Node", "Not", "Or", "QueryError", "Reaches", "Under", "named_
 
 MAX_TERMS = 100
 MAX_DEPTH = 20
-"""Groups in groups."""
+"""Levels of nested groups."""
 
 _OPENING = ("(", "-(", "~(", "~-(")
 _CLOSING = ")"
 _OR = "~"
-_BETWEEN = "~ as a word of its own stands between two terms: a ~ b"
-_MIXED = "In one group ~ stands either before terms (~a ~b) or between them (a ~ b)."
+_BETWEEN = "~ as a separate word must be between two terms: a ~ b"
+_MIXED = "A group has ~ either before its terms (~a ~b) or between them (a ~ b), not both."
 
 
 def named_model(query: str) -> str | None:
-    """What stands behind `model:`. `parse` needs the tags of that model."""
+    """The name after `model:`; None without one. `parse` needs the tags of that model."""
     for word in words(query):
         term = keyed(word, sign_of(word))
         if term and term.key == "model":
@@ -58,30 +58,30 @@ def parse(
     *,
     prefix_of: Callable[[str], str] = str,
 ) -> Node:
-    """Read a query.
+    """Parse a query.
 
     Args:
         tags: of the model, by output position.
-        cut: thresholds of tags that stand without one.
-        prefix_of: makes a uri prefix of what stands behind `under:`.
+        cut: thresholds of the tags that have none in the query.
+        prefix_of: converts the text after `under:` to a prefix of uris.
 
     Raises:
-        QueryError: it is no query, or cannot be answered from what the model stored.
-        ThresholdError: it needs the threshold of a tag, and `cut` has more than thresholds.
+        QueryError: the query is malformed, or the stored scores of the model cannot answer it.
+        ThresholdError: the query needs the threshold of a tag, and `cut` has a rule of another kind (top, MCut).
     """
     return _Parser(query, Leaves(query, model, Vocabulary(tags), cut, prefix_of)).whole()
 
 
 def quoted(name: str) -> str:
-    """A tag's name as a word that means this tag in any query."""
+    """The name of a tag as a quoted word, which is this tag in any query."""
     return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
 
 
 class _Parser:
-    """Recursive descent over the words.
+    """A recursive descent parser over the words.
 
-    group = chain { chain }       all of them; those that have ~ before them count as one, an OR
-    chain = term { "~" term }     one of them
+    group = chain { chain }       AND; the terms with ~ before them form one OR
+    chain = term { "~" term }     OR
     term  = ["~"] ["-"] ( word | "(" group ")" )
     """
 
@@ -93,10 +93,10 @@ class _Parser:
         self._model_seen = False
 
     def whole(self) -> Node:
-        """All of the query."""
+        """Parse the whole query."""
         node = self._group(depth=0)
         if closing := self._next():
-            raise self._error(closing.start(), "This bracket closes nothing. A bracket in a name is quoted.")
+            raise self._error(closing.start(), "This bracket is never opened. Put a name with brackets in quotes.")
         if node is None:
             raise self._error(len(self._query), "The query is empty. Name a tag, as in: cat -dog:0.2")
         return node
@@ -123,13 +123,13 @@ class _Parser:
             joined = joined or len(parts) > 1
             every.append(_several(Or, parts))
         if len(marks) == 1:
-            raise self._error(marks[0], "~ stands before each of several terms (~a ~b), or between them (a ~ b).")
+            raise self._error(marks[0], "~ must be before at least two terms (~a ~b), or between terms (a ~ b).")
         if marked:
             every.append(Or(tuple(marked)))
         return _several(And, every) if every else None
 
     def _alternatives(self, depth: int, *, mixed: bool) -> Iterator[Node]:
-        """The terms that follow, each with a ~ before it as a word of its own."""
+        """The following terms that have a ~ before them as a separate word."""
         while self._left and self._left[-1].group() == _OR:
             tilde = self._left.pop()
             if mixed:
@@ -143,7 +143,7 @@ class _Parser:
             yield node
 
     def _term(self, word: Word, depth: int) -> tuple[bool, Node]:
-        """Whether ~ stands before it, and the term."""
+        """(whether ~ is directly before the term, the node of the term)."""
         if word.group() in _OPENING:
             sign, node = word.group()[:-1], self._bracketed(word, depth + 1)
         else:
@@ -152,7 +152,7 @@ class _Parser:
                 raise self._error(word.start(), f"A query has at most {MAX_TERMS} terms.")
             term = self._leaves.term(word)
             if term.key == "model":
-                raise self._error(word.start(), "model: stands outside of groups, without - and ~.")
+                raise self._error(word.start(), "model: must be outside of groups, without - and ~.")
             sign, node = term.sign, self._leaves.node(term)
         if "-" in sign:
             node = node.part if isinstance(node, Not) else Not(node)
@@ -161,10 +161,10 @@ class _Parser:
     def _bracketed(self, opening: Word, depth: int) -> Node:
         at = opening.end() - 1
         if depth > MAX_DEPTH:
-            raise self._error(at, f"Groups stand in each other at most {MAX_DEPTH} deep.")
+            raise self._error(at, f"Groups can be nested at most {MAX_DEPTH} deep.")
         node = self._group(depth)
         if self._next() is None:
-            raise self._error(at, "This bracket is never closed. A bracket in a name is quoted.")
+            raise self._error(at, "This bracket is never closed. Put a name with brackets in quotes.")
         if node is None:
             raise self._error(at, "This group is empty.")
         return node
@@ -174,11 +174,11 @@ class _Parser:
         if term is None or term.key != "model" or sign_of(word):
             return False
         if word["rest"]:
-            raise self._error(word.start("rest"), "Behind the closing quote stands a space.")
+            raise self._error(word.start("rest"), "A space must follow the closing quote.")
         if not term.name:
             raise self._error(term.name_at, "model: needs the name or the id of a model, see `tagonce models`.")
         if self._model_seen:
-            raise self._error(word.start(), "model: stands once in a query.")
+            raise self._error(word.start(), "model: is allowed only once in a query.")
         self._model_seen = True
         return True
 

@@ -1,4 +1,4 @@
-"""Builds and drops the index by tag that searches use: optional, one a model, over the scores at or above one score."""
+"""Builds and drops the optional index by tag of a model, which searches use. It has the scores from one score on."""
 
 from sqlalchemy.exc import DBAPIError
 
@@ -9,16 +9,22 @@ from db.sql.tag_index_ddl import builds_concurrently, creation, indexes, removal
 
 
 def create(database: Database, model: Model, score: int) -> bool:
-    """Build the index, in place of one at another score; writers go on meanwhile. False when it is there already.
+    """Build the index, replacing one at another score. On PostgreSQL writers continue meanwhile.
+
+    Args:
+        score: the lowest score in the index, in ten-thousandths.
+
+    Returns:
+        False if the index already exists.
 
     Raises:
-        DatabaseError: the database refuses; what was there before is there still.
+        DatabaseError: the database refuses; the previous index remains.
     """
     with database.read() as connection:
         present = indexes(connection, model.id)
     built = not present.get(score, False)
     if built:
-        if score in present:  # PostgreSQL keeps what an interrupted build left, and never uses it
+        if score in present:  # PostgreSQL keeps the remains of an interrupted build, and never uses them
             _run(database, removal(database.dialect, model.id, score))
         _run(database, creation(database.dialect, model.id, score))
     for other in present.keys() - {score}:
@@ -27,7 +33,7 @@ def create(database: Database, model: Model, score: int) -> bool:
 
 
 def drop(database: Database, model: Model) -> bool:
-    """Remove the index. False when there is none."""
+    """Drop the index. Returns False if there is none."""
     with database.read() as connection:
         present = indexes(connection, model.id)
     for score in present:
@@ -41,7 +47,7 @@ def _run(database: Database, statement: str) -> None:
             connection.exec_driver_sql(statement)
         return
     try:
-        # `concurrently` lets nobody wait, and stands in no transaction.
+        # `concurrently` blocks no writer, and must run outside a transaction.
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql(statement)
     except DBAPIError as error:

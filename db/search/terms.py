@@ -1,4 +1,4 @@
-"""The words of a query, and what a single one of them asks. The rules stand at the head of `db.search.query`."""
+"""The words of a query, and the meaning of each word. The rules are in the docstring of `db.search.query`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model
 from db.names.vocabulary import WILDCARD, Vocabulary
-from db.policy.policies import Cut, unknown_name
+from db.policy.policies import Cut, below_floor, unknown_name
 from db.scores import NEVER, SCALE, to_probability, to_score
 from db.search.tree import Node, Not, Reaches, Under
 
 Word = re.Match[str]
 
 _WINDOW = 60
-"""So much of a query is shown on either side of an error."""
+"""Characters of a query that are shown on either side of an error."""
 
 
 class QueryError(SettingsError):
-    """A query that cannot be understood or answered; the message points at the character.
+    """A query that cannot be parsed or answered. The message points at the character.
 
     Args:
-        at: its position in `query`, 0-based; the length of the query for its end.
+        at: position of the character in `query`, 0-based; the length of the query for its end.
+        what: the sentence.
     """
 
     def __init__(self, query: str, at: int, what: str) -> None:
@@ -43,7 +44,7 @@ _LIKE_A_THRESHOLD = re.compile(r"[0-9.<>]")
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word taken apart."""
+    """The parts of a word."""
 
     word: Word
     sign: str
@@ -51,26 +52,26 @@ class Term:
     """One of `_KEYS`, or empty for a tag."""
     name: str
     name_at: int
-    """In the query."""
+    """Position in the query, 0-based."""
     literal: bool = False
-    """Quoted: `*` is a star."""
+    """Whether the name is quoted, so that `*` is no wildcard."""
     threshold: str | None = None
     threshold_at: int = 0
 
 
 def words(query: str) -> list[Word]:
-    """What white space separates, outside of quotes."""
+    """The words of a query, separated by white space outside of quotes."""
     return list(_WORD.finditer(query))
 
 
 def sign_of(word: Word) -> str:
-    """`~`, `-`, `~-` or nothing before a word."""
+    """The sign before a word: `~`, `-`, `~-` or nothing."""
     found = _SIGN.match(word.group())
     return found.group() if found else ""
 
 
 def keyed(word: Word, sign: str) -> Term | None:
-    """A word as KEY:VALUE, quoted or not; None when it is none. The value is not taken apart yet."""
+    """A word as KEY:VALUE, quoted or not; None if it has no key. The value is not split further."""
     if word["name"] is not None:
         key = (word["key"] or "").rstrip(":").lower()
         at = word.start("name") - 1
@@ -86,7 +87,7 @@ def _unescaped(text: str) -> str:
 
 
 class Leaves:
-    """What a single word means."""
+    """Converts single words to nodes."""
 
     def __init__(
         self, query: str, model: Model, vocabulary: Vocabulary, cut: Cut, prefix_of: Callable[[str], str]
@@ -98,11 +99,17 @@ class Leaves:
         self._prefix_of = prefix_of
 
     def term(self, word: Word) -> Term:
-        """Take a word apart, by the rules at the head of this file."""
+        """Split a word into its parts.
+
+        Raises:
+            QueryError: the word is malformed.
+        """
         if word["name"] is not None:
             return self._quoted_term(word)
         if unclosed := _UNCLOSED.match(word.group()):
-            raise self._error(word.start() + unclosed.end(), 'This quote is never closed. A quote in a name is \\".')
+            raise self._error(
+                word.start() + unclosed.end(), 'This quote is never closed. Write a quote in a name as \\".'
+            )
         longest = sign_of(word)
         for length in range(len(longest) + 1):
             body, at = word.group()[length:], word.start() + length
@@ -114,11 +121,16 @@ class Leaves:
             if self._vocabulary.find(body.rpartition(":")[0]):
                 return _split(plain)
         if longest == word.group():
-            raise self._error(word.start(), f"{longest} stands right before a term or a group, without a space.")
+            raise self._error(word.start(), f"{longest} must be directly before a term or a group, without a space.")
         return self._split_unknown(plain)
 
     def node(self, term: Term) -> Node:
-        """What a term asks, its sign left aside."""
+        """The node of a term, without its sign.
+
+        Raises:
+            QueryError: it names no tag or category, or its range cannot be answered.
+            ThresholdError: it has no threshold, and the cut has a rule of another kind.
+        """
         if term.key == "under":
             if not term.name:
                 raise self._error(term.name_at, "under: needs a folder or an s3:// prefix.")
@@ -132,10 +144,10 @@ class Leaves:
         if several:
             raise self._error(
                 term.threshold_at,
-                f"A range without a lower end asks for one tag, and {term.name!r} stands for several. "
-                "Negated it says that none reaches a threshold: -*_hair:0.4",
+                f"A range without a lower end needs a single tag, and {term.name!r} matches several. "
+                "To exclude images with any of them, negate a threshold: -*_hair:0.4",
             )
-        # What is not stored is below too: all that do not reach the upper end.
+        # A score that is not stored is below the upper end, too: the negation of reaching it.
         return Not(_reaches(tag_ids, [high] * len(tag_ids)))
 
     def _quoted_term(self, word: Word) -> Term:
@@ -146,8 +158,8 @@ class Leaves:
         if not (rest := word["rest"]):
             return term
         if not rest.startswith(":") or term.key in ("model", "under"):
-            ending = "a space" if term.key in ("model", "under") else "a colon and a threshold, or a space"
-            raise self._error(word.start("rest"), f"Behind the closing quote stands {ending}.")
+            ending = "A space" if term.key in ("model", "under") else "A space, or a colon and a threshold,"
+            raise self._error(word.start("rest"), f"{ending} must follow the closing quote.")
         return _with_threshold(term, term.name, rest[1:], word.start("rest") + 1)
 
     def _split_category(self, term: Term) -> Term:
@@ -155,7 +167,7 @@ class Leaves:
         return term if known else _split(term)
 
     def _split_unknown(self, term: Term) -> Term:
-        """No tag as it stands: a pattern, or a mistake."""
+        """Split a word that is not the name of a tag: a pattern, or a mistake."""
         head, _colon, tail = term.name.rpartition(":")
         if not head or (WILDCARD in term.name and self._vocabulary.matching(term.name)):
             return term
@@ -163,7 +175,7 @@ class Leaves:
         return _split(term) if pattern or _LIKE_A_THRESHOLD.match(tail) else term
 
     def _tag_ids(self, term: Term) -> tuple[tuple[int, ...], bool]:
-        """The tags, and whether the term is one that stands for several."""
+        """(ids of the tags, whether the term can match several)."""
         if term.key == "category":
             if found := self._vocabulary.in_category(term.name):
                 return found, True
@@ -173,35 +185,35 @@ class Leaves:
         if WILDCARD in term.name and not term.literal:
             if found := self._vocabulary.matching(term.name):
                 return found, True
-            raise self._error(term.name_at, f"{self._model.name}: no tag fits {term.name!r}.")
+            raise self._error(term.name_at, f"{self._model.name}: no tag matches {term.name!r}.")
         raise self._unknown(term, self._vocabulary.names, "tag")
 
     def _unknown(self, term: Term, known: Sequence[str], what: str) -> QueryError:
         hint = ""
         if not term.literal and (term.name.startswith("(") or term.name.endswith(")")):
-            hint = " The brackets of a group have white space around them."
+            hint = " The brackets of a group need white space around them."
         return self._error(term.name_at, f"{self._model.name}: {unknown_name(term.name, known, what)}{hint}")
 
     def _in_force(self, term: Term, tag_ids: Sequence[int]) -> list[int]:
         if self._cut.top is not None or self._cut.mcut is not None:
             rule, word = "top" if self._cut.top is not None else "MCut", term.word.group()
             raise ThresholdError(
-                f"{word} stands without a threshold, and the policy has a {rule} rule, which looks at the other tags "
-                f"of an image too and cannot be asked of one tag. Say {word}:0.5, or leave the profile away."
+                f"{word} has no threshold, and the policy has a {rule} rule, which cannot decide a single tag because "
+                f"it depends on the other tags of an image. Write {word}:0.5, or omit the profile."
             )
         return [int(self._cut.scores[tag_id]) for tag_id in tag_ids]
 
     def _ends(self, text: str, at: int) -> tuple[int | None, int]:
-        """(low, high) as scores, low <= score < high. None for a lower end that is open."""
+        """(low, high) in scores, for low <= score < high. None for an open lower end."""
         low: int | None
         if text.startswith(("<=", ">")) and not text.startswith(">="):
-            raise self._error(at, "A probability is compared with >= or <: scores are rounded down to four decimals.")
+            raise self._error(at, "A probability must be compared with >= or <, since scores are rounded down.")
         if text.startswith("<"):
             low, high = None, self._score(text[1:], at + 1)
         elif ".." in text:
             low_text, _dots, high_text = text.partition("..")
             if not low_text and not high_text:
-                raise self._error(at, "A range has a lower end, an upper end or both: 0.2..0.4")
+                raise self._error(at, "A range needs a lower end, an upper end or both: 0.2..0.4")
             low = self._score(low_text, at) if low_text else 0
             high = self._score(high_text, at + len(low_text) + 2) if high_text else NEVER
             high = NEVER if high == SCALE else high
@@ -215,14 +227,9 @@ class Leaves:
     def _check_ends(self, low: int | None, high: int, at: int) -> None:
         asked = high if low is None else low
         if asked < self._model.floor:
-            floor = f"{to_probability(self._model.floor):g}"
-            raise self._error(
-                at,
-                f"{self._model.name} was stored with a floor of {floor}: what lies below was not kept, so "
-                f"{to_probability(asked):g} cannot be answered. Ask for {floor} or more.",
-            )
+            raise self._error(at, below_floor(self._model, f"{to_probability(asked):g}"))
         if low is not None and low >= high:
-            raise self._error(at, "The lower end of a range is below its upper end.")
+            raise self._error(at, "The lower end of a range must be below its upper end.")
 
     def _score(self, text: str, at: int) -> int:
         if not re.fullmatch(r"[0-9.]{1,20}", text):
@@ -237,7 +244,7 @@ class Leaves:
 
 
 def _split(term: Term) -> Term:
-    """NAME:THRESHOLD, at the last colon."""
+    """Split NAME:THRESHOLD at the last colon."""
     head, _colon, tail = term.name.rpartition(":")
     return _with_threshold(term, head, tail, term.name_at + len(head) + 1)
 

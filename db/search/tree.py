@@ -1,4 +1,4 @@
-"""A query as plain data: what `db.search.query` reads and `db.search.execute` asks."""
+"""A query as plain data. `db.search.query` parses it, and `db.search.execute` compiles it to SQL."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,18 @@ from db.scores import NEVER
 
 @dataclass(frozen=True, slots=True)
 class Reaches:
-    """One of the tags has low <= score < high. Without tags it is true of nothing."""
+    """One of the tags has low <= score < high. Without tags it is false for every image."""
 
     tag_ids: tuple[int, ...]
     lows: tuple[int, ...]
-    """Scores, in step with `tag_ids`."""
+    """The lowest score of each tag, in ten-thousandths, parallel to `tag_ids`."""
     high: int = NEVER
+    """For all tags, in ten-thousandths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Under:
-    """The image's uri begins with this."""
+    """The image's uri begins with a prefix."""
 
     prefix: str
 

@@ -1,7 +1,8 @@
-"""PostgreSQL's binary `smallint[]`, as numpy reads and writes it. Needs no driver.
+"""PostgreSQL's binary `smallint[]` to and from numpy arrays. Needs no driver.
 
-Format: PostgreSQL `src/backend/utils/adt/arrayfuncs.c`, `array_send`. Big-endian int32 each: dimensions, null flag,
-element type oid, then per dimension length and lower bound, then per element its length in bytes and the bytes.
+Format: PostgreSQL `src/backend/utils/adt/arrayfuncs.c`, `array_send`. Big-endian int32: number of dimensions, null
+flag, oid of the element type; then per dimension its length and lower bound; then per element its length in bytes,
+followed by the bytes.
 """
 
 import struct
@@ -21,7 +22,7 @@ _ELEMENT = np.dtype([("length", ">i4"), ("value", ">i2")])
 
 
 def to_bytes(array: Int16Array) -> bytes:
-    """One array, one-dimensional."""
+    """Encode a one-dimensional int16 array."""
     if not array.size:
         return _EMPTY
     elements = np.empty(array.size, dtype=_ELEMENT)
@@ -31,21 +32,28 @@ def to_bytes(array: Int16Array) -> bytes:
 
 
 def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:
-    """One array back."""
+    """Decode one array, of one dimension or empty."""
     if len(data) <= len(_EMPTY):
         return np.empty(0, dtype=np.int16)
     return np.frombuffer(data, dtype=_ELEMENT, offset=_HEADER.size)["value"].astype(np.int16)
 
 
 def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
-    """Many pairs of equally long arrays, the two of a pair one behind the other: (lengths, all first, all second)."""
+    """Decode many pairs of arrays of equal length.
+
+    Args:
+        pairs: the bytes of the two arrays of each pair, concatenated.
+
+    Returns:
+        (pairs,) the length of the arrays of each pair, then the elements of all first and of all second arrays.
+    """
     sizes = np.fromiter(map(len, pairs), dtype=np.int64, count=len(pairs))
     halves = sizes // 2
     lengths = (halves - _HEADER.size).clip(0) // _ELEMENT.itemsize
-    # Headers, lengths of elements and elements all have even sizes: everything lies at a multiple of two bytes.
+    # Headers, lengths of elements and elements all have even sizes: every offset is a multiple of two bytes.
     words = np.frombuffer(b"".join(pairs), dtype=">i2")
     firsts = np.cumsum(sizes) - sizes + _HEADER.size + _LENGTH_BYTES
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = (np.repeat(firsts, lengths) + within * _ELEMENT.itemsize) // 2
-    first, second = words[places], words[places + np.repeat(halves // 2, lengths)]
+    positions = (np.repeat(firsts, lengths) + within * _ELEMENT.itemsize) // 2
+    first, second = words[positions], words[positions + np.repeat(halves // 2, lengths)]
     return lengths, first.astype(np.int16), second.astype(np.int16)

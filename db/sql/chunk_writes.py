@@ -1,4 +1,4 @@
-"""Writes the results of a chunk; on PostgreSQL by statements for all rows at once, which SQLAlchemy cannot express."""
+"""Writes the results of a chunk. On PostgreSQL one statement writes all rows, which SQLAlchemy cannot express."""
 
 import json
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ _TYPES = ("int8", "int8", "text", "timestamptz", "int2[]", "int2[]")
 
 
 def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
-    """Write the facts of files where they are new. The caller holds the locks of the rows."""
+    """Update the facts of files whose hash has changed. The caller holds the locks of the rows."""
     if connection.dialect.name == "postgresql":
-        # One parameter of JSON: psycopg writes arrays element by element in Python, which took as long as the update.
+        # One JSON parameter: psycopg writes arrays element by element in Python, which took as long as the update.
         names = ("id", "bytes", "width", "height", "format")
         rows = [dict(zip(names, one[:-1], strict=True), sha256=one[-1].hex()) for one in facts]
         connection.execute(_UPDATE_FACTS, {"facts": json.dumps(rows)})
@@ -48,7 +48,7 @@ def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
 
 
 def insert_predictions(connection: Connection, rows: Sequence[PredictionRow]) -> None:
-    """Insert rows of `predictions` with their scores. None of them may be there."""
+    """Insert rows of `predictions` with their scores. None of the rows may exist."""
     if connection.dialect.name == "postgresql":
         _copy(connection, rows)
         return
@@ -67,7 +67,7 @@ def _copy(connection: Connection, rows: Sequence[PredictionRow]) -> None:
     driver = connection.connection.driver_connection
     with (
         as_sqlalchemy_errors(connection, _COPY_PREDICTIONS),
-        driver.cursor() as cursor,  # type: ignore[union-attr]  # None only of a closed connection
+        driver.cursor() as cursor,  # type: ignore[union-attr]  # None only for a closed connection
         cursor.copy(_COPY_PREDICTIONS) as copy,
     ):
         copy.set_types(_TYPES)

@@ -1,13 +1,13 @@
-"""Conditions on the scores of a row of `predictions`: one of some tags is in a range of scores.
+"""Conditions on the scores of a row of `predictions`: one of several tags is in a range of scores.
 
-    how many tags        PostgreSQL                                      SQLite
+    tags                 PostgreSQL                                      SQLite
     one                  tag = any(slice of tag_ids)                     a look-up in the clustered key
-    few, one threshold   slice of tag_ids && tags                        a look-up each
-    many, or thresholds  the scores of the slice against a table of      the scores of the image, the same
-    of their own         thresholds by tag id
-    up to few, indexed   the index finds images, the above checks them   the index finds the images
+    few, one threshold   slice of tag_ids && tags                        a look-up per tag
+    many, or thresholds  compare the scores of the slice with a table    the same with the scores of the image
+    of their own         of thresholds by tag id
+    few, indexed         the index finds images, the above checks them   the index finds the images
 
-`db.search.execute` decides whether the index is used, since it sees the whole query.
+`db.search.execute` decides whether the index is used, since it has the whole query.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ from db.sql.score_sql import start_of_slice
 from db.sql.tag_index_ddl import indexed_slice
 
 FEW = 50
-"""Up to so many tags are compared one by one (PostgreSQL: measured, from there on the table is faster)."""
+"""Maximum number of tags that are compared one by one. Above it the table is faster (measured on PostgreSQL)."""
 
 
 def reaches(
@@ -53,19 +53,20 @@ def reaches(
     *,
     indexed: int | None = None,
 ) -> ColumnElement[bool]:
-    """One of the tags has low <= score < high.
+    """The condition that one of the tags has low <= score < high.
 
     Args:
         tag_ids: at least one.
-        lows: scores in step with `tag_ids`.
-        indexed: the score from which on the model's index by tag is to be used; None to leave the index alone.
+        lows: the lowest score of each tag, parallel to `tag_ids`.
+        high: for all tags.
+        indexed: the lowest score in the model's index by tag; None not to use the index.
     """
     on_dialect = _on_postgresql if connection.dialect.name == "postgresql" else _on_sqlite
     return on_dialect(model_id, tag_ids, lows, high, indexed)
 
 
 def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
-    """The index holds all scores that are asked for, and looking them up there is faster."""
+    """Whether the index has all scores of a condition, and a look-up there is faster."""
     return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
 
 
@@ -81,7 +82,7 @@ def _on_postgresql(
     elif uniform and len(tag_ids) <= FEW:
         exact = _overlap(above, wanted)
     else:
-        # In the select list: see db.sql.score_sql.
+        # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
         rows = select(
             func.unnest(above, type_=SmallInteger).label("tag_id"),
             func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
@@ -89,7 +90,7 @@ def _on_postgresql(
         exact = exists(select(1).select_from(rows).where(rows.c.score >= _LowOf(tag_ids, lows, rows.c.tag_id)))
     if indexed is None:
         return exact
-    of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # what the index says of its model
+    of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # as in the definition of the index
     found = and_(of_model, _overlap(literal_column(indexed_slice(indexed)), wanted))
     is_all = uniform and lowest == indexed and high == NEVER
     return found if is_all else and_(found, exact)
@@ -100,11 +101,11 @@ def _on_sqlite(
 ) -> ColumnElement[bool]:
     k = tag_scores.alias("k")
     if indexed is not None:
-        # Numbers in the text: a partial index is used where the condition says the same as the index does.
+        # Literal numbers: SQLite uses a partial index only if the query has the condition of the index.
         in_index = and_(
             k.c.model_id == literal_column(str(model_id), Integer), k.c.score >= literal_column(str(indexed), Integer)
         )
-        # A tag at a time: for a list of tags SQLite would rather walk through all scores of the model.
+        # One subquery per tag: for a list of tags SQLite would scan all scores of the model.
         each = [
             select(k.c.image_id).where(in_index, k.c.tag_id == tag_id, k.c.score >= low, k.c.score < high)
             for tag_id, low in zip(tag_ids, lows, strict=True)
@@ -121,7 +122,7 @@ def _on_sqlite(
 
 
 class ScoreOf(FunctionElement[int]):
-    """The score of a tag in a row of `predictions`; NULL where it is not stored."""
+    """The score of a tag in a row of `predictions`; NULL if it is not stored."""
 
     name = "score_of"
     inherit_cache = True
@@ -147,7 +148,7 @@ def _score_of_sqlite(element: ScoreOf, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class _Slice(FunctionElement[Int16Array]):
-    """PostgreSQL: `tag_ids` or `scores` of a row, where low <= score < high."""
+    """PostgreSQL: the elements of `tag_ids` or `scores` of a row with low <= score < high."""
 
     name = "slice"
     inherit_cache = True
@@ -172,7 +173,7 @@ def _overlap(tag_ids: ColumnElement[Any], wanted: Int16Array) -> ColumnElement[b
 
 
 class _Lows(UserDefinedType[Int16Array]):
-    """A threshold for each tag id from 0 on, NEVER for those not asked for."""
+    """The type of a table of thresholds: (highest tag id + 1,), NEVER for tags that are not in the condition."""
 
     cache_ok = True
 
@@ -183,7 +184,7 @@ class _Lows(UserDefinedType[Int16Array]):
 
 
 class _LowOf(FunctionElement[int]):
-    """The threshold of a tag id, which is at most the highest one of the leaf on SQLite."""
+    """The threshold of a tag id. On SQLite the tag id must not exceed the highest one of the table."""
 
     name = "low_of"
     inherit_cache = True
@@ -196,14 +197,14 @@ class _LowOf(FunctionElement[int]):
 @compiles(_LowOf, "postgresql")
 def _low_of_postgresql(element: _LowOf, compiler: SQLCompiler, **kw: Any) -> str:
     lows, tag_id = (compiler.process(clause, **kw) for clause in element.clauses)
-    # A tag id behind its end gives NULL, and no score reaches that.
+    # A tag id beyond the end of the table gives NULL, and no score is >= NULL.
     return f"({lows}::smallint[])[{tag_id} + 1]"
 
 
 @compiles(_LowOf, "sqlite")
 def _low_of_sqlite(element: _LowOf, compiler: SQLCompiler, **kw: Any) -> str:
     lows, tag_id = (compiler.process(clause, **kw) for clause in element.clauses)
-    # Five digits each, in bytes, of which substr finds the n-th at once.
+    # Five digits per threshold, as bytes: substr reaches the n-th in constant time.
     return f"cast(substr({lows}, {tag_id} * 5 + 1, 5) as integer)"
 
 

@@ -1,4 +1,4 @@
-"""Connections: the URL of a database becomes an engine, and each new connection is configured for its dialect."""
+"""Makes an engine from the URL of a database, and configures each new connection for its dialect."""
 
 import sqlite3
 import time
@@ -12,21 +12,21 @@ from db.errors import SettingsError
 from db.sql.driver_errors import is_busy
 
 BUSY_TIMEOUT_MS = 60_000
-"""How long a writer waits for another one. A chunk is written in well under a second."""
+"""Milliseconds that a writer waits for another one. A chunk is written in well under a second."""
 
 _BEGIN = "tagonce_sqlite_begin"
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """By default each statement on PostgreSQL sees what was committed before it. The pool resets these options when the
 connection is returned."""
 _PREPARE = "prepare_threshold"
-"""psycopg prepares a statement after this number of executions. Here 0 means never, like none: behind a pooler people
-write either, and preparing every statement is useful to no one."""
+"""psycopg prepares a statement after this number of executions. In a URL 0 means never, like none: users of a pooler
+write either of them, and it is never useful to prepare every statement."""
 _NOT_IN_A_URL = {"autocommit", "context", "cursor_factory", "row_factory"}
 """Arguments of psycopg's `connect` that our transactions depend on."""
 _CLIENT_TIMEOUTS = {
     "connect_timeout": 10,
-    # A host that disappeared is probed after half a minute of silence and given up after a minute. The default is two
-    # hours, and a worker that waits for an answer would be stuck as long.
+    # An unreachable host is probed after 30 s of silence, and its connection is dropped after a minute. The default is
+    # two hours, and a worker that waits for an answer would be stuck as long.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -34,8 +34,8 @@ _CLIENT_TIMEOUTS = {
 }
 """Options of libpq, in seconds. The last one is in milliseconds and limits how long sent data stays unacknowledged."""
 _SERVER_TIMEOUTS = "set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3"
-"""The same for the server. By default it notices after two hours that a client's host disappeared. Until then that
-client's locks block the workers that have its chunks now."""
+"""The same for the server, which by default detects an unreachable client after two hours. Until then the locks of that
+client block the workers that now have its chunks."""
 
 
 def read_options(dialect: str) -> dict[str, Any]:
@@ -46,31 +46,36 @@ def read_options(dialect: str) -> dict[str, Any]:
 def write_options() -> dict[str, Any]:
     """Execution options of a transaction that writes.
 
-    SQLite takes its write lock at BEGIN. A transaction that starts with reading and then writes is refused at once when
-    another one has written meanwhile, whatever the busy timeout is.
+    SQLite takes its write lock at BEGIN. Otherwise a transaction that reads first and then writes fails at once if
+    another one has written meanwhile, regardless of the busy timeout.
     """
     return {_BEGIN: "BEGIN IMMEDIATE"}
 
 
 def set_in_transactions(engine: Engine, setting: str) -> None:
-    """PostgreSQL: `set local` in every transaction. Once a session is not enough: a pooler reuses the session."""
+    """PostgreSQL: `set local` in every transaction. A setting of the session would leak to other users of a pooler."""
     if engine.dialect.name == "postgresql":
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"set local {setting}"))
 
 
 def lift_statement_timeout(connection: Connection) -> None:
-    """Statements of this transaction have no time limit."""
+    """Remove the time limit of the statements of this transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("set local statement_timeout = 0"))
 
 
 def sqlite_file(engine: Engine) -> Path | None:
-    """The file of an SQLite database."""
+    """The file of an SQLite database; None on PostgreSQL."""
     file = engine.url.database
     return Path(file) if engine.dialect.name == "sqlite" and file else None
 
 
 def parse_url(url: str) -> URL:
+    """The URL with the driver that tagonce uses.
+
+    Raises:
+        SettingsError: it is not the URL of a PostgreSQL database or an SQLite file.
+    """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # ValueError: a port that is not a number
@@ -83,12 +88,25 @@ def parse_url(url: str) -> URL:
         return parsed.set(drivername="postgresql+psycopg")
     if backend == "sqlite":
         if parsed.database in (None, "", ":memory:"):
-            raise SettingsError("An SQLite database in memory cannot be shared with the worker. Name a file.")
+            raise SettingsError(
+                "An SQLite database in memory cannot be shared with the worker. Name a file: sqlite:///tags.db"
+            )
         return parsed.set(drivername="sqlite+pysqlite")
-    raise SettingsError(f"tagonce stores in PostgreSQL or SQLite, not in {backend!r}.")
+    raise SettingsError(
+        f"tagonce stores in PostgreSQL or SQLite, not in {backend!r}. Change TAGONCE_DATABASE_URL (or --database)."
+    )
 
 
 def make_engine(url: URL, connections: int) -> Engine:
+    """An engine with a pool of connections.
+
+    Args:
+        url: from `parse_url`.
+        connections: number of connections that the pool keeps.
+
+    Raises:
+        SettingsError: the URL has an unknown option, or the driver of PostgreSQL is not installed.
+    """
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": connections}
     if url.get_backend_name() == "postgresql":
         url, ours = _driver_options(url)
@@ -106,10 +124,10 @@ def make_engine(url: URL, connections: int) -> Engine:
 
 
 def _driver_options(url: URL) -> tuple[URL, dict[str, int | None]]:
-    """Split off psycopg's own option, which is not text: (URL without it, the option).
+    """Separate psycopg's own option, which is not text: (URL without it, the option).
 
     Raises:
-        SettingsError: the URL holds an option that neither psycopg nor libpq knows.
+        SettingsError: the URL has an option that neither psycopg nor libpq supports.
     """
     try:
         from psycopg import ProgrammingError
@@ -119,7 +137,7 @@ def _driver_options(url: URL) -> tuple[URL, dict[str, int | None]]:
     plain = url.difference_update_query([_PREPARE])
     wrong = "TAGONCE_DATABASE_URL (or --database)"
     if unsuitable := _NOT_IN_A_URL & plain.query.keys():
-        raise SettingsError(f"{wrong}: {', '.join(sorted(unsuitable))} cannot be set in it.")
+        raise SettingsError(f"{wrong}: {', '.join(sorted(unsuitable))} cannot be set in the URL. Remove it.")
     try:
         make_conninfo(**{name: value for name, value in plain.query.items() if isinstance(value, str)})
     except ProgrammingError as error:
@@ -130,13 +148,13 @@ def _driver_options(url: URL) -> tuple[URL, dict[str, int | None]]:
     if str(given).lower() in {"0", "none", "off"}:
         return plain, {_PREPARE: None}
     if not str(given).isdecimal():
-        raise SettingsError(f"{wrong}: {_PREPARE} is a number or none, not {given!r}.")
+        raise SettingsError(f"{wrong}: {_PREPARE} must be a number or none, not {given!r}.")
     return plain, {_PREPARE: int(str(given))}
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's sqlite3 opens transactions itself, and only before some statements. SQLAlchemy recommends to switch that
-    # off and to send BEGIN ourselves.
+    # Python's sqlite3 begins transactions by itself, but only before some statements. SQLAlchemy recommends to switch
+    # that off and to send BEGIN explicitly.
     connection.isolation_level = None
     _use_write_ahead_log(connection)
     for pragma in (
@@ -148,7 +166,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Readers go on while one process writes. SQLite ignores its busy timeout for this statement."""
+    """Switch to WAL, so that readers continue while one process writes. SQLite ignores its busy timeout here."""
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Errors of the drivers, sorted by what has to happen next: try again, or change something."""
+"""Converts errors of the drivers to errors of tagonce: try again, or change something."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
 _NOT_PREPARED = {"26000", "42P05"}
-"""SQLSTATE codes of PostgreSQL. The last two: a prepared statement is missing, or exists already."""
+"""SQLSTATE codes of PostgreSQL. The last two: a prepared statement is missing, or already exists."""
 
 
 def explain(error: DBAPIError, label: str) -> TagonceError | None:
-    """The error with a sentence for people; None for an error that a bug of ours causes.
+    """The error of tagonce, with a sentence for people; None for an error that a bug in tagonce causes.
 
     Args:
-        label: names the database.
+        label: name of the database, in the message.
     """
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate == _CANCELLED:
@@ -33,7 +33,7 @@ def explain(error: DBAPIError, label: str) -> TagonceError | None:
         )
     if sqlstate in _NOT_PREPARED:
         return DatabaseError(
-            f"The database {label} mixes up prepared statements ({_first_line(error)}): there is a pooler before it in "
+            f"The database {label} mixes up prepared statements ({_first_line(error)}): it is behind a pooler in "
             "transaction mode. Add ?prepare_threshold=none to TAGONCE_DATABASE_URL (&... after other options)."
         )
     if _will_pass(error):
@@ -43,14 +43,14 @@ def explain(error: DBAPIError, label: str) -> TagonceError | None:
             f"The user of the database {label} may not do that: {_first_line(error)}. docs/security.md lists the "
             "rights of each role."
         )
-    # Exactly the base class, and no subclass: a file that is not a database.
+    # Exactly the base class, not a subclass: the file is not a database.
     if isinstance(error, OperationalError) or type(error) is DatabaseFault or sqlstate == _READ_ONLY:
         return DatabaseError(f"The database {label} cannot be used: {_first_line(error)}. {_CHECK}")
     return None
 
 
 def _will_pass(error: DBAPIError) -> bool:
-    """The database is unreachable or busy; not full, read-only, without our tables, or no database at all."""
+    """Whether the database is unreachable or busy, and not full, read-only, without our tables, or not a database."""
     if isinstance(error.orig, sqlite3.Error):
         return is_busy(error.orig)
     full = getattr(error.orig, "sqlstate", None) == _DISK_FULL
@@ -58,7 +58,7 @@ def _will_pass(error: DBAPIError) -> bool:
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits say which kind of busy
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -68,7 +68,7 @@ def _first_line(error: DBAPIError) -> str:
 
 @contextmanager
 def as_sqlalchemy_errors(connection: Connection, statement: str) -> Iterator[None]:
-    """Errors of the driver become errors of SQLAlchemy, as `explain` expects them."""
+    """Convert errors of the driver to errors of SQLAlchemy, as `explain` expects them."""
     dbapi = connection.dialect.loaded_dbapi
     try:
         yield

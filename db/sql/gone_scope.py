@@ -1,47 +1,33 @@
-"""Which images a transaction reads: those that are there, those that are gone, or all.
+"""The scope of a transaction: images that are present, images that are gone, or all.
 
-`Database.read(gone=...)` sets the scope. Every query on images and predictions has the condition
-`in_scope`.
+`Database.read(gone=...)` sets the scope. Every query on images and predictions has the condition `in_scope`.
 """
-
-from enum import StrEnum
 
 from sqlalchemy import Column, ColumnElement, Connection, and_, exists, not_, true
 
 from db.schema import gone, predictions
-
-
-class Gone(StrEnum):
-    """Which images a transaction reads."""
-
-    EXCLUDE = "exclude"
-    """Those that are there."""
-    INCLUDE = "include"
-    """All."""
-    ONLY = "only"
-    """Those that are gone."""
-
+from db.scope import Gone
 
 OPTION = "tagonce_gone"
-"""The execution option of a connection that holds its `Gone`."""
+"""Execution option of a connection with its `Gone`."""
 
 
 _marked = gone.alias("marked")
-"""A name of its own, for queries that ask for the marks themselves."""
+"""An alias, so that queries can also refer to `gone` itself."""
 
 
 def is_gone(image_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """Whether an image is marked."""
+    """The condition that an image is marked as gone."""
     return exists().where(_marked.c.image_id == image_id)
 
 
 def scope_of(connection: Connection) -> Gone:
-    """What the transaction was opened for."""
+    """The scope of the transaction."""
     return Gone(connection.get_execution_options().get(OPTION, Gone.EXCLUDE))
 
 
 def in_scope(connection: Connection, image_id: Column[int]) -> ColumnElement[bool]:
-    """Which images the transaction is about: by default those that are not gone."""
+    """The condition that an image is in the scope of the transaction: by default, that it is not gone."""
     match scope_of(connection):
         case Gone.INCLUDE:
             return true()
@@ -52,5 +38,5 @@ def in_scope(connection: Connection, image_id: Column[int]) -> ColumnElement[boo
 
 
 def tagged(connection: Connection, model_id: int) -> ColumnElement[bool]:
-    """The rows of `predictions` of a model whose images are in the scope of the transaction."""
+    """The condition on rows of `predictions` that they are of a model and their images in the transaction's scope."""
     return and_(predictions.c.model_id == model_id, in_scope(connection, predictions.c.image_id))

@@ -1,4 +1,4 @@
-"""Lists of values in a statement: one array on PostgreSQL, where parsing a parameter a value is slow."""
+"""Lists of values in a statement. On PostgreSQL a list is one array, since parsing one parameter per value is slow."""
 
 from collections.abc import Sequence
 
@@ -21,18 +21,18 @@ from sqlalchemy import (
 
 
 def in_list(connection: Connection, column: Column[int], ids: Sequence[int]) -> ColumnElement[bool]:
-    """`column in (ids)`."""
+    """The condition `column in (ids)`."""
     if connection.dialect.name == "postgresql":
-        # PostgreSQL's own spelling of an array: psycopg would write it element by element in Python.
+        # An array as PostgreSQL's text literal: psycopg would write it element by element in Python.
         return column == any_(cast(literal("{" + ",".join(map(str, ids)) + "}", Text), ARRAY(BigInteger)))
     return column.in_(ids)
 
 
 def hash_rows(connection: Connection, hashes: Sequence[bytes]) -> FromClause:
-    """A relation with a column `sha256`."""
+    """A relation with a column `sha256`, one row per hash."""
     if connection.dialect.name == "postgresql":
         rows = func.unnest(literal(list(hashes), ARRAY(LargeBinary))).table_valued("sha256", name="wanted")
-        # With its column named in SQL, or `wanted.sha256` is the function sha256() of `wanted`.
+        # The column is named in SQL, since otherwise `wanted.sha256` is the function sha256() of `wanted`.
         return rows.render_derived()
-    # VALUES with a name for its column, which SQLite has in `with` alone. A compound SELECT has 500 terms at most.
+    # A CTE, since SQLite can name the columns of VALUES only there. A compound SELECT is limited to 500 terms.
     return values(column("sha256", LargeBinary), name="wanted").data([(one,) for one in hashes]).cte("wanted")

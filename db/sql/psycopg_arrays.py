@@ -1,4 +1,4 @@
-"""How psycopg hands over `smallint[]`: as numpy int16 arrays, without a Python object per element."""
+"""Adapters by which psycopg exchanges `smallint[]` as numpy int16 arrays, without a Python object per element."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class _SmallintArrayLoader(Loader):
 
 
 class _SmallintArrayTextLoader(Loader):
-    """The same for results that come as text, `{1,2,3}`, which is what plain queries get."""
+    """Loads results in text format, `{1,2,3}`, which is the format of plain queries."""
 
     format = Format.TEXT
 
@@ -41,14 +41,14 @@ class _SmallintArrayTextLoader(Loader):
 
 
 class _BinaryServerCursor(ServerCursor[Any]):
-    """Streams come in binary: bytes as text are twice as long, and to be parsed."""
+    """Streams results in binary format: `bytea` in text format is twice as long, and has to be parsed."""
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> "_BinaryServerCursor":
         return super().execute(query, params, **{"binary": True} | options)
 
 
 def register(connection: Connection[Any]) -> None:
-    """Teach one connection to take and give `smallint[]` as numpy int16 arrays, and to stream in binary."""
+    """Configure a connection to exchange `smallint[]` as numpy int16 arrays, and to stream in binary."""
     connection.adapters.register_dumper(np.ndarray, _SmallintArrayDumper)
     connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayLoader)
     connection.adapters.register_loader(INT2_ARRAY_OID, _SmallintArrayTextLoader)

@@ -1,7 +1,7 @@
-"""Thousands of references in one statement: as arrays to PostgreSQL, as JSON to SQLite, which has none.
+"""Registers thousands of references in one statement, as arrays on PostgreSQL and as JSON on SQLite.
 
-Statements of the drivers and not of SQLAlchemy: a parameter a reference took longer to make and to parse than the rows
-took to write, and arrays of text travel in binary (`%b`) four times as fast.
+The statements are the drivers' own, not SQLAlchemy's: one parameter per reference took longer to make and to parse than
+the rows took to write. Arrays of text are transferred four times as fast in binary (`%b`).
 """
 
 import json
@@ -13,27 +13,28 @@ from sqlalchemy import Connection
 
 
 class NewImage(NamedTuple):
-    """What registering writes to `images`."""
+    """The columns that registration writes to `images`."""
 
     uri: str
     version: str
-    """As it is stored."""
+    """`stored_version` of the reference's version."""
     bytes: int | None
 
 
 Known: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
-"""A row: its position, and of what `images` holds under its uri
+"""The state of a reference in the database
 
-    id          None when that is nothing
-    changed     whether it is of another version
-    pending     whether this version has neither a prediction nor a failure
-    gone        whether it is marked as gone
+    position    of the reference in the list
+    id          of the image with its uri; None if there is none
+    changed     whether the image has another version
+    pending     whether the version of the reference has neither a prediction nor a failure
+    gone        whether the image is marked as gone
 """
 
 
-# `limit` makes the planner look into the index once a reference. Left to itself it reads the whole table for every
-# batch, until that holds some millions.
-_OPEN_POSTGRESQL = """
+# `limit` makes the planner look up each reference in the index. Without it, the planner reads the whole table for every
+# batch until the table has some millions of rows.
+_UNFINISHED_POSTGRESQL = """
     select found.position - 1, known.id, known.version <> found.version, known.finished is not true,
         known.gone is true
     from unnest(%(uris)b::text[], %(versions)b::text[]) with ordinality as found (uri, version, position)
@@ -49,7 +50,7 @@ _OPEN_POSTGRESQL = """
     where (%(every)s or known.id is null or known.version <> found.version or not known.finished or known.gone)
         and not (known.gone is true and found.version = '')
 """
-_OPEN_SQLITE = """
+_UNFINISHED_SQLITE = """
     with found as materialized (
         select key as position, json_extract(value, '$[0]') as uri, json_extract(value, '$[1]') as version
         from json_each(:rows)
@@ -73,7 +74,7 @@ _WRITE = """
     returning uri, id
 """
 _FORGOTTEN = "width = null, height = null, format = null, sha256 = null"
-"""What was known of the file that is no longer there."""
+"""The facts of the old file."""
 _WRITE_POSTGRESQL = _WRITE.format(
     rows="""
     select uri, version, bytes, %(now)s
@@ -97,29 +98,30 @@ _WRITE_SQLITE = _WRITE.format(
 def unfinished(
     connection: Connection, rows: Sequence[NewImage], model_id: int, *, every: bool = False
 ) -> Sequence[Known]:
-    """Those of the rows that are new, changed, pending for the model, or marked as gone, in any order.
+    """The rows that are new, changed, pending for the model, or marked as gone, in any order.
 
-    A file that is gone and was looked for in vain, so that it has no version, is passed over.
+    A row without a version, whose file does not exist, is left out if it is already marked as gone.
 
     Args:
-        every: those as well about which there is nothing to do.
+        every: include all other rows as well.
     """
-    query = _OPEN_POSTGRESQL if connection.dialect.name == "postgresql" else _OPEN_SQLITE
+    query = _UNFINISHED_POSTGRESQL if connection.dialect.name == "postgresql" else _UNFINISHED_SQLITE
     parameters = _parameters(connection, rows) | {"model_id": model_id, "every": every}
     return connection.exec_driver_sql(query, parameters).all()
 
 
 def write(connection: Connection, rows: Sequence[NewImage]) -> dict[str, int]:
-    """Insert rows, or bring their version up to date, one after the other in the order given.
+    """Insert rows, or update their version, one after the other in the order of `rows`.
 
-    Returns ids by uri, of all but those that somebody else wrote in the same version since we looked.
+    Returns:
+        Ids by uri. Rows that another producer has meanwhile written in the same version are missing.
     """
     now = datetime.now(UTC)
     parameters = _parameters(connection, rows)
     if connection.dialect.name == "postgresql":
         written = connection.exec_driver_sql(_WRITE_POSTGRESQL, parameters | {"now": now})
     else:
-        # As `db.schema.UtcDateTime` writes it.
+        # In the format of `db.schema.UtcDateTime`.
         stored = now.replace(tzinfo=None).isoformat(" ", timespec="microseconds")
         written = connection.exec_driver_sql(_WRITE_SQLITE, parameters | {"now": stored})
     return dict(written.all())

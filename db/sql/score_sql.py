@@ -1,8 +1,8 @@
-"""One threshold over stored scores. Says what is wanted; how each dialect does it stands in the compilers below.
+"""SQL elements for one threshold over stored scores. The compilers below hold the SQL of each dialect.
 
-PostgreSQL: scores ascend within a row, so `width_bucket` is a binary search in C, and what reaches a score is a slice
-of the end of the row. SQLite: one range of the clustered key an image. Policies that are more than one threshold start
-from the slice above their lowest one (`db.read.tag_batches`).
+PostgreSQL: scores ascend within a row, so `width_bucket` is a binary search in C, and the tags at or above a score are
+a slice at the end of the row. SQLite: they are one range of the clustered key per image. Policies with more than one
+threshold start from the slice at or above their lowest one (`db.read.tag_batches`).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,17 +32,17 @@ from db.sql.array_format import split_pairs
 from db.sql.gone_scope import in_scope, tagged
 
 _SCORE_BITS = 16
-"""SQLite hands a tag over as one integer, score << 16 | tag id."""
+"""SQLite returns a tag as one integer, score << 16 | tag id."""
 
 
 def start_of_slice(score: str) -> str:
-    """PostgreSQL: where in a row of `predictions` the scores at or above a score begin, 1-based."""
-    # Scores are whole numbers: "at least s" is "above s - 1", which is what a bucket search answers.
+    """PostgreSQL: the position in a row of `predictions` where the scores at or above a score begin, 1-based."""
+    # Scores are integers: "at least s" is "above s - 1", which a bucket search finds.
     return f"width_bucket(({score} - 1)::smallint, predictions.scores) + 1"
 
 
 class _PackedType(UserDefinedType[bytes | str | None]):
-    """Whatever the dialect hands over; `unpack` reads it, many rows in one go."""
+    """The dialect's own form of a packed row. `unpack` decodes many rows at once."""
 
     cache_ok = True
 
@@ -79,7 +79,12 @@ def _packed_sqlite(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
-    """Column `Packed` of many rows: (tags of each row, tag ids of all rows, their scores). In no order within a row."""
+    """Decode the column `Packed` of many rows.
+
+    Returns:
+        (rows,) the number of tags of each row, then the tag ids of all rows and their scores in ten-thousandths, in no
+        order within a row.
+    """
     if connection.dialect.name == "postgresql":
         return split_pairs(packed)
     counts = np.array([text.count(",") + 1 if text else 0 for text in packed], dtype=np.int64)
@@ -90,7 +95,7 @@ def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[npt.NDArray[n
 
 
 class NumberReaching(FunctionElement[int]):
-    """How many tags of a row of `predictions` are at or above a score."""
+    """The number of tags of a row of `predictions` at or above a score."""
 
     name = "reaching"
     inherit_cache = True
@@ -116,7 +121,7 @@ def _number_reaching_sqlite(element: NumberReaching, compiler: SQLCompiler, **kw
 
 
 class _SliceOf(FunctionElement[Any]):
-    """PostgreSQL: a row a tag at or above a score; `tag_ids` or `scores`."""
+    """PostgreSQL: the elements of `tag_ids` or `scores` at or above a score, one row each."""
 
     inherit_cache = True
 
@@ -134,7 +139,7 @@ def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> st
 
 
 def tags_reaching(connection: Connection, model_id: int, score: int) -> Select[tuple[int, int]]:
-    """A row a tag at or above a score, of all images in the scope of the transaction: (tag_id, score)."""
+    """The query of (tag_id, score): a row per tag at or above a score, of all images in the transaction's scope."""
     if connection.dialect.name == "postgresql":
         columns = (_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score"))
         return select(*columns).where(tagged(connection, model_id))
@@ -146,7 +151,7 @@ def tags_reaching(connection: Connection, model_id: int, score: int) -> Select[t
 
 
 def begins_with(prefix: str) -> ColumnElement[bool]:
-    """Images whose uri begins with a text, to the letter."""
-    # A range, so that the index on uri serves it; LIKE would need its wildcards escaped and no locale in the way.
-    # Two comparisons, since PostgreSQL's BETWEEN takes no collation at its bounds.
+    """The condition that the uri of an image begins with a prefix, case-sensitive and without wildcards."""
+    # A range can use the index on uri. LIKE would need escaped wildcards and an index that is independent of the
+    # locale. Two comparisons, since PostgreSQL's BETWEEN accepts no collation at its bounds.
     return and_(images.c.uri >= prefix, images.c.uri <= prefix + "\U0010ffff")

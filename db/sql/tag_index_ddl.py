@@ -1,7 +1,7 @@
-"""The index by tag of a model: its name, its definition in each dialect, and whether it is there.
+"""The index by tag of a model: its name, its definition in each dialect, and whether it exists.
 
 PostgreSQL: GIN over the slice of each row at or above a score. SQLite: a partial index on `tag_scores`, by tag. The
-name says what the index serves, so that a search needs no table to look it up in.
+name has the model and the score of the index, so that no table has to store them.
 """
 
 import re
@@ -10,12 +10,12 @@ from sqlalchemy import Connection, text
 
 
 def indexed_score(connection: Connection, model_id: int) -> int | None:
-    """The score from which on the index of a model finds its tags; None without an index."""
+    """The lowest score in the index of a model; None without a usable index."""
     return min((score for score, usable in indexes(connection, model_id).items() if usable), default=None)
 
 
 def indexed_slice(score: int) -> str:
-    """PostgreSQL: the indexed expression. The planner wants it in a query as it is in the index."""
+    """PostgreSQL: the indexed expression. A query uses the index only if it has the same expression."""
     return f"predictions.tag_ids[width_bucket('{score - 1}'::smallint, predictions.scores) + 1 :]"
 
 
@@ -24,7 +24,7 @@ def _name(model_id: int, score: int) -> str:
 
 
 def indexes(connection: Connection, model_id: int) -> dict[int, bool]:
-    """The indexes of a model: the score each begins at, and whether it can be used."""
+    """The indexes of a model: lowest score to whether the index is usable."""
     if connection.dialect.name == "postgresql":
         query = (
             "select c.relname, i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid "
@@ -40,7 +40,8 @@ def indexes(connection: Connection, model_id: int) -> dict[int, bool]:
 
 
 def creation(dialect: str, model_id: int, score: int) -> str:
-    # Numbers of ours, and statements that take no parameters.
+    """The statement that creates the index."""
+    # The numbers are our own, and DDL accepts no parameters.
     name = _name(model_id, score)
     if dialect == "postgresql":
         return (
@@ -53,10 +54,11 @@ def creation(dialect: str, model_id: int, score: int) -> str:
 
 
 def removal(dialect: str, model_id: int, score: int) -> str:
+    """The statement that drops the index."""
     concurrently = "concurrently " if dialect == "postgresql" else ""
     return f"drop index {concurrently}if exists {_name(model_id, score)}"
 
 
 def builds_concurrently(dialect: str) -> bool:
-    """Whether writers go on while the index is built. Such a statement runs outside a transaction."""
+    """Whether writers can continue while the index is built. Such a statement runs outside a transaction."""
     return dialect == "postgresql"

@@ -1,4 +1,4 @@
-"""`INSERT ... ON CONFLICT`, which both databases have and SQLAlchemy spells once a dialect."""
+"""`INSERT ... ON CONFLICT`: both databases support it, and SQLAlchemy has a class for each dialect."""
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite

@@ -1,1 +1,1 @@
-"""Stored scores compared with tags that people gave."""
+"""Stored scores compared with tags given by people."""

@@ -1,9 +1,9 @@
-"""How right stored scores are: right and wrong answers at many thresholds from one pass, and the usual figures of them.
+"""Evaluation: confusion matrices of stored scores at many thresholds from one pass, and the usual metrics.
 
-`Confusion` holds the four numbers that all else is made of: tp (given and kept), fp (kept, not given), fn (given, not
-kept), tn (neither). A tag that lies below the floor is not kept at any threshold that can be asked for, so these
-numbers are exact. Images without true tags do not count; an image that is known to have none does. Where people judged
-single tags (`db.truth.labels`), only these count, and each tag has images of its own.
+`Confusion` holds tp (given and kept), fp (kept, not given), fn (given, not kept) and tn (neither). A score below the
+floor is below every threshold that may be asked for, so the counts are exact. Images without known truth do not count;
+images that are known to have no tag do. If people judged single tags (`db.truth.labels`), only these tags count, and
+the number of images differs from tag to tag.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +18,8 @@ from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, Policy, resolve
 from db.read import tag_batches
-from db.read.tag_batches import Int64Array, TagBatch, read_tag_batches
-from db.schema import Int16Array, predictions
+from db.read.tag_batches import TagBatch, read_tag_batches
+from db.schema import Int16Array, Int64Array, predictions
 from db.scores import SCALE
 from db.truth.truth import Truth
 
@@ -27,16 +27,16 @@ FloatArray = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
 
 _IDS_AT_ONCE = 10_000
-"""In one IN: below the limit of parameters of both databases (32,766 in SQLite)."""
+"""Ids in one IN list: below the parameter limit of both databases (32,766 in SQLite)."""
 _DENSE = 5
-"""One image in so many labelled: then one scan is faster than looking each of them up."""
+"""If at least one in this many images is labelled, one scan is faster than looking up each image."""
 _TAGS_AT_ONCE = 256
-"""256 tags at 1,000 thresholds are 2 MB an array."""
+"""256 tags at 1,000 thresholds are 2 MB per array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Right and wrong answers; arrays of one shape, (tags,), (thresholds,) or (tags, thresholds).
+    """Confusion matrices: arrays of one shape, (tags,), (thresholds,) or (tags, thresholds).
 
     0 / 0 is 0, as with scikit-learn's `zero_division=0`, except in informedness.
     """
@@ -48,12 +48,12 @@ class Confusion:
 
     @property
     def precision(self) -> FloatArray:
-        """Of what is kept, the share that was given."""
+        """The fraction of kept tags that were given: tp / (tp + fp)."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> FloatArray:
-        """Of what was given, the share that is kept."""
+        """The fraction of given tags that are kept: tp / (tp + fn)."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
@@ -61,7 +61,7 @@ class Confusion:
         return self.f_beta(1)
 
     def f_beta(self, beta: float) -> FloatArray:
-        """Recall counts beta times as much as precision (van Rijsbergen 1979)."""
+        """F-beta: recall counts beta times as much as precision (van Rijsbergen 1979)."""
         hits = (1 + beta**2) * self.tp
         return _ratio(hits, hits + beta**2 * self.fn + self.fp)
 
@@ -69,24 +69,24 @@ class Confusion:
     def informedness(self) -> FloatArray:
         """Bookmaker's Informedness, TPR + TNR - 1 (Powers 2003): 0 is chance, 1 perfect.
 
-        NaN where nothing was given, or nothing was not: then one of the two rates does not exist.
+        NaN without positives or without negatives: one of the two rates is then undefined.
         """
         positives, negatives = self.tp + self.fn, self.tn + self.fp
         value = _ratio(self.tp, positives) + _ratio(self.tn, negatives) - 1
         return np.where((positives > 0) & (negatives > 0), value, np.nan)
 
     def summed(self) -> "Confusion":
-        """Over all tags (the first axis)."""
+        """The sums over the first axis, the tags."""
         return Confusion(*(getattr(self, one.name).sum(axis=0) for one in fields(self)))
 
-    def at(self, *places: Any) -> "Confusion":
-        """Some of it, by numpy's indexing."""
-        return Confusion(*(getattr(self, one.name)[places] for one in fields(self)))
+    def at(self, *index: Any) -> "Confusion":
+        """Index all four arrays as numpy does."""
+        return Confusion(*(getattr(self, one.name)[index] for one in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The usual figures, one for each threshold."""
+    """(thresholds,) each."""
 
     precision: FloatArray
     recall: FloatArray
@@ -99,62 +99,61 @@ METRICS = tuple(one.name for one in fields(Metrics))
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one pass found. `positives` and `kept` count a score at the highest threshold that it reaches."""
+    """Histograms of one pass. `positives` and `kept` count a score at the highest threshold that it reaches."""
 
     thresholds: Int16Array
     """(thresholds,) scores, ascending."""
     positives: Int32Array
-    """(tags, thresholds) tags that were given."""
+    """(tags, thresholds) scores of tags that were given."""
     kept: Int32Array
-    """(tags, thresholds) all tags."""
+    """(tags, thresholds) scores of all tags."""
     support: Int64Array
-    """(tags,) images that each tag was given to, stored or not."""
+    """(tags,) images to which each tag was given, whether its score is stored or not."""
     images: int
-    """On which anything is known."""
+    """Images with known truth."""
     judged: Int64Array | None = None
-    """(tags,) images on which each tag was judged; None where that is all of them."""
+    """(tags,) images on which each tag was judged; None: all of them."""
 
     @property
     def judged_on(self) -> Int64Array:
-        """(tags,) images on which it is known of each tag whether it is right."""
+        """(tags,) images on which the truth of each tag is known."""
         return np.full_like(self.support, self.images) if self.judged is None else self.judged
 
     def chunks(self) -> Iterator[tuple[slice, Confusion]]:
-        """(tags, (tags, thresholds) confusion), some hundred tags at a time, so that memory stays small."""
+        """Yield (slice of tags, (tags, thresholds) confusion), some hundred tags at a time to bound memory."""
         for first in range(0, self.support.size, _TAGS_AT_ONCE):
             tags = slice(first, first + _TAGS_AT_ONCE)
             yield tags, self.of(tags)
 
     def of(self, tags: slice) -> Confusion:
-        """(tags, thresholds) of some tags."""
-        tp, kept_ = _at_or_above(self.positives[tags]), _at_or_above(self.kept[tags])
-        support = self.support[tags, None]
-        return _confusion(tp, kept_, support, self.judged_on[tags, None])
+        """The (tags, thresholds) confusion of a slice of tags."""
+        tp, kept = _at_or_above(self.positives[tags]), _at_or_above(self.kept[tags])
+        return _confusion(tp, kept, self.support[tags, None], self.judged_on[tags, None])
 
     def of_cut(self, cut: Cut) -> Confusion:
-        """(tags,) of a policy whose thresholds are all among these, or NEVER."""
+        """The (tags,) confusion of a cut whose thresholds are all in `thresholds`, or NEVER."""
         first = np.searchsorted(self.thresholds, cut.scores)
         reached = np.arange(self.thresholds.size)[None] >= first[:, None]
         tp, all_ = (np.where(reached, table, 0).sum(axis=1, dtype=np.int64) for table in (self.positives, self.kept))
         return _confusion(tp, all_, self.support, self.judged_on)
 
     def micro(self) -> Confusion:
-        """(thresholds,) every tag of every image counts once."""
+        """(thresholds,) the sums over all tags."""
         parts = [part.summed() for _, part in self.chunks()]
         return Confusion(*(np.sum([getattr(part, one.name) for part in parts], axis=0) for one in fields(Confusion)))
 
     def macro(self, min_support: int = 1) -> Metrics:
-        """(thresholds,) means over tags, see `macro`."""
+        """(thresholds,) means over tags, as the function `macro` defines them."""
         return macro((part for _, part in self.chunks()), min_support)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Counts at thresholds, and right and wrong answers of policies."""
+    """Counts at thresholds, and confusions of policies."""
 
     counts: Counts
     cuts: list[Confusion]
-    """(tags,) each, in the order that they were asked for."""
+    """(tags,) each, in the order of the argument `cuts`."""
 
 
 def evaluate(
@@ -166,12 +165,12 @@ def evaluate(
     *,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
-    """Compare what is stored with the truth, in one pass.
+    """Compare stored scores with the truth, in one pass.
 
     Args:
         thresholds: scores at or above the model's floor, in any order.
-        cuts: policies, worked out.
-        advance: told after each batch how many labelled images it had.
+        cuts: resolved policies.
+        advance: called after each batch with its number of labelled images.
 
     Raises:
         ThresholdError: a threshold is below the floor.
@@ -198,10 +197,10 @@ def evaluate(
             judged += np.bincount(truth.judged.of(positions)[1], minlength=tags)
         bins = bin_of[batch.scores]
         if steps.size:
-            places = batch.tag_ids.astype(np.int64) * steps.size + bins
-            # One by one instead of `bincount`, whose answer has the size of the whole table for each batch.
-            np.add.at(everything, places[counts & (bins >= 0)], np.int32(1))
-            np.add.at(positives, places[given & (bins >= 0)], np.int32(1))
+            cells = batch.tag_ids.astype(np.int64) * steps.size + bins
+            # Not `bincount`: for each batch it returns an array of the size of the whole table.
+            np.add.at(everything, cells[counts & (bins >= 0)], np.int32(1))
+            np.add.at(positives, cells[given & (bins >= 0)], np.int32(1))
         for cut, sums in zip(cuts, by_cut, strict=True):
             chosen = tag_batches.kept_mask(batch, cut)
             sums[0] += np.bincount(batch.tag_ids[chosen & given], minlength=tags)
@@ -222,9 +221,16 @@ def labelled_images(
     *,
     where: ColumnElement[bool] | None = None,
 ) -> Iterator[tuple[TagBatch, Int64Array]]:
-    """Batches of images with what lies at or above a score, and their positions in the truth.
+    """Read the scores of labelled images.
 
-    A batch may hold images that nobody labelled: their position is -1.
+    Args:
+        lowest: a score; lower ones are not read.
+        tags: number of tags of the model.
+        where: a condition on `predictions` and `images`.
+
+    Yields:
+        A batch, and the (images,) positions of its images in the truth. A batch may hold images without truth: their
+        position is -1.
     """
     cut = Cut(np.full(tags, lowest, dtype=np.int16), model.floor)
     for part in _conditions(truth):
@@ -234,12 +240,14 @@ def labelled_images(
 
 
 def macro(parts: Iterable[Confusion], min_support: int = 1) -> Metrics:
-    """Means over the tags that were given to at least so many images.
+    """Macro averages: means over the tags with at least `min_support` positive images.
 
     Args:
-        parts: (some tags, thresholds) each.
+        parts: (tags, thresholds) each, disjoint sets of tags.
 
-    In informedness only tags count that were also not given to some image. A mean over no tag is NaN.
+    Returns:
+        (thresholds,) each. Informedness is averaged over tags that also have a negative image. A mean over no tag is
+        NaN.
     """
     sums: dict[str, FloatArray | float] = dict.fromkeys(METRICS, 0.0)
     tags = dict.fromkeys(METRICS, 0)
@@ -255,17 +263,17 @@ def macro(parts: Iterable[Confusion], min_support: int = 1) -> Metrics:
 
 
 def micro(confusion: Confusion) -> Metrics:
-    """The figures of sums. Informedness is NaN where it does not exist."""
+    """Micro averages: the metrics of a summed confusion. Informedness may be NaN, as in `Confusion`."""
     return Metrics(*(np.asarray(getattr(confusion, name), dtype=np.float64) for name in METRICS))
 
 
 def as_column(confusion: Confusion) -> Confusion:
-    """(tags,) as (tags, 1): a policy seen as one threshold."""
+    """Reshape (tags,) to (tags, 1): a policy in place of one threshold."""
     return confusion.at(slice(None), None)
 
 
 def _conditions(truth: Truth) -> Iterator[ColumnElement[bool]]:
-    """Which images to read: everything between the first and the last one, or only those that are labelled."""
+    """Conditions for the images to read: all between the first and the last labelled one, or lists of labelled ones."""
     ids = truth.image_ids
     if not ids.size:
         return
@@ -276,8 +284,8 @@ def _conditions(truth: Truth) -> Iterator[ColumnElement[bool]]:
         yield predictions.c.image_id.in_(ids[first : first + _IDS_AT_ONCE].tolist())
 
 
-def _confusion(tp: Int64Array, kept_: Int64Array, support: Int64Array, judged: Int64Array) -> Confusion:
-    fp = kept_ - tp
+def _confusion(tp: Int64Array, kept: Int64Array, support: Int64Array, judged: Int64Array) -> Confusion:
+    fp = kept - tp
     return Confusion(tp, fp, support - tp, judged - support - fp)
 
 

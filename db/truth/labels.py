@@ -1,12 +1,11 @@
-"""Labels: what people say of a tag of an image, right or wrong, as they look at pictures in `tagonce review`.
+"""Labels: a person's verdict, right or wrong, on a tag of an image, given in `tagonce review`.
 
-A label is kept under the name of the tag, so that it serves every model that has the tag, and with what the person saw:
-model, score, version of the file. Everything here asks for one model and counts the labels that speak of its tags and
-of the files as they are registered now. Where several people judged the same tag of an image the majority decides; as
-many for as against is no label.
+A label is stored under the name of the tag, so it serves every model that has the tag, and with the model, score and
+file version that the person saw. Functions here take one model, and use the labels of its tags on the registered
+versions of files. If several people judged the same tag of an image, the majority decides; a tie is no label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -35,44 +34,43 @@ from sqlalchemy import (
 
 from db.errors import SettingsError
 from db.ledger.models import Model
-from db.schema import Int16Array, UtcDateTime, images, labels, predictions, tags
+from db.schema import Int16Array, Int64Array, UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import in_scope
 from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
 
 NOT_STORED = -1
-"""The score of a tag that lies below the model's floor."""
+"""The score of a tag below the model's floor."""
 LONGEST_NAME = 100
-"""Characters in the name of a person."""
+"""Characters in the name of a reviewer."""
 
-Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
 class Drawn(StrEnum):
-    """How a picture came before a person. Only random ones stand for the collection."""
+    """How an image was drawn for review. The values are stored. Only random images represent the collection."""
 
     RANDOM = "random"
     DIVERSE = "diverse"
     """Spread over the space of scores."""
     NEAREST = "nearest"
-    """Where the tags lie nearest to their thresholds."""
+    """Scores nearest to their thresholds, over all tags."""
     SEARCH = "search"
     LINE = "line"
-    """Just above or below the threshold of one tag."""
+    """Nearest to the threshold of one tag."""
     SIDE = "side"
-    """At random from what lies on one side of it."""
+    """At random from the images on one side of that threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagLabels:
-    """The labels of one tag, arrays in step."""
+    """The labels of one tag: arrays of shape (labels,)."""
 
     image_ids: Int64Array
     """Ascending."""
     scores: Int16Array
-    """As they are stored now, NOT_STORED below the floor."""
+    """The current scores; NOT_STORED below the floor."""
     right: BoolArray
 
     def __len__(self) -> int:
@@ -80,56 +78,55 @@ class TagLabels:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The labels of all tags of a model, arrays in step, by image and then tag."""
+class ModelLabels:
+    """The labels of all tags of a model: arrays of shape (labels,), by image id and then tag id."""
 
     image_ids: Int64Array
     tag_ids: Int16Array
     right: BoolArray
     undecided: int
-    """Tags of images that were judged and are not among these."""
+    """Judged tags of images that are not in the arrays: a tie, or the file has changed."""
     unknown: dict[str, int]
-    """Tags that the model does not have, and how many labels speak of them, most of them first."""
+    """Number of labels by tag, for tags that the model does not have; most frequent first."""
     drawn: dict[str, int]
-    """How the pictures were chosen (`Drawn`), and how many labels each way brought."""
+    """Number of labels by the way in which the image was drawn (`Drawn`); most frequent first."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """How much was judged that counts for a model."""
+    """Numbers of labels that apply to a model, and of what they are about."""
 
     labels: int
-    """A person's word on a tag of an image each."""
+    """Verdicts of single people, before the majority."""
     images: int
     tags: int
     people: int
 
 
 def check_name(by: str) -> None:
-    """Whether labels can be kept under a name.
+    """Check the name of a reviewer.
 
     Raises:
-        SettingsError: they cannot.
+        SettingsError: the name is empty or too long, or has control characters or spaces at its ends.
     """
     if not by.strip() or by.strip() != by or len(by) > LONGEST_NAME or not by.isprintable():
         raise SettingsError(
-            f"Who judges is named in 1 to {LONGEST_NAME} characters, without control characters, and without spaces "
-            f"at the ends; not {by[:LONGEST_NAME]!r}."
+            f"The name of a reviewer has 1 to {LONGEST_NAME} characters, without control characters and without spaces "
+            f"at its ends; not {by[:LONGEST_NAME]!r}."
         )
 
 
 def save(
     connection: Connection, model: Model, image_id: int, tag_id: int, is_right: bool, *, by: str, drawn: Drawn
 ) -> None:
-    """Store what a person says, in place of what they said before of the same tag and image.
-
-    Score and version are those that are stored at this moment.
+    """Store a label with the current score and file version. It replaces the person's label of that tag and image.
 
     Args:
-        by: who says it, at most LONGEST_NAME characters.
+        by: the name of the reviewer.
 
     Raises:
-        SettingsError: the name cannot be one, the model has no such tag, or it has not tagged the image as it is now.
+        SettingsError: the name is not allowed, the model has no such tag, or it has not tagged the current version of
+            the image.
     """
     check_name(by)
     statement = insert_into(connection, labels).from_select(
@@ -147,7 +144,7 @@ def save(
 
 
 def forget(connection: Connection, model: Model, image_id: int, tag_id: int, *, by: str) -> None:
-    """Take back what a person said. What was not said need not be."""
+    """Delete a person's label of a tag of an image, if there is one."""
     name = select(tags.c.name).where(tags.c.model_id == model.id, tags.c.tag_id == tag_id).scalar_subquery()
     connection.execute(
         delete(labels).where(labels.c.image_id == image_id, labels.c.tag == name, labels.c.judged_by == by)
@@ -157,21 +154,30 @@ def forget(connection: Connection, model: Model, image_id: int, tag_id: int, *, 
 def of_images(
     connection: Connection, model: Model, image_ids: Sequence[int], *, by: str | None = None
 ) -> dict[int, dict[int, bool]]:
-    """Image id to tag id to whether the tag is right. Images without labels are left out.
+    """Map image id to tag id to whether the tag is right. Images without labels are left out.
 
     Args:
-        by: only what this person says, in place of the majority.
+        by: a reviewer, whose labels are returned instead of the majority's.
     """
-    of_whom = () if by is None else (labels.c.judged_by == by,)
-    verdicts = _verdicts(connection, model, in_list(connection, labels.c.image_id, image_ids), *of_whom)
+    query = (
+        select(labels.c.image_id, labels.c.tag, (_VOTES > 0).label("is_right"))
+        .select_from(_LABELLED)
+        .where(in_scope(connection, labels.c.image_id), in_list(connection, labels.c.image_id, image_ids))
+        .group_by(labels.c.image_id, labels.c.tag)
+        .having(_VOTES != 0)
+    )
+    rows = connection.execute(query if by is None else query.where(labels.c.judged_by == by)).all()
+    # No join with tags: SQLite would index all tags of the model anew for each query, and few images have labels.
+    tag_ids = _tag_ids(connection, model, {row.tag for row in rows})
     found: dict[int, dict[int, bool]] = {}
-    for row in connection.execute(verdicts):
-        found.setdefault(row.image_id, {})[row.tag_id] = row.is_right
+    for row in rows:
+        for tag_id in tag_ids[row.tag]:
+            found.setdefault(row.image_id, {})[tag_id] = row.is_right
     return found
 
 
 def of_tag(connection: Connection, model: Model, tag_id: int) -> TagLabels:
-    """All labels of a tag on images that the model has tagged as they are now."""
+    """All labels of a tag on images whose current version the model has tagged."""
     verdicts = _verdicts(connection, model, tags.c.tag_id == tag_id).subquery()
     query = (
         select(verdicts.c.image_id, func.coalesce(ScoreOf(tag_id), NOT_STORED), verdicts.c.is_right)
@@ -182,8 +188,8 @@ def of_tag(connection: Connection, model: Model, tag_id: int) -> TagLabels:
     return TagLabels(*_columns(connection, query, np.int64, np.int16, np.bool_))
 
 
-def every(connection: Connection, model: Model) -> Verdicts:
-    """All labels that count for a model, but for those of images that it tagged before the file changed."""
+def every(connection: Connection, model: Model) -> ModelLabels:
+    """All labels that apply to a model, except those of images that it tagged before the file changed."""
     verdicts = _verdicts(connection, model).subquery()
     query = (
         select(verdicts.c.image_id, verdicts.c.tag_id, verdicts.c.is_right)
@@ -198,18 +204,18 @@ def every(connection: Connection, model: Model) -> Verdicts:
     present = in_scope(connection, labels.c.image_id)
     unknown = _tally(connection, labels.c.tag, and_(not_(_of_tags(model)), present))
     drawn = _tally(connection, labels.c.drawn, _counts_for(connection, model))
-    return Verdicts(image_ids, tag_ids, right, undecided, unknown, drawn)
+    return ModelLabels(image_ids, tag_ids, right, undecided, unknown, drawn)
 
 
 def counts(connection: Connection, model: Model) -> LabelCounts:
-    """How many labels, images, tags and people there are."""
+    """Count labels, and the images, tags and reviewers that they are of."""
     columns = (labels.c.image_id, labels.c.tag, labels.c.judged_by)
     query = select(func.count(), *(func.count(column.distinct()) for column in columns)).select_from(_LABELLED)
     return LabelCounts(*map(int, connection.execute(query.where(_counts_for(connection, model))).one()))
 
 
 def people(connection: Connection, model: Model) -> dict[str, int]:
-    """Who judged, and how many labels of theirs count, most of them first."""
+    """Number of labels by reviewer, most first."""
     return _tally(connection, labels.c.judged_by, _counts_for(connection, model))
 
 
@@ -220,7 +226,10 @@ def _tally(connection: Connection, column: Column[str], where: ColumnElement[boo
 
 
 _LABELLED = labels.join(images, and_(images.c.id == labels.c.image_id, images.c.version == labels.c.image_version))
-"""Labels of files as they are registered now."""
+"""Labels of the registered versions of files."""
+
+_VOTES = func.sum(case((labels.c.is_right, 1), else_=-1))
+"""Of one tag of one image: positive where most say that it is right."""
 
 
 def _of_tag(model: Model) -> ColumnElement[bool]:
@@ -228,7 +237,7 @@ def _of_tag(model: Model) -> ColumnElement[bool]:
 
 
 def _counts_for(connection: Connection, model: Model) -> ColumnElement[bool]:
-    """Which rows of `_LABELLED` speak of a tag of the model, and of an image that is there."""
+    """The rows of `_LABELLED` about tags of the model and images in scope."""
     return and_(_of_tags(model), in_scope(connection, labels.c.image_id))
 
 
@@ -237,20 +246,29 @@ def _of_tags(model: Model) -> ColumnElement[bool]:
     return labels.c.tag.in_(select(tags.c.name).where(tags.c.model_id == model.id))
 
 
+def _tag_ids(connection: Connection, model: Model, names: Collection[str]) -> Mapping[str, Sequence[int]]:
+    """By name; several where the model has a name twice, none where it has it not."""
+    found: dict[str, list[int]] = {name: [] for name in names}
+    if names:
+        query = select(tags.c.tag_id, tags.c.name).where(tags.c.model_id == model.id, tags.c.name.in_(names))
+        for row in connection.execute(query):
+            found[row.name].append(row.tag_id)
+    return found
+
+
 def _verdicts(connection: Connection, model: Model, *where: ColumnElement[bool]) -> Select[Any]:
     """(image_id, tag_id, is_right, version of the file): a row a tag of an image on which there is a majority."""
-    votes = func.sum(case((labels.c.is_right, 1), else_=-1))
     return (
         select(
             labels.c.image_id,
             tags.c.tag_id,
-            (votes > 0).label("is_right"),
+            (_VOTES > 0).label("is_right"),
             func.min(labels.c.image_version).label("version"),
         )
         .select_from(_LABELLED.join(tags, _of_tag(model)))
         .where(in_scope(connection, labels.c.image_id), *where)
         .group_by(labels.c.image_id, tags.c.tag_id)
-        .having(votes != 0)
+        .having(_VOTES != 0)
     )
 
 
@@ -259,7 +277,7 @@ def _predicted(verdicts: FromClause, model: Model) -> ColumnElement[bool]:
 
 
 def _seen(model: Model, image_id: int, tag_id: int, is_right: bool, by: str, drawn: Drawn) -> Select[Any]:
-    """The row to store: one, or none where there is no such tag, or no prediction of the file as it is."""
+    """The row to store; no row if the tag does not exist, or the current file version has no prediction."""
     return (
         select(
             images.c.id,
@@ -279,7 +297,7 @@ def _seen(model: Model, image_id: int, tag_id: int, is_right: bool, by: str, dra
             predictions.c.model_id == model.id,
             predictions.c.image_id == image_id,
             tags.c.tag_id == tag_id,
-            # An empty name holds a slot of the model and is no tag.
+            # An output with an empty name is not a tag.
             tags.c.name != "",
         )
     )
@@ -288,15 +306,15 @@ def _seen(model: Model, image_id: int, tag_id: int, is_right: bool, by: str, dra
 def _why_not(connection: Connection, model: Model, image_id: int, tag_id: int) -> str:
     name = connection.scalar(select(tags.c.name).where(tags.c.model_id == model.id, tags.c.tag_id == tag_id))
     if not name:
-        return f"{model.name} has no tag number {tag_id}, so nobody can judge it."
+        return f"{model.name} has no tag {tag_id}."
     return (
-        f"{model.name} has not tagged image {image_id} as the file is now, so there is nothing to judge. Tag it first: "
-        "tagonce enqueue --pending, or tagonce tag."
+        f"{model.name} has not tagged the current version of image {image_id}, so there is nothing to judge. Tag it "
+        "first: tagonce enqueue --pending, or tagonce tag."
     )
 
 
 def _columns(connection: Connection, query: Select[Any], *types: type[np.generic]) -> list[npt.NDArray[Any]]:
-    """The columns of the rows that a query finds, as arrays."""
+    """Run a query and return its columns as (rows,) arrays."""
     rows = connection.execute(query).all()
     columns = zip(*rows, strict=True) if rows else ((),) * len(types)
     return [np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]

@@ -1,4 +1,4 @@
-"""Likely mistakes in true tags: given where the model sees nothing, or not given where it is sure."""
+"""Likely mistakes in true tags: tags given at a low score, and tags not given at a high score."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -10,31 +10,32 @@ from sqlalchemy import ColumnElement, Connection
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.policy.policies import below_floor
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 from db.scores import to_probability
 from db.truth.evaluation import labelled_images
 from db.truth.truth import Truth
 
 BELOW = 500
-"""A tag that people gave and that is less probable than 0.05 is suspect."""
+"""A given tag with a lower score, 0.05, is suspect."""
 ABOVE = 9_000
-"""A tag that nobody gave and that is at least so probable, 0.9, may be missing."""
+"""A tag that was not given, with at least this score, 0.9, may be missing."""
 
 _NOT_STORED = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A tag of an image on which people and the model differ widely."""
+    """A tag of an image on which people and the model disagree."""
 
     image_id: int
     uri: str
     tag: str
     kind: Literal["given", "missing"]
-    """`given` by people while the model says no; or `missing` while the model says yes: of labels, judged wrong."""
+    """`given`: given by people, with a low score. `missing`: not given, or judged wrong, with a high score."""
     probability: float | None
-    """None where it lies below the model's floor, so that it is not stored."""
+    """None below the model's floor: it is not stored."""
 
 
 def find_mistakes(
@@ -47,13 +48,13 @@ def find_mistakes(
     where: ColumnElement[bool] | None = None,
     tags: Collection[int] | None = None,
 ) -> Iterator[Mistake]:
-    """By image, in the order of registration; within an image the given ones first, each by tag id.
+    """Yield likely mistakes by image id; within an image `given` before `missing`, then by tag id.
 
     Args:
-        below: a score; given tags with a lower one are suspect. None: `BELOW`, or the floor where that is higher.
-        above: a score; tags at or above it that nobody gave may be missing.
+        below: a score; given tags with a lower score are suspect. None: `BELOW`, or the floor if it is higher.
+        above: a score; tags at or above it that were not given may be missing.
         where: a condition on `predictions` and `images`.
-        tags: the ids of the tags to look at; None for all.
+        tags: ids of the tags to examine; None for all.
 
     Raises:
         ThresholdError: `below` or `above` is below the model's floor.
@@ -61,11 +62,7 @@ def find_mistakes(
     if below is None:
         below = max(BELOW, model.floor)
     if min(below, above) < model.floor:
-        floor = f"{to_probability(model.floor):g}"
-        raise ThresholdError(
-            f"{model.name} was stored with a floor of {floor}: what lies below was not kept, so mistakes at "
-            f"{to_probability(min(below, above)):g} cannot be told. Ask for {floor} or more."
-        )
+        raise ThresholdError(below_floor(model, f"mistakes at {to_probability(min(below, above)):g}"))
     return _stream(connection, model, truth, (below, above), where, tags)
 
 
@@ -105,7 +102,7 @@ def _stream(
 
 
 def _scores(batch: TagBatch, rows: Int64Array, tag_ids: Int16Array) -> Int16Array:
-    """The scores of some (row, tag) of a batch, _NOT_STORED where there is none."""
+    """(pairs,) the score of each (row, tag id) in a batch; _NOT_STORED if it is not stored."""
     if not batch.tag_ids.size:
         return np.full(rows.size, _NOT_STORED, dtype=np.int16)
     stored = batch.rows << 16 | batch.tag_ids.astype(np.int64)

@@ -1,57 +1,52 @@
-"""Some tags of each of many images, in CSR form: what `db.truth.truth` is made of."""
+"""Sets of tags of many images, as a compressed sparse row (CSR) matrix, for `db.truth.truth`."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.arrays.csr import offsets_of, ranges
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Image i has the tags from offsets[i] to offsets[i + 1]."""
+    """The tags of image i are tag_ids[offsets[i] : offsets[i + 1]]."""
 
     offsets: Int64Array
     """(images + 1,)"""
     tag_ids: Int16Array
-    """Ascending within an image."""
+    """(pairs,) ascending within an image."""
 
     def of(self, positions: Int64Array) -> tuple[Int64Array, Int16Array]:
-        """(rows, tag ids) of some images. `rows` are places in `positions`, ascending; an image at -1 has none."""
+        """The pairs of some images, as (rows, tag ids) of shape (pairs,).
+
+        Args:
+            positions: (images,) indices of images; -1 is an image without tags.
+
+        Returns:
+            `rows` are indices into `positions`, ascending.
+        """
         rows = np.flatnonzero(positions >= 0)
         starts = self.offsets[positions[rows]]
         sizes = self.offsets[positions[rows] + 1] - starts
         return np.repeat(rows, sizes), self.tag_ids[ranges(starts, sizes)]
 
-    def contains(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
-        """In step with `kept.tag_ids`: whether that tag of that image is one of these.
+    def contains(self, batch: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+        """Whether each tag of a batch is one of these pairs; the shape is that of `batch.tag_ids`.
 
         Args:
-            positions: of the images of `kept`.
-            tags: how many the model has.
+            positions: (images,) the index of each image of the batch, as for `of`.
+            tags: number of tags of the model.
         """
-        # A table a batch, at most 65 MB, is several times faster than a search for every tag.
-        table = np.zeros((len(kept), tags), dtype=np.bool_)
+        # A dense table per batch, at most 65 MB, is several times faster than a search for every tag.
+        table = np.zeros((len(batch), tags), dtype=np.bool_)
         table[self.of(positions)] = True
-        found: npt.NDArray[np.bool_] = table[kept.rows, kept.tag_ids]
+        found: npt.NDArray[np.bool_] = table[batch.rows, batch.tag_ids]
         return found
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "Pairs":
-        """Those of some images."""
+        """The pairs of the images for which the mask `chosen`, (images,), is true."""
         starts, sizes = self.offsets[:-1][chosen], np.diff(self.offsets)[chosen]
         return Pairs(offsets_of(sizes), self.tag_ids[ranges(starts, sizes)])
-
-
-def offsets_of(sizes: Int64Array) -> Int64Array:
-    """(images + 1,) from the number of tags of each."""
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def ranges(starts: Int64Array, sizes: Int64Array) -> Int64Array:
-    """start, start + 1, ... of each, one behind the other."""
-    before = np.cumsum(sizes) - sizes
-    steps: Int64Array = np.repeat(starts - before, sizes)
-    steps += np.arange(steps.size)
-    return steps

@@ -1,7 +1,7 @@
-"""Truth: the tags that people gave to images that a model has tagged, as arrays that a whole pass is compared with.
+"""Ground truth: the tags that people gave to images that a model has tagged, as arrays.
 
-Of an image in a file all tags are known: what is not given is not there. Labels (`db.truth.labels`) speak of single
-tags, and what nobody judged is neither there nor not there.
+For an image from a file, all tags are known: a tag that is not given is absent. Labels (`db.truth.labels`) are about
+single tags: a tag without a label is unknown.
 """
 
 from collections.abc import Sequence
@@ -10,60 +10,59 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from db.read.tag_batches import Int64Array, TagBatch
-from db.schema import Int16Array
+from db.arrays.splitmix64 import GAMMA, splitmix64
+from db.read.tag_batches import TagBatch
+from db.schema import Int16Array, Int64Array
 from db.truth.pairs import Pairs
-
-_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How what was written fitted to what is stored."""
+    """How the entries of a source matched the images and tags in the database."""
 
     entries: int = 0
-    """Places that speak of an image: files, lines, runs of rows."""
+    """Entries that name an image: files, lines, runs of rows."""
     unmatched: int = 0
-    """Of them, those whose image is not in the database."""
+    """Entries whose image is not in the database."""
     ambiguous: int = 0
-    """Of them, those that may mean several images. Their tags count for none."""
+    """Entries that may mean several images. Their tags are ignored."""
     unreadable: int = 0
-    """Of them, those that are no text."""
+    """Entries that are not text."""
     examples: tuple[str, ...] = ()
-    """Some of the unmatched, ambiguous and unreadable ones."""
+    """Some of the unmatched, ambiguous and unreadable entries."""
     unknown: tuple[tuple[str, int], ...] = ()
     """Tags that the model does not have and how often they were given, most frequent first."""
     spaced: int = 0
     """Texts without commas that were split at spaces."""
     spaced_example: str = ""
-    """The image of the first of them."""
+    """The image of the first of these texts."""
     undecided: int = 0
-    """Of labels: tags of images that were judged and do not count (`db.truth.labels`)."""
+    """Labels only: judged tags of images that do not count (`db.truth.labels`)."""
     drawn: tuple[tuple[str, int], ...] = ()
-    """Of labels: how their pictures were chosen, and how many labels each way brought."""
+    """Labels only: (way in which images were drawn, number of labels)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Images and their true tags, in CSR form: image i has the tags from offsets[i] to offsets[i + 1]."""
+    """Images and their true tags. The tags of image i are tag_ids[offsets[i] : offsets[i + 1]]."""
 
     source: str
-    """Where from, in words."""
+    """A path, `beside` or `labels`."""
     image_ids: Int64Array
     """(labelled images,) ascending."""
     offsets: Int64Array
     """(labelled images + 1,)"""
     tag_ids: Int16Array
-    """Ascending within an image."""
+    """(pairs,) ascending within an image."""
     found: Found
     judged: Pairs | None = None
-    """The tags of each image of which anything is known, true or not; None where that is all of them."""
+    """The tags of each image that are known, true or not; None: all tags are."""
 
     def __len__(self) -> int:
         return int(self.image_ids.size)
 
     def positions(self, image_ids: Sequence[int]) -> Int64Array:
-        """Where in these arrays some images stand; -1 for one that nobody labelled."""
+        """(images,) indices into `image_ids`; -1 for an image without truth."""
         wanted = np.array(image_ids, dtype=np.int64)
         if not self.image_ids.size:
             return np.full(wanted.size, -1, dtype=np.int64)
@@ -71,33 +70,30 @@ class Truth:
         return np.where(self.image_ids[at] == wanted, at, -1)
 
     def pairs(self, positions: Int64Array) -> tuple[Int64Array, Int16Array]:
-        """(rows, tag ids): every true tag of some images. `rows` are places in `positions`, ascending; -1 has none."""
+        """The true tags of some images, as `Pairs.of` returns them."""
         return self._given.of(positions)
 
-    def given(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
-        """In step with `kept.tag_ids`: whether people gave that tag to that image.
+    def given(self, batch: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+        """Whether people gave each tag of a batch; shapes as in `Pairs.contains`.
 
         Args:
-            positions: of the images of `kept`.
-            tags: how many the model has.
+            positions: (images,) of the images of the batch, from `positions`.
+            tags: number of tags of the model.
         """
-        return self._given.contains(kept, positions, tags)
+        return self._given.contains(batch, positions, tags)
 
-    def known(self, kept: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
-        """The same for whether people said anything of that tag of that image."""
+    def known(self, batch: TagBatch, positions: Int64Array, tags: int) -> npt.NDArray[np.bool_]:
+        """Whether the truth of each tag of a batch is known; arguments as in `given`."""
         if self.judged is not None:
-            return self.judged.contains(kept, positions, tags)
-        known: npt.NDArray[np.bool_] = (positions >= 0)[kept.rows]
+            return self.judged.contains(batch, positions, tags)
+        known: npt.NDArray[np.bool_] = (positions >= 0)[batch.rows]
         return known
 
     def split(self, share: float) -> tuple["Truth", "Truth"]:
         """(the rest, about a share of the images). The same image falls on the same side every time."""
-        # The finaliser of SplitMix64 (Steele, Lea, Flood 2014): neighbouring ids become independent numbers.
-        with np.errstate(over="ignore"):
-            mixed = self.image_ids.astype(np.uint64) * np.uint64(_MIX[0])
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX[1])
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX[2])
-        aside = (mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share
+        # Neighbouring ids get independent numbers: image n gets number n of a generator that starts at 0.
+        numbers = splitmix64((self.image_ids.astype(np.uint64) - np.uint64(1)) * GAMMA)
+        aside = (numbers >> np.uint64(11)).astype(np.float64) / 2**53 < share
         return self._only(~aside), self._only(aside)
 
     @property

@@ -1,15 +1,15 @@
-r"""Files in which people keep the tags of images.
+r"""Read the files in which people keep the tags of images.
 
-a folder          sidecars: `cat.txt` or `cat.jpg.txt`; tags between commas, or one a line
-.jsonl, .ndjson   an object a line; the image under one of `REFERENCES`, the tags under one of `TAGS`
-.json             a list of the same objects, alone or under one key; or an object by image, as kohya's scripts write
-.csv, .tsv        one of the same columns for the image, and either a row an image (`TAGS`) or a row a tag (tag);
-                  without a header: the image (or its md5 or sha256), then a tag, or all of them in quotes. The
-                  separator is found out
+a folder          sidecars: `cat.txt` or `cat.jpg.txt`; tags separated by commas or lines
+.jsonl, .ndjson   an object per line; the image under one of `REFERENCES`, the tags under one of `TAGS`
+.json             a list of such objects, alone or under one key; or an object by image, as kohya's scripts write
+.csv, .tsv        a column for the image, one of `REFERENCES`, and for the tags either one of `TAGS` (a row per image)
+                  or `tag` (a row per tag); without a header: the image (or its md5 or sha256), then a tag, or all
+                  tags in quotes. The separator is detected
 
-Tags are a list, an object whose keys are tags, an object of lists by category, or a text between commas; in tag_string
-they stand between spaces, as boorus write them. `.gz` is read too, and so is every encoding of `db.names.text_files`.
-Relative paths start at the folder of the file.
+Tags are a list, an object whose keys are tags, an object of lists by category, or a text separated by commas; in
+tag_string they are separated by spaces, as boorus write them. Gzip (`.gz`) and every encoding of `db.names.text_files`
+are read. Relative paths start at the folder of the file.
 """
 
 import json
@@ -39,20 +39,20 @@ _BETWEEN = re.compile(r"[,\r\n]")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one place in a file says."""
+    """An image and its tags, from one place in a file."""
 
     reference: ImageName
     tags: list[str] | None
-    """As they are written; None where they cannot be read."""
+    """As written; None if they cannot be read."""
     loose: frozenset[str] = frozenset()
-    """Of the tags, those that are a text of several words without a comma: they may be tags between spaces."""
+    """Those tags that are several words without a comma: they may be tags separated by spaces."""
 
 
 def read_entries(source: Path) -> Iterator[Entry]:
-    """Everything that a folder or file says, in its order. An image may come more than once.
+    """Yield the entries of a folder or file, in its order. An image may occur more than once.
 
     Raises:
-        SourceError: it cannot be read, or is in no format of these.
+        SourceError: the source does not exist, cannot be read, or has another format; some are raised while iterating.
     """
     if source.is_dir():
         return _sidecars(source)
@@ -65,18 +65,20 @@ def read_entries(source: Path) -> Iterator[Entry]:
         return _table(source, "\t" if suffix == ".tsv" else ",")
     if not source.exists():
         raise SourceError(
-            f"There is no {source}. Name a folder of captions, a .jsonl or a .csv file, or say `beside` or `labels`."
+            f"There is no {source}. Give a folder of captions, a .jsonl or a .csv file, `beside` or `labels`."
         )
-    raise SourceError(f"{source}: true tags are read from a folder of .txt files, from .jsonl, .json, .csv or .tsv.")
+    raise SourceError(
+        f"{source}: true tags are read from a folder of .txt files, or a .jsonl, .json, .csv or .tsv file."
+    )
 
 
 def split_caption(text: str) -> list[str]:
-    """Tags between commas or on lines of their own."""
+    """Split a text into tags at commas and line ends."""
     return [tag for part in _BETWEEN.split(text) if (tag := part.strip())]
 
 
 def read_sidecar(path: Path, reference: ImageName) -> Entry:
-    """What a file of captions says; None for the tags when it cannot be read as text."""
+    """Read a caption file. The tags are None if it cannot be read as text."""
     try:
         data = path.read_bytes()
         try:
@@ -107,27 +109,27 @@ def _lines(file: Path) -> Iterator[Entry]:
                 continue
             where = f"{file}, line {number}"
             try:
-                said = json.loads(line)
+                record = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise SourceError(f"{where}: not JSON ({error}).") from error
-            yield _of_object(said, where, file)
+            yield _of_object(record, where, file)
 
 
-def _of_object(said: Any, where: str, file: Path) -> Entry:
-    if not isinstance(said, dict):
+def _of_object(record: Any, where: str, file: Path) -> Entry:
+    if not isinstance(record, dict):
         raise SourceError(f"{where}: not a JSON object.")
-    name = next((one for one in REFERENCES if said.get(one)), None)
-    tags = _tags_of(said)
+    name = next((one for one in REFERENCES if record.get(one)), None)
+    tags = _tags_key(record)
     if name is None or tags is None:
         raise SourceError(
             f"{where}: needs an image under one of {', '.join(REFERENCES)}, and tags under one of "
-            f"{', '.join(TAGS)}; it has {', '.join(said) or 'nothing'}."
+            f"{', '.join(TAGS)}; it has {', '.join(record) or 'nothing'}."
         )
-    return _entry(_reference(name, str(said[name]), file), said[tags], tags)
+    return _entry(_reference(name, str(record[name]), file), record[tags], tags)
 
 
-def _tags_of(said: dict[str, Any]) -> str | None:
-    return next((one for one in TAGS if said.get(one) is not None), None)
+def _tags_key(record: dict[str, Any]) -> str | None:
+    return next((one for one in TAGS if record.get(one) is not None), None)
 
 
 def _document(file: Path) -> Iterator[Entry]:
@@ -135,20 +137,20 @@ def _document(file: Path) -> Iterator[Entry]:
         text = lines.read()
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if "Extra data" in str(error):  # JSON lines under another name
             yield from _lines(file)
             return
         raise SourceError(f"{file} is not JSON ({error}).") from error
     if isinstance(content, dict):
-        # Gelbooru puts its posts under `post`, beside their number.
+        # Gelbooru has its posts under `post`, beside their number.
         lists = [
             value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
         ]
-        content = lists[0] if len(lists) == 1 else [content] if _tags_of(content) else content
+        content = lists[0] if len(lists) == 1 else [content] if _tags_key(content) else content
     if isinstance(content, list):
-        for number, said in enumerate(content, start=1):
-            yield _of_object(said, f"{file}, object {number}", file)
+        for number, record in enumerate(content, start=1):
+            yield _of_object(record, f"{file}, object {number}", file)
     elif isinstance(content, dict):
         yield from _by_image(content, file)
     else:
@@ -157,11 +159,11 @@ def _document(file: Path) -> Iterator[Entry]:
 
 def _by_image(content: dict[str, Any], file: Path) -> Iterator[Entry]:
     """`{"1.jpg": {"tags": "a, b"}}`, or with the tags in place of the object."""
-    for image, said in content.items():
-        tags = _tags_of(said) if isinstance(said, dict) else TAGS[0]
-        if tags is None or not isinstance(said, dict | list | str):
+    for image, record in content.items():
+        tags = _tags_key(record) if isinstance(record, dict) else TAGS[0]
+        if tags is None or not isinstance(record, dict | list | str):
             raise SourceError(f"{file}, {image!r}: needs tags, or an object with tags under one of {', '.join(TAGS)}.")
-        yield _entry(by_path(image, file.parent), said[tags] if isinstance(said, dict) else said, tags)
+        yield _entry(by_path(image, file.parent), record[tags] if isinstance(record, dict) else record, tags)
 
 
 def _table(file: Path, usual: str) -> Iterator[Entry]:
@@ -179,13 +181,13 @@ def _table(file: Path, usual: str) -> Iterator[Entry]:
             table = chain([(number, first)], table)
         elif name is None or tags is None:
             raise SourceError(
-                f"{file} has the columns {', '.join(header)}. Needed are an image in one of {', '.join(REFERENCES)}, "
-                f"and its tags in one of {', '.join(TAGS)}, or a tag a row in {TAG}."
+                f"{file} has the columns {', '.join(header)}. It needs an image in one of {', '.join(REFERENCES)}, and "
+                f"its tags in one of {', '.join(TAGS)}, or a tag per row in {TAG}."
             )
         else:
             image_at, tags_at = header.index(name), header.index(tags)
         complete = _complete(file, table, max(image_at, tags_at))
-        # Rows of the same image that follow each other are one entry: less to look up.
+        # Consecutive rows of an image are one entry, so that the image is looked up once.
         for text, group in groupby(complete, key=lambda row: row[image_at]):
             reference = _reference(name, text, file)
             cells = [row[tags_at] for row in group]
@@ -203,14 +205,14 @@ def _table(file: Path, usual: str) -> Iterator[Entry]:
 def _complete(file: Path, rows: Iterator[text_files.Row], last: int) -> Iterator[list[str]]:
     for number, row in rows:
         if not any(row):
-            continue  # spreadsheets write ;;; for rows that once held something
+            continue  # spreadsheets write ;;; for rows that were cleared
         if len(row) <= last:
             raise SourceError(f"{file}, line {number}: too few columns. The file is incomplete.")
         yield row
 
 
 def _kind(text: str) -> str:
-    """The column that a value without a header stands in."""
+    """The column to which a value without a header belongs."""
     if _SHA256.fullmatch(text.strip()):
         return "sha256"
     return "md5" if _MD5.fullmatch(text.strip()) else "path"
@@ -222,16 +224,16 @@ def _reference(column: str, text: str, file: Path) -> ImageName:
     return by_sha256(text.strip()) if column == "sha256" else by_path(text, file.parent)
 
 
-def _entry(reference: ImageName, said: Any, column: str) -> Entry:
-    """What stands in a column (or under a key) says of an image."""
-    if isinstance(said, dict):
-        lists = [value for value in said.values() if isinstance(value, list)]
-        return Entry(reference, [str(tag) for tag in (chain.from_iterable(lists) if lists else said)])
-    if isinstance(said, list):
-        return Entry(reference, [str(tag) for tag in said])
+def _entry(reference: ImageName, value: Any, column: str) -> Entry:
+    """Parse the value of a column or key that holds tags."""
+    if isinstance(value, dict):
+        lists = [one for one in value.values() if isinstance(one, list)]
+        return Entry(reference, [str(tag) for tag in (chain.from_iterable(lists) if lists else value)])
+    if isinstance(value, list):
+        return Entry(reference, [str(tag) for tag in value])
     if column == TAG:
-        return Entry(reference, [tag] if (tag := str(said).strip()) else [])
+        return Entry(reference, [tag] if (tag := str(value).strip()) else [])
     if column == "tag_string":
-        return Entry(reference, str(said).split())
-    tags = split_caption(str(said))
+        return Entry(reference, str(value).split())
+    tags = split_caption(str(value))
     return Entry(reference, tags, frozenset(tags if len(tags) == 1 and " " in tags[0] else ()))

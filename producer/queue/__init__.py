@@ -1,1 +1,1 @@
-"""The queue: Celery on Redis, its messages, and the checks of what comes off it."""
+"""Celery on Redis: the queue, its messages, and the checks of received messages."""

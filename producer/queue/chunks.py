@@ -1,7 +1,7 @@
-"""Chunks: the messages on the queue, and a sender that keeps the queue short.
+"""Chunks: the messages on the queue, and a sender that limits the length of the queue.
 
-A message carries ids of rows, never references: a fifth of the memory in Redis, and nothing on the queue can point a
-worker at something that was not registered.
+A message holds ids of rows and no references: that takes a fifth of the memory in Redis, and no message can point a
+worker at a file that was not registered.
 """
 
 import time
@@ -16,18 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from producer.queue.broker import TASK_NAME, depth, errors_mapped, queue_name
 
 MAX_IMAGES = 4_096
+"""In a chunk."""
 LOOK_EVERY = 50
-"""Chunks between two looks at the depth of the queue: at half a millisecond each, looking costs nothing."""
+"""Chunks sent between two checks of the depth of the queue. A check takes half a millisecond."""
 LOW_WATER = 0.5
-"""The sender that was stopped by a full queue goes on when it is down to this part of the limit."""
+"""A sender that waits for a full queue resumes when the queue is down to this share of the limit."""
 POLL_SECONDS = 0.5
 
 RowId = Annotated[int, Field(gt=0, lt=2**63)]
-"""What a column of the database can hold: a larger number would be an error of the database, chunk after chunk."""
+"""The range of the database column. A larger number would make every statement of the chunk fail."""
 
 
 class Chunk(BaseModel):
-    """The body of a message. Workers validate it: anybody who reaches Redis can put something on the queue."""
+    """The body of a message. Workers validate it, because anyone with access to Redis can send messages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -36,7 +37,7 @@ class Chunk(BaseModel):
 
     @classmethod
     def from_message(cls, kwargs: dict[str, object]) -> "Chunk | None":
-        """None for something that no producer of ours has sent."""
+        """The chunk in the arguments of a message; None if they are not those that a producer sends."""
         try:
             return cls.model_validate(kwargs)
         except ValidationError:
@@ -44,12 +45,12 @@ class Chunk(BaseModel):
 
 
 class Sender:
-    """Puts chunks on the queue of one model; see `sending`.
+    """Sends chunks to the queue of one model; made by `sending`.
 
     Args:
         max_waiting: chunks on the queue above which `send` waits.
-        on_wait: called with the depth whenever it looks again while it waits.
-        on_sent: called with the ids of every chunk.
+        on_wait: called with the depth at each check while `send` waits.
+        on_sent: called with the ids of each chunk.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Sender:
         self._on_sent = on_sent
 
     def send(self, image_ids: Sequence[int]) -> None:
-        """Send one chunk. Its rows have to be committed: a worker may read them a millisecond from now."""
+        """Send one chunk. Its rows must be committed: a worker may read them within a millisecond."""
         if self.sent_chunks % LOOK_EVERY == 0:
             self._wait_for_room()
         self._app.send_task(
@@ -79,7 +80,7 @@ class Sender:
             kwargs=Chunk(model_id=self._model_id, image_ids=list(image_ids)).model_dump(),
             queue=queue_name(self._model_id),
             producer=self._producer,
-            argsrepr="()",  # without these, every message carries its ids twice
+            argsrepr="()",  # without these two, every message holds its ids twice
             kwargsrepr=f"{len(image_ids)} images",
         )
         self.sent_chunks += 1
@@ -103,12 +104,12 @@ def sending(
     on_wait: Callable[[int], None] = lambda _waiting: None,
     on_sent: Callable[[Sequence[int]], None] = lambda _ids: None,
 ) -> Iterator[Sender]:
-    """A sender whose messages travel in groups: over a network with 2 ms of delay that is seven times faster.
+    """A `Sender` that sends messages in groups: seven times faster over a network with 2 ms latency.
 
     Raises:
-        BrokerError: Redis went away. What was not sent is still pending in the database.
+        BrokerError: Redis does not answer. Images that were not sent are still pending in the database.
     """
-    # The group is no larger than what lies between two looks, so that the depth is known at each look.
+    # A group is no larger than the messages between two checks, so that each check sees all that was sent before.
     with (
         errors_mapped(app),
         app.producer_or_acquire() as producer,

@@ -1,7 +1,7 @@
-"""What may come off the queue. Whoever reaches Redis can put a message there, and Celery does what a message says.
+"""Validation of messages before Celery processes them. Anyone with access to Redis can send one, and Celery obeys it.
 
-It would run any task that it has (`celery.starmap` among them), wait until an `eta`, and send the tasks that a message
-lists as its successors. So a message is compared with what `producer.queue.chunks` sends before Celery sees it.
+Celery would run any registered task (`celery.starmap` is one), wait until an `eta`, and send the tasks that a message
+lists as its successors. So only messages as `producer.queue.chunks` sends them are passed on.
 """
 
 import base64
@@ -19,11 +19,11 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Headers(BaseModel):
-    """Those that say what is wanted. Of the others none is passed on."""
+    """Headers that select the task or change how it runs. All others are dropped, see `plain_headers`."""
 
     task: str = Field(pattern=f"^{re.escape(TASK_NAME)}$")
     id: str = Field(pattern="^[0-9a-f-]{36}$")
-    """A UUID; it is a key of `deliveries`."""
+    """A UUID; key of the table `deliveries`."""
     eta: None = None
     expires: None = None
     group: None = None
@@ -55,8 +55,8 @@ class _Successors(BaseModel):
     chord: Nothing = None
 
 
-def _opened(body: Any) -> Any:
-    """A body is JSON in base64. Raises ValueError where it is not."""
+def _decoded(body: Any) -> Any:
+    """The body, JSON in base64, as Python values. Raises ValueError if it is not that."""
     return json.loads(base64.b64decode(body, validate=True)) if isinstance(body, str) else body
 
 
@@ -70,12 +70,12 @@ class _Envelope(BaseModel):
     body: Annotated[
         tuple[Annotated[list[Any], Field(max_length=0)], Chunk, _Successors],
         Field(strict=False),
-        BeforeValidator(_opened),
+        BeforeValidator(_decoded),
     ]
 
 
 def plain_headers(message: Any) -> dict[str, Any]:
-    """Those of a message of ours. Celery acts on more of them than it documents, and on some by ending the worker."""
+    """The headers of a message as our producer sends them. Celery acts on undocumented ones; some end the worker."""
     return {
         "lang": "py",
         "task": TASK_NAME,
@@ -89,7 +89,11 @@ def plain_headers(message: Any) -> dict[str, Any]:
 
 
 def why_refused(message: Any) -> str | None:
-    """What is wrong with a message of a queue of chunks, as its JSON reads; None for one that a producer sent."""
+    """Why a message is not a chunk as our producer sends it; None if it is.
+
+    Args:
+        message: the decoded JSON of an entry of the queue.
+    """
     try:
         _Envelope.model_validate(message)
     except ValidationError as error:

@@ -1,16 +1,16 @@
-"""kombu's Redis transport with three faults mended: outages of Redis, strange messages, and slow restoring.
+"""kombu's Redis transport with three faults fixed: outages of Redis, malformed messages, and slow restoring.
 
-When the connection is lost, Celery closes it, channel and all, and opens another one. A task that ends after that still
-acknowledges on the closed channel, and closing a second time still tries to restore what is not acknowledged. Both
-want a connection made from settings that are gone by then: an AttributeError, which nobody expects, and which ends the
-worker (celery 5.7.0, kombu 5.7.0). As a ConnectionError it is what it is: logged, and the chunk comes back when its
-lease runs out, to be skipped as done.
+When the connection is lost, Celery closes it with its channels and opens another one. A task that ends later still
+acknowledges on the closed channel, and a second close still tries to restore unacknowledged messages. Both need a
+connection made from settings that no longer exist: an AttributeError, which Celery does not handle, ends the worker
+(celery 5.7.0, kombu 5.7.0). Raised as a ConnectionError it is handled: Celery logs it, and the chunk is delivered again
+when its lease expires, and skipped as done.
 
-An entry of the queue that is no JSON, or JSON of another shape, ends the worker too, and the next one ends the next
-worker. Here it is dropped, and the log says so.
+An entry of the queue that is not JSON, or is JSON of another shape, also ends the worker, and the next worker that
+receives it. Here it is dropped and logged.
 
-Messages whose leases ran out are put back under a lock that lives for seconds (`producer.queue.broker`). A worker that
-takes longer goes on from an old list, and would take messages from workers that have them now.
+Messages with expired leases are restored under a lock that lives for seconds (`producer.queue.broker`). A worker that
+takes longer continues with an outdated list, and would take messages away from the workers that hold them now.
 """
 
 import json
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc] # kombu has no types
     _expired_before: float | None = None
-    """While this worker puts back what others held: leases taken or renewed since have not run out."""
+    """Set while this worker restores messages of others: leases taken or renewed after this time have not expired."""
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         self._expired_before = time.time() - self.visibility_timeout
@@ -45,21 +45,21 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc] # kombu has no types
             else:
                 self._restore_expired(tag, self._expired_before, client)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            # Left where it is, it would stop every look for leases that ran out, and what lies behind it would stay.
-            log.error("dropped an entry of the messages in work that is none: %s", error)  # noqa: TRY400
+            # If it stayed, it would stop every check for expired leases, and no message behind it would be restored.
+            log.error("dropped a malformed entry of the unacknowledged messages: %s", error)  # noqa: TRY400
             with self.channel.conn_or_acquire(client) as connection, connection.pipeline() as pipe:
                 self._remove_from_indices(tag, pipe).execute()
 
     def _restore_expired(self, tag: Any, expired_before: float, client: Any) -> None:
-        """As kombu does it, unless the lease has begun anew since this worker looked.
+        """Restore a message as kombu does, unless its lease was renewed since this worker listed it.
 
-        It has where this worker was slow, or frozen, for longer than the lock under which it looks lives: another one
-        has put the message back then, under the same tag, and somebody works on it.
+        That happens if this worker was slow, or frozen, for longer than the lifetime of the lock: another worker has
+        restored the message meanwhile, under the same tag, and a third may hold it.
         """
 
         def restore(pipe: Any) -> None:
             taken = pipe.hget(self.unacked_key, tag)
-            # kombu's client adds the prefix to the keys of the commands that kombu uses, and ZSCORE is none.
+            # kombu's client adds the prefix only for the commands that kombu uses, and ZSCORE is not one.
             taken_at = pipe.zscore(f"{self.channel.global_keyprefix}{self.unacked_index_key}", tag)
             pipe.multi()
             if taken_at is not None and taken_at > expired_before:
@@ -69,7 +69,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc] # kombu has no types
                 message, exchange, routing_key = json.loads(taken)
                 self.channel._do_restore_message(message, exchange, routing_key, pipe, False)  # noqa: SLF001
 
-        # Both change in one transaction when a message is taken, so that watching one of them is enough.
+        # Taking a message changes both keys in one transaction, so watching one of them is enough.
         with self.channel.conn_or_acquire(client) as connection:
             connection.transaction(restore, self.unacked_key)
 
@@ -86,7 +86,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc] # kombu has no types
         try:
             return super()._brpop_read(**options)
         except (ValueError, RecursionError) as error:
-            log.error("dropped an entry of the queue that is no JSON: %s", error)  # noqa: TRY400 - not our bug
+            log.error("dropped an entry of the queue that is not JSON: %s", error)  # noqa: TRY400 - not our bug
             return None
 
 
@@ -94,11 +94,11 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc] # kombu has no typ
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        # Queues of other names are Celery's own: remote control and the answers to it.
+        # Queues of other names are Celery's own: remote control and its replies.
         ours = queue.startswith(QUEUE_PREFIX)
         refused = why_refused(message) if ours else None
         if refused or not isinstance(message, dict):
-            # Quoted: the reason may hold what a stranger has written.
-            log.error("dropped a message that no producer of ours has sent: %.200r", refused or "it is no object")
+            # Quoted with %r: the reason may contain text of an untrusted sender.
+            log.error("dropped a message that was not sent by tagonce: %.200r", refused or "not an object")
             return
         super()._deliver(message | {"headers": plain_headers(message)} if ours else message, queue)

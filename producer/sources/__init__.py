@@ -1,4 +1,4 @@
-"""Where references come from: folders, files, S3 prefixes, and lists of any of these."""
+"""Sources of references: folders, files, S3 prefixes, and lists of any of these."""
 
 import os
 import stat
@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TextIO
 
 from db.errors import SourceError
-from producer.references import Reference, as_folder, file_uri, path_or_uri, split_s3
+from db.ledger.images import Reference
+from db.names.uris import file_uri
 from producer.sources.addresses import resolve
 from producer.sources.extensions import is_image, refuse_other
 from producer.sources.folder import in_folder, local_reference
 from producer.sources.manifest import in_manifest, in_stream, is_manifest
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
+from producer.uris import as_folder, path_or_uri, split_s3
 
-__all__ = ["Names", "is_list", "place", "references"]
+__all__ = ["NameFilter", "is_list", "place", "references"]
 
 
 def references(
@@ -25,25 +27,25 @@ def references(
     column: str | None = None,
     null: bool = False,
     stdin: TextIO | None = None,
-    names: Names | None = None,
+    names: NameFilter | None = None,
 ) -> Iterator[Reference]:
-    """Every image that a source points at, one at a time: a source may hold millions.
+    """Every image of a source, one at a time, since there may be millions.
 
     Args:
         source: a folder, a file, `s3://bucket/prefix`, a manifest (.txt, .list, .csv, .tsv, .jsonl, .ndjson,
             .parquet) on disk or in S3, or `-` for a list on standard input.
-        base: where relative references in a list start; by default the manifest's own folder, for standard
-            input the current one.
-        column: which column of a manifest holds the reference; by default the first of `rows.COLUMNS` that is
-            there. Sources without columns pass over it.
-        null: a list, on standard input or in a file, has NUL between its references, as of `find -print0`.
-        stdin: read in place of sys.stdin.
-        names: which names are taken, and where those that are not are counted.
+        base: folder of relative references in a list; by default that of the manifest, for standard input the
+            current one.
+        column: the column of a manifest that holds the references; by default the first of `spellings.COLUMNS` that
+            it has. Ignored for sources without columns.
+        null: references in a list, on standard input or in a file, are separated by NUL, as by `find -print0`.
+        stdin: read instead of sys.stdin.
+        names: selects names, and counts the others.
 
-    Raises SourceError at once when the source is nothing we can read, and while iterating when reading fails
-    or nothing is found.
+    Raises:
+        SourceError: at once if the source cannot be opened; while iterating if reading fails or it has no image.
     """
-    names = names or Names()
+    names = names or NameFilter()
     start = str((base or Path()).absolute())
     if source == "-":
         return _kept(in_stream(stdin or sys.stdin, start, null=null), names, start)
@@ -54,12 +56,12 @@ def references(
 
 
 def is_list(source: str) -> bool:
-    """Whether the order of a source is its author's."""
+    """Whether a source is a list, whose order its author chose."""
     return source == "-" or is_manifest(source)
 
 
 def place(source: str) -> str | None:
-    """What the uris of all images of a source begin with; None for a list or one file, which is no place."""
+    """URI prefix of all images of a source; None for a list or a single file."""
     if is_list(source):
         return None
     target = _resolved(source)
@@ -69,12 +71,12 @@ def place(source: str) -> str | None:
 
 
 def _resolved(source: str) -> str:
-    # Path would take a slash away from s3://.
+    # Path would turn s3:// into s3:/.
     return resolve(os.path.expanduser(source), str(Path.cwd()))  # noqa: PTH111
 
 
-def _remote(uri: str, base: str | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
-    from producer.sources.s3 import listed_in, under_prefix  # boto3 is slow to import: only for those who need it
+def _remote(uri: str, base: str | None, column: str | None, names: NameFilter, *, null: bool) -> Iterator[Reference]:
+    from producer.sources.s3 import listed_in, under_prefix  # boto3 is slow to import
 
     if is_manifest(uri):
         listed = listed_in(uri, base, column, null=null)
@@ -85,7 +87,7 @@ def _remote(uri: str, base: str | None, column: str | None, names: Names, *, nul
     return under_prefix(uri, names)
 
 
-def _local(path: str, base: Path | None, column: str | None, names: Names, *, null: bool) -> Iterator[Reference]:
+def _local(path: str, base: Path | None, column: str | None, names: NameFilter, *, null: bool) -> Iterator[Reference]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- paths are strings here: Path is slow by the million
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -104,8 +106,8 @@ def _local(path: str, base: Path | None, column: str | None, names: Names, *, nu
     return iter([local_reference(path)])
 
 
-def _kept(found: Iterator[Reference], names: Names, start: str) -> Iterator[Reference]:
-    """Of a list, which names its images one by one, what no pattern of the user leaves out."""
+def _kept(found: Iterator[Reference], names: NameFilter, start: str) -> Iterator[Reference]:
+    """The references of a list that no pattern of the user excludes."""
     if not names.has_patterns:
         return found
 

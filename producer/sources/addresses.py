@@ -1,30 +1,31 @@
-"""What a person may write to point at something: a path, or an address of one of the schemes we read."""
+"""Parses an address that a person wrote: a path, a `file://` URI or an `s3://` URI."""
 
 import os
 import posixpath
 import re
 
 from db.errors import SourceError
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 
 SUPPORTED = "s3://bucket/key, file:///path and paths"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts, access point aliases included
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # as botocore accepts it, aliases of access points included
 
 
 def resolve(text: str, base: str) -> str:
-    """An absolute path or an `s3://` URI. Nothing is looked up.
+    """The address as an absolute path or an `s3://` URI. Accesses no storage.
 
     Args:
         text: `s3://bucket/key`, `file:///absolute/path`, or a path.
-        base: the absolute path of the folder that a relative path starts from, or an `s3://` folder with a slash at
-            its end.
+        base: the folder of relative paths: an absolute path, or an `s3://` URI with a slash at its end.
 
-    Raises SourceError when it can be neither, or holds what no database column and no file name can.
+    Raises:
+        SourceError: the text is neither, or has characters that no database column or no file name can hold.
     """
     if "\0" in text:
-        raise SourceError("a reference holds a NUL byte. Is this a list by `find -print0`? Then say --null.")
+        raise SourceError("a reference contains a NUL byte. If this is a list by `find -print0`, add --null.")
     scheme = _SCHEME.match(text)
     if not text:
         raise SourceError("a reference is empty.")
@@ -41,7 +42,7 @@ def resolve(text: str, base: str) -> str:
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise SourceError(f"{text!r} cannot be the name of a file: {error.reason}.") from error
+        raise SourceError(f"{text!r} is not a possible file name: {error.reason}.") from error
     if base.startswith("s3://") and not path.startswith("/"):
         bucket, folder = split_s3(base)
         return _s3(f"s3://{bucket}/{posixpath.normpath(posixpath.join('/', folder, path)).lstrip('/')}")
@@ -49,22 +50,22 @@ def resolve(text: str, base: str) -> str:
 
 
 def _local(rest: str) -> str:
-    """The path of a file URI, whose host RFC 8089 lets be empty or `localhost`."""
+    """The path of a file URI without its scheme. Its host may be empty or `localhost` (RFC 8089)."""
     path = file_path(rest.removeprefix("localhost"))
     if not path.startswith("/"):
         raise SourceError(f"'file://{rest}' names another machine; write file:///path.")
     if "\0" in path:
-        raise SourceError(f"'file://{rest}' holds a NUL byte, which no file name can.")
+        raise SourceError(f"'file://{rest}' contains a NUL byte, which no file name may.")
     return path
 
 
 def _s3(uri: str) -> str:
     bucket, _ = split_s3(uri)
     if not _BUCKET.fullmatch(bucket):
-        raise SourceError(f"{uri!r}: {bucket!r} is not the name of a bucket; write s3://bucket/key.")
+        raise SourceError(f"{uri!r}: {bucket!r} is not a valid bucket name; write s3://bucket/key.")
     if not uri.isascii():
         try:
             uri.encode()
         except UnicodeEncodeError as error:
-            raise SourceError(f"{uri!r}: keys in S3 are UTF-8, and this is not.") from error
+            raise SourceError(f"{uri!r} is not valid UTF-8, and keys in S3 must be.") from error
     return uri

@@ -1,4 +1,4 @@
-"""What the extension of a name says: an image, or something that is none."""
+"""Extensions of names: which are images, and which are known to be something else."""
 
 import mimetypes
 
@@ -14,8 +14,8 @@ IMAGE_EXTENSIONS = frozenset({
 # fmt: on
 """Extensions in lower case and without the dot.
 
-Those of `workers.images.safe_open.FORMATS`, and heic, jxl and blp, which are pictures but are not decoded: they become
-failures of reason `unsupported`, and are not silently passed over.
+Those of `workers.images.safe_open.FORMATS`, and heic, jxl and blp, which are not decoded. These become failures of
+reason `unsupported` instead of being skipped silently.
 """
 
 KNOWN = " ".join(sorted(IMAGE_EXTENSIONS))
@@ -23,7 +23,7 @@ KNOWN = " ".join(sorted(IMAGE_EXTENSIONS))
 
 
 def extension(name: str) -> str:
-    """What follows the last dot of a path or key, in lower case; empty when there is none."""
+    """The part after the last dot of a path or key, in lower case; empty if there is no dot."""
     _, dot, tail = name.rpartition("/")[2].rpartition(".")
     return tail.lower() if dot else ""
 
@@ -40,16 +40,16 @@ _DATA = frozenset({
     "safetensors", "ckpt", "pt", "pth", "onnx", "npy", "npz", "pkl", "md", "log",
 })  # fmt: skip
 _TYPES = mimetypes.MimeTypes()
-"""Python's own table, whatever this machine adds to it."""
+"""Python's own table, without the additions of this machine."""
 
 
 def refuse_other(source: str) -> None:
-    """Before anything is done with a source that is one file: its name may say that it is no picture.
+    """Refuse a source that is a single file of a known kind other than an image, before it is read.
 
-    A name without an extension, or with one that nobody knows, says nothing, and the content decides.
+    A name without an extension, or with an unknown one, is accepted: its content decides.
 
     Raises:
-        SourceError: with what can be given instead.
+        SourceError: the name is that of another kind; the message says what can be given instead.
     """
     kind = extension(source)
     if not kind or kind in IMAGE_EXTENSIONS:
@@ -59,8 +59,8 @@ def refuse_other(source: str) -> None:
         advice = "Unpack it, and give the folder or the list in it."
     elif kind in _DATA or (top == "text" and kind != "text"):
         advice = (
-            "A list of images is read as .txt, .csv, .tsv, .jsonl or .parquet, a reference a line or a column that "
-            "holds them: write one of these."
+            "Write a list of images as .txt, .csv, .tsv, .jsonl or .parquet, with a reference in each line or a column "
+            "of references."
         )
     elif top in {"video", "audio"}:
         advice = "Write its frames as images, and give their folder."

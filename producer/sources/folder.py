@@ -1,4 +1,4 @@
-"""References to local files: one of them, or all images below a folder."""
+"""References to local files: a single file, or all images below a folder."""
 
 import logging
 import os
@@ -6,18 +6,20 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
+from db.ledger.images import Reference
 from db.names.folders import files_below
-from producer.references import Reference, file_uri
-from producer.sources.name_filter import Names
+from db.names.uris import file_uri
+from producer.sources.name_filter import NameFilter
 
 COUNTED = 20_000
-"""Entries of folders that are left out which are looked at to count them: a snapshot may hold everything once more."""
+"""Entries of excluded folders that are read to count their images. The limit is for snapshots, which may be a copy of
+everything."""
 
 logger = logging.getLogger(__name__)
 
 
 def local_reference(path: str) -> Reference:
-    """The file at an absolute path. What is no readable file gives a reference without a version."""
+    """A reference to the file at an absolute path; without a version if it is not a readable regular file."""
     try:
         facts = os.stat(path)  # noqa: PTH116 -- paths are strings here: Path is slow by the million
     except OSError:
@@ -31,33 +33,35 @@ def _reference(path: str, facts: os.stat_result) -> Reference:
     return Reference(file_uri(path), f"{facts.st_size}-{facts.st_mtime_ns}", facts.st_size)
 
 
-def in_folder(root: str, names: Names) -> Iterator[Reference]:
-    """Every image below an absolute path, in the order the file system gives them.
+def in_folder(root: str, names: NameFilter) -> Iterator[Reference]:
+    """Every image below an absolute path, in the order of the file system.
 
-    Links are followed and keep their own name.
-    Raises SourceError when the root cannot be read, or when there is no image in it.
+    Links are followed; the reference has the name of the link.
+
+    Raises:
+        SourceError: the root cannot be read, or has no image below it.
     """
     found, other = 0, -names.passed_over
     for entry in _Walk(root, names).files():
         try:
             reference = _reference(entry.path, entry.stat())
-        except OSError as error:  # a broken link, or deleted since the folder was listed
-            logger.warning("passed over %r: %s", entry.path, error.strerror)
+        except OSError as error:  # a broken link, or a file deleted since the folder was listed
+            logger.warning("skipped %r: %s", entry.path, error.strerror)
             continue
         if reference.version:
             found += 1
             yield reference
-        else:  # a pipe or device with the name of an image would block whoever reads it
-            logger.warning("passed over %r: it is no regular file", entry.path)
+        else:  # reading a pipe or device with the name of an image would block
+            logger.warning("skipped %r: not a regular file", entry.path)
             other += 1
     if not found:
         raise names.nothing_in(root, f"{other + names.passed_over} other files seen")
 
 
 class _Walk:
-    """What is taken of a folder and those below it."""
+    """Walks a folder and those below it, and counts the names that are not taken."""
 
-    def __init__(self, root: str, names: Names) -> None:
+    def __init__(self, root: str, names: NameFilter) -> None:
         self._root = root
         self._names = names
         self._start = len(os.path.join(root, ""))  # noqa: PTH118 -- see local_reference
@@ -76,7 +80,7 @@ class _Walk:
         return False
 
     def _count(self, folder: os.DirEntry[str]) -> None:
-        """What lies in a folder that is left out, up to a number of entries. Links are not followed."""
+        """Count the images in an excluded folder, up to `COUNTED` entries. Links are not followed."""
         waiting = [] if folder.is_symlink() else [folder.path]
         while waiting:
             with suppress(OSError), os.scandir(waiting.pop()) as entries:

@@ -1,8 +1,8 @@
-"""Lists of references as they are written: text, csv, tsv, jsonl, parquet. Read as (row number, reference).
+"""Reads lists of references from text, csv, tsv, jsonl and parquet, as (row number, reference).
 
-Text of every kind is in an encoding that `db.names.text_files` knows. Bytes that are not UTF-8 become Python's
-surrogate escapes and are bytes again in the path, because file names need not be UTF-8. Row numbers are those an editor
-shows, from 1; in parquet the first row is 1.
+Text may have any encoding that `db.names.text_files` detects. Bytes that are not UTF-8 become Python's surrogate
+escapes, and bytes again in the path, because file names need not be UTF-8. Row numbers start at 1 and are those that an
+editor shows; in parquet they count rows.
 """
 
 import json
@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[int, str]
 Reader: TypeAlias = Callable[[str, str | None], Iterator[Row]]
-"""From the path of a list and the name of a column, or None, to rows."""
+"""Given the path of a list and the name of a column, or None, yields its rows."""
 
 
 def at(name: str, number: int, problem: object) -> SourceError:
-    """The error for one row, to be raised."""
+    """The error for one row, for the caller to raise."""
     return SourceError(f"{name}:{number}: {problem}")
 
 
 def text_rows(lines: TextIO, name: str) -> Iterator[Row]:
-    """A reference a line. Blank lines and lines from `#` on are passed over; spaces are part of a name."""
+    """One reference in each line. Blank lines and lines that begin with `#` are skipped; spaces are part of a name."""
     images = 0
     example = ""
     for number, line in enumerate(lines, 1):
@@ -43,19 +43,19 @@ def text_rows(lines: TextIO, name: str) -> Iterator[Row]:
             yield number, text
     if images:
         logger.warning(
-            "%s: passed over as comments: %s with the name of an image after #, for example %r. For a file of that "
-            "name write ./%s, or separate the names by NUL (--null).",
+            "%s: skipped as comments: %s with the name of an image after #, for example %r. For a file of that name "
+            "write ./%s, or separate the names by NUL (--null).",
             name, counted(images, "line"), example, example,
         )  # fmt: skip
 
 
 def null_rows(stream: TextIO) -> Iterator[Row]:
-    """References that are separated by NUL, of any other characters, as `find -print0` writes them."""
+    """References separated by NUL, with any other characters in them, as `find -print0` writes them."""
     return ((number, text) for number, text in enumerate(text_files.null_separated(stream), 1) if text)
 
 
 def null_separated(path: str) -> Iterator[Row]:
-    """The same from a file."""
+    """`null_rows` of a file."""
     with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         yield from null_rows(stream)
 
@@ -66,7 +66,7 @@ def _text(path: str, _column: str | None) -> Iterator[Row]:
 
 
 def _jsonl(path: str, column: str | None) -> Iterator[Row]:
-    """A JSON string, or an object with the column, a line."""
+    """One JSON string, or an object with the column, in each line."""
     with text_files.opened(Path(path), SourceError, lines=True) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -74,16 +74,16 @@ def _jsonl(path: str, column: str | None) -> Iterator[Row]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise at(path, number, f"this is not JSON ({error}).") from error
+                raise at(path, number, f"this line is not JSON ({error}).") from error
             if isinstance(value, dict):
                 value = value[_pick(value, column, f"{path}:{number}")]
             if not isinstance(value, str):
-                raise at(path, number, "this is neither a string nor an object with a string in the column.")
+                raise at(path, number, "this line is neither a string nor an object with a string in the column.")
             yield number, value
 
 
 def _separated(usual: str) -> Reader:
-    """A reader for tables with a header. Their separator is found out, and is the usual one where others do as well."""
+    """A reader for tables with a header. It detects the separator, and prefers the usual one if several fit."""
 
     def rows(path: str, column: str | None) -> Iterator[Row]:
         known = {*COLUMNS, *([column.lower()] if column else [])}
@@ -95,7 +95,7 @@ def _separated(usual: str) -> Reader:
             index = header.index(_pick(header, column, path))
             for number, row in table:
                 if not any(row):
-                    continue  # spreadsheets write ;;; for rows that once held something
+                    continue  # spreadsheets write ;;; for rows that were cleared
                 if len(row) <= index:
                     raise at(path, number, f"this row has no column {header[index]!r}.")
                 yield number, row[index]
@@ -104,7 +104,7 @@ def _separated(usual: str) -> Reader:
 
 
 def _parquet(path: str, column: str | None) -> Iterator[Row]:
-    """A column of text, read a batch at a time; other columns, images among them, stay on the disk."""
+    """A column of text, read in batches; other columns, such as images, are not read."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -133,20 +133,20 @@ def _holds_text(kind: Any) -> bool:
 
 
 def _pick(names: Iterable[str], column: str | None, place: str) -> str:
-    """The column that holds the references. A name given by a person is matched exactly, ours in any case."""
+    """The column that holds the references: `column`, matched exactly, or the first of `COLUMNS` in any case."""
     present = list(names)
     listed = ", ".join(present) or "none"
     if column is not None:
         if column in present:
             return column
-        raise SourceError(f"{place}: there is no text column {column!r}; there is: {listed}.")
+        raise SourceError(f"{place} has no text column {column!r}; its text columns are: {listed}.")
     by_name = {name.strip().lower(): name for name in reversed(present)}
     for name in COLUMNS:
         if name in by_name:
             return by_name[name]
     raise SourceError(
-        f"{place}: no text column is named like a reference ({', '.join(COLUMNS)}); "
-        f"there is: {listed}. Choose one with --column."
+        f"{place} has no text column with a known name ({', '.join(COLUMNS)}); "
+        f"its text columns are: {listed}. Choose one with --column."
     )
 
 
@@ -159,7 +159,7 @@ READERS: dict[str, Reader] = {
     "ndjson": _jsonl,
     "parquet": _parquet,
 }
-"""By extension. A file with one of these is a list of references, any other is an image."""
+"""By extension. A file with one of these is a list of references, any other an image."""
 
 TABLES = frozenset(READERS) - {"txt", "list"}
-"""Those in which a line is more than a name."""
+"""Those whose lines hold more than a name."""

@@ -1,13 +1,14 @@
-"""Local files that a list names, in the spelling of the machine where the list was made."""
+"""Finds local files that a list names in the spelling of another machine."""
 
 import logging
 import posixpath
 from collections.abc import Iterator
 
 from db.errors import SourceError
+from db.ledger.images import Reference
 from db.names.plural import counted
 from db.names.spellings import spellings, windows_parts
-from producer.references import Reference, file_path
+from db.names.uris import file_path
 from producer.sources.addresses import resolve
 from producer.sources.folder import local_reference
 
@@ -15,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class LocalNames:
-    """Looks up what a list names. The name as it stands counts; other spellings only where no file has it.
+    """Looks up the files of a list. Another spelling is tried only if no file has the name as written.
 
     Args:
-        name: of the list, for messages.
-        base: absolute path of the folder where relative names start.
+        name: name of the list, for messages.
+        base: absolute path of the folder of relative names.
     """
 
     def __init__(self, name: str, base: str) -> None:
@@ -28,12 +29,12 @@ class LocalNames:
         self._respelt = 0
         self._example = ("", "")
         self._root: list[str] | None = None
-        """The folder of Windows that is `base` here: what the first path that was found has before it."""
+        """The Windows folder that corresponds to `base`: the leading parts of the first path that was found."""
 
     def reference(self, path: str, text: str) -> Reference:
-        """The file at a path, or at another spelling of the text that the path was made from.
+        """A reference to the file at a path, or at another spelling of the text that the path was made from.
 
-        Without any, a reference to that path without a version.
+        If no such file exists, a reference to the path without a version.
         """
         named = local_reference(path)
         if named.version:
@@ -50,7 +51,7 @@ class LocalNames:
         return named
 
     def report(self) -> None:
-        """Say how many files have another name than the list gives."""
+        """Log how many files were found under another spelling than that of the list."""
         if self._respelt:
             logger.warning(
                 "%s: %s found under another spelling, for example %r as %r.",
@@ -64,9 +65,9 @@ class LocalNames:
             yield from self._below_base(windows_parts(spelling.removeprefix("/")))
 
     def _below_base(self, parts: list[str]) -> Iterator[str]:
-        r"""Where `C:\data\sub\a.png` may be: the longest end of it that is a file below the base.
+        r"""Paths below the base that `C:\data\sub\a.png` may mean, longest trailing part first.
 
-        The first file that is found tells which folder the base is. It is the same for all that follow.
+        The first file that is found determines which Windows folder the base is; it is the same for all later paths.
         """
         for start in range(len(parts)) if self._root is None else [len(self._root)]:
             if self._root is not None and parts[:start] != self._root:

@@ -1,7 +1,7 @@
-"""References written down in a list: a manifest file, or standard input.
+"""References in a list: a manifest file, or standard input.
 
-What a list points at and is not there is still a reference, without a version: it ends as one failure of that
-image. What cannot be a reference at all stops the run, with the number of its row.
+A reference to a file that does not exist has no version, and becomes a failure of that image. A row that cannot be a
+reference stops the run with its number.
 """
 
 from collections import deque
@@ -10,19 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO
 
 from db.errors import SourceError
+from db.ledger.images import Reference
 from db.names import text_files
-from producer.references import Reference, split_s3
 from producer.sources.addresses import resolve
 from producer.sources.extensions import extension
 from producer.sources.list_rows import READERS, TABLES, Row, at, null_rows, null_separated, text_rows
 from producer.sources.listed_files import LocalNames
+from producer.uris import split_s3
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 THREADS = 32
 LOOK_AHEAD = 4 * THREADS
-"""References held while their objects are asked for. Bounds memory; a few per thread keep all busy."""
+"""References held while HEAD requests for their objects run. Bounds memory; a few per thread keep all busy."""
 
 
 def is_manifest(path: str) -> bool:
@@ -30,10 +31,16 @@ def is_manifest(path: str) -> bool:
 
 
 def in_manifest(path: str, base: str, column: str | None, *, null: bool = False) -> Iterator[Reference]:
-    """Every reference in the file, in its order. Raises SourceError with file and row for what is none.
+    """Every reference in the file, in its order.
 
     Args:
+        path: of the file.
+        base: folder of relative references.
+        column: see `references`.
         null: references are separated by NUL, unless the list is a table.
+
+    Raises:
+        SourceError: the file cannot be read, or a row is not a reference; then with the number of the row.
     """
     rows = null_separated(path) if null and extension(path) not in TABLES else READERS[extension(path)](path, column)
     try:
@@ -43,7 +50,11 @@ def in_manifest(path: str, base: str, column: str | None, *, null: bool = False)
 
 
 def in_stream(lines: TextIO, base: str, *, null: bool = False) -> Iterator[Reference]:
-    """Every reference on standard input, a line each, or between NUL characters."""
+    """Every reference on standard input, one in each line or separated by NUL.
+
+    Raises:
+        SourceError: as of `in_manifest`.
+    """
     name = "standard input"
     text_files.as_list(lines, null=null)
     try:
@@ -60,23 +71,23 @@ def _found(rows: Iterable[Row], name: str, base: str) -> Iterator[Reference]:
         yield reference
     names.report()
     if empty:
-        raise SourceError(f"no references in {name!r}: it is empty but for comments or a header.")
+        raise SourceError(f"no references in {name!r}: it has at most comments or a header.")
 
 
 def _targets(rows: Iterable[Row], name: str, base: str) -> Iterator[tuple[str, str]]:
-    """Absolute paths and `s3://bucket/key`, each with the text that it was made from."""
+    """Absolute paths and `s3://bucket/key`, each with its text in the list."""
     for number, text in rows:
         try:
             target = resolve(text, base)
         except SourceError as error:
             raise at(name, number, error) from error
         if _is_remote(target) and not split_s3(target)[1]:
-            raise at(name, number, f"{text!r} names a bucket and no object in it.")
+            raise at(name, number, f"{text!r} names a bucket without an object.")
         yield target, text
 
 
 def _looked_up(targets: Iterable[tuple[str, str]], names: LocalNames) -> Iterator[Reference]:
-    """Files are looked up at once, objects by many threads a bounded way ahead. The order stays."""
+    """References in the order of the targets. Threads ask for objects, at most `LOOK_AHEAD` of them ahead."""
     waiting: deque[Reference | Future[Reference]] = deque()
     client: S3Client | None = None
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="head")
@@ -103,7 +114,7 @@ def _ready(item: Reference | Future[Reference]) -> Reference:
     return item if isinstance(item, Reference) else item.result()
 
 
-# boto3 takes a quarter of a second to import, which a list of local files need not pay.
+# Importing boto3 takes a quarter of a second, which a list of local files does not need.
 
 
 def _client_for(uri: str) -> "S3Client":

@@ -1,4 +1,4 @@
-"""Which names below a folder or a prefix are taken for images, and how many were not, and why."""
+"""Selects the names below a folder or a prefix that are images, and counts the others by reason."""
 
 import re
 from collections import Counter
@@ -20,27 +20,27 @@ SYSTEM_FOLDERS = (
 """Thumbnails, trash and snapshots of NAS boxes and of Windows, and what macOS adds to archives."""
 SYSTEM_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini")
 _LEFT_OUT = re.compile(
-    # A name that begins with a dot, and is not `.` or `..`, which keys in S3 may hold.
+    # A name that begins with a dot, except `.` and `..`, which may be part of a key in S3.
     rf"(?:^|/)(?:\.(?!\.?(?:/|$))|(?:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})/"
     rf"|(?:{'|'.join(map(re.escape, SYSTEM_FILES))})$)",
     re.IGNORECASE,
 )
 _EXTENSIONS = 100
-"""Different ones that are counted, so that a million odd names cost no memory."""
+"""Different extensions that are counted, so that a million unusual names do not use memory."""
 _LONGEST = 12
-"""Characters after the last dot that can be an extension."""
+"""Characters of an extension, at most."""
 
 
-class Names:
-    """What is taken, and counts of what was not. One for all sources of a command.
+class NameFilter:
+    """Selects names and counts the others. One filter serves all sources of a command.
 
     Args:
         exclude: patterns as in a `.gitignore`, for paths relative to the source.
-        default_excludes: whether hidden names and those of `SYSTEM_FOLDERS` and `SYSTEM_FILES` are left out.
-        all_names: take names that do not end like an image too, and let their content decide.
+        default_excludes: exclude hidden names and those of `SYSTEM_FOLDERS` and `SYSTEM_FILES`.
+        all_names: also take names without the extension of an image; their content decides.
 
     Raises:
-        SettingsError: a pattern is none.
+        SettingsError: a pattern is empty or invalid.
     """
 
     def __init__(self, exclude: Iterable[str] = (), *, default_excludes: bool = True, all_names: bool = False) -> None:
@@ -48,21 +48,21 @@ class Names:
         self._default_excludes = default_excludes
         self._exclude = _patterns(list(exclude))
         self.hidden = 0
-        """Images with hidden or system names, or in such folders."""
+        """Images excluded because they, or a folder above them, have a hidden or system name."""
         self.more_hidden = False
-        """There are more of them: counting was given up."""
+        """Whether `hidden` is a lower bound, because counting stopped."""
         self.excluded = 0
-        """Images that a pattern left out."""
+        """Images that a pattern excluded."""
         self.extensions: Counter[str] = Counter()
-        """Of the names that were passed over, because they do not end like an image."""
+        """Number of skipped names by extension: those without the extension of an image."""
 
     @property
     def passed_over(self) -> int:
-        """Names that do not end like an image."""
+        """Number of skipped names: those without the extension of an image."""
         return self.extensions.total()
 
     def take(self, path: str) -> bool:
-        """Whether a file is taken; counts it where it is not.
+        """Whether to take a file. Counts it if not.
 
         Args:
             path: relative to the source, with slashes.
@@ -79,14 +79,14 @@ class Names:
         return ends_well
 
     def enter(self, folder: str) -> bool:
-        """Whether files below a folder may be taken."""
+        """Whether to visit a folder."""
         below = folder + "/"
         return not (
             (self._default_excludes and _LEFT_OUT.search(below)) or (self._exclude and self._exclude.match_file(below))
         )
 
     def keep(self, path: str) -> bool:
-        """Whether a pattern leaves out what a list names, which is taken whatever it is called."""
+        """Whether to take an entry of a list: if no pattern excludes it, whatever its extension. Counts it if not."""
         left_out = bool(self._exclude and self._exclude.match_file(path))
         self.excluded += left_out
         return not left_out
@@ -96,7 +96,7 @@ class Names:
         return self._exclude is not None
 
     def sentences(self) -> Iterator[str]:
-        """What was not taken, and what takes it."""
+        """Sentences for people: how many names were skipped or excluded, and the option that takes them."""
         if self.passed_over:
             listed = ", ".join(f".{name}" if name else "none at all" for name, _ in self.extensions.most_common(3))
             yield (
@@ -106,7 +106,7 @@ class Names:
         yield from self._left_out()
 
     def nothing_in(self, place: str, others: str) -> SourceError:
-        """The error for a place without an image, to be raised."""
+        """The error for a place without an image, for the caller to raise."""
         left_out = "".join(f"; {sentence}" for sentence in self._left_out())
         return SourceError(
             f"no image files in {place!r} ({others}; known extensions: {KNOWN}; --all-names takes every name{left_out})"
@@ -136,10 +136,10 @@ def _patterns(exclude: list[str]) -> "GitIgnoreSpec | None":
 
     if any(not pattern.strip() for pattern in exclude):
         raise SettingsError(
-            "--exclude is empty: give a pattern as in a .gitignore, for example 'drafts/' or '*_small.*'."
+            "--exclude is empty; it takes a pattern as in a .gitignore, for example 'drafts/' or '*_small.*'."
         )
     try:
-        # A line of a file that begins with # is a comment; here it is a name such as `#recycle`.
+        # In a file, # begins a comment; here it begins a name such as `#recycle`.
         return GitIgnoreSpec.from_lines("\\" + one if one.startswith("#") else one for one in exclude)
     except ValueError as error:
-        raise SettingsError(f"--exclude holds what is no pattern of a .gitignore: {error}.") from error
+        raise SettingsError(f"--exclude: invalid .gitignore pattern: {error}.") from error

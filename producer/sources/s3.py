@@ -1,4 +1,4 @@
-"""References to objects in S3: all images below a prefix, one object by its key, or those that a list there names."""
+"""References to objects in S3: all images below a prefix, an object by its key, or the entries of a list in S3."""
 
 import logging
 import tempfile
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from db.errors import SourceError
-from producer.references import Reference, split_s3
+from db.ledger.images import Reference
 from producer.sources.extensions import extension
 from producer.sources.manifest import in_manifest
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from producer.sources.s3_listing import REQUESTS, objects
 from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, http_status, s3_client, s3_errors
+from producer.uris import split_s3
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def under_prefix(uri: str, names: Names) -> Iterator[Reference]:
-    """Every image whose key starts with the prefix; and the object, of any extension, with just that key.
+def under_prefix(uri: str, names: NameFilter) -> Iterator[Reference]:
+    """Every image whose key starts with the prefix, and the object with exactly that key, whatever its extension.
 
-    The prefix is taken literally, as S3 does: `s3://bucket/cat` finds `cats/1.png`; a folder ends with `/`.
-    They come in no order, since several requests list side by side.
-    Raises SourceError when the storage does not answer, at once; while iterating when it says no or there is no image.
+    The prefix is taken literally, as by S3: `s3://bucket/cat` matches `cats/1.png`; a folder ends with `/`. The order
+    is undefined, since requests run concurrently.
+
+    Raises:
+        SourceError: at once if the storage does not answer; while iterating if it refuses or there is no image.
     """
     check_endpoint(split_s3(uri)[0])
     return _under_prefix(uri, names)
 
 
-def _under_prefix(uri: str, names: Names) -> Iterator[Reference]:
+def _under_prefix(uri: str, names: NameFilter) -> Iterator[Reference]:
     bucket, prefix = split_s3(uri)
     start = prefix.rfind("/") + 1
     client = s3_client(max_pool_connections=REQUESTS)
@@ -42,10 +45,10 @@ def _under_prefix(uri: str, names: Names) -> Iterator[Reference]:
     with s3_errors(bucket), closing(objects(client, bucket, prefix)) as items:
         for item in items:
             key = item["Key"]
-            if key.endswith("/"):  # how consoles make a folder
+            if key.endswith("/"):  # consoles make a folder like this
                 other += 1
             elif "\0" in key:
-                logger.warning("passed over %r in %r: no database can hold its name", key, bucket)
+                logger.warning("skipped %r in %r: no database can store its name", key, bucket)
                 other += 1
             elif key == prefix or names.take(key[start:]):
                 found += 1
@@ -55,13 +58,16 @@ def _under_prefix(uri: str, names: Names) -> Iterator[Reference]:
 
 
 def listed_in(uri: str, base: str | None, column: str | None, *, null: bool = False) -> Iterator[Reference] | None:
-    """The references of a list that is an object, which is fetched at once. None when there is no such object.
+    """The references of a list in S3, which is downloaded at once. None if there is no such object.
 
     Args:
-        base: where relative references start; by default at the folder of the list, in its bucket.
-        null: as of `references`.
+        uri: of the list.
+        base: folder of relative references; by default that of the list, in its bucket.
+        column: see `references`.
+        null: see `references`.
 
-    Raises SourceError when the storage says no or does not answer; while iterating as `in_manifest` does.
+    Raises:
+        SourceError: the storage refuses or does not answer; while iterating as of `in_manifest`.
     """
     bucket, key = split_s3(uri)
     check_endpoint(bucket)
@@ -88,14 +94,15 @@ def _rows(
     with folder:
         try:
             yield from in_manifest(path, base, column, null=null)
-        except SourceError as error:  # of a row, say: people know the list by its own name
+        except SourceError as error:  # the message names the list by its URI, not by the temporary file
             raise SourceError(str(error).replace(path, uri)) from error
 
 
 def is_missing(client: "S3Client", uri: str) -> bool:
-    """Whether there is no such object. One that is denied is there, as far as we know.
+    """Whether an object does not exist. One that is denied counts as existing.
 
-    Raises SourceError for every other refusal, and when nothing answers.
+    Raises:
+        SourceError: any other refusal, or the storage does not answer.
     """
     bucket, key = split_s3(uri)
     with s3_errors(bucket):
@@ -109,9 +116,10 @@ def is_missing(client: "S3Client", uri: str) -> bool:
 
 
 def head(client: "S3Client", uri: str) -> Reference:
-    """The same Reference as the listing gives for this object. One that is missing or denied has no version.
+    """The reference that a listing gives for this object; without a version if it is missing or denied.
 
-    Raises SourceError for every other refusal, and when nothing answers.
+    Raises:
+        SourceError: any other refusal, or the storage does not answer.
     """
     bucket, key = split_s3(uri)
     with s3_errors(bucket):

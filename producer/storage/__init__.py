@@ -1,1 +1,1 @@
-"""S3 clients: one way to make them, reading a sample, uploading."""
+"""S3: creating clients, reading a sample, uploading."""

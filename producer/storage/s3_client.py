@@ -1,8 +1,8 @@
-"""S3 and whatever speaks its protocol: one way to make the client, one place where errors become sentences.
+"""Clients for S3 and compatible storage, and the translation of their errors.
 
-Where the storage is and who we are comes from boto3's own variables (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID,
-AWS_PROFILE, ...), so everything that already works with boto3 or the AWS command line works here. Where boto3 finds no
-credentials, requests are not signed: that is how public buckets are read. TAGONCE_S3_ANONYMOUS=true asks for it.
+Endpoint and credentials come from boto3's own variables (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), so
+all that works with boto3 or the AWS command line works here. If boto3 finds no credentials, requests are not signed,
+as public buckets allow. TAGONCE_S3_ANONYMOUS=true never signs.
 """
 
 import os
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 PATIENT_ATTEMPTS = 8
-"""Retries of the client that does the work: storage under load needs a while to recover."""
+"""Retries of the client for the actual work: storage under load needs time to recover."""
 PROBE_ATTEMPTS = 1
-"""Retries of the probe: one, so a dead endpoint costs two times connect_timeout at most."""
+"""Retries of the probe: one, so that a dead endpoint costs at most twice connect_timeout."""
 
 REJECTED_CREDENTIALS = frozenset({
     "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId",
@@ -40,7 +40,7 @@ REJECTED_CREDENTIALS = frozenset({
 })  # fmt: skip
 ANONYMOUS = "TAGONCE_S3_ANONYMOUS"
 _YES = {"1", "on", "t", "true", "y", "yes"}
-"""As pydantic reads a setting that is on."""
+"""Values that pydantic reads as true."""
 OK = 200
 FORBIDDEN = 403
 NOT_FOUND = 404
@@ -48,11 +48,16 @@ SERVER_ERROR = 500
 
 
 def s3_client(*, max_pool_connections: int = 10, max_attempts: int = PATIENT_ATTEMPTS) -> "S3Client":
-    """A client that may be shared by threads; give it as many connections as there are threads.
+    """An S3 client, safe to share between threads.
 
-    Its requests are signed where there are credentials, see `is_anonymous`.
+    Its requests are signed if there are credentials, see `is_anonymous`.
 
-    Raises SettingsError when boto3's own settings cannot be used.
+    Args:
+        max_pool_connections: connections kept open; as many as there are threads.
+        max_attempts: retries of a request.
+
+    Raises:
+        SettingsError: boto3's own settings are invalid.
     """
     config = Config(
         retries={"mode": "adaptive", "max_attempts": max_attempts},
@@ -60,48 +65,48 @@ def s3_client(*, max_pool_connections: int = 10, max_attempts: int = PATIENT_ATT
         read_timeout=30,
         max_pool_connections=max_pool_connections,
     )
-    # A session of its own: boto3.client() shares a global one, which is not safe to build from threads
-    # and keeps the credentials it saw first.
+    # A separate session: boto3.client() shares a global one, which is not safe to create from threads and keeps the
+    # first credentials that it found.
     session = botocore.session.get_session()
-    # Times stay the text they came as, as in the AWS command line: to read those of a listing, which nobody asked for,
-    # took three quarters of its time.
+    # Timestamps stay text, as in the AWS command line: parsing those of a listing, which are not used, took three
+    # quarters of its time.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     try:
-        asked_for = os.environ.get(ANONYMOUS, "").lower() in _YES
-        if asked_for or not _has_credentials(session):
+        requested = os.environ.get(ANONYMOUS, "").lower() in _YES
+        if requested or not _has_credentials(session):
             config = config.merge(Config(signature_version=UNSIGNED))
         client = boto3.session.Session(botocore_session=session).client("s3", config=config)
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint without http:// or https://
+    except (BotoCoreError, ValueError) as error:  # ValueError: the endpoint lacks http:// or https://
         raise SettingsError(
             f"S3 cannot be used with these settings: {error}. "
             "Check AWS_ENDPOINT_URL_S3, AWS_PROFILE, AWS_DEFAULT_REGION and ~/.aws/config."
         ) from error
-    if is_anonymous(client) and not asked_for:
+    if is_anonymous(client) and not requested:
         _Unsigned(client)
     return client
 
 
 def is_anonymous(client: "S3Client") -> bool:
-    """Whether its requests are not signed."""
-    return vars(client.meta.config)["signature_version"] is UNSIGNED  # the stubs do not know it
+    """Whether requests of this client are unsigned."""
+    return vars(client.meta.config)["signature_version"] is UNSIGNED  # the stubs lack it
 
 
 def _has_credentials(session: botocore.session.Session) -> bool:
     try:
         return session.get_credentials() is not None
-    except BotoCoreError:  # there are some, and the first request says what is wrong with them
+    except BotoCoreError:  # there are some; the first request reports what is wrong with them
         return True
 
 
 class _Unsigned:
-    """Of a client that signs nothing because it has no credentials: tells a private bucket from a private object.
+    """Tells a private bucket from a private object, for a client that does not sign because it has no credentials.
 
-    A refusal by a bucket that never let us in means that credentials are missing, which is no fault of an object. One
-    by a bucket that did is about that object.
+    A refusal by a bucket that never allowed a request means that credentials are missing, not that the object is
+    private. A refusal by a bucket that allowed one concerns the object.
     """
 
     def __init__(self, client: "S3Client") -> None:
-        self._open: set[str] = set()
+        self._public: set[str] = set()
         client.meta.events.register("before-parameter-build.s3", self._note)
         client.meta.events.register("after-call.s3", self._judge)
 
@@ -111,33 +116,34 @@ class _Unsigned:
     def _judge(self, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         bucket, status = context.get(ANONYMOUS, ""), parsed.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status == OK:
-            self._open.add(bucket)
-        elif status == FORBIDDEN and bucket not in self._open:
+            self._public.add(bucket)
+        elif status == FORBIDDEN and bucket not in self._public:
             raise NoCredentialsError
 
 
 def check_endpoint(bucket: str) -> None:
-    """Ask once for the bucket, with hardly any patience, before the patient client starts.
+    """Probe the endpoint of a bucket with a single retry, before a client with many retries is used.
 
-    Any answer will do, even a refusal: the request that follows explains it better than a HEAD can.
-    An address that swallows packets is known after 10 s; the patient client would try for 52 s (both measured).
+    Any answer suffices, even a refusal: the next request explains it better than a HEAD can. An address that drops
+    packets is detected after 10 s; with all retries it would take 52 s (both measured).
 
-    Raises SourceError when nothing answers or the credentials are not complete.
+    Raises:
+        SourceError: the endpoint does not answer, or the credentials are incomplete.
     """
     client = s3_client(max_attempts=PROBE_ATTEMPTS)
     with s3_errors(bucket):
         try:
             client.head_bucket(Bucket=bucket)
-        except (ClientError, NoCredentialsError):  # not signed and refused: its objects may be public all the same
+        except (ClientError, NoCredentialsError):  # an unsigned request was refused; its objects may still be public
             return
         finally:
             client.close()
 
 
 def answers(bucket: str) -> bool:
-    """Whether the storage of a bucket is at work: asked for the bucket itself, with hardly any patience.
+    """Whether the storage of a bucket answers a HEAD for the bucket, with a single retry.
 
-    A refusal is an answer; an error of the server is none.
+    A refusal counts as an answer, an error of the server does not.
     """
     client = s3_client(max_attempts=PROBE_ATTEMPTS)
     try:
@@ -146,7 +152,7 @@ def answers(bucket: str) -> bool:
         return http_status(error) < SERVER_ERROR
     except (ConnectionError, HTTPClientError):
         return False
-    except BotoCoreError:  # of a name that cannot be asked for, or a refusal of what is not signed
+    except BotoCoreError:  # an invalid bucket name, or an unsigned request was refused
         return True
     finally:
         client.close()
@@ -154,13 +160,13 @@ def answers(bucket: str) -> bool:
 
 
 def http_status(error: ClientError) -> int:
-    """HTTP status of a refusal. A HEAD has no body, so this is all there is to tell one from another."""
+    """HTTP status of a refusal. An answer to HEAD has no body, so the status is all that tells refusals apart."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 @contextmanager
 def s3_errors(bucket: str) -> Iterator[None]:
-    """Turn every botocore error inside into a SourceError that says what to do about it."""
+    """Turn every botocore error of the block into a SourceError with advice."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:
@@ -177,7 +183,7 @@ def _sentence(error: Exception, bucket: str) -> str:
                 "AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION, and that the server is up."
             )
         case ParamValidationError():
-            return f"{bucket!r} or the key in it is not a name that S3 takes: {error}."
+            return f"{bucket!r}, or the key in it, is not a valid name in S3: {error}."
         case ClientError():
             return _refusal(error, bucket)
         case _:
@@ -185,15 +191,15 @@ def _sentence(error: Exception, bucket: str) -> str:
 
 
 def no_credentials(bucket: str) -> str:
-    """The sentence for a bucket that wants to know who we are."""
+    """Message for a bucket that requires credentials."""
     return (
-        f"there are no complete S3 credentials to read bucket {bucket!r} with, and it does not let everybody in: "
+        f"there are no complete S3 credentials, and bucket {bucket!r} is not public: "
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
     )
 
 
 def _refusal(error: ClientError, bucket: str) -> str:
-    """The sentence for an answer that says no."""
+    """Message for an answer that refuses the request."""
     code = error.response.get("Error", {}).get("Code", "")
     if code == "NoSuchBucket":
         return f"there is no bucket {bucket!r}: check its name and AWS_ENDPOINT_URL_S3."
@@ -205,12 +211,12 @@ def _refusal(error: ClientError, bucket: str) -> str:
     if http_status(error) == FORBIDDEN:
         return (
             f"S3 denies access to bucket {bucket!r} ({error}): "
-            "the credentials need s3:ListBucket and s3:GetObject on it; without any (TAGONCE_S3_ANONYMOUS) it has to "
-            "be public."
+            "the credentials need s3:ListBucket and s3:GetObject on it; without credentials (TAGONCE_S3_ANONYMOUS) it "
+            "must be public."
         )
-    if http_status(error) >= SERVER_ERROR:  # also botocore's word for a 200 with something else than S3's XML
+    if http_status(error) >= SERVER_ERROR:  # also raised by botocore for a 200 whose body is not XML of S3
         return (
             f"S3 keeps failing for bucket {bucket!r} ({error}): "
-            "try again later, and check that AWS_ENDPOINT_URL_S3 is an S3 endpoint and no web page."
+            "try again later, and check that AWS_ENDPOINT_URL_S3 is an S3 endpoint, not a web page."
         )
     return f"S3 refuses a request for bucket {bucket!r}: {error}."

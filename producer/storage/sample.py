@@ -1,16 +1,17 @@
-"""Read a little of one image, to see whether we may: without the worker's tools, and with little patience."""
+"""Checks of access to storage by reading a byte or a key, without the packages of a worker and with one retry."""
 
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 
 _FILE = "file://"
 
 
 def read_some(uri: str) -> int:
-    """A byte of it, or none where it is empty; returns how many.
+    """Read the first byte of an image. Returns the number of bytes read: 0 if the file is empty.
 
     Raises:
-        OSError: a local file cannot be read; of an object only that it is not there.
-        SourceError, SettingsError: an object cannot.
+        OSError: a local file cannot be read, or an object does not exist.
+        SourceError, SettingsError: an object cannot be read.
     """
     if uri.startswith(_FILE):
         with open(file_path(uri), "rb", buffering=0) as file:  # noqa: PTH123 -- names need not be text
@@ -30,10 +31,10 @@ def read_some(uri: str) -> int:
 
 
 def is_there(bucket: str, prefix: str) -> bool:
-    """Whether a bucket can be listed and holds anything with this prefix.
+    """Whether a bucket holds an object whose key starts with a prefix.
 
     Raises:
-        SourceError, SettingsError: it cannot be listed.
+        SourceError, SettingsError: the bucket cannot be listed.
     """
     from producer.storage.s3_client import PROBE_ATTEMPTS, s3_client, s3_errors
 

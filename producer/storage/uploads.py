@@ -1,4 +1,4 @@
-"""Writing to S3: whole objects, one bucket, with errors that say what to do."""
+"""Writes objects to a bucket of S3."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,16 @@ from producer.storage.s3_client import FORBIDDEN, NOT_FOUND, check_endpoint, htt
 
 
 class Bucket:
-    """A bucket to write to. Threads may share it; an object is there whole or not at all.
+    """A bucket to write to, safe to share between threads. An object is written completely or not at all.
+
+    Every method raises StopError if the storage refuses or does not answer.
 
     Args:
         name: of the bucket.
-        threads: how many may use it at once.
+        threads: number of threads that use it concurrently.
 
     Raises:
-        StopError: nothing answers, there are no credentials, or there is no such bucket.
+        StopError: the storage does not answer, there are no credentials, or there is no such bucket.
     """
 
     def __init__(self, name: str, *, threads: int = 1) -> None:
@@ -35,7 +37,7 @@ class Bucket:
             except ClientError as error:
                 if http_status(error) == NOT_FOUND:
                     raise StopError(f"There is no bucket {name!r}: check --out and AWS_ENDPOINT_URL_S3.") from error
-                # Whoever may write need not be one who may look at the bucket: the first write tells.
+                # Credentials that may write need not be allowed to HEAD the bucket: the first write shows it.
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +48,7 @@ class Bucket:
         self._client.close()
 
     def listing(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """The key and the ETag, with its quotes, of every object whose key begins with a prefix."""
+        """Key and ETag, with its quotes, of every object whose key starts with a prefix."""
         with _writing(self.name):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
             for page in pages:
@@ -54,12 +56,12 @@ class Bucket:
                     yield found["Key"], found["ETag"]
 
     def head(self, key: str) -> dict[str, str] | None:
-        """The metadata of an object, None when there is none."""
+        """The metadata of an object; None if it does not exist."""
         with _writing(self.name):
             try:
                 return self._client.head_object(Bucket=self.name, Key=key)["Metadata"]
             except ClientError as error:
-                # Whoever may not list a bucket is told "forbidden" of what is not there, too.
+                # Without the right to list a bucket, a missing object is "forbidden" (403).
                 if http_status(error) == NOT_FOUND:
                     return None
                 raise
@@ -73,12 +75,12 @@ class Bucket:
             self._client.put_object(Bucket=self.name, Key=key, Body=content)
 
     def upload(self, path: Path, key: str, metadata: dict[str, str]) -> None:
-        """A file of any size, in parts where it is large."""
+        """Upload a file of any size, a large one in parts."""
         with _writing(self.name):
             try:
                 self._client.upload_file(str(path), self.name, key, ExtraArgs={"Metadata": metadata})
             except S3UploadFailedError as error:
-                # boto3 wraps what botocore said and keeps it as the context.
+                # boto3 wraps botocore's error and keeps it as the context.
                 if isinstance(error.__context__, ClientError):
                     raise error.__context__ from error
                 raise StopError(f"Cannot write to s3://{self.name}/{key}: {error}.") from error
@@ -93,7 +95,7 @@ def _writing(bucket: str) -> Iterator[None]:
         refusal = error.__cause__
         if isinstance(refusal, ClientError) and http_status(refusal) == FORBIDDEN:
             raise StopError(
-                f"S3 does not let us write to bucket {bucket!r} ({refusal}): the credentials need s3:PutObject and "
-                "s3:GetObject on it, and s3:ListBucket to see what is there."
+                f"S3 denies writing to bucket {bucket!r} ({refusal}): the credentials need s3:PutObject and "
+                "s3:GetObject on it, and s3:ListBucket to list it."
             ) from refusal
         raise StopError(f"Cannot write to bucket {bucket!r}: {error}") from refusal

@@ -1,4 +1,4 @@
-"""`tagonce calibrate`: the best threshold of each tag, by tags that people gave, saved as a profile."""
+"""`tagonce calibrate`: the best threshold of each tag from human tags, saved as a profile."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from db.ledger.models import Model, Tag
 from db.names.plural import counted
 from db.policy.policies import to_threshold
 from db.policy.profiles import Profile
+from db.scope import Gone
 from db.scores import NEVER
-from db.sql.gone_scope import Gone
 from db.truth.calibration import By, Calibration, Goal
 from db.truth.evaluation import Counts, Evaluation
 from db.truth.truth import Truth
@@ -20,7 +20,6 @@ from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 from tagonce.output.metric_tables import (
-    TruthSource,
     basis,
     judged,
     judged_json,
@@ -34,44 +33,42 @@ _SHOWN = 5
 
 
 def command(
-    truth: TruthSource,
-    save: Annotated[str, typer.Option(metavar="NAME", help="The profile to save, as its next version.")],
-    by: Annotated[By, typer.Option(help="What is made as large as possible for each tag.")] = By.INFORMEDNESS,
-    beta: Annotated[
-        float, typer.Option(min=0.01, help="With f-beta: recall counts so many times as much as precision.")
-    ] = 1.0,
+    truth: parameters.TruthSource,
+    save: Annotated[str, typer.Option(metavar="NAME", help="Name of the profile; a new version is saved.")],
+    by: Annotated[By, typer.Option(help="Metric to maximize for each tag.")] = By.INFORMEDNESS,
+    beta: Annotated[float, typer.Option(min=0.01, help="With f-beta: weight of recall relative to precision.")] = 1.0,
     min_precision: Annotated[
-        float, typer.Option(min=0, max=1, help="A tag that cannot reach it is switched off.")
+        float, typer.Option(min=0, max=1, help="A tag that cannot reach this precision is switched off.")
     ] = 0.0,
     min_recall: Annotated[
-        float, typer.Option(min=0, max=1, help="A tag that cannot reach it gets the highest recall it can have.")
+        float, typer.Option(min=0, max=1, help="A tag that cannot reach this recall gets the highest possible recall.")
     ] = 0.0,
     min_support: Annotated[
-        int, typer.Option(min=1, help="Tags that people gave to fewer images get no threshold of their own.")
+        int, typer.Option(min=1, help="Tags with fewer human-tagged images are not calibrated.")
     ] = 10,
     threshold: Annotated[
         float | None,
         typer.Option(
             "--threshold",
             "-t",
-            help="For all those tags. Default: the model's own, which stays as it is.",
+            help="Threshold of tags that are not calibrated. Default: the model's own.",
             show_default=False,
         ),
     ] = None,
     holdout: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Keep this share of the images aside, and judge the result on them.")
+        float, typer.Option(min=0, max=0.9, help="Hold out this share of the images, and evaluate the result on them.")
     ] = 0.0,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the curves of the images used: .png or .svg.")
+        Path | None, typer.Option(metavar="FILE", help="Plot the curves of the images used: .png or .svg.")
     ] = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Find the best threshold of each tag, from tags that people gave, and save them as a profile.
+    """Find the best threshold of each tag from human tags, and save them as a profile.
 
-    The result is judged on the images that it was made from, which flatters it, or with --holdout on others.
+    The result is evaluated on the same images, which is optimistic, or with --holdout on others.
 
     Example: tagonce calibrate captions/ --save mine --by f-beta --min-precision 0.1 --holdout 0.2
     """
@@ -82,10 +79,10 @@ def command(
     from db.truth.evaluation import evaluate
     from db.truth.load_truth import read_truth
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
+    from tagonce.options.policy_options import ThresholdOptions
     from tagonce.output import plots
 
-    default = policy_of(threshold=threshold).default
+    default = ThresholdOptions(threshold).changes.default
     profiles.check_name(save)  # before the work, not after it
     goal = Goal(by, beta, min_precision, min_recall, min_support)
     if plot:
@@ -97,7 +94,7 @@ def command(
             own = resolve(row, tags)
             said = read_truth(connection, row, truth)
             used, aside = said.split(holdout) if holdout else (said, None)
-            # Tags that get no threshold are judged at the model's own, or at --threshold.
+            # Tags that are not calibrated are evaluated at the model's own threshold, or at --threshold.
             tried = {*grid(row.floor), *own.scores.tolist()} | ({default} if default and default < NEVER else set())
             with progress(used, "Calibrating") as advance:
                 found = evaluate(connection, row, used, sorted(tried), [own], advance=advance)
@@ -153,7 +150,7 @@ def _need_thresholds(said: Truth, counts: Counts, result: Calibration, goal: Goa
         return
     if said.judged is not None:
         needed = f"{counted(goal.min_support, 'label')} saying right and one saying wrong"
-        more = "Judge more"
+        more = "Label more"
     else:
         needed = f"{counted(goal.min_support, 'image')} with it and one without"
         more = "Give more images with true tags"
@@ -163,15 +160,15 @@ def _need_thresholds(said: Truth, counts: Counts, result: Calibration, goal: Goa
     if counts.support[most]:
         found += f"; the most frequent, {tags[most].name}, is on {counts.support[most]:,} of {counts.judged_on[most]:,}"
     raise SourceError(
-        f"Too little to calibrate from: a tag needs {needed}, and none has them. Found: {found}. {more}, or lower "
+        f"Not enough data to calibrate: a tag needs {needed}, and no tag has that. Found: {found}. {more}, or lower "
         "--min-support."
     )
 
 
 def _caution(aside: Truth | None, found: Evaluation) -> str:
     if aside is None:
-        return "The thresholds were made from the same images, which flatters them: --holdout 0.2 judges on others."
-    return f"None of these images is among the {found.counts.images:,} from which the thresholds were made from."
+        return "Evaluated on the images used for calibration, which is optimistic: --holdout 0.2 uses others."
+    return f"None of these images is among the {found.counts.images:,} used for calibration."
 
 
 def _outcome(profile: Profile, result: Calibration) -> list[str]:
@@ -179,7 +176,7 @@ def _outcome(profile: Profile, result: Calibration) -> list[str]:
     default = "the model's own" if policy.default is None else to_threshold(policy.default)
     lines = [f"Saved as {profile.label}: thresholds for {counted(len(policy.tags), 'tag')}, {default} for all others."]
     for names, words in (
-        (result.off, "are off: none of their thresholds is good enough"),
+        (result.off, "are switched off: no threshold reaches the precision, or is better than keeping nothing"),
         (result.short, "do not reach the recall"),
     ):
         if names:

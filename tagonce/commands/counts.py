@@ -1,4 +1,4 @@
-"""`tagonce counts`: how often each tag would be given."""
+"""`tagonce counts`: number of images of each tag."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -8,22 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from db.names.plural import counted
-from db.sql.gone_scope import Gone
-from tagonce import settings
+from db.scope import Gone
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 
+@takes_policy
 def command(
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     limit: Annotated[
-        int, typer.Option(min=1, max=parameters.MOST, help="So many tags are shown, the most frequent ones.")
+        int, typer.Option(min=1, max=parameters.MOST, help="Number of tags to show, the most frequent first.")
     ] = 50,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
@@ -32,30 +28,22 @@ def command(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """How many images each tag would be given to, most frequent first. With --json all of them, a line a tag.
+    """Count the images of each tag, the most frequent tag first.
+
+    With --query cat: counts tags of images with a cat. With --json, prints all tags, one line per tag.
 
     Example: tagonce counts --threshold 0.35
-
-    With --query cat: which tags come together with cat, and how often.
     """
     from db.ledger.models import title
     from db.read.tag_counts import tag_counts
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
 
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(query or "", model))
-        resolved = resolve_policy(connection, row, policy, profile)
+        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
         where = query_option.condition(connection, row, query, resolved.cut)
         found = tag_counts(connection, row, resolved.cut, where=where, under=uri_prefix(connection, under))
         read_from = title(connection, row)
@@ -72,6 +60,6 @@ def command(
     times = counted(sum(one.images for one in found), "time")
     ui.errors.print(
         f"{read_from} at {resolved.label}: {counted(len(found), 'tag')}, {times}"
-        + (f"; the {limit:,} most frequent are shown." if len(found) > limit else "."),
+        + (f"; showing the {limit:,} most frequent." if len(found) > limit else "."),
         markup=False,
     )

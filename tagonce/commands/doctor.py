@@ -1,26 +1,28 @@
-"""`tagonce doctor`: what is wrong with this installation, and what to do about it."""
+"""`tagonce doctor`: checks of an installation, with advice."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from db.errors import EXIT_FAILED, SettingsError
-from tagonce import settings
 from tagonce.doctor.finding import Finding, Status
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from tagonce.settings import Settings
 
 COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 INDENT = " " * 20
 GIGABYTE = 1e9
 SERVER_SECONDS = 12.0
-"""A dead host is known after 10."""
+"""Connecting to a dead host fails after 10."""
 LOCAL_SECONDS = 120.0
-"""Importing torch and hashing weights of gigabytes may take a minute on a slow disk."""
+"""Importing torch and hashing gigabytes of weights may take a minute on a slow disk."""
 
 
 def command(
@@ -29,20 +31,22 @@ def command(
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
     device: parameters.Device = None,
-    min_free: Annotated[float, typer.Option(min=0, help="Gigabytes that should be free on each disk.")] = 1.0,
+    min_free: Annotated[float, typer.Option(min=0, help="Warn if a disk has fewer gigabytes free.")] = 1.0,
     json: parameters.Json = False,
 ) -> None:
-    """Check settings, database, broker, clock, storage, model, device and disks, and say what to do.
+    """Check settings, database, broker, clock, storage, model, device and disks, and suggest fixes.
 
-    Nothing is written, and nothing is downloaded. SOURCE is what is going to be tagged; without one, images that the
-    database knows are tried. Exit code 1 when anything failed.
+    Nothing is written or downloaded. SOURCE is a source to be tagged; without one, images of the database are read.
+    The exit code is 1 if a check failed.
 
     Example: tagonce doctor s3://photos/2024/
     """
+    from tagonce import settings
+
     try:
         config = settings.load(model=model, database_url=database, broker_url=broker, device=device)
     except SettingsError as error:
-        advice = "Correct them, and run this again: the other checks need them."
+        advice = "Correct them and run this again; the other checks need them."
         findings: Iterable[Finding] = [Finding("settings", Status.FAILED, str(error), advice)]
     else:
         findings = _look(config, sources or [], least_free=min_free * GIGABYTE)
@@ -56,7 +60,7 @@ def command(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(config: settings.Settings, sources: list[str], *, least_free: float) -> Iterator[Finding]:
+def _look(config: "Settings", sources: list[str], *, least_free: float) -> Iterator[Finding]:
     from tagonce.doctor import brokers, configuration, contents, databases, disk, machine, storages
     from tagonce.doctor.finding import Check, run
 
@@ -81,7 +85,7 @@ def _look(config: settings.Settings, sources: list[str], *, least_free: float) -
 
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Each as soon as it is there."""
+    """Print each finding as soon as it is known."""
     for finding in findings:
         status = Text(f"{finding.status:<8}", style=COLOURS[finding.status])
         first, *more = (ui.printable(line) for line in f"{finding.message}\n{finding.advice}".strip().splitlines())

@@ -2,27 +2,33 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from db.errors import SettingsError
 from db.names.plural import counted
-from producer.enqueue import Enqueued
-from producer.sources.name_filter import Names
-from tagonce import settings
 from tagonce.options import parameters
-from tagonce.options.gone_option import GoneOption, IfGone
+from tagonce.options.if_gone import IfGone
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from producer.enqueue import Enqueued
+    from producer.sources.name_filter import NameFilter
+    from tagonce.settings import Settings
 
 
 def command(
     sources: parameters.OptionalSources = None,
     pending: Annotated[
-        bool, typer.Option("--pending", help="Send all that is registered and not done: after Redis lost its data.")
+        bool,
+        typer.Option("--pending", help="Queue all registered images without a result, e.g. after Redis lost data."),
     ] = False,
     if_idle: Annotated[
-        bool, typer.Option("--if-idle", help="With --pending: only while nothing is queued or in work. For cron.")
+        bool,
+        typer.Option(
+            "--if-idle", help="With --pending: do nothing while chunks are queued or being processed. For cron."
+        ),
     ] = False,
     gone: parameters.IfGone = None,
     yes: parameters.EvenMost = False,
@@ -37,18 +43,21 @@ def command(
     chunk_size: parameters.ChunkSize = None,
     json: parameters.Json = False,
 ) -> None:
-    """Register images and queue those that are not done. Waits while the queue is full.
+    """Register images and queue those without a result. Waits while the queue is full.
 
     Example: tagonce enqueue s3://photos/2024/ --broker redis://queue:6379/0 --database postgresql://tagonce@db/tagonce
     """
+    from producer.sources.name_filter import NameFilter
+    from tagonce import settings
+
     if bool(sources) == pending:
-        raise SettingsError("Say what to enqueue: one or more sources, or --pending.")
+        raise SettingsError("Nothing to enqueue: give one or more sources, or --pending.")
     if pending and gone is IfGone.MARK:
-        raise SettingsError("--gone mark goes with sources: it is their listing that tells what is gone.")
+        raise SettingsError("--gone mark needs sources: images that their listing lacks are marked.")
     if if_idle and not pending:
-        raise SettingsError("--if-idle goes with --pending.")
+        raise SettingsError("--if-idle needs --pending.")
     config = settings.load(model=model, database_url=database, broker_url=broker, chunk_size=chunk_size)
-    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    names = NameFilter(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     if_gone = gone or IfGone.KEEP
     counts, marked = send(
         config,
@@ -65,39 +74,41 @@ def command(
         ui.print_json({"seen": counts.seen, "sent": counts.sent} | ({"gone": marked} if if_gone is IfGone.MARK else {}))
     else:
         ui.errors.print(
-            f"{counted(counts.seen, 'image')} seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} had a result "
-            "before. Watch with: tagonce status --watch"
+            f"{counted(counts.seen, 'image')} seen, {counts.sent:,} sent, {counts.seen - counts.sent:,} already had a "
+            "result. Watch with: tagonce status --watch"
         )
 
 
 def send(
-    config: settings.Settings,
+    config: "Settings",
     sources: list[str],
     *,
     column: str | None = None,
     null: bool = False,
     if_idle: bool = False,
-    names: Names | None = None,
+    names: "NameFilter | None" = None,
     gone: IfGone = IfGone.KEEP,
     even_most: bool = False,
-) -> tuple[Enqueued, int]:
-    """Put the sources on the queue of the settings; without any, all that is pending in the database.
+) -> "tuple[Enqueued, int]":
+    """Queue the images of the sources; without sources, all pending images of the database.
 
     Args:
-        if_idle: send nothing while there is something on the queue, or workers are at it.
-        names: which names are taken, and where those that are not are counted.
+        if_idle: send nothing while chunks are queued or being processed.
+        names: selects names, and counts those that are skipped.
         gone, even_most: see `tagonce.options.gone_option`.
 
     Returns:
-        What was sent, and how many images were marked as gone.
+        The counts, and how many images were marked as gone.
     """
     from db.ledger import deliveries, models, workers
-    from producer.enqueue import enqueue, enqueue_pending
+    from producer.enqueue import Enqueued, enqueue, enqueue_pending
     from producer.queue import broker, chunks
     from producer.sources import references
     from tagonce.from_settings import stored, stored_model, with_stored_model
+    from tagonce.options.gone_option import GoneOption
+    from tagonce.output.progress import progress_bar
 
-    # First of all: a source that is not there is said before anything is written.
+    # First, so that a missing source is an error before anything is written.
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     broker_url = config.need_broker()
     config = with_stored_model(config, files=False)
@@ -111,8 +122,8 @@ def send(
         if if_idle:
             if not broker.depth(app, model.id).empty:
                 return Enqueued(), 0
-            # A queue that was flushed does not know what workers have in work. The database does: their deliveries, and
-            # that one was heard of since it would have lost its lease.
+            # After Redis was flushed, only the database knows what workers are processing: there are deliveries, and a
+            # worker has written since its lease would have expired.
             since = datetime.now(UTC) - timedelta(seconds=config.lease_seconds)
             with database.read() as connection:
                 if deliveries.any_counted(connection) and workers.any_since(connection, since, model.id):
@@ -122,7 +133,7 @@ def send(
                 with database.write() as connection:
                     deliveries.forget_all(connection)
         if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
-        with ui.progress_bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("Registering", total=None)
 
             def show(counts: Enqueued) -> None:

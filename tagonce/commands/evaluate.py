@@ -1,4 +1,4 @@
-"""`tagonce evaluate`: how right the stored scores are, by tags that people gave."""
+"""`tagonce evaluate`: metrics of the stored scores against human tags."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,13 @@ from rich.table import Table
 
 from db.ledger.models import Tag
 from db.names.plural import counted
+from db.scope import Gone
 from db.scores import to_probability, to_score
-from db.sql.gone_scope import Gone
 from db.truth.evaluation import METRICS, Confusion, Counts
 from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 from tagonce.output.metric_tables import (
-    TruthSource,
     find_tag,
     judged,
     judged_json,
@@ -33,23 +32,23 @@ from tagonce.output.metric_tables import (
 
 _NUMBERS = ("tp", "fp", "fn", "tn")
 _COLUMNS = ("tag", "category", "threshold", "support", *_NUMBERS, *METRICS)
-"""Of --by-tag."""
+"""Columns of the file of --by-tag."""
 _USUAL = "0.1..0.9:0.1"
 _PLOT_STEP = 100
-"""Curves have a point every 0.01."""
+"""Step of the curves: 0.01."""
 
 
 def command(
-    truth: TruthSource,
+    truth: parameters.TruthSource,
     threshold: Annotated[
         list[str] | None,
-        typer.Option("--threshold", "-t", help="Judge at this one. Repeatable. Default: see --thresholds."),
+        typer.Option("--threshold", "-t", help="Evaluate at this threshold. Repeatable. Default: see --thresholds."),
     ] = None,
     thresholds: Annotated[
         str | None,
         typer.Option(
             metavar="FROM..TO:STEP",
-            help=f"Judge at many. Default: the model's own, and {_USUAL} where no --profile is given.",
+            help=f"Evaluate at a range of thresholds. Default: the model's own, and {_USUAL} without --profile.",
         ),
     ] = None,
     profile: Annotated[
@@ -58,30 +57,31 @@ def command(
             "--profile",
             "-p",
             metavar="NAME[@VERSION]",
-            help="Judge saved thresholds too. Repeatable.",
+            help="Evaluate saved thresholds too. Repeatable.",
         ),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="One tag in detail.", show_default=False)] = None,
+    tag: Annotated[str | None, typer.Option(help="Show one tag in detail.", show_default=False)] = None,
     by_tag: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Write each tag's numbers, a row a tag and threshold.")
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Write the metrics of each tag, one row per tag and threshold."),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw precision-recall and threshold curves, of --tag if given: .png or .svg."
+            metavar="FILE", help="Plot precision-recall and threshold curves, of --tag if given: .png or .svg."
         ),
     ] = None,
     min_support: Annotated[
-        int, typer.Option(min=1, help="Macro figures leave out tags that people gave to fewer images.")
+        int, typer.Option(min=1, help="Exclude tags with fewer human-tagged images from macro averages.")
     ] = 1,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Compare the stored scores with tags that people gave: precision, recall, F1, informedness at many thresholds.
+    """Compare stored scores with human tags: precision, recall, F1 and informedness at many thresholds.
 
-    Informedness is Bookmaker's: the share of given tags that is kept plus the share of the others that is not, minus 1.
+    Informedness is recall + specificity - 1 (bookmaker informedness).
 
     Example: tagonce evaluate captions/ --threshold 0.2 --threshold 0.35
     """
@@ -150,7 +150,7 @@ def _of_tags(
     tags: Sequence[Tag],
     chosen: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
-    """Each tag's numbers, a row a threshold, then a row a policy."""
+    """The metrics of each tag: one row per threshold, then one row per policy."""
     places = np.searchsorted(counts.thresholds, scores)
     for tag_id in chosen:
         at = counts.of(slice(tag_id, tag_id + 1)).at(0, places)
@@ -171,8 +171,8 @@ def _of_tags(
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    from db.export.tagged_images import whole_file
     from db.export.text import no_formula
+    from tagonce.whole_files import whole_file
 
     with whole_file(path) as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""`tagonce export`: captions and tables, from what is stored."""
+"""`tagonce export`: captions and tables from stored scores."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,30 +7,30 @@ import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
-from db.ledger.models import title
-from db.sql.gone_scope import Gone
-from producer.sources.extensions import is_image
-from tagonce import settings
-from tagonce.export.formats import PARQUETS, SIDECARS, Existing, Format, with_options
+from db.scope import Gone
+from tagonce.export.formats import FORMATS, Format
+from tagonce.export.job import Existing, Export, FormatSpec
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
-_FILES = "Where it goes"
-_TAGS = "Which tags, called what"
-_ORDER = "In which order"
-_TEXT = "How it is written"
+_FILES = "Output"
+_TAGS = "Tags and their names"
+_ORDER = "Order"
+_TEXT = "Spelling"
 
 Texts = list[str] | None
 
 
+@takes_policy
 def command(
     format_: Annotated[
         Format,
         typer.Option(
             "--format",
             "-f",
-            help="Sidecar files (txt, hydrus), or one file of all the others. imagefolder is for Hugging Face "
-            "`datasets`, kohya the metadata of sd-scripts, parquet-wide has a column for every tag.",
+            help="txt and hydrus: a sidecar file for each image; all others: one file. imagefolder is for Hugging Face "
+            "`datasets`, kohya is the metadata of sd-scripts, parquet-wide has a column for each tag.",
         ),
     ] = Format.TXT,
     out: Annotated[
@@ -38,8 +38,8 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="A folder or s3://bucket/prefix/ for sidecars and imagefolder, else a file or s3://bucket/key; - is "
-            "standard output. Default: beside the images; standard output.",
+            help="For sidecars and imagefolder a folder or s3://bucket/prefix/, else a file or s3://bucket/key; - is "
+            "standard output. Default: sidecars beside the images, else standard output.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
@@ -48,8 +48,8 @@ def command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace what is there already. Without it sidecars are left alone, and of other files only those are "
-            "replaced that the same export wrote. Images are never replaced.",
+            help="Replace existing files. Without it existing sidecars stay, and another file is replaced only if the "
+            "same export wrote it. Images are never replaced.",
             rich_help_panel=_FILES,
         ),
     ] = False,
@@ -57,20 +57,17 @@ def command(
         bool,
         typer.Option(
             "--merge",
-            help="Leave what is in a sidecar as it is and add the tags that it lacks. Without both, sidecars that are "
-            "there are left alone.",
+            help="Add tags that an existing sidecar lacks, and change nothing else in it.",
             rich_help_panel=_FILES,
         ),
     ] = False,
-    extension: Annotated[
-        str, typer.Option(help="Of the sidecars: .txt, .caption, ...", rich_help_panel=_FILES)
-    ] = ".txt",
+    extension: Annotated[str, typer.Option(help="Of sidecars: .txt, .caption, ...", rich_help_panel=_FILES)] = ".txt",
     root: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Names in --out begin below this folder or s3:// prefix. Default: the one that all images of the "
-            "model have in common, whichever of them are exported.",
+            help="Names in --out are relative to this folder or s3:// prefix. Default: the common folder of all images "
+            "of the model, also of those that are not exported.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
@@ -79,7 +76,7 @@ def command(
         bool,
         typer.Option(
             "--dry-run",
-            help="Write nothing and say how many files would be new, replaced or left, with an example of each.",
+            help="Write nothing; print how many files would be new, replaced or unchanged, with an example of each.",
             rich_help_panel=_FILES,
         ),
     ] = False,
@@ -87,18 +84,13 @@ def command(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write also how many images got each tag, most frequent first, as CSV; - shows a table.",
+            help="Write also the number of images of each tag, most frequent first, as CSV; - shows a table.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
     ] = None,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     query: parameters.Query = None,
@@ -106,7 +98,7 @@ def command(
         Texts,
         typer.Option(
             metavar="TAG",
-            help="Leave this tag out; * stands for anything, as in *_text. Repeatable.",
+            help="Leave this tag out; * matches any text, as in *_text. Repeatable.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -115,7 +107,7 @@ def command(
         Texts,
         typer.Option(
             metavar="OLD=NEW",
-            help="Call a tag otherwise; an empty NEW drops it. Tags that end up the same become one. Repeatable.",
+            help="Rename a tag; an empty NEW drops it. Tags that get the same name become one. Repeatable.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -124,7 +116,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The same from a CSV file of lines `old,new`.",
+            help="Rename tags by a CSV file of lines `old,new`.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -140,8 +132,8 @@ def command(
     rating: Annotated[
         Placement | None,
         typer.Option(
-            help="first, last: the most probable rating, in that place, whatever its threshold; none; threshold: like "
-            "other tags. Default: none in captions, threshold in tables and hydrus.",
+            help="first, last: the most probable rating at that end, at any probability; none: no rating; threshold: "
+            "like other tags. Default: none in captions, threshold in tables and hydrus.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -149,8 +141,8 @@ def command(
     quality: Annotated[
         Placement | None,
         typer.Option(
-            help="The same for the category quality, for models that have it. With both first it comes behind the "
-            "rating, with both last before it.",
+            help="The same for the category quality, of models that have it. If both are first, after the rating; if "
+            "both are last, before it.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -160,7 +152,7 @@ def command(
         typer.Option(
             min=1,
             max=parameters.MOST,
-            help="So many tags an image, those of --first, then the most probable ones, counted after the above.",
+            help="At most this many tags an image, after the options above: those of --first, then the most probable.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
@@ -169,20 +161,25 @@ def command(
         Texts,
         typer.Option(
             metavar="TEXT",
-            help="Always in front: trigger words. Repeatable.",
+            help="Text at the beginning of every caption: trigger words. Repeatable.",
             show_default=False,
             rich_help_panel=_TAGS,
         ),
     ] = None,
     append: Annotated[
         Texts,
-        typer.Option(metavar="TEXT", help="Always at the end. Repeatable.", show_default=False, rich_help_panel=_TAGS),
+        typer.Option(
+            metavar="TEXT",
+            help="Text at the end of every caption. Repeatable.",
+            show_default=False,
+            rich_help_panel=_TAGS,
+        ),
     ] = None,
     first: Annotated[
         Texts,
         typer.Option(
             metavar="TAG",
-            help="To the front, when it is there, in the order given. Repeatable.",
+            help="Tags that go first, in the order given. Repeatable.",
             show_default=False,
             rich_help_panel=_ORDER,
         ),
@@ -191,7 +188,7 @@ def command(
         str | None,
         typer.Option(
             metavar="CATEGORIES",
-            help="These before the others, as in character,copyright.",
+            help="Categories that go before the others, as in character,copyright.",
             show_default=False,
             rich_help_panel=_ORDER,
         ),
@@ -199,7 +196,7 @@ def command(
     sort: Annotated[
         Sort | None,
         typer.Option(
-            help="By falling score (the default), by name, as in the model's list, or shuffled.",
+            help="By falling score (the default), by name, by the model's list, or shuffled.",
             show_default=False,
             rich_help_panel=_ORDER,
         ),
@@ -207,7 +204,9 @@ def command(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="For shuffling: the same seed, the same order. Default: 0.", show_default=False, rich_help_panel=_ORDER
+            help="Of --sort shuffle: the same seed gives the same order. Default: 0.",
+            show_default=False,
+            rich_help_panel=_ORDER,
         ),
     ] = None,
     separator: Annotated[
@@ -217,7 +216,7 @@ def command(
     underscores: Annotated[
         Underscores | None,
         typer.Option(
-            help="spaces: but faces like ^_^ keep them; keep; kohya: spaces in names longer than 3 characters. "
+            help="spaces, except in faces like ^_^; keep; kohya: spaces in names longer than 3 characters. "
             "Default: spaces in captions, keep in tables.",
             show_default=False,
             rich_help_panel=_TEXT,
@@ -230,7 +229,7 @@ def command(
         bool | None,
         typer.Option(
             "--category-prefix/--no-category-prefix",
-            help="character:saber; general tags have none. Default: in hydrus only.",
+            help="character:saber; general tags have no prefix. Default: in hydrus only.",
             show_default=False,
             rich_help_panel=_TEXT,
         ),
@@ -241,21 +240,22 @@ def command(
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Write the tags that thresholds keep. No model is needed: this is SQL over stored probabilities.
+    """Write the tags that thresholds keep. The model does not run: this is SQL over stored probabilities.
 
-    Beside a file, or in the folder, it leaves a record of what made it: model, profile, thresholds, options.
+    A record of model, profile, thresholds and options is written beside the file, or into the folder.
 
     Example: tagonce export --threshold 0.35 --out captions/
     """
-    from tagonce.export.write import Export, run
+    from db.ledger.models import title
+    from tagonce import settings
+    from tagonce.export.run import run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
 
     rules = [*(read_replacements(replace_from) if replace_from else []), *map(replacement, replace or ())]
-    options = with_options(
-        format_,
+    spec = FORMATS[format_]
+    options = spec.options(
         {
             "separator": separator,
             "underscores": underscores,
@@ -276,26 +276,20 @@ def command(
             "score_suffix": score_suffix,
         },
     )
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
-    existing = _existing(format_, extension, overwrite=overwrite, merge=merge)
-    out = _out(format_, out)
-    if root is not None and (out is None or format_ not in {*SIDECARS, Format.IMAGEFOLDER}):
-        raise SettingsError("--root is for names below --out, of sidecars and imagefolder.")
+    existing = _existing(spec, extension, overwrite=overwrite, merge=merge)
+    out = _out(spec, out)
+    if root is not None and (out is None or not spec.uses_root):
+        raise SettingsError(
+            "--root needs --out and a format with sidecars, or imagefolder: names in --out are relative to it."
+        )
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(query or "", model))
-        resolved = resolve_policy(connection, row, policy, profile)
+        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
         summary = run(
             connection,
             Export(
-                format_,
+                spec,
                 out,
                 options,
                 resolved,
@@ -313,24 +307,28 @@ def command(
     ui.errors.print(f"{name} at {resolved.label}: {summary}", markup=False)
 
 
-def _existing(format_: Format, extension: str, *, overwrite: bool, merge: bool) -> Existing:
-    if format_ not in SIDECARS and merge:
-        raise SettingsError(f"--merge is for sidecars; --format {format_} makes its file anew.")
+def _existing(spec: FormatSpec, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+    from producer.sources.extensions import is_image
+
+    if merge and not spec.sidecars:
+        raise SettingsError(f"--merge is for sidecars; --format {spec.name} writes a new file.")
     if overwrite and merge:
-        raise SettingsError("--overwrite throws away what --merge keeps: give one of the two.")
+        raise SettingsError("--overwrite and --merge contradict each other. Give one of them.")
     if not extension.startswith(".") or "/" in extension or extension == ".":
-        raise SettingsError(f"--extension begins with a dot, as in .caption, and is not {extension!r}.")
+        raise SettingsError(f"--extension begins with a dot, as in .caption, not {extension!r}.")
     if is_image(extension.rstrip(". ")):
-        raise SettingsError(f"--extension {extension} is one of images: captions would take their names.")
+        raise SettingsError(
+            f"--extension {extension} is that of images: captions would get their names. Give another one."
+        )
     if overwrite:
         return Existing.OVERWRITE
     return Existing.MERGE if merge else Existing.SKIP
 
 
-def _out(format_: Format, out: str | None) -> str | None:
-    """None for standard output, which people call `-`."""
+def _out(spec: FormatSpec, out: str | None) -> str | None:
+    """None for standard output, `-` on the command line."""
     if out == "":
         raise SettingsError("--out is empty: name a folder or a file.")
-    if out == "-" and (format_ in SIDECARS or format_ in PARQUETS):
-        raise SettingsError(f"--format {format_} is no single stream of text: --out names its place.")
+    if out == "-" and not spec.to_stdout:
+        raise SettingsError(f"--format {spec.name} cannot go to standard output: name a file or folder with --out.")
     return None if out == "-" else out

@@ -1,24 +1,24 @@
-"""`tagonce failures`: what could not be tagged, and why."""
+"""`tagonce failures`: images that could not be tagged, and why."""
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from db.errors import Reason
-from db.ledger.failures import Failed
 from db.names.plural import counted
-from db.sql.gone_scope import Gone
-from producer.references import path_or_uri
-from tagonce import settings
+from db.scope import Gone
 from tagonce.options import parameters
 from tagonce.output import ui
 
+if TYPE_CHECKING:
+    from db.ledger.failures import Failed
+
 SHOWN = 100
-"""Rows of a table when no --limit is given."""
+"""Rows of the table without --limit."""
 
 
 def command(
@@ -26,10 +26,10 @@ def command(
         Reason | None, typer.Option("--reason", "-r", help="Only failures of this reason.", show_default=False)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="At most so many, the last ones.", show_default=False)
+        int | None, typer.Option("--limit", "-n", min=1, help="At most this many, the latest ones.", show_default=False)
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths alone, each ended by a NUL byte: for `xargs -0`.")
+        bool, typer.Option("--null", "-0", help="Print paths only, each terminated by NUL, for `xargs -0`.")
     ] = False,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
@@ -37,11 +37,14 @@ def command(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """What could not be tagged, the last failure first: image, reason, detail, attempts, time. Writes nothing.
+    """List images that could not be tagged, the latest failure first.
+
+    Writes nothing.
 
     Example: tagonce failures --reason corrupt
     """
     from db.ledger import failures, run_progress
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options.under_option import uri_prefix
 
@@ -62,28 +65,30 @@ def command(
         ui.output.print(_table(shown))
     ui.errors.print(
         f"{row.name}: {counted(total, 'failure')}"
-        + (f"; the last {len(shown):,} are shown." if len(shown) < total else "."),
+        + (f"; showing the latest {len(shown):,}." if len(shown) < total else "."),
         markup=False,
     )
-    if advice := ui.what_helps({one.reason for one in shown}):
+    if advice := ui.failure_advice({one.reason for one in shown}):
         ui.errors.print(advice, markup=False)
 
 
-def _print_path(one: Failed) -> None:
-    # In bytes: names of files need not be text.
+def _print_path(one: "Failed") -> None:
+    from producer.uris import path_or_uri
+
+    # As bytes: names of files need not be valid text.
     sys.stdout.buffer.write(os.fsencode(path_or_uri(one.uri)) + b"\0")
 
 
-def _table(found: list[Failed]) -> Table:
+def _table(found: "list[Failed]") -> Table:
     table = Table(Column("image", overflow="fold"), "reason", "attempts", "when", "detail", box=None)
     for one in found:
         when = one.failed_at.astimezone().strftime("%Y-%m-%d %H:%M")
         detail = Text(ui.printable(one.detail))
-        table.add_row(ui.name_of(one.uri), one.reason, f"{one.attempts:,}", when, detail)
+        table.add_row(ui.display_name(one.uri), one.reason, f"{one.attempts:,}", when, detail)
     return table
 
 
-def _as_json(one: Failed) -> dict[str, Any]:
+def _as_json(one: "Failed") -> dict[str, Any]:
     return {
         "uri": one.uri,
         "reason": one.reason,

@@ -1,20 +1,19 @@
-"""`tagonce histogram`: how the probabilities of a tag are spread over the collection."""
+"""`tagonce histogram`: the distribution of a tag's probabilities."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.bar import Bar
 from rich.table import Table
 
 from db.names.plural import counted
-from db.read.histograms import Histogram
-from db.scores import to_probability
-from db.sql.gone_scope import Gone
-from tagonce import settings
+from db.scope import Gone
 from tagonce.options import parameters
 from tagonce.output import ui
-from tagonce.output.metric_tables import find_tag
+
+if TYPE_CHECKING:
+    from db.read.histograms import Histogram
 
 _WIDTH = 50
 _MOST_BINS = 10_000
@@ -23,21 +22,24 @@ _MOST_BINS = 10_000
 
 def command(
     tag: Annotated[str, typer.Argument(help="A tag of the model.", show_default=False)],
-    bins: Annotated[int, typer.Option(min=1, max=_MOST_BINS, help="Equal parts of 0 to 1.")] = 20,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg.")] = None,
+    bins: Annotated[int, typer.Option(min=1, max=_MOST_BINS, help="Number of equal bins from 0 to 1.")] = 20,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a plot: .png or .svg.")] = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """How many images have a tag with which probability. A valley is a good place for its threshold.
+    """Show how the probabilities of a tag are distributed. A valley is a good threshold.
 
     Example: tagonce histogram long_hair
     """
     from db.ledger import models
     from db.read.histograms import histogram
+    from db.scores import to_probability
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.output import plots
+    from tagonce.output.metric_tables import find_tag
 
     if plot:
         plots.check(plot)
@@ -70,7 +72,7 @@ def command(
     )
 
 
-def _table(found: Histogram) -> Table:
+def _table(found: "Histogram") -> Table:
     table = Table("probability", box=None)
     table.add_column("images", justify="right")
     table.add_column("")

@@ -1,22 +1,22 @@
-"""`tagonce models`: what can be run, and what has been run."""
+"""`tagonce models`: known models, and models with stored scores."""
 
 from rich.table import Table
 from rich.text import Text
 
-from db.ledger import models
-from db.scores import to_probability
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
-from workers.models.registry import KNOWN_MODELS
 
 
 def command(database: parameters.DatabaseUrl = None, json: parameters.Json = False) -> None:
-    """The models known by name, and those that the database has scores of.
+    """List known models, and those that the database has scores of.
 
     Example: tagonce models
     """
+    from db.ledger import models
+    from db.scores import to_probability
+    from tagonce import settings
     from tagonce.from_settings import stored
+    from workers.models.registry import KNOWN_MODELS
 
     config = settings.load(database_url=database)
     file = settings.database_file(config.database_url)
@@ -37,7 +37,7 @@ def command(database: parameters.DatabaseUrl = None, json: parameters.Json = Fal
             }
         )
         return
-    table = Table("name", "tags", "threshold", "what", title="Known by name", title_justify="left", box=None)
+    table = Table("name", "tags", "threshold", "description", title="Known by name", title_justify="left", box=None)
     for known in KNOWN_MODELS:
         table.add_row(known.name, f"{known.tags:,}", f"{known.default_threshold:g}", known.description)
     ui.output.print(table)

@@ -1,4 +1,4 @@
-"""`tagonce predict`: look at single images, without a database."""
+"""`tagonce predict`: tags of single images, without a database."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,9 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import ImageError
-from db.scores import to_score
-from producer.sources.name_filter import Names
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
@@ -23,31 +20,39 @@ def command(
     exclude: parameters.Exclude = None,
     no_default_excludes: parameters.NoDefaultExcludes = False,
     all_names: parameters.AllNames = False,
-    top: Annotated[int | None, typer.Option(min=1, help="At most so many tags an image.", show_default=False)] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="At most this many tags per image.", show_default=False)
+    ] = None,
     model: parameters.ModelName = None,
     device: parameters.Device = None,
     precision: parameters.Precision = None,
     json: parameters.Json = False,
 ) -> None:
-    """Show the tags of images. With --json every probability of the model, whatever the threshold is, a line an image.
+    """Show the tags of single images, without a database.
+
+    With --json, prints all probabilities of the model, regardless of the threshold, one line per image.
 
     Example: tagonce predict cat.jpg --threshold 0.2
     """
+    from db.scores import to_score
     from producer.sources import is_list, references
+    from producer.sources.name_filter import NameFilter
+    from tagonce import settings
     from tagonce.from_settings import find_spec_of, need_worker_extra, with_stored_model, worker_options
 
     if threshold is not None:
         to_score(threshold)
-    # One image at a time: there is nothing to measure or to compile for.
+    # One image at a time: measuring a batch size or compiling does not pay.
     config = settings.load(model=model, device=device, precision=precision, batch_size=1, compile=False)
-    names = Names(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
+    names = NameFilter(exclude or (), default_excludes=not no_default_excludes, all_names=all_names)
     found: list[str] = []
     for source in images:
         uris = [reference.uri for reference in references(source, names=names)]
-        found += uris if is_list(source) else sorted(uris)  # a list has an order, folders and buckets have none
+        found += uris if is_list(source) else sorted(uris)  # a list has an order; folders and buckets do not
     ui.print_names(names)
     need_worker_extra()
-    config = ui.say_model(config, with_stored_model(config))
+    stated, config = config, with_stored_model(config)
+    ui.print_model(stated, config)
 
     from workers.images.decode import Decoder
     from workers.inference.infer import Inferencer
@@ -87,4 +92,4 @@ def _print(uri: str, tags: list[tuple[str, float]], cut: float) -> None:
     table = Table("tag", "probability", title=Text(uri), title_justify="left", box=None)
     for name, probability in tags:
         table.add_row(Text(name), f"{probability:.4f}")
-    ui.output.print(table if tags else Text(f"{uri}: no tag at {cut:g} or above"))
+    ui.output.print(table if tags else Text(f"{uri}: no tag at or above {cut:g}"))

@@ -1,17 +1,17 @@
-"""`tagonce retry`: failures get another chance."""
+"""`tagonce retry`: clear failures, so that their images are tried again."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.batches import batched
 from db.errors import Reason
-from db.ledger import results
-from db.ledger.models import Model
 from db.names.plural import counted
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.models import Model
+    from tagonce.settings import Settings
 
 
 def command(
@@ -22,10 +22,12 @@ def command(
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
 ) -> None:
-    """Clear failures, so that their images are pending again; with a broker, send them at once.
+    """Clear failures, so that their images are pending again; with a broker, queue them at once.
 
     Example: tagonce retry --reason timeout
     """
+    from db.ledger import results
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
@@ -36,13 +38,14 @@ def command(
     if not cleared:
         return
     if config.broker_url is None:
-        ui.errors.print("Run the same `tagonce tag` again, or `tagonce enqueue --pending`, and they are tried anew.")
+        ui.errors.print("To try these images again, run the same `tagonce tag`, or `tagonce enqueue --pending`.")
         return
     _send(config, config.broker_url, row, cleared)
-    ui.errors.print(f"{counted(len(cleared), 'image')} sent.")
+    ui.errors.print(f"{counted(len(cleared), 'image')} queued.")
 
 
-def _send(config: settings.Settings, broker_url: str, model: Model, image_ids: list[int]) -> None:
+def _send(config: "Settings", broker_url: str, model: "Model", image_ids: list[int]) -> None:
+    from db.arrays.batches import batched
     from producer.queue import broker, chunks
 
     app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-producer")

@@ -1,4 +1,4 @@
-"""`tagonce review`: a page on which thresholds are chosen by eye."""
+"""`tagonce review`: a web page for choosing thresholds and labelling tags."""
 
 import shlex
 import webbrowser
@@ -7,38 +7,38 @@ from typing import Annotated
 
 import typer
 
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
 
 _SECONDS = 30
-"""That a page waits for one answer of the database."""
+"""Time limit of one database statement of a page."""
 
 
 def command(
     profile: parameters.ProfileName = None,
     query: Annotated[
         str | None,
-        typer.Option("--query", "-q", help="Begin with the images that this search finds.", show_default=False),
+        typer.Option("--query", "-q", help="Start with the images that match this search.", show_default=False),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any but this machine's own needs a token, which is printed.")
+        str, typer.Option(help="Address to listen on. Other than localhost, the page needs a token, which is printed.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8765,
     reviewer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Who judges. Default: the name of the user.", show_default=False),
+        typer.Option(metavar="NAME", help="Name stored with labels. Default: your user name.", show_default=False),
     ] = None,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Look at the stored scores in a browser: move thresholds, see what changes, judge tags by hand, save a profile.
+    """Review stored scores in a browser: move thresholds, see the effect, label tags, save a profile.
 
-    No model runs, but where one picture is tried. Ctrl-C ends it.
+    The model runs only to tag an uploaded picture. Ctrl-C stops the server.
 
     Example: tagonce review --profile mine --query 'cat ~ dog'
     """
+    from tagonce import settings
     from tagonce.from_settings import need_web_extra, stored, stored_model
 
     need_web_extra()
@@ -60,7 +60,7 @@ def command(
             row = stored_model(connection, model)
             several = len(models.every(connection)) > 1
         opened.limit_statements(_SECONDS)
-        # On the page, for everybody who opens it: a password stays out of it.
+        # Shown on the page: must not contain a password.
         place = None if opened.engine.url.password else database
         named = {"model": model or (str(row.id) if several else None), "database": place}
         words = [f" --{option} {shlex.quote(said)}" for option, said in named.items() if said]

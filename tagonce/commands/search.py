@@ -5,26 +5,27 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from db.ledger.models import Tag
 from db.names.plural import counted
-from db.search.execute import Hit
-from db.sql.gone_scope import Gone
-from producer.references import path_or_uri
-from tagonce import settings
+from db.scope import Gone
 from tagonce.options import parameters
+from tagonce.options.policy_options import ThresholdOptions, resolve_policy
 from tagonce.output import ui
 
+if TYPE_CHECKING:
+    from db.ledger.models import Tag
+    from db.search.execute import Hit
+
 MISTAKES = "Mistakes"
-"""Heading in --help of what belongs to --truth."""
+"""Heading in --help of the options of --truth."""
 SHOWN = 100
-"""Rows of a table when no --limit is given."""
+"""Rows of the table without --limit."""
 
 
 class SearchFormat(StrEnum):
@@ -33,7 +34,7 @@ class SearchFormat(StrEnum):
 
 
 class SearchCommand(TyperCommand):
-    """Takes `-cat` for a word of the query: an argument is an option only if it is one to the letter, or has `--`."""
+    """Takes `-cat` as a word of the query: an argument is an option only if it has that name, or begins with `--`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Move the words of the query behind a `--` of our own."""
@@ -58,10 +59,14 @@ class SearchCommand(TyperCommand):
         return super().parse_args(ctx, [*options, "--", *words] if words else options)
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command("search", cls=SearchCommand)
 def command(
     query: Annotated[
         list[str] | None,
-        typer.Argument(metavar="QUERY", help="Quote it for the shell, or give its words.", show_default=False),
+        typer.Argument(metavar="QUERY", help="The query, quoted or as several words.", show_default=False),
     ] = None,
     sort: Annotated[
         str | None,
@@ -75,22 +80,22 @@ def command(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most so many images.", show_default=False),
+        typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most this many images.", show_default=False),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", "-c", help="Only say how many images there are.")] = False,
+    count: Annotated[bool, typer.Option("--count", "-c", help="Print only the number of images.")] = False,
     format_: Annotated[
         SearchFormat | None,
-        typer.Option("--format", "-f", help="Default: a table on a terminal, else paths.", show_default=False),
+        typer.Option("--format", "-f", help="Default: a table on a terminal, otherwise paths.", show_default=False),
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths, each ended by a NUL byte: for `xargs -0`.")
+        bool, typer.Option("--null", "-0", help="Print paths, each terminated by NUL, for `xargs -0`.")
     ] = False,
     truth: Annotated[
         str | None,
         typer.Option(
             metavar="TRUTH",
-            help="Find likely mistakes in tags that people gave: a folder of captions, a .jsonl or .csv, `beside`, or "
-            "`labels`. QUERY then says in which images, and may be left out.",
+            help="Find likely mistakes in human tags: a folder of captions, a .jsonl or .csv, `beside`, or `labels`. "
+            "QUERY is then optional, and selects images.",
             show_default=False,
             rich_help_panel=MISTAKES,
         ),
@@ -98,40 +103,38 @@ def command(
     below: Annotated[
         float | None,
         typer.Option(
-            help="Given tags less probable than this are suspect. Default: 0.05, or the floor where that is higher.",
+            help="Report human tags with a lower probability. Default: 0.05, or the floor if that is higher.",
             show_default=False,
             rich_help_panel=MISTAKES,
         ),
     ] = None,
     above: Annotated[
-        float, typer.Option(help="Tags at least so probable that nobody gave are suspect.", rich_help_panel=MISTAKES)
+        float, typer.Option(help="Report missing tags with at least this probability.", rich_help_panel=MISTAKES)
     ] = 0.9,
     tag: Annotated[
         list[str] | None,
         typer.Option(help="Only mistakes in this tag. Repeatable.", show_default=False, rich_help_panel=MISTAKES),
     ] = None,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
+    *,
+    policy: ThresholdOptions,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Find images by their tags, in the syntax of boorus; a tag may have a threshold of its own.
+    """Find images by their tags, in the query syntax of boorus; each tag may have its own threshold.
 
     Example: tagonce search 'cat:0.5 -dog:0.2'
 
     cat -dog                 both: cat, and not dog
     ( cat dog ) ~ bird       a group, or bird; spaces around brackets and ~
-    cat  cat:0.5  cat:..0.2  its threshold in force, another one, a range
-    *_hair  category:artist  any tag that fits, any of a category; or with :0.5
-    under:PATH  model:NAME   images in a folder; whose scores are asked
-    "re:zero":0.5            quoted, a name is a name and no more
+    cat  cat:0.5  cat:..0.2  its threshold in force, another threshold, a range
+    *_hair  category:artist  any matching tag, any tag of a category; :0.5 too
+    under:PATH  model:NAME   images in a folder; model to use
+    "re:zero":0.5            a quoted name is taken literally
 
-    With --truth: tags that people gave and the model puts near 0, and the reverse, the widest differences first.
+    With --truth: human tags with a probability near 0, and missing tags near 1, the largest differences first.
     """
     from db.errors import SettingsError
     from db.ledger import models
@@ -140,9 +143,9 @@ def command(
     from db.search.query import And, Node, Under
     from db.truth.load_truth import describe, read_truth
     from db.truth.mistakes import find_mistakes
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
-    from tagonce.options.policy_options import policy_of, resolve_policy
     from tagonce.options.under_option import uri_prefix
     from tagonce.output import mistake_table
     from tagonce.output.metric_tables import find_tag
@@ -150,11 +153,10 @@ def command(
     text = " ".join(query or ())
     if not text and truth is None and gone is not Gone.ONLY:
         raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
-    policy = policy_of(threshold=threshold, category_threshold=category_threshold, tag_threshold=tag_threshold)
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(text, model))
         tags = models.tag_names(connection, row.id)
-        cut = resolve_policy(connection, row, policy, profile).cut
+        cut = resolve_policy(connection, row, policy.changes, policy.profile).cut
         # An empty query is an error of its own; with --truth and with --gone only it means all images.
         tree: Node = query_option.parsed(connection, row, text, cut) if text else And(())
         if under:
@@ -211,8 +213,8 @@ def command(
     )
 
 
-def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
-    """The tag to sort by, and whether its highest probabilities come first."""
+def _order(sort: str | None, tags: "Sequence[Tag]") -> tuple[int | None, bool]:
+    """The id of the tag to sort by, and whether to sort in descending order."""
     from db.errors import SettingsError
     from db.names.vocabulary import Vocabulary
     from db.policy.policies import unknown_name
@@ -220,14 +222,14 @@ def _order(sort: str | None, tags: Sequence[Tag]) -> tuple[int | None, bool]:
     if sort is None:
         return None, True
     vocabulary = Vocabulary(tags)
-    # As it stands first: `:asc` may belong to a name.
+    # Unchanged first: `:asc` may be part of a name.
     for ending, descending in (("", True), (":asc", False), (":desc", True)):
         if sort.endswith(ending) and (found := vocabulary.find(sort.removesuffix(ending))):
             return found[0], descending
     raise SettingsError(f"--sort: {unknown_name(sort.rpartition(':')[0] or sort, vocabulary.names, 'tag')}")
 
 
-def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
+def _each(hits: "Iterable[Hit]", show: "Callable[[Hit], None]") -> int:
     number = 0
     for hit in hits:
         show(hit)
@@ -235,32 +237,34 @@ def _each(hits: Iterable[Hit], show: Callable[[Hit], None]) -> int:
     return number
 
 
-def _print_path(hit: Hit, end: bytes) -> None:
+def _print_path(hit: "Hit", end: bytes) -> None:
+    from producer.uris import path_or_uri
+
     name = path_or_uri(hit.uri)
-    # In bytes: names of files need not be text. A terminal gets what it can show, a program gets what there is.
+    # As bytes: names of files need not be valid text. Only a terminal gets a printable form.
     shown = ui.printable(name).encode() if sys.stdout.isatty() else os.fsencode(name)
     sys.stdout.buffer.write(shown + end)
 
 
-def _print_table(hits: Iterable[Hit], names: Sequence[str], sorted_by: str | None) -> int:
+def _print_table(hits: "Iterable[Hit]", names: Sequence[str], sorted_by: str | None) -> int:
     table = Table(
         Column("image", overflow="fold"),
         "size",
         *([Column(Text(sorted_by))] if sorted_by is not None else []),
-        "tags asked for",
+        "tags of the query",
         box=None,
     )
     for hit in hits:
         size = "" if hit.width is None else f"{hit.width}x{hit.height}"
         tags = ", ".join(f"{names[tag_id]} {probability:.4f}" for tag_id, probability in hit.tags)
         sort = [] if sorted_by is None else ["" if hit.probability is None else f"{hit.probability:.4f}"]
-        table.add_row(ui.name_of(hit.uri), size, *sort, Text(tags))
+        table.add_row(ui.display_name(hit.uri), size, *sort, Text(tags))
     if table.row_count:
         ui.output.print(table)
     return table.row_count
 
 
-def _as_json(hit: Hit, names: Sequence[str]) -> dict[str, Any]:
+def _as_json(hit: "Hit", names: Sequence[str]) -> dict[str, Any]:
     return {
         "uri": hit.uri,
         "width": hit.width,

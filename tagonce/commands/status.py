@@ -1,31 +1,31 @@
-"""`tagonce status`: how far it is."""
+"""`tagonce status`: progress of tagging."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from db.errors import BrokerError
-from db.ledger import run_progress, workers
-from db.ledger.models import Model
-from db.ledger.run_progress import ModelProgress
-from db.ledger.workers import LOOK_BACK, Stage, Work, Worker, together
 from db.names.plural import counted
-from tagonce import settings
 from tagonce.options import parameters
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from db.ledger.models import Model
+    from db.ledger.run_progress import ModelProgress
+    from db.ledger.workers import Work, Worker
+    from tagonce.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What Redis says. Chunks, not images."""
+    """State of the queue in Redis. Counts are chunks, not images."""
 
     waiting: int
     in_flight: int
@@ -34,36 +34,40 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """All that is shown."""
+    """Everything that is shown."""
 
-    model: Model
-    progress: ModelProgress
-    workers: list[tuple[Worker, Work]]
+    model: "Model"
+    progress: "ModelProgress"
+    workers: "list[tuple[Worker, Work]]"
     queue: Queue | str | None
-    """None without a broker in the settings, a sentence when it does not answer."""
+    """None without a broker in the settings; an error message if it does not answer."""
 
     @property
-    def work(self) -> Work | None:
-        """Of all workers together."""
+    def work(self) -> "Work | None":
+        """The sum of all workers; None without workers."""
+        from db.ledger.workers import together
+
         return together([work for _, work in self.workers]) if self.workers else None
 
 
 def command(
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Look again every few seconds; with --json a line each.")
+        bool, typer.Option("--watch", "-w", help="Refresh every few seconds; with --json, print one line each time.")
     ] = False,
-    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two refreshes.")] = 2.0,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
     broker: parameters.BrokerUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """Done, pending, failed by reason, images/s, time left, and where the time of the workers goes.
+    """Show progress, failures by reason, images/s, time left, and where workers spend their time.
 
-    With a broker also the queue.
+    With a broker, the queue is shown too.
 
     Example: tagonce status --watch
     """
+    from db.ledger import run_progress, workers
+    from tagonce import settings
     from tagonce.from_settings import stored, stored_model
 
     config = settings.load(database_url=database, broker_url=broker)
@@ -73,8 +77,8 @@ def command(
             with opened.read() as connection:
                 row = stored_model(connection, model)
                 progress = run_progress.progress(connection, row.id)
-                seen = workers.seen_since(connection, row.id, datetime.now(UTC) - LOOK_BACK)
-            # Not in the transaction: workers have a second to answer.
+                seen = workers.seen_since(connection, row.id, datetime.now(UTC) - workers.LOOK_BACK)
+            # Outside the transaction: workers get a second to answer.
             return StatusReport(row, progress, seen, _queue(config, row))
 
         if not watch:
@@ -83,23 +87,25 @@ def command(
             for seen in _again(look, interval):
                 ui.print_json_line(_as_json(seen))
         elif ui.output.is_terminal:
+            from rich.live import Live
+
             with Live(console=ui.output, refresh_per_second=4) as live:
                 for seen in _again(look, interval):
                     live.update(_table(seen))
-        else:  # a table after the other, for a file or a pipe, where nothing can be overwritten
+        else:  # a file or a pipe: tables one after the other
             for seen in _again(look, interval):
                 ui.output.print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", _table(seen), sep="\n")
 
 
 def _again(look: Callable[[], StatusReport], seconds: float) -> Iterator[StatusReport]:
-    """A look now and then, for ever. What was printed of one is out before the next."""
+    """Look every so many seconds, forever. Standard output is flushed in between."""
     while True:
         yield look()
         sys.stdout.flush()
         time.sleep(seconds)
 
 
-def _queue(config: settings.Settings, model: Model) -> Queue | str | None:
+def _queue(config: "Settings", model: "Model") -> Queue | str | None:
     if config.broker_url is None:
         return None
     from producer.queue import broker
@@ -125,9 +131,11 @@ def _table(look: StatusReport) -> Table:
         ("speed", f"{progress.rate:,.1f} images/s" if progress.rate else "nothing in the last minute"),
     ]
     if progress.failed:
-        rows.insert(5 + len(progress.failed), ("", f"[dim]{ui.what_helps(progress.failed)} Which: tagonce failures[/]"))
+        rows.insert(
+            5 + len(progress.failed), ("", f"[dim]{ui.failure_advice(progress.failed)} Which: tagonce failures[/]")
+        )
     if progress.gone:
-        rows.append(("gone", f"{progress.gone:,}  [dim]left out of all figures; see tagonce search --gone only[/]"))
+        rows.append(("gone", f"{progress.gone:,}  [dim]excluded from all counts; see tagonce search --gone only[/]"))
     if progress.pending and progress.seconds_left is not None:
         rows.append(("time left", str(timedelta(seconds=round(progress.seconds_left)))))
     if look.work:
@@ -142,7 +150,7 @@ def _table(look: StatusReport) -> Table:
         if look.work.duplicates:
             rows.append(("duplicates", f"{look.work.duplicates:,} in the last minute: same bytes, no inference"))
     if isinstance(queue, Queue):
-        rows.append(("queue", f"{counted(queue.waiting, 'chunk')} waiting, {queue.in_flight:,} in work"))
+        rows.append(("queue", f"{counted(queue.waiting, 'chunk')} waiting, {queue.in_flight:,} being processed"))
         rows.append(("workers", escape(", ".join(queue.workers)) or "none answers"))
     elif queue is not None:
         rows.append(("queue", f"[yellow]{escape(queue)}[/]"))
@@ -151,17 +159,21 @@ def _table(look: StatusReport) -> Table:
     return table
 
 
-def _split(work: Work) -> str:
-    """Milliseconds by stage, those of a thread: several fetch and decode at once."""
+def _split(work: "Work") -> str:
+    """Milliseconds per image and stage, of one thread: several threads fetch and decode at once."""
+    from db.ledger.workers import Stage
+
     times = ((stage, work.seconds_an_image(stage)) for stage in Stage)
     return ", ".join(f"{stage} {1000 * seconds:,.1f} ms" for stage, seconds in times if seconds is not None)
 
 
-def _busy(work: Work) -> str:
+def _busy(work: "Work") -> str:
     return "-" if work.device_busy is None else f"{work.device_busy:.0%} of the time with work"
 
 
 def _as_json(look: StatusReport) -> dict[str, Any]:
+    from db.ledger.workers import Stage
+
     progress, queue = look.progress, look.queue
     return {
         "model": {"id": look.model.id, "name": look.model.name},

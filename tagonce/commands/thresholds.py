@@ -12,27 +12,29 @@ from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.names.plural import counted
 from db.policy import profiles
-from db.policy.policies import DEFAULT, Policy, resolve, to_threshold
+from db.policy.policies import DEFAULT, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
-from db.sql.gone_scope import Gone
+from db.scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
+from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, takes_policy
 from tagonce.output import ui
 
 SHOWN = 3
-"""Unknown tags that a message names."""
+"""Number of unknown tags that a message lists."""
 
 app = typer.Typer(
     name="thresholds",
-    help="""Threshold profiles: saved under a name, bound to a model, used with --profile.
+    help="""Manage threshold profiles: named and versioned, for one model each, used with --profile.
 
     Example: tagonce thresholds import calibration.csv --name mine""",
     no_args_is_help=True,
+    add_completion=False,
 )
 
-Name = Annotated[str, typer.Option("--name", "-n", help="What to call it. A name that is there gets a new version.")]
-Wanted = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A profile; its latest version by default.")]
-Side = Annotated[str, typer.Argument(help="A profile, one threshold for all tags, or `default`: the model's own.")]
+Name = Annotated[str, typer.Option("--name", "-n", help="Name of the profile. An existing name gets a new version.")]
+Wanted = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A profile; default: its latest version.")]
+Side = Annotated[str, typer.Argument(help="A profile, one threshold for all tags, or `default` for the model's own.")]
 
 
 @app.command("import")
@@ -41,22 +43,21 @@ def import_(
     name: Name,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", "-t", help="For tags that the file does not name.", show_default=False),
+        typer.Option("--threshold", "-t", help="Threshold of tags that the file lacks.", show_default=False),
     ] = None,
     raise_to_floor: Annotated[
-        bool, typer.Option("--raise-to-floor", help="Thresholds below the model's floor become the floor.")
+        bool, typer.Option("--raise-to-floor", help="Raise thresholds below the model's floor to the floor.")
     ] = False,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Save the thresholds of a file: `tag,threshold`, thresholds.csv by category, selected_tags.csv, calibration.csv.
+    """Import a file of thresholds: `tag,threshold`, thresholds.csv by category, selected_tags.csv, calibration.csv.
 
     Example: tagonce thresholds import calibration.csv --name mine
     """
     from db.ledger import models
     from db.policy.threshold_files import for_model, read_thresholds
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
 
     config = settings.load(database_url=database)
     table = read_thresholds(file)
@@ -65,15 +66,15 @@ def import_(
         policy, unknown = for_model(table.policy, models.tag_names(connection, row.id))
         if unknown and not policy.tags:
             raise ThresholdError(
-                f"{row.name} has none of the {counted(len(unknown), 'tag')} in {file}: it is another model's."
+                f"{row.name} has none of the {counted(len(unknown), 'tag')} in {file}. Is it a file of another model?"
             )
-        policy = policy.with_default(policy_of(threshold=threshold).default)
+        policy = policy.with_default(ThresholdOptions(threshold).changes.default)
         saved = profiles.save(
             connection, row, name, policy.at_least(row.floor) if raise_to_floor else policy, source=f"file {file.name}"
         )
     for names, what in (
-        (unknown, f"left out, because {row.name} has no tag of that name"),
-        (table.without, "left at what else applies, because the file gives no threshold"),
+        (unknown, f"skipped, because {row.name} has no tag of that name"),
+        (table.without, "not changed, because the file gives no threshold"),
     ):
         if names:
             named = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
@@ -84,53 +85,41 @@ def import_(
 
 
 @app.command()
+@takes_policy
 def save(
     name: Name,
-    threshold: parameters.Threshold = None,
-    profile: parameters.ProfileName = None,
-    category_threshold: parameters.CategoryThresholds = None,
-    tag_threshold: parameters.TagThresholds = None,
-    top: parameters.Top = None,
-    no_top: parameters.NoTop = False,
-    mcut: parameters.MCut = None,
+    *,
+    policy: PolicyOptions,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Save what these options say; with --profile, that profile as these options change it.
+    """Save these options as a profile; with --profile, save that profile with these changes.
 
     Example: tagonce thresholds save --name mine -t 0.3 --category-threshold character=0.75
     """
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import policy_of
 
-    policy = policy_of(
-        threshold=threshold,
-        category_threshold=category_threshold,
-        tag_threshold=tag_threshold,
-        top=top,
-        no_top=no_top,
-        mcut=mcut,
-    )
-    if policy.is_empty and profile is None:
+    changes = policy.changes
+    if changes.is_empty and policy.profile is None:
         raise ThresholdError(
-            "Nothing to save: say --threshold, --category-threshold, --tag-threshold, --top or --mcut."
+            "Nothing to save: give --threshold, --category-threshold, --tag-threshold, --top or --mcut."
         )
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         source = "command line"
         profiles.hold(connection, row)
-        if profile is not None:
-            base = profiles.find(connection, row, profile)
-            policy, source = base.policy.changed(policy), f"{base.label}, changed on the command line"
-        _print_saved(profiles.save(connection, row, name, policy, source=source), row)
+        if policy.profile is not None:
+            base = profiles.find(connection, row, policy.profile)
+            changes, source = base.policy.changed(changes), f"{base.label}, changed on the command line"
+        _print_saved(profiles.save(connection, row, name, changes, source=source), row)
 
 
 @app.command("list")
 def list_(
     model: parameters.StoredModel = None, database: parameters.DatabaseUrl = None, json: parameters.Json = False
 ) -> None:
-    """The profiles of all models, or of one.
+    """List the profiles of all models, or of one.
 
     Example: tagonce thresholds list
     """
@@ -143,7 +132,7 @@ def list_(
     if json:
         ui.print_json([_as_json(profile, rows[profile.model_id]) for profile in found])
         return
-    # A line a row, however narrow the terminal is: `show` tells the rest.
+    # One line per profile, however narrow the terminal is: `show` prints everything.
     columns = (
         Column(name, no_wrap=True, overflow="ellipsis") for name in ("profile", "model", "keeps", "saved", "from")
     )
@@ -156,7 +145,7 @@ def list_(
             f"{profile.added_at:%Y-%m-%d}",
             Text(profile.source),
         )
-    ui.output.print(table if found else "No profiles are saved. `tagonce thresholds import` or `save` makes one.")
+    ui.output.print(table if found else "No profiles are saved. Create one with `tagonce thresholds import` or `save`.")
 
 
 @app.command()
@@ -166,7 +155,7 @@ def show(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """A profile, whole. With --json it can be edited and imported again.
+    """Show a whole profile. The output of --json can be edited and imported again.
 
     Example: tagonce thresholds show mine@1
     """
@@ -179,16 +168,16 @@ def show(
         ui.print_json(_as_json(found, row))
         return
     ui.output.print(f"{found.label} for {row.label}\nfrom {found.source}", markup=False)
-    table = Table("what", "threshold", box=None)
+    table = Table("applies to", "threshold", box=None)
     if found.policy.default is not None:
         table.add_row("all other tags", str(to_threshold(found.policy.default)))
     for word, scores in (("category ", found.policy.categories), ("", found.policy.tags)):
         for name, score in scores.items():
             table.add_row(Text(word + name), str(to_threshold(score)))
     if found.policy.top is not None:
-        table.add_row("at most, tags an image", f"{found.policy.top:,}")
+        table.add_row("tags per image, at most", f"{found.policy.top:,}")
     if found.policy.mcut:
-        table.add_row("each category", "cut at its widest gap")
+        table.add_row("each category", "cut at its largest gap")
     ui.output.print(table)
 
 
@@ -197,7 +186,7 @@ def diff(
     first: Side,
     second: Side,
     limit: Annotated[
-        int, typer.Option(min=0, max=parameters.MOST, help="So many tags are shown, the most changed ones.")
+        int, typer.Option(min=0, max=parameters.MOST, help="Number of tags to show, the most changed first.")
     ] = 20,
     under: parameters.Under = None,
     gone: parameters.Gone = Gone.EXCLUDE,
@@ -205,7 +194,7 @@ def diff(
     database: parameters.DatabaseUrl = None,
     json: parameters.Json = False,
 ) -> None:
-    """What would change from one policy to another: how many images, which tags how often. Writes nothing.
+    """Compare two policies: images that would change, and gained and lost tags. Writes nothing.
 
     Example: tagonce thresholds diff 0.35 mine
     """
@@ -253,12 +242,12 @@ def diff(
 
 @app.command()
 def delete(
-    profile: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="One version; or all versions of a name.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    profile: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="One version, or all versions of a name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Delete a profile. Exports that used it name it in their records, and queries in SQL may.
+    """Delete a profile. Records of exports, and SQL queries, may still name it.
 
     Example: tagonce thresholds delete mine@1
     """
@@ -271,7 +260,7 @@ def delete(
         for one in found:
             policy = _in_short(one.policy)
             ui.errors.print(f"{one.label} for {row.label}: {policy}; from {one.source}", markup=False)
-        if not yes and not ui.agreed("Delete them?" if len(found) > 1 else "Delete it?"):
+        if not yes and not ui.confirm("Delete them?" if len(found) > 1 else "Delete it?"):
             return
         with opened.write() as connection:
             deleted = profiles.delete(connection, found)
@@ -279,7 +268,7 @@ def delete(
 
 
 def _in_short(policy: Policy) -> str:
-    """What a policy keeps, in a line."""
+    """A policy in one line."""
     parts = [] if policy.default is None else [str(to_threshold(policy.default))]
     parts += [f"{name}={to_threshold(score)}" for name, score in policy.categories.items()]
     parts += [counted(len(policy.tags), "tag")] if policy.tags else []
@@ -294,9 +283,7 @@ def _side(connection: Connection, model: Model, text: str) -> Policy:
         float(text)
     except ValueError:
         return profiles.find(connection, model, text).policy
-    from tagonce.options.policy_options import policy_of
-
-    return policy_of(threshold=text)
+    return Policy(to_cut(text))
 
 
 def _print_saved(profile: Profile, model: Model) -> None:

@@ -1,13 +1,15 @@
-"""`tagonce worker`: one process, one model, one device; with --devices one process for each."""
+"""`tagonce worker`: one process, one model, one device; with --devices, one process per device."""
 
 import logging
 import os
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from db.ledger.workers import forget_old
-from tagonce import settings
 from tagonce.options import parameters
+
+if TYPE_CHECKING:
+    from tagonce.settings import Settings
 
 
 def command(
@@ -23,10 +25,12 @@ def command(
     metrics_port: parameters.MetricsPort = None,
     max_idle: parameters.MaxIdle = None,
 ) -> None:
-    """Tag what is on the queue, until SIGTERM or Ctrl-C. One process a GPU.
+    """Tag queued images until SIGTERM or Ctrl-C. Run one process per GPU.
 
     Example: tagonce worker --model jtp-2 --devices all --broker redis://queue:6379/0
     """
+    from tagonce import settings
+
     config = settings.load(
         model=model,
         database_url=database,
@@ -51,12 +55,12 @@ def command(
         sys.exit(run_on(devices, config))
     code = run(config)
     logging.shutdown()
-    # At once: Python would wait for threads that wait for a storage that hangs.
+    # Not sys.exit: Python would wait for threads that are blocked by a storage that hangs.
     os._exit(code)
 
 
-def run_on(devices: str, config: settings.Settings) -> int:
-    """A process for each device. Returns the exit code."""
+def run_on(devices: str, config: "Settings") -> int:
+    """Run one process per device. Returns the exit code."""
     from tagonce.local.supervisor import Supervisor, named_devices, shares
     from workers.cpus import cores
 
@@ -64,8 +68,9 @@ def run_on(devices: str, config: settings.Settings) -> int:
     return Supervisor(shares(config, named_devices(devices), cores())).run()
 
 
-def run(config: settings.Settings) -> int:
-    """Load the model, then work. Returns the exit code."""
+def run(config: "Settings") -> int:
+    """Load the model, then process chunks. Returns the exit code."""
+    from db.ledger.workers import forget_old
     from tagonce import from_settings
     from workers.inference.malloc import keep_freed_memory
 
@@ -85,7 +90,7 @@ def run(config: settings.Settings) -> int:
         app = broker.create_app(broker_url, model.id, lease_seconds=config.lease_seconds, client_name="tagonce-worker")
         broker.check(app)
         options = from_settings.worker_options(config, spec)
-        # Loaded before the first chunk is taken: a model that does not load must not hold one.
+        # Loaded before the first chunk is taken: a worker whose model does not load must not hold a chunk.
         pipeline = Pipeline(database, model, spec, options)
         pipeline.warm_up()
         device, precision = pipeline.inferencer.where

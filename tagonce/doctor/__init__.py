@@ -1,1 +1,1 @@
-"""`tagonce doctor`: what each part of an installation looks like from this machine, and what to do about it."""
+"""`tagonce doctor`: checks of each part of an installation, with remedies."""

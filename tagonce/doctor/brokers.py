@@ -1,4 +1,4 @@
-"""The queue: Redis, how it is set up, what waits in it, and who works on it."""
+"""The queue: Redis, its configuration, waiting chunks, and workers."""
 
 import time
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from kombu.utils.url import parse_url
 from db.errors import BrokerError, DatabaseError
 from db.ledger import models
 from db.names.plural import counted
-from producer.queue import broker, redis_facts
-from producer.queue.redis_facts import Facts
+from producer.queue import broker, redis_info
+from producer.queue.redis_info import RedisInfo
 from tagonce.doctor import clock
 from tagonce.doctor.finding import Finding, Status
 from tagonce.from_settings import stored
@@ -21,21 +21,21 @@ NAME = "broker"
 QUEUE = "queue"
 SLOW_SECONDS = 0.1
 FULL = 0.8
-"""Part of maxmemory above which it is time to do something."""
+"""Share of maxmemory above which a warning is given."""
 LOCK_LOOKS = 4
 LOCK_SECONDS = 0.25
-"""Between two looks at a lock that is held for milliseconds where all is well."""
+"""Between two looks at a lock that is normally held for milliseconds."""
 _OURS = (None, "", "localhost", "127.0.0.1", "::1")
-_LEAVES_NOTHING = "Without it a full Redis, or a restart, loses chunks; `tagonce enqueue --pending` sends them again."
+_LEAVES_NOTHING = "Otherwise a full Redis, or a restart, loses chunks; `tagonce enqueue --pending` queues them again."
 
 
 def look(config: Settings) -> Iterator[Finding]:
-    """Redis itself."""
+    """Check the Redis server."""
     if config.broker_url is None:
         yield from _without_broker()
         return
     app = broker.create_app(config.broker_url, 0, client_name="tagonce-doctor")
-    facts = redis_facts.look(app)
+    facts = redis_info.read(app)
     milliseconds = 1000 * facts.seconds
     words = f"{facts.server}, a round trip takes {milliseconds:,.1f} ms"
     slow = facts.seconds > SLOW_SECONDS
@@ -50,8 +50,8 @@ def look(config: Settings) -> Iterator[Finding]:
         yield Finding(
             NAME,
             Status.WARNING,
-            "it lets anybody in who reaches it: TAGONCE_BROKER_URL has no password",
-            "Set requirepass, and write redis://:PASSWORD@host:6379/0.",
+            "it accepts connections without a password: TAGONCE_BROKER_URL has none",
+            "Set requirepass, and use redis://:PASSWORD@host:6379/0.",
         )
     yield clock.finding(facts.ahead_seconds, "Redis", config.lease_seconds)
 
@@ -60,13 +60,13 @@ def _without_broker() -> Iterator[Finding]:
     try:
         server = embedded_redis.find_server()
     except BrokerError as error:
-        yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds none to start", str(error))
+        yield Finding(NAME, Status.WARNING, "none is set, and `tagonce tag` finds no Redis to start", str(error))
     else:
-        words = f"none is set, which is all right on a single machine: `tagonce tag` starts {server}"
-        yield Finding(NAME, Status.OK, words, "For several machines set TAGONCE_BROKER_URL.")
+        words = f"none is set, which is fine on a single machine: `tagonce tag` starts {server}"
+        yield Finding(NAME, Status.OK, words, "For several machines, set TAGONCE_BROKER_URL.")
 
 
-def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
+def _how_it_is_set_up(facts: RedisInfo) -> Iterator[Finding]:
     if facts.protocol < embedded_redis.OLDEST:
         needed = ".".join(map(str, embedded_redis.OLDEST))
         yield Finding(NAME, Status.FAILED, f"Redis {needed} or newer is needed, or Valkey", "Upgrade the server.")
@@ -74,7 +74,7 @@ def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             NAME,
             Status.WARNING,
-            f"maxmemory-policy is {facts.policy}: when memory is full, it throws the queue away",
+            f"maxmemory-policy is {facts.policy}: if memory is full, Redis deletes the queue",
             f"Set maxmemory-policy noeviction. {_LEAVES_NOTHING}",
         )
     if not facts.append_only:
@@ -95,7 +95,7 @@ def _how_it_is_set_up(facts: Facts) -> Iterator[Finding]:
 
 
 def look_at_queue(config: Settings) -> Iterator[Finding]:
-    """What waits for each model, and whether anybody is there to do it."""
+    """Check for waiting chunks of each model, and for workers."""
     if config.broker_url is None:
         yield Finding(QUEUE, Status.SKIPPED, "no broker is set")
         return
@@ -107,7 +107,7 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
         with stored(config) as database, database.read() as connection:
             known = models.every(connection)
     except DatabaseError:
-        known = []  # the check of the database says why
+        known = []  # reported by the check of the database
     yield from _restore_lock(app)
     for model in known:
         depth = broker.depth(app, model.id)
@@ -119,7 +119,7 @@ def look_at_queue(config: Settings) -> Iterator[Finding]:
 
 
 def _restore_lock(app: Celery) -> Iterator[Finding]:
-    """One that stays means that its holder was killed."""
+    """Check for the lock of a worker that was killed."""
     seconds = 0.0
     for look in range(LOCK_LOOKS):
         if look:
@@ -131,7 +131,7 @@ def _restore_lock(app: Celery) -> Iterator[Finding]:
     yield Finding(
         QUEUE,
         Status.WARNING,
-        f"{counted(held, 'chunk is', 'chunks are')} held by workers, and the lock under which those of dead ones are "
-        f"given back is taken for another {seconds:,.0f} s",
-        "A worker was killed while it had the lock. It runs out by itself; until then chunks of dead workers wait.",
+        f"{counted(held, 'chunk is', 'chunks are')} held by workers, and the lock for restoring chunks of dead workers "
+        f"is taken for another {seconds:,.0f} s",
+        "A worker was killed while it held the lock. It expires; until then, chunks of dead workers wait.",
     )

@@ -1,23 +1,23 @@
-"""The clock of this machine beside those of the servers."""
+"""Clock differences between this machine and the servers."""
 
 from tagonce.doctor.finding import Finding, Status
 
 NAME = "clock"
 SECONDS = 1.0
-"""A difference above is no delay of the network."""
+"""A larger difference is not a network delay."""
 _ADVICE = (
-    "Let NTP set the clocks of all machines. In Redis each worker notes by its own clock when it took a chunk, and the "
-    "others judge by theirs whether that was too long ago."
+    "Synchronize the clocks of all machines with NTP. Each worker writes by its own clock when it took a chunk, and "
+    "other workers compare that with theirs."
 )
 
 
 def finding(skew: float, whose: str, lease_seconds: int) -> Finding:
-    """What a difference means.
+    """Rate a clock difference.
 
     Args:
         skew: seconds by which the other clock is ahead.
-        whose: in words.
-        lease_seconds: workers renew every third of it.
+        whose: name of the other clock.
+        lease_seconds: workers renew leases every third of it.
     """
     words = f"this machine and {whose} differ by {abs(skew):.2f} s"
     if abs(skew) < SECONDS:
@@ -25,6 +25,6 @@ def finding(skew: float, whose: str, lease_seconds: int) -> Finding:
     if abs(skew) < lease_seconds / 3:
         return Finding(NAME, Status.WARNING, words, _ADVICE)
     words += (
-        f", with leases of {lease_seconds} s: chunks are taken from workers that are at work on them, or far too late"
+        f", with leases of {lease_seconds} s: chunks may be taken from workers that still process them, or far too late"
     )
     return Finding(NAME, Status.FAILED, words, _ADVICE)

@@ -1,4 +1,4 @@
-"""Settings: misspelt variables, the .env file, and what of them is secret."""
+"""Settings: misspelt variables, the .env file, and secrets."""
 
 import os
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ NAME = "settings"
 PREFIX = "TAGONCE_"
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LIKENESS = 0.8
-"""Of a name that is not ours to one of ours, above which it is taken for a slip of the pen."""
+"""Similarity of an unknown name to a known one above which it counts as misspelt."""
 _LIBRARIES = {
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"),
     *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "HF_TOKEN", "HF_HOME"),
 }
-"""What people write into an .env file for boto3 and the Hugging Face hub."""
+"""Common variables of boto3 and the Hugging Face hub in an .env file."""
 
 
 def look() -> Iterator[Finding]:
-    """Variables that mean nothing, and where the others come from."""
+    """Check for unknown variables, and report where the known ones come from."""
     in_file = in_env_file()
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     ours = {name for name in (*os.environ, *in_file) if name.upper().startswith(PREFIX)}
@@ -34,7 +34,7 @@ def look() -> Iterator[Finding]:
             NAME,
             Status.WARNING,
             f"{name} is no setting of this program and does nothing",
-            f"Did you mean {close[0]}?" if close else "The README lists all settings.",
+            f"Did you mean {close[0]}?" if close else "docs/settings.md lists all settings.",
         )
     yield from _lines_without_value()
     yield from _rest_of_file({name: value for name, value in in_file.items() if name not in ours}, known)
@@ -43,24 +43,24 @@ def look() -> Iterator[Finding]:
 
 
 def _lines_without_value() -> Iterator[Finding]:
-    """By their numbers: whatever stands there may be a secret."""
+    """Reported by line numbers, since the text may be a secret."""
     if not ENV_FILE.is_file():
         return
     with ENV_FILE.open(encoding=ENCODING) as file:
         for binding in parse_stream(file):
             if binding.error or (binding.key and binding.value is None):
                 line = binding.original.line + _blank_lines(binding.original.string)
-                words = f"line {line} of {ENV_FILE} is not read: it is no NAME=value"
+                words = f"line {line} of {ENV_FILE} is ignored: it is not NAME=value"
                 yield Finding(NAME, Status.WARNING, words, "Write NAME=value, with quotes where the value has spaces.")
 
 
 def _blank_lines(text: str) -> int:
-    """Before what stands in it."""
+    """Number of blank lines at the beginning."""
     return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _rest_of_file(others: dict[str, str | None], known: set[str]) -> Iterator[Finding]:
-    """Names of .env that are not ours: what they are taken for, and what is not read at all."""
+    """Variables of other programs in .env: misspelt, overridden, or ignored."""
     unread = []
     for name, value in others.items():
         close = get_close_matches(name.upper(), known | _LIBRARIES, n=1, cutoff=_LIKENESS)
@@ -74,14 +74,14 @@ def _rest_of_file(others: dict[str, str | None], known: set[str]) -> Iterator[Fi
         elif not is_for_library(name):
             unread.append(name)
     if unread:
-        yield Finding(NAME, Status.OK, f"for other programs, and not read here: {', '.join(sorted(unread))}")
+        yield Finding(NAME, Status.OK, f"ignored, for other programs: {', '.join(sorted(unread))}")
 
 
 def secrets(config: Settings) -> set[str]:
-    """Whatever of the settings must not be printed, as it stands there and as it is meant."""
+    """Passwords and keys in the settings, as written and decoded."""
     found = {os.environ.get(name, "") for name in _AWS_SECRETS}
     for url in (config.database_url, config.broker_url):
-        # Up to the last @: a password that was not escaped may hold one, or a slash.
+        # Up to the last @: an unescaped password may contain @ or /.
         userinfo, at, _host = (url or "").partition("://")[2].rpartition("@")
         password = userinfo.partition(":")[2] if at else ""
         in_query = [part.partition("=")[2] for part in (url or "").partition("?")[2].split("&") if "password" in part]

@@ -1,4 +1,4 @@
-"""What the database holds, beside the settings and the files of today."""
+"""Contents of the database, compared with the settings and the files."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from db.errors import DatabaseError, SettingsError, SourceError
 from db.names import image_locations
+from db.names.uris import file_path
 from db.policy import profiles
 from db.scores import to_probability
-from producer.references import file_path, split_s3
 from producer.storage import sample
+from producer.uris import split_s3
 from tagonce.doctor.finding import Finding, Status
 from tagonce.from_settings import stored
 from tagonce.output import ui
@@ -20,18 +21,18 @@ from tagonce.settings import Settings
 IMAGES = "images"
 PROFILES = "profiles"
 SAMPLE = 200
-"""Images that are looked up, of however many there are."""
+"""Number of images to look up."""
 _THREADS = 16
 _FILE = "file://"
 
 
 def look_at_images(config: Settings) -> Iterator[Finding]:
-    """Whether files and objects that the database knows are still where they were."""
+    """Check whether registered files and objects still exist."""
     try:
         with stored(config) as database, database.read() as connection:
             uris = image_locations.spread(connection, SAMPLE)
     except DatabaseError:
-        yield Finding(IMAGES, Status.SKIPPED, "the database that lists the images cannot be asked, see there")
+        yield Finding(IMAGES, Status.SKIPPED, "the database cannot be read; see the check `database`")
         return
     for kind, chosen in (
         ("files", [uri for uri in uris if uri.startswith(_FILE)]),
@@ -40,7 +41,7 @@ def look_at_images(config: Settings) -> Iterator[Finding]:
         if chosen:
             yield _gone(kind, chosen)
     if not uris:
-        yield Finding(IMAGES, Status.SKIPPED, "the database knows no image yet")
+        yield Finding(IMAGES, Status.SKIPPED, "no image is registered yet")
 
 
 def _gone(kind: str, uris: list[str]) -> Finding:
@@ -48,21 +49,21 @@ def _gone(kind: str, uris: list[str]) -> Finding:
         there = list(pool.map(_is_there, uris))
     gone = [uri for uri, is_there in zip(uris, there, strict=True) if not is_there]
     if not gone:
-        return Finding(IMAGES, Status.OK, f"{len(uris):,} {kind}, a sample, are all there")
+        return Finding(IMAGES, Status.OK, f"all {len(uris):,} {kind} of a sample exist")
     example = file_path(gone[0]) if gone[0].startswith(_FILE) else gone[0]
-    advice = "Moved or deleted? Searches and exports name them all the same."
+    advice = "Moved or deleted? Searches and exports still include them."
     if len(gone) == len(uris):
         advice = "Is the disk mounted here, under the same path? Only hosts that read images need it."
     return Finding(
         IMAGES,
         Status.WARNING,
-        f"{len(gone):,} of {len(uris):,} {kind}, a sample, are not there: {ui.printable(example)}, for example",
+        f"{len(gone):,} of {len(uris):,} {kind} of a sample do not exist: {ui.printable(example)}, for example",
         advice,
     )
 
 
 def _is_there(uri: str) -> bool:
-    """What cannot be asked counts as there: the check of the storage says why it cannot."""
+    """Whether an image exists. Errors count as yes; the check of the storage reports them."""
     if uri.startswith(_FILE):
         try:
             return Path(file_path(uri)).exists()
@@ -75,12 +76,12 @@ def _is_there(uri: str) -> bool:
 
 
 def look_at_profiles(config: Settings) -> Iterator[Finding]:
-    """Whether saved thresholds lie below what a worker of these settings would store."""
+    """Check whether saved thresholds are below the floor of the settings."""
     try:
         with stored(config) as database, database.read() as connection:
             yield from _below(connection, config)
     except DatabaseError:
-        yield Finding(PROFILES, Status.SKIPPED, "the database that holds them cannot be asked, see there")
+        yield Finding(PROFILES, Status.SKIPPED, "the database cannot be read; see the check `database`")
 
 
 def _below(connection: Connection, config: Settings) -> Iterator[Finding]:
@@ -90,9 +91,9 @@ def _below(connection: Connection, config: Settings) -> Iterator[Finding]:
         yield Finding(
             PROFILES,
             Status.WARNING,
-            f"{label} keeps tags from {to_probability(score):g} on, and TAGONCE_FLOOR is {config.floor:g}",
-            "A worker with this floor stores nothing below it, and the profile does not fit its scores: lower the "
-            "floor, or save the profile with higher thresholds.",
+            f"{label} has a threshold of {to_probability(score):g}, and TAGONCE_FLOOR is {config.floor:g}",
+            "A worker with this floor stores nothing below it, so the profile cannot be applied to its scores: lower "
+            "the floor, or save the profile with higher thresholds.",
         )
     if not below:
         words = f"{len(lowest):,} saved, none below the floor of {config.floor:g}" if lowest else "none is saved"

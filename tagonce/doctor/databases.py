@@ -1,4 +1,4 @@
-"""The database: is it there, at our level, writable, with room."""
+"""The database: whether it exists, is up to date, is writable, and has space."""
 
 import os
 import time
@@ -17,17 +17,17 @@ from tagonce.settings import Settings
 
 NAME = "database"
 OLDEST_POSTGRESQL = 11
-"""Its sha256() is what a migration calls."""
+"""A migration calls its sha256()."""
 CONNECTIONS_A_WORKER = 15
 """At most: SQLAlchemy's pool and its overflow."""
-_FORWARD = "`tagonce migrate`, or the next `tag`, `enqueue` or `worker` whose user may make tables,"
+_UPGRADE = "`tagonce migrate`, or the next `tag`, `enqueue` or `worker` whose user may create tables,"
 _MOUNTS = Path("/proc/self/mounts")
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "ceph", "lustre", "afs"}
-"""File systems on which SQLite's locks, or its shared memory, do not work."""
+"""File systems on which locks or shared memory of SQLite do not work."""
 
 
 def look(config: Settings, *, least_free: float) -> Iterator[Finding]:
-    """Of the database of the settings.
+    """Check the database of the settings.
 
     Args:
         least_free: bytes.
@@ -55,21 +55,21 @@ def _level(level: Level) -> Finding:
     if level.current:
         return Finding(NAME, Status.OK, f"schema {level.present}, up to date")
     if level.present is None:
-        return Finding(NAME, Status.OK, f"no tables yet: {_FORWARD} makes them")
+        return Finding(NAME, Status.OK, f"no tables yet: {_UPGRADE} creates them")
     words = f"its schema {level.present} is older than this program's, {level.head}"
-    advice = f"Stop all workers and producers of the older version. {_FORWARD} brings it forward."
+    advice = f"Stop all workers and producers of the older version. {_UPGRADE} upgrades it."
     return Finding(NAME, Status.WARNING, words, advice)
 
 
 def _file(file: Path, least_free: float) -> Iterator[Finding]:
     folder = file.absolute().parent
     if not folder.is_dir():
-        yield Finding(NAME, Status.FAILED, f"there is no folder {folder}", "Make it, or check TAGONCE_DATABASE_URL.")
+        yield Finding(NAME, Status.FAILED, f"there is no folder {folder}", "Create it, or check TAGONCE_DATABASE_URL.")
         return
-    # SQLite writes beside the file as well: its log.
+    # SQLite also writes its log next to the file.
     for path in (folder, file):
         if path.exists() and not os.access(path, os.W_OK):
-            yield Finding(NAME, Status.FAILED, f"{path} may not be written", "Workers need to: change its permissions.")
+            yield Finding(NAME, Status.FAILED, f"{path} is not writable", "Change its permissions: workers write here.")
     if (kind := file_system(folder)) in _NETWORK:
         yield Finding(
             NAME,
@@ -79,11 +79,11 @@ def _file(file: Path, least_free: float) -> Iterator[Finding]:
         )
     yield disk.finding(NAME, folder, least_free)
     if not file.exists():
-        yield Finding(NAME, Status.OK, f"{file} is not there yet: the first `tagonce tag` makes it")
+        yield Finding(NAME, Status.OK, f"{file} does not exist yet: the first `tagonce tag` creates it")
 
 
 def file_system(folder: Path) -> str:
-    """Type of the file system that a folder is on, empty where that is not known."""
+    """Type of the file system of a folder; empty if unknown."""
     if not _MOUNTS.exists():
         return ""
     lines = [line.split(" ") for line in _MOUNTS.read_text(errors="replace").splitlines()]
@@ -98,7 +98,7 @@ def _sqlite(connection: Connection, file: Path) -> Iterator[Finding]:
         yield Finding(
             NAME,
             Status.FAILED,
-            f"it keeps no write-ahead log here (journal_mode {mode}): readers and the worker get in each other's way",
+            f"it has no write-ahead log (journal_mode {mode}): readers and the worker block each other",
             "Put the database on a local disk.",
         )
 
@@ -122,14 +122,14 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
         yield Finding(
             NAME,
             Status.FAILED,
-            f"its encoding is {shown['server_encoding']}, and names of images and tags may hold anything",
-            "Make another one: createdb --encoding UTF8 --template template0 NAME",
+            f"its encoding is {shown['server_encoding']}, and names of images and tags may contain any character",
+            "Create another one: createdb --encoding UTF8 --template template0 NAME",
         )
-    # Not `transaction_read_only`: reading, this transaction is so itself.
+    # Not `transaction_read_only`: this transaction is read-only itself.
     if shown["default_transaction_read_only"] == "on" or connection.scalar(text("select pg_is_in_recovery()")):
         yield Finding(NAME, Status.FAILED, "it is read-only (a standby?)", "Point TAGONCE_DATABASE_URL at the primary.")
     yield from _pooler(connection)
-    # Of all databases of the server, as max_connections is. Who they are, pg_stat_activity hides from a plain user.
+    # Of all databases, as max_connections is; pg_stat_activity hides other users from a plain user.
     used = connection.scalar(text("select sum(numbackends) from pg_stat_database")) or 0
     most = int(shown["max_connections"])
     words = f"{used} of {most} connections in use; a worker opens up to {CONNECTIONS_A_WORKER}"
@@ -140,11 +140,11 @@ def _postgresql(connection: Connection, label: str) -> Iterator[Finding]:
 
 
 def _pooler(connection: Connection) -> Iterator[Finding]:
-    """PgBouncer and its like answer with a process number of their own, which the server's process does not have."""
+    """Detect PgBouncer and the like: they report another process id than the server's process has."""
     driver: Any = connection.connection.driver_connection
     if driver.info.backend_pid == connection.scalar(text("select pg_backend_pid()")):
         return
-    words = "a pooler stands before it"
+    words = "there is a pooler in front of it"
     if driver.prepare_threshold is None:
         yield Finding(NAME, Status.OK, f"{words}, and no statement is prepared")
     else:

@@ -1,4 +1,4 @@
-"""Room on disks."""
+"""Free disk space."""
 
 import shutil
 import tempfile
@@ -12,13 +12,13 @@ NAME = "disk"
 
 
 def look(*, least_free: float) -> Iterator[Finding]:
-    """Where we write without being told to: the cache, and temporary files."""
+    """Check the cache folder and the folder of temporary files."""
     for folder in (cache_folder(), Path(tempfile.gettempdir())):
         yield finding(NAME, folder, least_free)
 
 
 def finding(check: str, folder: Path, least_free: float) -> Finding:
-    """How much is free where a folder is, or will be.
+    """Free space of the disk of a folder, which need not exist yet.
 
     Args:
         least_free: bytes.
@@ -28,4 +28,4 @@ def finding(check: str, folder: Path, least_free: float) -> Finding:
     words = f"{free / 1e9:,.1f} GB free for {folder}"
     if free >= least_free:
         return Finding(check, Status.OK, words)
-    return Finding(check, Status.WARNING, words, "Make room: a full disk stops the workers.")
+    return Finding(check, Status.WARNING, words, "Free some space: a full disk stops the workers.")

@@ -1,4 +1,4 @@
-"""What a check finds, and how checks are run: side by side, each with its own time, none able to stop the others."""
+"""Findings, and running checks: concurrently, each with a time limit, none able to stop the others."""
 
 import re
 import threading
@@ -14,22 +14,22 @@ from db.errors import TagonceError
 class Status(StrEnum):
     OK = "ok"
     WARNING = "warning"
-    """It works, and something will bite later."""
+    """It works, but may cause problems later."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """There is nothing to look at on this machine."""
+    """Nothing to check on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line."""
+    """One result of a check."""
 
     check: str
     status: Status
     message: str
-    """What was seen."""
+    """The observation."""
     advice: str = ""
-    """What to do about it."""
+    """Advice; empty if there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,21 @@ class Check:
 
     name: str
     look: Callable[[], Iterable[Finding]]
-    """Yields what it finds; what it raises is a finding too, and the last one."""
+    """Yields findings. An exception becomes the last finding."""
     seconds: float
-    """After so long it is given up."""
+    """Time limit."""
     what: str = ""
-    """Of several with this name, which one."""
+    """Tells several checks of this name apart."""
 
 
 def run(checks: Iterable[Check], secrets: Iterable[str]) -> Iterator[Finding]:
-    """Findings in the order of the checks, which run at the same time.
+    """Run checks concurrently. Yields findings in the order of the checks.
 
     Args:
-        secrets: what must not stand in a text, whoever wrote it.
+        secrets: texts to mask in error messages.
     """
     words = "|".join(sorted(map(re.escape, filter(None, secrets)), key=len, reverse=True))
-    # As words of their own: a short password must not make holes in all texts, which would tell it.
+    # Whole words only: masking a short password inside other words would reveal it.
     hidden = re.compile(rf"(?<![^\W_])(?:{words or '(?!)'})(?![^\W_])")
     begun = time.monotonic()
     running = [(check, _start(check, hidden)) for check in checks]
@@ -66,7 +66,7 @@ def run(checks: Iterable[Check], secrets: Iterable[str]) -> Iterator[Finding]:
                     check.name,
                     Status.FAILED,
                     f"no answer within {check.seconds:g} s{check.what and f' from {check.what}'}",
-                    "Something that it asks is very slow or away: a host, a network file system, a device.",
+                    "A host, a network file system or a device is very slow or does not answer.",
                 )
                 break
             if finding is None:
@@ -75,7 +75,7 @@ def run(checks: Iterable[Check], secrets: Iterable[str]) -> Iterator[Finding]:
 
 
 def _start(check: Check, hidden: re.Pattern[str]) -> "SimpleQueue[Finding | None]":
-    """None ends the queue. The thread is left behind when it hangs: it ends with the process."""
+    """Start a check in a thread. None ends the queue. A thread that hangs ends with the process."""
     findings: SimpleQueue[Finding | None] = SimpleQueue()
 
     def look() -> None:
@@ -84,10 +84,10 @@ def _start(check: Check, hidden: re.Pattern[str]) -> "SimpleQueue[Finding | None
                 findings.put(finding)
         except TagonceError as error:
             findings.put(Finding(check.name, Status.FAILED, hidden.sub("***", str(error))))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are worth seeing
-            told = hidden.sub("***", f"{type(error).__name__}: {error}")
-            advice = "Nobody has foreseen this. If the message does not help, it is worth a report."
-            findings.put(Finding(check.name, Status.FAILED, told, advice))
+        except Exception as error:  # noqa: BLE001 - the other checks are shown in any case
+            message = hidden.sub("***", f"{type(error).__name__}: {error}")
+            advice = "This error is unexpected. If the message does not help, please report it."
+            findings.put(Finding(check.name, Status.FAILED, message, advice))
         findings.put(None)
 
     threading.Thread(target=look, name=f"check {check.name}", daemon=True).start()

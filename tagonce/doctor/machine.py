@@ -1,4 +1,4 @@
-"""What a worker needs of this machine: the model's files, and a device."""
+"""Requirements of a worker on this machine: the model's files, and a device."""
 
 import os
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ _DRIVER = Path("/sys/module/nvidia/version")
 
 
 def look_at_model(config: Settings) -> Iterator[Finding]:
-    """Whether its files are here, and whether the database knows them as they are."""
+    """Check that the model's files are here and match the database."""
     try:
         from_settings.need_worker_extra()
     except SettingsError as error:
-        yield Finding(MODEL, Status.SKIPPED, f"no model is run on this machine. {error}")
+        yield Finding(MODEL, Status.SKIPPED, f"no model runs on this machine. {error}")
         return
     config = from_settings.with_stored_model(config)
-    # A look must not download gigabytes. Nothing has imported the hub's library in this process yet.
+    # A check must not download gigabytes. The hub's library is not imported yet in this process.
     os.environ["HF_HUB_OFFLINE"] = "1"
     if not in_cache(config.model):
-        words = f"the files of {config.model} are not here yet"
+        words = f"the files of {config.model} are not downloaded yet"
         yield Finding(MODEL, Status.WARNING, words, "The first worker, or `tagonce tag`, downloads them.")
         return
     spec = from_settings.find_spec_of(config)
@@ -42,7 +42,7 @@ def look_at_model(config: Settings) -> Iterator[Finding]:
         with from_settings.stored(config) as database, database.read() as connection:
             known = models.every(connection)
     except DatabaseError:
-        return  # the check of the database says why
+        return  # reported by the check of the database
     yield _registered(spec, config, known)
 
 
@@ -53,26 +53,26 @@ def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Findin
         return Finding(
             MODEL,
             Status.WARNING,
-            f"the scores of {same.label} were begun with Pillow {begun}, and here is {version('pillow')}, which "
-            "resizes images more than twice as tall as wide a little otherwise",
-            "Scores of such images may differ. Install one version of Pillow on all workers if that matters.",
+            f"the first scores of {same.label} are by Pillow {begun}, and {version('pillow')} is installed, which "
+            " resizes images more than twice as tall as wide slightly differently",
+            "Scores of such images may differ slightly. If that matters, install the same Pillow on all workers.",
         )
     if same:
         return Finding(MODEL, Status.OK, f"registered as {same.label}: the same weights, preprocessing, tags and floor")
     named = [model for model in known if model.name == spec.name]
     if not named:
-        return Finding(MODEL, Status.OK, f"the database does not know {spec.name} yet: the first worker registers it")
+        return Finding(MODEL, Status.OK, f"{spec.name} is not registered yet: the first worker registers it")
     return Finding(
         MODEL,
         Status.WARNING,
-        f"the database knows {named[-1].label}, and here {_difference(spec, config, named[-1])}",
-        "A worker registers this one as another model, which tags everything again. If that is not meant, put the "
-        "files or settings of before back.",
+        f"the database has {named[-1].label}, but here {_difference(spec, config, named[-1])}",
+        "A worker would register another model, and tag everything again. If that is not intended, restore the "
+        "previous files or settings.",
     )
 
 
 def _resizes_otherwise(stored: Model) -> str | None:
-    """The Pillow of the first worker, where it resizes in another order than the one that is installed here."""
+    """The Pillow of the first worker, if it resizes in another order than the installed one; otherwise None."""
     begun: str | None = stored.spec.get("made_with", {}).get("pillow")
     if begun is None or not find_spec("PIL"):
         return None
@@ -92,9 +92,9 @@ def _difference(spec: ModelSpec, config: Settings, stored: Model) -> str:
 
 
 def look_at_device(config: Settings) -> Iterator[Finding]:
-    """Which one a worker would take, and in which precision."""
+    """The device and the precision that a worker would use."""
     if not find_spec("torch"):
-        yield Finding(DEVICE, Status.SKIPPED, "torch is not installed: no model is run on this machine")
+        yield Finding(DEVICE, Status.SKIPPED, "torch is not installed: no model runs on this machine")
         return
     import PIL
     import torch
@@ -112,9 +112,9 @@ def look_at_device(config: Settings) -> Iterator[Finding]:
         advice = f"{count} GPUs: `tagonce worker --devices all` uses all of them." if count > 1 else ""
         yield Finding(DEVICE, Status.OK, words, advice)
     elif driver and config.device == "auto":
-        advice = "Install a torch with CUDA, or a driver that is new enough for it."
+        advice = "Install torch with CUDA, or a recent enough driver."
         yield Finding(
-            DEVICE, Status.WARNING, f"{words}: a GPU's driver ({driver}) is here, and torch finds no GPU", advice
+            DEVICE, Status.WARNING, f"{words}: a GPU driver ({driver}) is installed, but torch finds no GPU", advice
         )
     else:
         yield Finding(DEVICE, Status.OK, words)

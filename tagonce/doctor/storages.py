@@ -1,4 +1,4 @@
-"""Whether images can be listed and read from here."""
+"""Access to images from this machine."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from db.errors import DatabaseError, ImageError, SettingsError, SourceError
 from db.names import image_locations
-from producer.references import file_path, path_or_uri, split_s3
+from db.names.uris import file_path
 from producer.sources import references
 from producer.storage import sample
+from producer.uris import path_or_uri, split_s3
 from tagonce.doctor.finding import Check, Finding, Status
 from tagonce.from_settings import stored
 from tagonce.output import ui
@@ -20,34 +21,34 @@ NAME = "storage"
 ROOTS = "roots"
 SECONDS = 12.0
 _S3 = "s3://"
-_ADVICE = "This machine's user, or its credentials, must be able to read it; a worker on another one may."
+_ADVICE = "The user or the credentials of this machine cannot read it. Workers on other machines may."
 
 
 def of_sources(sources: Iterable[str], config: Settings) -> Iterator[Check]:
-    """One check a source."""
+    """One check per source."""
     for source in sources:
         yield Check(NAME, partial(_source, source, config), SECONDS, source)
 
 
 def of_database(config: Settings) -> Iterator[Finding]:
-    """Each bucket and folder of which the database knows images."""
+    """Check one image of each registered bucket and folder."""
     try:
         with stored(config) as database, database.read() as connection:
             found = image_locations.examples(connection)
     except DatabaseError:
-        yield Finding(NAME, Status.SKIPPED, "the database that lists the images cannot be asked, see there")
+        yield Finding(NAME, Status.SKIPPED, "the database cannot be read; see the check `database`")
         return
     if not found:
-        yield Finding(NAME, Status.SKIPPED, "the database knows no image yet", "Name a source: tagonce doctor SOURCE")
+        yield Finding(NAME, Status.SKIPPED, "no image is registered yet", "Give a source: tagonce doctor SOURCE")
     for uri in found:
         yield from _listing(uri)
         yield _reading(uri, config)
 
 
 def look_at_roots(config: Settings) -> Iterator[Finding]:
-    """Whether each of TAGONCE_ROOTS is there."""
+    """Check that each of TAGONCE_ROOTS exists."""
     if not config.roots:
-        yield Finding(ROOTS, Status.SKIPPED, "TAGONCE_ROOTS is not set: workers read whatever the database lists")
+        yield Finding(ROOTS, Status.SKIPPED, "TAGONCE_ROOTS is not set: workers read all registered images")
         return
     Roots(config.roots)
     for root in config.roots:
@@ -62,13 +63,13 @@ def look_at_roots(config: Settings) -> Iterator[Finding]:
         if there:
             yield Finding(ROOTS, Status.OK, root)
         else:
-            words = f"there is nothing at {root}, which TAGONCE_ROOTS names"
-            yield Finding(ROOTS, Status.WARNING, words, advice or "Check its spelling, and whether it is mounted.")
+            words = f"{root} of TAGONCE_ROOTS does not exist"
+            yield Finding(ROOTS, Status.WARNING, words, advice or "Check the spelling, and whether it is mounted.")
 
 
 def _source(source: str, config: Settings) -> Iterator[Finding]:
     if source == "-":
-        raise SettingsError("doctor looks into sources, and a list on standard input can be read only once.")
+        raise SettingsError("tagonce doctor cannot check standard input. Give a file, a folder or an s3:// prefix.")
     with closing(references(source)) as found:  # type: ignore[type-var]  # all are generators, or lists of one
         first = next(found, None)
     if first is None:
@@ -78,7 +79,7 @@ def _source(source: str, config: Settings) -> Iterator[Finding]:
 
 
 def _listing(uri: str) -> Iterator[Finding]:
-    """Of the bucket of an object. Folders are listed by whoever enqueues, and files are read by their names."""
+    """Check that the bucket of an object can be listed. Folders are only listed by producers."""
     if not uri.startswith(_S3):
         return
     bucket, _key = split_s3(uri)
@@ -98,13 +99,13 @@ def _reading(uri: str, config: Settings) -> Finding:
         sample.read_some(uri)
     except ImageError as error:
         return Finding(
-            NAME, Status.FAILED, f"{name}: {error.detail}", "Add it to TAGONCE_ROOTS, if workers may read it."
+            NAME, Status.FAILED, f"{name}: {error.detail}", "If workers may read it, add it to TAGONCE_ROOTS."
         )
     except SourceError as error:
         return Finding(NAME, Status.FAILED, f"{name} cannot be read: {error}")
     except FileNotFoundError:
-        advice = "Deleted since? Otherwise: is its disk mounted here, under the same path?"
-        return Finding(NAME, Status.WARNING, f"{name} is not there", advice)
+        advice = "Was it deleted? Otherwise, is its disk mounted here, under the same path?"
+        return Finding(NAME, Status.WARNING, f"{name} does not exist", advice)
     except OSError as error:
         return Finding(NAME, Status.FAILED, f"{name} cannot be read: {error.strerror}", _ADVICE)
     return Finding(NAME, Status.OK, f"{name} can be read")

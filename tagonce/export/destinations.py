@@ -1,6 +1,6 @@
-"""Where exports go: standard output, a file or a folder of this machine, an object or a prefix in S3.
+"""Destinations of exports: standard output, a local file or folder, an object or a prefix in S3.
 
-Whatever it is, what is written is there whole or not at all.
+Files and objects are complete or absent, never partly written.
 """
 
 import hashlib
@@ -8,40 +8,40 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from db.errors import SettingsError
-from db.export.tagged_images import whole_path
-from producer.references import split_s3
+from producer.uris import split_s3
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from producer.storage.uploads import Bucket
 
 S3 = "s3://"
 EXIT_BROKEN_PIPE = 141
-"""What a shell says of a command whose reader went away."""
+"""Exit code, in shells, of a command whose output nothing reads any more."""
 SHA256 = "sha256"
-"""The name of a digest in the metadata of an object."""
+"""Key of the digest in the metadata of an object."""
 
 
 def in_s3(out: str) -> bool:
     return out.startswith(S3)
 
 
-@contextmanager
-def whole(out: str) -> Iterator[Path]:
-    """A path to write to; what is there at the end becomes `out`.
+def whole(out: str) -> AbstractContextManager[Path]:
+    """A local path to write to; its content becomes the file or object `out` at the end of the block.
 
     Raises:
         SettingsError: `out` is a bucket or a prefix.
-        StopError: it cannot be written.
+        StopError: `out` cannot be written.
     """
-    if not in_s3(out):
-        with whole_path(Path(out)) as path:
-            yield path
-        return
+    return _uploaded(out) if in_s3(out) else whole_path(Path(out))
+
+
+@contextmanager
+def _uploaded(out: str) -> Iterator[Path]:
     with _object(out) as (bucket, key), tempfile.TemporaryDirectory(prefix="tagonce-") as folder:
         path = Path(folder) / "object"
         yield path
@@ -52,7 +52,7 @@ def whole(out: str) -> Iterator[Path]:
 
 @contextmanager
 def whole_text(out: str | None) -> Iterator[IO[str]]:
-    """The same for text; None is standard output, which gets it as it comes."""
+    """The same for text. None is standard output, which is written at once."""
     if out is None:
         with _standard_output() as stream:
             yield stream
@@ -67,22 +67,22 @@ def _standard_output() -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
     except BrokenPipeError:
-        # `| head` has read enough. What is still buffered must not raise once more when the interpreter ends.
+        # `| head` has read enough. Writing the rest of the buffer at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_BROKEN_PIPE) from None
 
 
 def write_text(out: str, text: str) -> None:
-    """One small file or object."""
+    """Write a small file or object."""
     with whole_text(out) as file:
         file.write(text)
 
 
 def read_text(out: str) -> str | None:
-    """What a small file or object holds; None when it is not there, or is no text.
+    """The text of a small file or object; None if it does not exist or is not UTF-8.
 
     Raises:
-        StopError: S3 does not say.
+        StopError: S3 does not answer.
     """
     if not in_s3(out):
         try:
@@ -97,13 +97,13 @@ def read_text(out: str) -> str | None:
 
 
 def digest(out: str) -> str | None:
-    """The SHA-256 of what is there, in hex; None when nothing is, and empty when it is not to be known.
+    """The SHA-256 of a file or object, in hex; None if it does not exist, empty if it cannot be read.
 
-    Of an object it is what its uploader left in its metadata.
+    That of an object is read from its metadata, where `whole` leaves it.
 
     Raises:
         SettingsError: `out` is a bucket or a prefix.
-        StopError: S3 does not say.
+        StopError: S3 does not answer.
     """
     if in_s3(out):
         with _object(out) as (bucket, key):
@@ -113,7 +113,7 @@ def digest(out: str) -> str | None:
         return None
     try:
         if not Path(out).is_file():
-            return ""  # a pipe would be waited for
+            return ""  # reading a pipe would block
         with Path(out).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
@@ -126,6 +126,8 @@ def _object(out: str) -> "Iterator[tuple[Bucket, str]]":
 
     name, key = split_s3(out)
     if not key or key.endswith("/"):
-        raise SettingsError(f"--out {out} is a prefix; this format is one object. Name it, as in {S3}{name}/tags.jsonl")
+        raise SettingsError(
+            f"--out {out} is a prefix, and this format is one object. Name the object, as in {S3}{name}/tags.jsonl"
+        )
     with Bucket(name) as bucket:
         yield bucket, key

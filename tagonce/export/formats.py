@@ -1,15 +1,21 @@
-"""What `tagonce export` may be asked for: formats, and which options each of them takes."""
+"""The formats of `tagonce export`: for each the writer, and the options that it takes. A new format is one entry."""
 
-from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from functools import partial
 
-from db.errors import SettingsError
-from db.export.options import CaptionOptions, Placement, Underscores, changed
+from db.export.options import CaptionOptions, Placement, Underscores
+from db.export.parquet import LongParquet, WideParquet
+from db.export.text import JsonLines, Kohya, LongCsv, json_inner
+from producer.uris import path_or_uri
+from tagonce.export.imagefolders import imagefolder_writer
+from tagonce.export.job import FormatSpec
+from tagonce.export.parquet_writer import ParquetWriter
+from tagonce.export.sidecar_writer import SidecarWriter
+from tagonce.export.text_writer import TextWriter
 
 
 class Format(StrEnum):
-    """What an export writes."""
+    """The values of `--format`."""
 
     TXT = "txt"
     JSONL = "jsonl"
@@ -21,52 +27,54 @@ class Format(StrEnum):
     HYDRUS = "hydrus"
 
 
-SIDECARS = frozenset({Format.TXT, Format.HYDRUS})
-TABLES = frozenset({Format.CSV, Format.PARQUET, Format.PARQUET_WIDE})
-"""For programs: the model's own names, unless options say otherwise."""
-PARQUETS = frozenset({Format.PARQUET, Format.PARQUET_WIDE})
-
 _IN_CAPTIONS_ONLY = frozenset({"separator", "escape", "prepend", "append", "score_suffix"})
 _IN_ORDER_ONLY = frozenset({"first", "category_order", "sort", "seed"})
+HYDRUS_NAMESPACES = {"artist": "creator", "copyright": "series"}
+"""The names of these categories in Hydrus."""
+
+_table = partial(
+    FormatSpec,
+    # For programs: the model's own names by default.
+    defaults=CaptionOptions(underscores=Underscores.KEEP, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD),
+    unused=_IN_CAPTIONS_ONLY,
+    unique_names=True,
+)
 
 
-class Existing(StrEnum):
-    """What becomes of files that are there already."""
-
-    SKIP = "skip"
-    OVERWRITE = "overwrite"
-    MERGE = "merge"
-    """What is in them stays as it is; tags that are not there are added."""
-
-
-def defaults(format_: Format) -> CaptionOptions:
-    """The options of a format when nobody says otherwise."""
-    if format_ in TABLES:
-        return CaptionOptions(underscores=Underscores.KEEP, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD)
-    if format_ is Format.HYDRUS:
-        return CaptionOptions(
-            separator="\n", category_prefix=True, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD
-        )
-    return CaptionOptions()
-
-
-def check_options(format_: Format, options: CaptionOptions) -> None:
-    """Refuse what a format has no place for.
-
-    Raises:
-        SettingsError: an option says something that this format cannot show.
-    """
-    useless = _IN_CAPTIONS_ONLY if format_ in TABLES else frozenset()
-    if format_ is Format.PARQUET_WIDE:
-        useless |= _IN_ORDER_ONLY
-    if format_ is Format.HYDRUS:
-        useless |= {"separator"}
-    wrong = [name for name in changed(options, defaults(format_)) if name in useless]
-    if wrong:
-        named = ", ".join("--" + name.replace("_", "-") for name in wrong)
-        raise SettingsError(f"--format {format_} has no place for {named}. Captions are in txt, jsonl, kohya.")
-
-
-def with_options(format_: Format, given: dict[str, Any]) -> CaptionOptions:
-    """The defaults of a format with what was said: names of `CaptionOptions`, None for what was not."""
-    return replace(defaults(format_), **{name: value for name, value in given.items() if value is not None})
+FORMATS = {
+    spec.name: spec
+    for spec in (
+        FormatSpec(Format.TXT, SidecarWriter, sidecars=True, uses_root=True, to_stdout=False),
+        FormatSpec(
+            Format.JSONL,
+            lambda job: TextWriter(job, JsonLines(job.captioner, job.tags), job.export.out),
+            encode=json_inner,
+        ),
+        FormatSpec(Format.IMAGEFOLDER, imagefolder_writer, encode=json_inner, uses_root=True),
+        FormatSpec(
+            Format.KOHYA,
+            lambda job: TextWriter(job, Kohya(job.captioner, path_or_uri), job.export.out),
+            encode=json_inner,
+        ),
+        FormatSpec(
+            Format.HYDRUS,
+            partial(SidecarWriter, whole_name=True),
+            defaults=CaptionOptions(
+                separator="\n", category_prefix=True, rating=Placement.THRESHOLD, quality=Placement.THRESHOLD
+            ),
+            unused=frozenset({"separator"}),
+            namespaces=HYDRUS_NAMESPACES,
+            sidecars=True,
+            uses_root=True,
+            to_stdout=False,
+        ),
+        _table(Format.CSV, lambda job: TextWriter(job, LongCsv(job.captioner), job.export.out)),
+        _table(Format.PARQUET, partial(ParquetWriter, kind=LongParquet), to_stdout=False),
+        _table(
+            Format.PARQUET_WIDE,
+            partial(ParquetWriter, kind=WideParquet),
+            unused=_IN_CAPTIONS_ONLY | _IN_ORDER_ONLY,
+            to_stdout=False,
+        ),
+    )
+}

@@ -1,4 +1,4 @@
-"""Tags added to a caption that is there: in its own encoding, with its own line ends, and nothing of it changed."""
+"""Adding tags to an existing caption: in its own encoding, with its own line ends, and without other changes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from db.names.text_files import HEAD, Encoding, encoding_of
 
 _NO_TEXT = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]")
-"""Control characters that text files do not have, and files of other kinds begin with."""
+"""Control characters that do not occur in text files."""
 _FIRST_LINE = re.compile(r"[^\r\n]*[^\s][^\r\n]*")
 _ESCAPED = re.compile(r"\\([()])")
 _WEIGHTED = re.compile(r"\((.*):[0-9.]+\)")
@@ -15,13 +15,13 @@ _WEIGHTED = re.compile(r"\((.*):[0-9.]+\)")
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text file that was understood."""
+    """A decoded text file."""
 
     text: str
     encoding: Encoding
 
     def with_text(self, text: str) -> bytes | None:
-        """The bytes of another text in this file; None when its encoding lacks one of the characters."""
+        """Another text in the encoding of this file; None if the encoding lacks a character."""
         try:
             return self.encoding.encode(text)
         except UnicodeEncodeError:
@@ -29,9 +29,9 @@ class Caption:
 
 
 def understood(content: bytes) -> Caption | None:
-    """A text file in Unicode, or in any encoding that has ASCII in it; else None.
+    """Decode a text file in Unicode or in an extension of ASCII; None for other content.
 
-    Of the last, cp1252 and its kin, only what is ASCII is understood: the other bytes stay as they are.
+    In an extension of ASCII, such as cp1252, only ASCII is decoded; the other bytes are kept.
     """
     encoding = encoding_of(content[:HEAD])
     body = content[len(encoding.mark) :]
@@ -46,14 +46,14 @@ def understood(content: bytes) -> Caption | None:
 
 
 def merged(there: str, texts: Sequence[str], separator: str) -> str | None:
-    """What is in a file, unchanged, and the texts that it lacks; None when it lacks none.
+    """The text of a file with the tags that it lacks added; None if it lacks none.
 
-    They go behind the first line, which is the one that trainers read; with a separator that ends lines, behind the
-    last one. Spaces and underscores, upper and lower case, escaped and plain brackets, and weights make no other tag.
+    They go to the end of the first line, which is the one that trainers read; if the separator ends lines, to the end
+    of the file. Tags are equal if they differ only in underscores for spaces, case, escaped brackets or weights.
     """
     mark = separator.strip() or separator
     known = set(_as_compared(there, mark))
-    # A text that holds the separator is several tags for whoever reads the file.
+    # A text that contains the separator is read as several tags.
     new = [text for text in texts if not known.issuperset(_as_compared(text, mark))]
     if not new:
         return None
@@ -68,7 +68,7 @@ def merged(there: str, texts: Sequence[str], separator: str) -> str | None:
 
 
 def _as_compared(text: str, mark: str) -> Iterator[str]:
-    """The tags of a text, in one spelling."""
+    """The tags of a text, in the spelling in which they are compared."""
     for tag in re.split(f"{re.escape(mark)}|\n", text):
         weighted = _WEIGHTED.fullmatch(tag.strip())
         plain = weighted.group(1) if weighted else tag

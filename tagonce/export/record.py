@@ -1,4 +1,4 @@
-"""What an export leaves beside what was asked for: a record of what made it, and how many images got each tag."""
+"""The record of an export, and the number of images that got each tag."""
 
 import csv
 import json
@@ -18,11 +18,11 @@ SHOWN = 40
 
 
 def leave_record(out: str, record: dict[str, Any]) -> None:
-    """The export is there by now: where its record cannot lie beside it, the record is shown instead."""
+    """Write the record of an export; if that fails, show it on standard error, since the export is written by now."""
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     try:
         foreign = read_record(out) is None and destinations.digest(out) is not None
-        why = f"{out} is there and is no record of an export: it was left."
+        why = f"{out} exists, is not the record of an export, and was not changed."
         if not foreign:
             destinations.write_text(out, text)
             return
@@ -32,7 +32,7 @@ def leave_record(out: str, record: dict[str, Any]) -> None:
 
 
 def read_record(out: str) -> dict[str, Any] | None:
-    """The record that an export left here; None when there is none, or something else."""
+    """The record of an export; None if the file does not exist or is something else."""
     text = destinations.read_text(out)
     try:
         record = json.loads(text or "")
@@ -42,11 +42,11 @@ def read_record(out: str) -> dict[str, Any] | None:
 
 
 def write_frequencies(out: str, counts: Iterable[tuple[str, str | None, int]]) -> None:
-    """Tag, category and number of images, most frequent first.
+    """Write tag, category and number of images, most frequent first.
 
     Args:
         out: a CSV file, or `-` for a table on standard error.
-        counts: in the model's order; what is called the same is added up.
+        counts: (tag, category, images) in the model's order; equal tags are added up.
 
     Raises:
         StopError: the file cannot be written.

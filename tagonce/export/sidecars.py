@@ -1,24 +1,25 @@
-"""Sidecar files: `cat.jpg` gets `cat.txt` with its caption, beside it or in a place of its own."""
+"""Sidecar files: `cat.jpg` gets `cat.txt` with its caption, beside it or in another folder."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from db.errors import SettingsError
 from db.names.plural import counted
-from producer.references import file_path, path_or_uri
-from tagonce.export.formats import Existing
+from db.names.uris import file_path
+from producer.uris import path_or_uri
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged, understood
+from tagonce.export.relative_names import relative_name
 from tagonce.export.small_files import Files
 
 
 class Outcome(StrEnum):
-    """What became of a caption."""
+    """What happened to a caption."""
 
     NEW = "new"
     REPLACED = "replaced"
@@ -26,62 +27,40 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     """The file holds this caption, or has all of its tags."""
     LEFT = "left"
-    """A file is there and nobody said what to do with it."""
+    """The file exists, and neither --overwrite nor --merge was given."""
     UNREADABLE = "unreadable"
-    """What is there was not understood."""
+    """The file exists and is not text, or its encoding lacks a character."""
     SOURCE = "source"
-    """What is there is a registered image."""
+    """The file is a registered image."""
     SHARED = "shared"
-    """Another image of this export has the file."""
+    """The file belongs to another image of this export."""
     REFUSED = "refused"
-    """It cannot be called so."""
+    """The name cannot be used."""
 
 
 WRITTEN = (Outcome.NEW, Outcome.REPLACED)
 _WORDS = {
-    Outcome.UNCHANGED: "were the same already",
-    Outcome.LEFT: "were there already and were left (--overwrite replaces them, --merge adds to them)",
-    Outcome.UNREADABLE: "were left: what is there is no text, or cannot hold these tags in its encoding ({})",
-    Outcome.SOURCE: "refused: an image of the database would be replaced ({})",
-    Outcome.SHARED: "would share the file of another image ({}): the first one has it",
+    Outcome.UNCHANGED: "were up to date",
+    Outcome.LEFT: "exist and were not changed (--overwrite replaces them, --merge adds to them)",
+    Outcome.UNREADABLE: "exist and were not changed: they are not text, or their encoding lacks a character ({})",
+    Outcome.SOURCE: "refused: the file is an image of the database ({})",
+    Outcome.SHARED: "have the file name of another image ({}): the first image has the file",
     Outcome.REFUSED: "refused: their names lead out of the folder, or are too long ({})",
 }
 """With an example."""
 
 
-def common_folder(first: str, last: str) -> str:
-    """What all uris from the first to the last one in bytewise order begin with, up to a slash."""
-    # What the first and the last one begin with, all between them begin with.
-    common = os.path.commonprefix([first, last])  # noqa: RUF071 - cut at a slash in the next line
-    return common[: common.rfind("/") + 1]
-
-
-def relative_name(uri: str, folder: str) -> str | None:
-    """What is left of a uri below a folder, as a path; None when it is not below it, leads out of it, or is no name.
-
-    Keys are strangers' text.
-    """
-    if not uri.startswith(folder):
-        return None
-    # Files and objects together have nothing in common: they go to `file/...` and `s3/...`.
-    inside = uri.removeprefix(folder) if folder else uri.replace("://", "/", 1)
-    relative = PurePosixPath(file_path(inside) if uri.startswith("file://") else inside)
-    # An object's key may be anything, `../../etc/cron.d/x` too.
-    cannot_be = not relative.name or "\0" in str(relative)
-    return None if cannot_be or relative.is_absolute() or ".." in relative.parts else str(relative)
-
-
 class Sidecars:
-    """Writes one small file an image and counts what it did.
+    """Writes one small file for each image and counts the outcomes.
 
     Args:
         files: where to write.
-        folder: what all uris begin with and names leave out; None for beside the images.
+        folder: the beginning of all uris that names leave out; None for beside the images.
         extension: of the files, with its dot.
-        whole_name: append it to the image's name instead of replacing the image's own.
-        existing: what to do with files that are there.
+        whole_name: append the extension to the image's name instead of replacing the image's extension.
+        existing: what to do with files that exist.
         separator: between the tags of a caption, for merging.
-        dry: find out what would be done, and write nothing.
+        dry: count the outcomes, and write nothing.
     """
 
     def __init__(
@@ -118,7 +97,7 @@ class Sidecars:
 
     @property
     def counts(self) -> dict[str, int]:
-        """By outcome; `written` are those that are new and those that were replaced or added to."""
+        """Captions by outcome; `written` are the new and the replaced ones."""
         counts = {str(outcome): self._outcomes[outcome] for outcome in Outcome}
         return {"written": sum(self._outcomes[outcome] for outcome in WRITTEN), **counts}
 
@@ -135,7 +114,7 @@ class Sidecars:
 
     @property
     def plan(self) -> str:
-        """What would be done, with an example of each."""
+        """What would be done, in words, with an example of each outcome."""
         to = "" if self._folder is None else "to "
         named = {
             Outcome.NEW: "new",
@@ -151,11 +130,11 @@ class Sidecars:
 
     def _words(self, outcome: Outcome) -> str:
         if outcome is Outcome.UNCHANGED and self._existing is Existing.MERGE:
-            return "had all these tags already"
+            return "have all these tags"
         return _WORDS[outcome].format(self._examples[outcome])
 
     def write(self, uris: Sequence[str], captions: Sequence[str], lists: Sequence[Sequence[str]] = ()) -> None:
-        """The files of some images. One line a caption: trainers read only the first.
+        """Write the files of some images. One line a caption: trainers read only the first.
 
         Args:
             lists: the texts that the captions join, for merging.
@@ -198,7 +177,7 @@ class Sidecars:
         return outcome
 
     def _instead(self, name: str, content: bytes, texts: Sequence[str]) -> bytes | Outcome:
-        """What to write over a file, or why it stays as it is."""
+        """The new content of a file that exists, or the reason why it stays unchanged."""
         if self._files.is_ours(name):
             return Outcome.SHARED
         if self._existing is Existing.SKIP:
@@ -207,7 +186,7 @@ class Sidecars:
             return Outcome.UNCHANGED
         found = self._files.read(name)
         there = None if found is None else understood(found)
-        # Whatever was asked for: what is no text is no caption, and may be somebody's only copy.
+        # Also with --overwrite: a file that is not text is not a caption, and may be the only copy of something else.
         if there is None:
             return Outcome.UNREADABLE
         if self._existing is Existing.OVERWRITE:
@@ -224,13 +203,12 @@ class Sidecars:
 
 
 def beside(first: str, last: str) -> None:
-    """Make sure that captions can lie beside all images between two uris.
+    """Check that captions can be written beside all images between two uris.
 
     Raises:
         SettingsError: some of them are in S3.
     """
     if not all(uri.startswith("file://") for uri in (first, last)):
         raise SettingsError(
-            "Some of these images are in S3: say with --out in which folder or under which s3:// prefix their "
-            "captions go."
+            "Some of these images are in S3: name with --out a folder or an s3:// prefix for their captions."
         )

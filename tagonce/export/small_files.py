@@ -1,4 +1,4 @@
-"""Many small files under names of their own: in a folder, beside the images, or below a prefix in S3."""
+"""Many small files: in a folder, beside the images, or below a prefix in S3."""
 
 import hashlib
 import os
@@ -10,55 +10,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from db.errors import StopError
-from db.export.tagged_images import whole_path
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 from tagonce.export.destinations import S3, in_s3
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from producer.storage.uploads import Bucket
 
 THREADS = 32
-"""Small objects put at once: the time of each is waiting."""
+"""Objects uploaded in parallel: each upload is mostly waiting."""
 LONGEST_NAME = 255
-"""Bytes that file systems give a name."""
+"""Bytes in a file name, in most file systems."""
 LONGEST_KEY = 1024
-"""Bytes that S3 gives a key."""
+"""Bytes in a key of S3."""
 
 
 class Files(Protocol):
-    """Many small files under names of their own."""
+    """Where small files are written."""
 
     threads: int
-    """How many may be written at once to advantage."""
+    """Files worth writing in parallel."""
     label: str
-    """Where that is."""
+    """The destination, in words."""
 
     def full_name(self, relative: str) -> str | None:
-        """What the other methods call a file; None when it cannot be called so."""
+        """The name for the other methods; None if a file cannot have it."""
 
     def has(self, name: str) -> bool: ...
 
     def is_source(self, name: str) -> bool:
-        """It is a registered image, under this name or another one."""
+        """Whether it is a registered image, under this name or another one."""
 
     def is_ours(self, name: str, /) -> bool:
-        """It was written a moment ago under another name: folders may be links, and file systems blind to case."""
+        """Whether this export wrote it, under another name: folders may be links, and file systems ignore case."""
 
     def equals(self, name: str, content: bytes) -> bool:
-        """That is what the file holds; False where that is not known."""
+        """Whether the file has this content; False if unknown."""
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file that is there; None when it is no regular file."""
+        """The content of a file that exists; None if it is not a regular file."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
 
 class LocalFiles:
-    """Below a folder, or (None) anywhere by absolute path.
+    """Files below a folder, or with None by absolute path.
 
     Args:
-        folder: made when the first file is written.
-        sources: uris of registered images whose names end like those of the files.
+        folder: created with the first file.
+        sources: uris of the registered images that have the extension of the files.
     """
 
     threads = 1
@@ -91,7 +92,7 @@ class LocalFiles:
         try:
             return Path(name).read_bytes()
         except OSError as error:
-            raise StopError(f"Cannot read {name}, which is there already: {error.strerror}.") from error
+            raise StopError(f"Cannot read {name}, which exists: {error.strerror}.") from error
 
     def write(self, name: str, content: bytes) -> None:
         with whole_path(Path(name)) as path:
@@ -104,7 +105,7 @@ class LocalFiles:
 
 
 class S3Files:
-    """Below a prefix of a bucket.
+    """Objects below a prefix of a bucket.
 
     Args:
         bucket: to write to.
@@ -119,12 +120,12 @@ class S3Files:
         self._prefix = prefix
         self._sources = {key for name, key in map(split_s3, sources) if name == bucket.name}
         self.label = f"{S3}{bucket.name}/{prefix}"
-        # Hashes: a thousandth of the requests that asking for each would be, and little memory.
+        # One listing, in hashes to save memory: a request for each object would be a thousand times more of them.
         self._there = {hash(key): hash(etag) for key, etag in bucket.listing(prefix)}
 
     def full_name(self, relative: str) -> str | None:
         key = self._prefix + relative
-        # A path that is no UTF-8 has surrogates here, and no key can hold them.
+        # A path that is not UTF-8 has surrogates here, which no key can contain.
         return key if len(key.encode("utf-8", "replace")) <= LONGEST_KEY and _is_text(key) else None
 
     def has(self, name: str) -> bool:
@@ -134,10 +135,10 @@ class S3Files:
         return name in self._sources
 
     def is_ours(self, _name: str) -> bool:
-        return False  # a key has one spelling, and no links lead to it
+        return False  # a key has one spelling and no links
 
     def equals(self, name: str, content: bytes) -> bool:
-        # The ETag of a small object is its MD5, but where a key of KMS encrypts it.
+        # The ETag of a small object is its MD5, unless KMS encrypts it.
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return self._there.get(hash(name)) == hash(f'"{etag}"')
 
@@ -150,7 +151,7 @@ class S3Files:
 
 @contextmanager
 def small_files(out: str | None, sources: Collection[str] = ()) -> Iterator[Files]:
-    """Where the sidecars go: a folder, an S3 prefix, or (None) beside the images."""
+    """The destination of sidecars: a folder, an S3 prefix, or with None beside the images."""
     if out is None or not in_s3(out):
         yield LocalFiles(Path(out) if out is not None else None, sources)
         return
@@ -165,7 +166,7 @@ _NOTHING = os.stat_result((0,) * 10)
 
 
 def _facts(name: str) -> os.stat_result:
-    """Zeros for a link that leads nowhere."""
+    """`os.stat`; zeros for a file that does not exist, also behind a link."""
     try:
         return os.stat(name)  # noqa: PTH116 - paths are strings here: Path is slow by the million
     except OSError:
@@ -173,7 +174,7 @@ def _facts(name: str) -> os.stat_result:
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    """Device and inode: the same under every name that leads to a file."""
+    """Device and inode: equal for all names of a file."""
     facts = _facts(name)
     return None if facts is _NOTHING else (facts.st_dev, facts.st_ino)
 

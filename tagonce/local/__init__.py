@@ -1,1 +1,1 @@
-"""Everything on one machine: an embedded Redis, worker processes, and the loop that watches them."""
+"""Tagging on one machine: an embedded Redis, worker processes, and their supervision."""

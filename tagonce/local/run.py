@@ -1,6 +1,6 @@
-"""Everything on this machine: an embedded Redis, a worker as a process of its own, and a producer that watches both.
+"""`tagonce tag`: a worker process, and a producer that watches it and the queue.
 
-The database is the ledger here as everywhere: whatever is interrupted, the next run finds what is pending and sends it.
+The database records what is done: after any interruption, the next run finds and sends the pending images.
 """
 
 import math
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from celery import Celery
 
-from db.batches import batched
+from db.arrays.batches import batched
+from db.arrays.id_set import IdSet
 from db.database import Database
 from db.errors import StopError
 from db.ledger import images, run_progress
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.names.plural import counted
@@ -32,58 +32,58 @@ from tagonce.settings import Settings
 from workers.models.spec import ModelSpec
 
 CHUNK_SIZE = 64
-"""Smaller than between machines: nothing is gained by large messages here, and there should be a few in work."""
+"""Smaller than between machines: large messages gain nothing here, and a few should be processed at once."""
 LEASE_SECONDS = 15
 GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.25
 QUIET_POLLS = 8
-"""So many looks at an empty queue in a row mean that nothing is coming any more."""
+"""After this many polls of an empty queue in a row, the queue counts as drained."""
 MAX_RESENDS = 2
 MAX_DEATHS = 40
-"""Enough to find, by splitting, a few images that kill the worker."""
+"""Enough to find a few images that kill the worker, by splitting chunks."""
 
 
 class LocalWorker:
-    """`tagonce worker` as a child process that is started again when it dies."""
+    """`tagonce worker` as a child process that is restarted if it dies."""
 
     def __init__(self, settings: Settings, broker_url: str) -> None:
         handle, name = tempfile.mkstemp(prefix="tagonce-worker-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
         self.deaths = 0
-        told = settings.model_copy(
+        worker_settings = settings.model_copy(
             update={
                 "broker_url": broker_url,
                 "grace_seconds": GRACE_SECONDS,
-                "max_idle": math.inf,  # it ends when we say so
+                "max_idle": math.inf,  # `stop` ends it
             }
         )
-        self._process = WorkerProcess(told, self.log)
+        self._process = WorkerProcess(worker_settings, self.log)
 
     def look_after(self) -> bool:
-        """Start it again when it died; True when that happened.
+        """Restart it if it died. Returns whether it did.
 
         Raises:
-            StopError: it ended with an error of ours, or dies again and again.
+            StopError: it exited with an error message, or died too often.
         """
         code = self._process.exit_code
         if code is None:
             return False
         self.deaths += 1
         if code in STOPPED_BY_US or self.deaths > MAX_DEATHS:
-            raise StopError(f"The worker ended with exit code {code}:\n{self._last_words()}")
+            raise StopError(f"The worker exited with code {code}:\n{self._error_message()}")
         self._process.start()
         return True
 
     def stop(self) -> None:
-        """Let it write what it has, then end it."""
+        """Let it write finished images, then end it."""
         self._process.signal(signal.SIGTERM)
         self._process.wait(GRACE_SECONDS + STOP_SECONDS)
         self.log.unlink(missing_ok=True)
 
-    def _last_words(self) -> str:
+    def _error_message(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        # Its own error message is what people need; without one, the end of the log.
+        # Its own error message if there is one, otherwise the end of the log.
         start = next(
             (number for number, line in enumerate(lines) if line.startswith("error:")), max(0, len(lines) - 15)
         )
@@ -92,13 +92,13 @@ class LocalWorker:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands, kept up to date while it goes on."""
+    """Progress of a run, updated while it runs."""
 
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     seen: int = 0
-    """References that the sources yielded so far."""
+    """References from the sources so far."""
     sent: int = 0
-    """Of these, not done before."""
+    """Of these, without a result before."""
     done: int = 0
     failed: int = 0
 
@@ -108,11 +108,11 @@ class Progress:
 
 
 class LocalRun:
-    """One `tagonce tag`: register, send, watch, and send again what got lost.
+    """One run of `tagonce tag`: register and send images, watch the worker, and send lost chunks again.
 
     Args:
-        spec, model: what is run, and the row that it was registered as.
-        show: called several times a second with how far it is.
+        spec, model: the model, and its row.
+        show: called with the progress, several times a second.
     """
 
     def __init__(
@@ -136,15 +136,15 @@ class LocalRun:
     def tag(
         self, references: Iterable[Reference], *, max_waiting: int, chunk_size: int, seen: IdSet | None = None
     ) -> None:
-        """Returns when every image has a prediction or a failure.
+        """Tag all references. Returns when every image has a prediction or a failure.
 
         Args:
             seen: see `producer.enqueue.enqueue`.
 
         Raises:
-            StopError: the worker cannot run, or the weights were replaced and it had to be started again.
+            StopError: the worker cannot run, or it had to be restarted and the weights have changed.
         """
-        sent = array("q")  # eight bytes an image, to find what is left at the end
+        sent = array("q")  # eight bytes per image, to find pending images at the end
 
         def sending() -> AbstractContextManager[chunks.Sender]:
             return chunks.sending(
@@ -181,17 +181,17 @@ class LocalRun:
             raise StopError(f"{counted(len(left), 'image')} still pending. Run the same command again.")
 
     def recount(self) -> None:
-        """Bring `progress` up to date with what the worker wrote."""
+        """Update `progress` from the database."""
         with self._database.read() as connection:
             self.progress.done, self.progress.failed = run_progress.finished_since(
                 connection, self._model_id, self.progress.begun
             )
 
     def _wait(self, sent: "array[int]") -> list[int]:
-        """Until nothing sent is pending, or the queue has been empty for a while; returns what is pending."""
+        """Wait until no image sent is pending, or the queue is drained. Returns the pending image ids."""
         quiet = 0
         while quiet < QUIET_POLLS:
-            # The count may hold what another run on this database did: it only says when a closer look is worth it.
+            # The count may include results of another run on this database, so the images are checked as well.
             if self.progress.done + self.progress.failed >= self.progress.sent and not self._pending(sent):
                 return []
             time.sleep(POLL_SECONDS)
@@ -211,10 +211,10 @@ class LocalRun:
         if begun < self._look_again_at:
             return
         if self._worker.look_after():
-            self._spec.check_weights()  # with others the new worker is of another model, and nobody works for this one
-            broker.release_all(self._app)  # what the dead one held is free at once, not when its lease runs out
+            self._spec.check_weights()  # with other weights, the new worker would serve another model
+            broker.release_all(self._app)  # free the dead worker's chunks now, not when their leases expire
         self.recount()
         self._show(self.progress)
-        # Counting costs more the longer a run gets; it may take a tenth of the time and no more.
+        # Counting gets slower during a run; limit it to a tenth of the time.
         now = time.monotonic()
         self._look_again_at = now + max(POLL_SECONDS, 10 * (now - begun))

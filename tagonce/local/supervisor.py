@@ -1,4 +1,4 @@
-"""One worker process for each device of this machine, kept alive."""
+"""One worker process per device of this machine, restarted if it dies."""
 
 import logging
 import signal
@@ -13,22 +13,22 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 RESTART_SECONDS = 10.0
-"""Between two starts on a device: one that dies at once must not keep the machine busy with starting it."""
+"""Between two starts on a device, so that a worker that dies at once does not keep the machine busy."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 
 def named_devices(devices: str) -> list[str]:
-    """`all` CUDA GPUs, or what a list with commas names.
+    """The devices of --devices: `all` CUDA GPUs, or a list separated by commas.
 
     Raises:
-        SettingsError: there is no GPU, or no name.
+        SettingsError: there is no GPU, or a name is empty.
     """
     if devices == "all":
         import torch
 
         found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         if not found:
-            raise SettingsError("--devices all: no CUDA GPU is found here. Name the devices, or use --device.")
+            raise SettingsError("--devices all: no CUDA GPU was found. Name the devices, or use --device.")
         return found
     names = [name.strip() for name in devices.split(",")]
     if not all(names):
@@ -37,7 +37,7 @@ def named_devices(devices: str) -> list[str]:
 
 
 def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
-    """Settings of each process. Threads are shared evenly where they leave that open; ports follow each other."""
+    """Settings of each process: threads are divided evenly unless set, and metrics ports are consecutive."""
     share = max(1, cores // len(devices))
     return [
         config.model_copy(
@@ -57,17 +57,17 @@ class _Child:
     device: str
     worker: WorkerProcess
     started_at: float = field(default_factory=time.monotonic)
-    told: bool = False
+    logged: bool = False
     """Its death is in the log."""
     restarted: bool = False
-    """So the settings are right: one before it worked with them."""
+    """An earlier process ran with these settings, so they are valid."""
 
 
 class Supervisor:
-    """Starts the workers, passes signals on, and starts again what died.
+    """Starts the workers, forwards signals, and restarts workers that died.
 
     Args:
-        configs: of each process; they differ in the device.
+        configs: settings of each process.
     """
 
     def __init__(self, configs: list[Settings]) -> None:
@@ -78,11 +78,11 @@ class Supervisor:
         self._children = [_Child(config.device, WorkerProcess(config)) for config in configs]
 
     def run(self) -> int:
-        """Until a signal ends them all, or one says that it cannot work, or all had nothing more to do.
+        """Run until a signal arrives, a worker exits with an error at its first start, or all workers were idle.
 
-        One that was started again and cannot work has met an outage, and is started again until that is over.
+        A restarted worker that exits with an error has met an outage, and is restarted until the outage is over.
 
-        Returns the exit code of the first that failed.
+        Returns the exit code of the first worker that failed, or 0.
         """
         while not self._signals and any(child.worker.exit_code != 0 for child in self._children):
             for child in self._children:
@@ -100,17 +100,17 @@ class Supervisor:
 
     def _look_after(self, child: _Child) -> None:
         code = child.worker.exit_code
-        if code in (None, 0):  # at work, or done: nothing came for as long as it was told to wait
+        if code in (None, 0):  # running, or ended after max_idle
             return
         if code in STOPPED_BY_US and not child.restarted:
-            self._signals.append(signal.SIGTERM)  # it has said why; the others would say it again
+            self._signals.append(signal.SIGTERM)  # it printed why; the others would print the same
             return
-        if not child.told:
-            log.warning("the worker on %s ended with exit code %d and is started again", child.device, code)
-            child.told = True
+        if not child.logged:
+            log.warning("the worker on %s exited with code %d and is restarted", child.device, code)
+            child.logged = True
         if time.monotonic() >= child.started_at + RESTART_SECONDS:
             child.worker.start()
-            child.started_at, child.told, child.restarted = time.monotonic(), False, True
+            child.started_at, child.logged, child.restarted = time.monotonic(), False, True
 
     def _pass_on(self) -> None:
         while self._signals:

@@ -10,22 +10,21 @@ from tagonce.local.embedded_redis import die_with_parent
 from tagonce.settings import Settings
 
 STOPPED_BY_US = (EXIT_FAILED, EXIT_USAGE)
-"""Exit codes of a worker that said why: a restart would say it again."""
+"""Exit codes of a worker that printed an error: a restart would print it again."""
 STOP_SECONDS = 60.0
-"""Beyond its grace: how long a worker may take to end."""
+"""Time for a worker to end, in addition to its grace."""
 
 
 class WorkerProcess:
-    """One child, which ends with us whatever happens, and can be started again.
+    """A child process that ends with its parent, and can be restarted.
 
     Args:
-        settings: what it is told.
-        log: where its output goes; without it, where ours goes.
+        settings: passed as environment variables.
+        log: file for its output; None: the output of this process.
     """
 
     def __init__(self, settings: Settings, log: Path | None = None) -> None:
-        told = settings.as_environment()
-        self._environment = os.environ | told
+        self._environment = os.environ | settings.as_environment()
         self._log = log
         self.start()
 
@@ -33,13 +32,13 @@ class WorkerProcess:
         output = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                # -P: the current folder may hold a db.py of its own.
+                # -P: the current folder may contain another db.py.
                 [sys.executable, "-P", "-m", "tagonce", "worker"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is ours to answer
+                start_new_session=True,  # Ctrl-C is handled by this process
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
             )
         finally:
@@ -48,15 +47,15 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
+        """None while it runs; negative if a signal ended it."""
         return self._process.poll()
 
     def signal(self, number: int) -> None:
-        """Nothing happens when it has ended."""
+        """Send a signal; does nothing if the process has ended."""
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> None:
-        """Until it ends; when that takes longer, or Ctrl-C comes meanwhile, it is killed."""
+        """Wait until it ends. Kill it after this time, or on Ctrl-C."""
         try:
             self._process.wait(timeout=seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

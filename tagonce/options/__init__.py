@@ -1,1 +1,1 @@
-"""Options that several commands share, and what their values become."""
+"""Options that several commands share, and their values."""

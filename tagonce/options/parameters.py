@@ -1,16 +1,16 @@
-"""Options that several commands share, spelt and explained once."""
+"""Options that several commands share."""
 
 from typing import Annotated
 
 import typer
 
-from db.sql import gone_scope
-from tagonce.options import gone_option
+from db import scope
+from tagonce.options import if_gone
 
 _POLICY = "What to keep"
 """Heading in --help of the options that make a policy."""
 MOST = 2**31 - 1
-"""Of anything that can be asked for. Larger numbers overflow in SQL or in numpy."""
+"""Upper limit of counts. Larger numbers overflow in SQL or numpy."""
 
 SOURCE_HELP = "A folder, an image, s3://bucket/prefix, a list (.txt .csv .jsonl .parquet), or - for a list on stdin."
 
@@ -20,25 +20,23 @@ OptionalSources = Annotated[
 ]
 Column = Annotated[str | None, typer.Option(help="Column of a list that holds the references.", show_default=False)]
 Null = Annotated[
-    bool, typer.Option("--null", "-0", help="A list has NUL between its references, as by `find -print0`.")
+    bool, typer.Option("--null", "-0", help="References in a list are separated by NUL, as from `find -print0`.")
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Leave out what this matches, as in a .gitignore, below the source: 'drafts/', '*_small.*'. Repeatable.",
+        help="Skip names that match this .gitignore pattern, below the source: 'drafts/', '*_small.*'. Repeatable.",
         show_default=False,
     ),
 ]
 NoDefaultExcludes = Annotated[
     bool,
-    typer.Option(
-        "--no-default-excludes", help="Take hidden names too, and folders such as @eaDir, #recycle, __MACOSX."
-    ),
+    typer.Option("--no-default-excludes", help="Include hidden names, and folders such as @eaDir, #recycle, __MACOSX."),
 ]
 AllNames = Annotated[
     bool,
-    typer.Option("--all-names", help="Take every name, also without an image's extension: its content decides."),
+    typer.Option("--all-names", help="Include files without an image extension; their content decides."),
 ]
 DatabaseUrl = Annotated[
     str | None,
@@ -51,7 +49,7 @@ ModelName = Annotated[
 ]
 StoredModel = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Which stored model, by name or id. Default: the latest.", show_default=False),
+    typer.Option("--model", "-m", help="Stored model, by name or id. Default: the latest.", show_default=False),
 ]
 Floor = Annotated[
     float | None,
@@ -68,15 +66,15 @@ Compile = Annotated[
     typer.Option("--compile/--no-compile", help="TAGONCE_COMPILE. Compile the network with torch.", show_default=False),
 ]
 MetricsPort = Annotated[
-    int | None, typer.Option(help="TAGONCE_METRICS_PORT. Serve metrics for Prometheus here.", show_default=False)
+    int | None, typer.Option(help="TAGONCE_METRICS_PORT. Port to serve metrics for Prometheus on.", show_default=False)
 ]
 MaxIdle = Annotated[
-    float | None, typer.Option(help="TAGONCE_MAX_IDLE. End after so many seconds without work.", show_default=False)
+    float | None, typer.Option(help="TAGONCE_MAX_IDLE. Exit after this many seconds without work.", show_default=False)
 ]
 Devices = Annotated[
     str | None,
     typer.Option(
-        metavar="all|DEVICE,...", help="One process for each: all CUDA GPUs, or a list of devices.", show_default=False
+        metavar="all|DEVICE,...", help="One process per device: all CUDA GPUs, or a list.", show_default=False
     ),
 ]
 Threshold = Annotated[
@@ -84,7 +82,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         "-t",
-        help="Keep tags at or above it. Default: the model's own.",
+        help="Keep tags at or above this probability. Default: the model's own threshold.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -95,8 +93,7 @@ ProfileName = Annotated[
         "--profile",
         "-p",
         metavar="NAME[@VERSION]",
-        help="Thresholds saved under a name, see `tagonce thresholds`. The options beside it change it: each replaces "
-        "what the profile says on the same thing.",
+        help="Saved thresholds, see `tagonce thresholds`. Other threshold options override those of the profile.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -106,8 +103,8 @@ CategoryThresholds = Annotated[
     typer.Option(
         "--category-threshold",
         metavar="CATEGORY=VALUE",
-        help="For one category, as in character=0.85; `off` keeps none of it, `default` drops what the profile says. "
-        "Repeatable.",
+        help="Threshold of a category, as in character=0.85; `off` keeps none of its tags, `default` removes the "
+        "profile's threshold. Repeatable.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -117,7 +114,7 @@ TagThresholds = Annotated[
     typer.Option(
         "--tag-threshold",
         metavar="TAG=VALUE",
-        help="For one tag, as in english_text=0.8; `off` and `default` as for a category. Repeatable.",
+        help="Threshold of a tag, as in english_text=0.8; `off` and `default` as for a category. Repeatable.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
@@ -127,21 +124,30 @@ Top = Annotated[
     typer.Option(
         min=1,
         max=MOST,
-        help="Of what the thresholds leave, at most so many tags an image.",
+        help="At most this many tags per image, after the thresholds.",
         show_default=False,
         rich_help_panel=_POLICY,
     ),
 ]
 NoTop = Annotated[
-    bool, typer.Option("--no-top", help="Without the profile's limit of tags an image.", rich_help_panel=_POLICY)
+    bool, typer.Option("--no-top", help="Ignore the profile's limit of tags per image.", rich_help_panel=_POLICY)
 ]
 MCut = Annotated[
     bool | None,
     typer.Option(
         "--mcut/--no-mcut",
-        help="Cut each category of an image at its widest gap; thresholds given beside it are lower bounds.",
+        help="Cut each category of an image at its largest gap (MCut); thresholds are lower bounds.",
         show_default=False,
         rich_help_panel=_POLICY,
+    ),
+]
+TruthSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRUTH",
+        help="Human tags: a folder of captions, a .jsonl, .json or .csv, `beside` for captions next to the images, or "
+        "`labels` for labels given in `tagonce review`.",
+        show_default=False,
     ),
 ]
 Under = Annotated[
@@ -149,20 +155,22 @@ Under = Annotated[
 ]
 Query = Annotated[
     str | None,
-    typer.Option("--query", "-q", help="Only images that this search finds, see `tagonce search`.", show_default=False),
+    typer.Option("--query", "-q", help="Only images that match this search, see `tagonce search`.", show_default=False),
 ]
 IfGone = Annotated[
-    gone_option.IfGone | None,
+    if_gone.IfGone | None,
     typer.Option(
         "--gone",
-        help="What a folder or s3:// prefix no longer has: `mark` it, so that searches and exports leave it out until "
-        "it is seen again, or `keep` it. Default: tag marks, enqueue keeps.",
+        help="Images that a folder or s3:// prefix no longer lists: `mark` them, so that searches and exports exclude "
+        "them until they are listed again, or `keep` them. Default: tag marks, enqueue keeps.",
         show_default=False,
     ),
 ]
-EvenMost = Annotated[bool, typer.Option("--yes", help="With --gone mark: even more than half of a place.")]
-Gone = Annotated[
-    gone_scope.Gone,
-    typer.Option("--gone", help="Images marked as gone, see `tagonce tag --gone`: leave out, include, or only them."),
+EvenMost = Annotated[
+    bool, typer.Option("--yes", help="With --gone mark: mark even if more than half of a source is gone.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Gone = Annotated[
+    scope.Gone,
+    typer.Option("--gone", help="Images marked as gone, see `tagonce tag --gone`: exclude, include, or only these."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]

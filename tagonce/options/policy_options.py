@@ -1,7 +1,17 @@
-"""The options that say what to keep, `--threshold` and its kin. Several commands share them."""
+"""The options that choose which tags to keep: `--threshold`, `--profile` and the others of a policy.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+They are declared here once. A command takes all of them as one parameter:
+
+    @takes_policy
+    def command(*, policy: PolicyOptions, model: parameters.StoredModel = None) -> None:
+        ...
+        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,35 +20,100 @@ from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import DEFAULT, UNSAID, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
+from db.policy.policies import DEFAULT, UNSET, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.scores import to_probability
+from tagonce.options import parameters
+
+
+@dataclass
+class ThresholdOptions:
+    """The options of thresholds, as a command line has them.
+
+    Raises:
+        ThresholdError: one of them is not a threshold or not NAME=VALUE.
+    """
+
+    threshold: parameters.Threshold = None
+    profile: parameters.ProfileName = None
+    category_threshold: parameters.CategoryThresholds = None
+    tag_threshold: parameters.TagThresholds = None
+    changes: Policy = field(init=False)
+    """The policy that all options but `profile` make; with a profile, the change to it (`Policy.changed`)."""
+
+    def __post_init__(self) -> None:
+        self.changes = Policy(
+            default=None if self.threshold is None else to_cut(self.threshold),
+            categories=_named("--category-threshold", self.category_threshold),
+            tags=_named("--tag-threshold", self.tag_threshold),
+        )
+
+
+@dataclass
+class PolicyOptions(ThresholdOptions):
+    """The options of thresholds, and those that limit the tags of an image.
+
+    Raises:
+        ThresholdError: an option is wrong, or contradicts another one.
+    """
+
+    top: parameters.Top = None
+    no_top: parameters.NoTop = False
+    mcut: parameters.MCut = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.no_top and self.top is not None:
+            raise ThresholdError("--top and --no-top contradict each other. Give one of them.")
+        self.changes = replace(self.changes, top=UNSET if self.no_top else self.top, mcut=self.mcut)
+
+
+def takes_policy(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameter `policy` of a command by the options of its class: Typer reads options from a signature."""
+    signature = inspect.signature(command)
+    kind = signature.parameters["policy"].annotation
+    options = {
+        one.name: inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(kind)
+        if one.init
+    }
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        command(policy=kind(**{name: given.pop(name) for name in options}), **given)
+
+    expanded: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        expanded += options.values() if name == "policy" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    with_options.__signature__ = signature.replace(parameters=expanded)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded}
+    return with_options
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """What was asked for, and what it comes to."""
+class ResolvedPolicy:
+    """The tags that a model keeps, and the policy and profile that say so."""
 
     cut: Cut
-    policy: Policy
-    """Said on the command line; with a profile, changes to that."""
+    changes: Policy
+    """From the command line; with a profile, changes to it."""
     profile: Profile | None
     model: Model
 
     @property
     def label(self) -> str:
-        """In words, for a summary: `0.35`, `mine@2 and --threshold`, `the model's own 0.2`."""
-        said = self.policy.as_json()
+        """In words, for a summary: `0.35`, `mine@2, threshold 0.4`, `0.2, the model's own`."""
+        said = self.changes.as_json()
         if set(said) == {"threshold"} and self.profile is None:
             return str(said["threshold"])
         parts = [self.profile.label] if self.profile else []
         parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | bool)]
         parts += [f"{len(value)} {name}" for name, value in said.items() if isinstance(value, dict)]
-        parts += [] if self.policy.mcut is None else ["MCut" if self.policy.mcut else "no MCut"]
+        parts += [] if self.changes.mcut is None else ["MCut" if self.changes.mcut else "no MCut"]
         return ", ".join(parts) or f"{to_probability(own_threshold(self.model)):g}, the model's own"
 
     def as_json(self) -> dict[str, Any]:
-        """For the record of an export: whose scores, which profile, and what the command line said over it."""
+        """For the record of an export: the model, the profile, and the changes of the command line."""
         return {
             "model": {
                 "id": self.model.id,
@@ -49,54 +124,32 @@ class Resolved:
             },
             "profile": self.profile.label if self.profile else None,
             "profile_policy": self.profile.policy.as_json() if self.profile else None,
-            "policy": self.policy.as_json(),
+            "policy": self.changes.as_json(),
         }
 
 
-def policy_of(
-    *,
-    threshold: float | str | None = None,
-    category_threshold: Iterable[str] | None = None,
-    tag_threshold: Iterable[str] | None = None,
-    top: int | None = None,
-    no_top: bool = False,
-    mcut: bool | None = None,
-) -> Policy:
-    """The policy that the options of a command line make; with a profile, the change to that (`Policy.changed`).
-
-    Raises:
-        ThresholdError: one of them is no threshold, is not NAME=VALUE, or contradicts another one.
-    """
-    if no_top and top is not None:
-        raise ThresholdError("--top and --no-top contradict each other. Give one of them.")
-    return Policy(
-        default=None if threshold is None else to_cut(threshold),
-        categories=dict(_pair("--category-threshold", text) for text in category_threshold or ()),
-        tags=dict(_pair("--tag-threshold", text) for text in tag_threshold or ()),
-        top=UNSAID if no_top else top,
-        mcut=mcut,
-    )
-
-
 def resolve_policy(
-    connection: Connection, model: Model, policy: Policy | None = None, profile: str | None = None
-) -> Resolved:
-    """Work out for a model what the options and a profile say, as `thresholds save` would save them.
+    connection: Connection, model: Model, changes: Policy | None = None, profile: str | None = None
+) -> ResolvedPolicy:
+    """The cut of a model: by a profile (`name` or `name@version`), as changed by `changes`.
 
     Raises:
         ThresholdError: there is no such profile, tag or category, or a threshold is below the floor.
     """
-    policy = policy or Policy()
+    changes = changes or Policy()
     found = profiles.find(connection, model, profile) if profile else None
-    whole = (found.policy if found else Policy()).changed(policy)
-    return Resolved(resolve(model, models.tag_names(connection, model.id), whole), policy, found, model)
+    policy = (found.policy if found else Policy()).changed(changes)
+    return ResolvedPolicy(resolve(model, models.tag_names(connection, model.id), policy), changes, found, model)
 
 
-def _pair(option: str, text: str) -> tuple[str, int]:
-    # From the right: `=_=` is a tag.
-    name, equals, value = text.rpartition("=")
-    if not equals or not name:
-        raise ThresholdError(f"{option} is NAME=VALUE, as in cat=0.5, not {text!r}.")
-    if value.strip().lower() == DEFAULT:
-        return name, UNSAID
-    return name, to_cut(value, what=f"The threshold of {name}")
+def _named(option: str, pairs: Iterable[str] | None) -> dict[str, int]:
+    """Name to score, from NAME=VALUE."""
+    found = {}
+    for pair in pairs or ():
+        # From the right: `=_=` is a tag.
+        name, equals, value = pair.rpartition("=")
+        if not equals or not name:
+            raise ThresholdError(f"{option} is NAME=VALUE, as in cat=0.5, not {pair!r}.")
+        unsaid = value.strip().lower() == DEFAULT
+        found[name] = UNSET if unsaid else to_cut(value, what=f"The threshold of {name}")
+    return found

@@ -1,4 +1,4 @@
-"""`--query` and the query of `tagonce search`: which model it asks, and what it comes to."""
+"""`--query` and the query of `tagonce search`: its model, and its condition in SQL."""
 
 from functools import partial
 
@@ -13,19 +13,19 @@ from tagonce.options.under_option import uri_prefix
 
 
 def model_named(query: str, model: str | None) -> str | None:
-    """The name or id of the model whose scores are asked: by --model, or by `model:` in the query.
+    """The name or id of the model of a query, from --model or from `model:` in the query.
 
     Raises:
-        SettingsError: by both.
+        SettingsError: both are given.
     """
     named = named_model(query)
     if named and model:
-        raise SettingsError("The model is named twice, by --model and by model: in the query. Leave one away.")
+        raise SettingsError("The model is given twice, by --model and by model: in the query. Remove one.")
     return named or model
 
 
 def parsed(connection: Connection, model: models.Model, query: str, cut: Cut) -> Node:
-    """A query as `db.search` takes it.
+    """Parse a query for `db.search`.
 
     Raises:
         QueryError, ThresholdError: see `db.search.query.parse`.
@@ -34,5 +34,5 @@ def parsed(connection: Connection, model: models.Model, query: str, cut: Cut) ->
 
 
 def condition(connection: Connection, model: models.Model, query: str | None, cut: Cut) -> ColumnElement[bool] | None:
-    """The same as a condition for `db.read.tag_batches.read_tag_batches`; None without a query."""
+    """The query as a condition for `db.read.tag_batches.read_tag_batches`; None without a query."""
     return execute.condition(connection, model, parsed(connection, model, query, cut)) if query else None

@@ -1,1 +1,1 @@
-"""What a person sees in the terminal: messages, tables, plots, logs."""
+"""Output for a terminal: messages, tables, plots, logs."""

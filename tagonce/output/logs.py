@@ -1,4 +1,4 @@
-"""Logs of a worker: a line an event, as text for people or JSON for programs, on standard error."""
+"""Logs of a worker on standard error: one line per event, text or JSON."""
 
 import logging
 import sys
@@ -10,14 +10,14 @@ from structlog.types import Processor
 
 
 def to_stderr(*, level: str, as_json: bool) -> None:
-    """Everything that is logged, by us and by the libraries, in one form. What is bound to a chunk is in its lines."""
+    """Log all events, also those of libraries, in one format. Context bound to a chunk is in its lines."""
     facts: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Plain tracebacks: the others print the values of variables, and among those are passwords.
+    # Plain tracebacks: the default prints values of variables, passwords among them.
     shown: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
@@ -26,7 +26,7 @@ def to_stderr(*, level: str, as_json: bool) -> None:
                 colors=sys.stderr.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,
                 pad_event_to=0,
-                repr_native_str=True,  # a name may hold what a terminal obeys, or looks like another line
+                repr_native_str=True,  # a name may contain control characters or line breaks
             )
         ]
     )
@@ -48,7 +48,7 @@ def to_stderr(*, level: str, as_json: bool) -> None:
     )
     logging.captureWarnings(capture=True)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Celery means pickle, which we do not accept, and names an option that we do not have.
+    # The warning is about pickle, which is not accepted, and names an option that does not exist here.
     warnings.filterwarnings("ignore", "You're running the worker with superuser", SecurityWarning)
     for library in ("alembic", "botocore", "celery"):
         logging.getLogger(library).setLevel(logging.WARNING if level == "INFO" else level)

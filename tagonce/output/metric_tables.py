@@ -1,13 +1,12 @@
-"""What `evaluate` and `calibrate` share: which thresholds, how far the comparison is, tables of metrics."""
+"""Shared by `evaluate` and `calibrate`: ranges of thresholds, progress, tables of metrics, summaries."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from math import isnan
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -21,18 +20,11 @@ from db.truth.evaluation import METRICS, Confusion, Counts, Metrics, as_column, 
 from db.truth.labels import Drawn
 from db.truth.load_truth import describe
 from db.truth.truth import Truth
-from tagonce.output import ui
-
-TRUTH_HELP = (
-    "What people said: a folder of captions, a .jsonl, .json or .csv, `beside` for the captions next to the images, or "
-    "`labels` for what was judged by hand."
-)
-
-TruthSource = Annotated[str, typer.Argument(metavar="TRUTH", help=TRUTH_HELP, show_default=False)]
+from tagonce.output.progress import progress_bar
 
 _SHOWN_UNKNOWN = 20
 _HEADINGS = {"precision": "prec.", "recall": "recall", "f1": "F1", "informedness": "inform."}
-"""Short, so that the table fits in 80 columns."""
+"""Short, so that the table fits into 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +49,10 @@ class MetricRow:
 
 
 def parse_range(text: str) -> list[int]:
-    """`0.1..0.9:0.1` as scores: from, to (which belongs to it), step.
+    """Parse `0.1..0.9:0.1` (from, to inclusive, step) into scores.
 
     Raises:
-        ThresholdError: it is no such range.
+        ThresholdError: the text has another form.
     """
     ends, colon, step_text = text.partition(":")
     first_text, dots, last_text = ends.partition("..")
@@ -77,7 +69,7 @@ def parse_range(text: str) -> list[int]:
 @contextmanager
 def progress(truth: Truth, description: str = "Comparing") -> Iterator[Callable[[int], None]]:
     """A bar over the labelled images."""
-    with ui.progress_bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(description, total=len(truth))
         yield lambda images: bar.advance(task, images)
 
@@ -99,12 +91,12 @@ def row_of_cut(label: str, confusion: Confusion, min_support: int) -> MetricRow:
 
 
 def metrics_table(rows: Sequence[MetricRow], first: str = "threshold") -> Table:
-    """A row each, micro and macro; with several rows the best of each column is marked."""
+    """One row each, micro and macro; with several rows, the best value of each column is marked."""
     table = Table(first, box=None, padding=(0, 1, 0, 0))
     for kind in ("micro", "macro"):
         for name in METRICS:
             table.add_column(f"{kind}\n{_HEADINGS[name]}", justify="right")
-    # What is undefined is undefined in all rows: it depends on the truth alone. NaN equals nothing, so it gets no star.
+    # An undefined value is undefined in all rows, since it depends on the truth alone. NaN != NaN, so it gets no star.
     best = [max(row.micro[name] for row in rows) for name in METRICS]
     best += [max(row.macro[name] for row in rows) for name in METRICS]
     for row in rows:
@@ -114,7 +106,7 @@ def metrics_table(rows: Sequence[MetricRow], first: str = "threshold") -> Table:
 
 
 def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
-    # The star is for terminals without colours, and for pipes.
+    # The star marks the best without colours.
     return [
         Text(f"{value:.4f}*", style="bold green")
         if best and value == best[place]
@@ -124,18 +116,18 @@ def _marked(values: Iterable[float], best: Sequence[float]) -> list[Text]:
 
 
 def judged(model: Model, truth: Truth, counts: Counts, min_support: int) -> list[str]:
-    """Sentences on what was compared with what."""
+    """Sentences that describe the comparison."""
     supported = counted(int((counts.support >= max(min_support, 1)).sum()), "tag")
     macro_is = f"macro is the mean over {supported} given to at least {max(min_support, 1):,} of them"
     micro_is = f"micro counts all {counts.support.size:,}" if counts.judged is None else "micro counts every label"
-    lines = [f"{model.name} judged on {basis(truth, counts)}; {macro_is}, {micro_is}."]
+    lines = [f"{model.name} evaluated on {basis(truth, counts)}; {macro_is}, {micro_is}."]
     if without := len(truth) - counts.images:
         lines.append(f"{counted(without, 'more image')} with {_words(counts)} but no prediction of this model.")
     return lines + describe(truth) + ([] if counts.judged is None else _cautions(truth))
 
 
 def basis(truth: Truth, counts: Counts) -> str:
-    """What figures rest on: `45 images with true tags from captions/`, or `123 labels of 45 images`."""
+    """The data of the metrics: `45 images with true tags from captions/`, or `123 labels of 45 images`."""
     if counts.judged is None:
         return f"{counted(counts.images, 'image')} with true tags from {truth.source}"
     return f"{counted(int(counts.judged.sum()), 'label')} of {counted(counts.images, 'image')}"
@@ -146,24 +138,24 @@ def _words(counts: Counts) -> str:
 
 
 def _cautions(truth: Truth) -> list[str]:
-    """What labels cannot say."""
+    """Limits of metrics from labels."""
     unseen = (
-        "Only what was judged counts: tags that nobody looked at, such as those that lie too low to be shown, are "
-        "neither right nor wrong here, so recall may look better than it is."
+        "Only labelled tags count. Tags without a label, such as those with probabilities too low to be shown, are "
+        "neither right nor wrong here, so recall may be overestimated."
     )
     lines = [unseen]
     chosen = {name: number for name, number in truth.found.drawn if name != Drawn.RANDOM}
     if chosen:
         ways = ", ".join(f"{name} {number:,}" for name, number in chosen.items())
         lines.append(
-            f"{sum(chosen.values()):,} of {counted(sum(dict(truth.found.drawn).values()), 'label')} on pictures not "
-            f"drawn at random ({ways}): these figures describe what was judged, not the collection."
+            f"{sum(chosen.values()):,} of {counted(sum(dict(truth.found.drawn).values()), 'label')} on images not "
+            f"drawn at random ({ways}): the metrics describe the labelled images, not the collection."
         )
     return lines
 
 
 def judged_json(truth: Truth, counts: Counts, min_support: int) -> dict[str, Any]:
-    """The same for programs."""
+    """The comparison as JSON values."""
     by_hand = {} if counts.judged is None else {"labels": int(counts.judged.sum()), "drawn": dict(truth.found.drawn)}
     return by_hand | {
         "source": truth.source,
@@ -181,23 +173,23 @@ def judged_json(truth: Truth, counts: Counts, min_support: int) -> dict[str, Any
 
 
 def need_images(model: Model, truth: Truth, counts: Counts) -> None:
-    """Nothing can be said of nothing.
+    """Check that there is something to compare.
 
     Raises:
-        SourceError: none of the labelled images has a prediction.
+        SourceError: no labelled image has a prediction.
     """
     if not counts.images:
         raise SourceError(
-            f"Of {counted(len(truth), 'image')} with {_words(counts)} from {truth.source} to compare with, none has a "
-            f"prediction of {model.name}."
+            f"Nothing to compare: no image of {counted(len(truth), 'image')} with {_words(counts)} from {truth.source} "
+            f"has a prediction of {model.name}."
         )
 
 
 def find_tag(model: Model, name: str, tags: Sequence[Tag]) -> int:
-    """The id of a tag as people write it.
+    """The id of a tag, in any of its spellings.
 
     Raises:
-        SettingsError: the model has none of that name; the message says what may have been meant.
+        SettingsError: the model has no such tag; the message suggests similar names.
     """
     if found := TagIndex(tags).find(name):
         return found[0]

@@ -1,4 +1,4 @@
-"""What `tagonce search --truth` shows: where people and the model differ widely, the widest differences first."""
+"""Output of `tagonce search --truth`: human tags and predictions that differ, the largest differences first."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,26 +14,26 @@ from db.truth.mistakes import Mistake
 from tagonce.output import ui
 
 SHOWN = 100
-"""Rows of a table when no limit is given."""
+"""Rows of the table without a limit."""
 WORDS = {"given": "given", "missing": "not given"}
 
 
 def print_lines(mistakes: Iterable[Mistake], limit: int | None) -> None:
-    """For programs: JSON, a line each, in the order of the images."""
+    """Print JSON lines, in the order of the images."""
     for mistake in islice(mistakes, limit):
         ui.print_json_line({name: value for name, value in asdict(mistake).items() if name != "image_id"})
 
 
 def print_table(mistakes: Iterable[Mistake], limit: int | None) -> None:
-    """For people: the widest differences, and how many there are in all."""
+    """Print a table of the largest differences, and the total number."""
     kinds = Counter[str]()
     shown = nlargest(limit or SHOWN, _counted(mistakes, kinds), key=_difference)
     if shown:
         ui.output.print(_table(shown))
     number = sum(kinds.values())
     ui.errors.print(
-        f"{counted(number, 'tag')} to look at: {kinds['given']:,} given, {kinds['missing']:,} not given"
-        + (f". Shown: the {counted(len(shown), 'widest difference')}." if len(shown) < number else ".")
+        f"{counted(number, 'tag')} to check: {kinds['given']:,} given, {kinds['missing']:,} not given"
+        + (f". Showing the {counted(len(shown), 'largest difference')}." if len(shown) < number else ".")
     )
 
 
@@ -52,5 +52,5 @@ def _table(mistakes: Sequence[Mistake]) -> Table:
     table = Table(Column("image", overflow="fold"), "tag", "by people", "probability", box=None)
     for one in mistakes:
         probability = "below the floor" if one.probability is None else f"{one.probability:.4f}"
-        table.add_row(ui.name_of(one.uri), Text(one.tag), WORDS[one.kind], probability)
+        table.add_row(ui.display_name(one.uri), Text(one.tag), WORDS[one.kind], probability)
     return table

@@ -1,4 +1,4 @@
-"""Curves as PNG or SVG. matplotlib without pyplot: figures are plain objects, nothing is kept between two of them."""
+"""Plots as PNG or SVG, by matplotlib without pyplot, which would keep global state."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import SettingsError
-from db.export.tagged_images import whole_path
 from db.names.plural import counted
 from db.read.histograms import Histogram
 from db.scores import SCALE
 from db.truth.evaluation import Confusion, Counts, FloatArray, Metrics, micro
 from tagonce.export.overwrite_guard import refuse_foreign
+from tagonce.whole_files import whole_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
 _MADE_BY = "tagonce"
-"""In the metadata of the file."""
+"""Stored in the metadata of the file."""
 BARS = 20
-"""In the histogram of a tag's judged scores: one for each 0.05."""
+"""Bins in the histogram of a tag's labelled scores: one per 0.05."""
 
-# Okabe and Ito's colours, which people with any kind of colour vision can tell apart; lines differ in style too.
+# The Okabe-Ito palette, safe for all kinds of colour vision; lines differ in style too.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#8C8C8C"
 _DPI = 100
 _SIZE = (12.8, 5.4)
@@ -32,11 +32,11 @@ _SIZE = (12.8, 5.4)
 
 
 def check(path: Path) -> None:
-    """Before the work is done: whether a file of this name can be drawn.
+    """Check that a plot can be written, before any work is done.
 
     Raises:
-        SettingsError: its suffix is neither .png nor .svg, matplotlib is not installed, or something else than a plot
-            of tagonce is there: a picture, perhaps.
+        SettingsError: the suffix is neither .png nor .svg, matplotlib is not installed, or the file exists and is not
+            a plot of tagonce.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"--plot writes {' or '.join(SUFFIXES)}, not {path.name}.")
@@ -44,13 +44,13 @@ def check(path: Path) -> None:
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError as error:
-        raise SettingsError("Curves are drawn by matplotlib: pip install 'tagonce[plots]'") from error
+        raise SettingsError("--plot needs matplotlib, which is not installed: pip install 'tagonce[plots]'") from error
 
 
 def save_overview(path: Path, title: str, counts: Counts, *, min_support: int = 1) -> None:
-    """Precision against recall, and informedness and F1 against the threshold; each micro and macro.
+    """Plot precision over recall, and informedness and F1 over the threshold, micro and macro.
 
-    Macro precision falls where the threshold is high: a tag that is kept nowhere any more counts as 0.
+    Macro precision falls at high thresholds, since a tag that is never kept counts as 0.
     """
     thresholds = counts.thresholds / SCALE
     kinds = (
@@ -70,7 +70,7 @@ def save_overview(path: Path, title: str, counts: Counts, *, min_support: int = 
 
 
 def save_tag(path: Path, title: str, counts: Counts, tag_id: int) -> None:
-    """One tag: precision against recall, informedness and F1 against the threshold, its scores by what people said."""
+    """Plot one tag: precision over recall, informedness and F1 over the threshold, and its scores by label."""
     thresholds = counts.thresholds / SCALE
     confusion: Confusion = counts.of(slice(tag_id, tag_id + 1)).at(0)
     metrics = micro(confusion)
@@ -99,9 +99,9 @@ def save_tag(path: Path, title: str, counts: Counts, tag_id: int) -> None:
 
 
 def save_histogram(path: Path, title: str, found: Histogram) -> None:
-    """A tag's scores over the collection."""
+    """Plot the distribution of a tag's scores."""
     with _panels(path, title, 1) as (axes,):
-        label = f"{counted(found.images, 'image')}, {found.not_stored:,} of them below the floor and not shown"
+        label = f"{counted(found.images, 'image')}, {found.not_stored:,} of them below the floor (not shown)"
         axes.stairs(found.counts, found.edges, fill=True, color=_BLUE, label=label)
         _count_axis(axes, max(found.counts))
         _legend(axes)
@@ -110,11 +110,11 @@ def save_histogram(path: Path, title: str, found: Histogram) -> None:
 def _precision_recall(
     axes: "Axes", thresholds: FloatArray, metrics: Metrics, name: str, colour: str, style: str
 ) -> None:
-    # Where nothing is kept any more, precision says nothing.
+    # Where nothing is kept, precision is undefined.
     some = metrics.recall > 0
     recall, precision, f1 = metrics.recall[some], metrics.precision[some], metrics.f1[some]
     if not recall.size:
-        axes.plot([], [], color=colour, linestyle=style, label=f"{name}: nothing right at any threshold")
+        axes.plot([], [], color=colour, linestyle=style, label=f"{name}: no true positive at any threshold")
         return
     at = int(np.argmax(f1))
     label = f"{name}, best F1 {f1[at]:.3f} at {thresholds[some][at]:g}"
@@ -138,24 +138,24 @@ def _share_axes(axes: "Axes", x: str, y: str) -> None:
 
 
 def _legend(axes: "Axes") -> None:
-    # Below, where it covers nothing.
+    # Below the axes, where it covers nothing.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
 
 
 def _count_axis(axes: "Axes", most: float) -> None:
     axes.set(xlabel="probability", ylabel="images (logarithmic)", xlim=(0, 1), ylim=(0.5, 2 * max(most, 1)))
-    # With its limits set: matplotlib warns where it has to find them for a logarithm of nothing but zeros.
+    # After setting limits: matplotlib warns if it has to find them for the logarithm of zeros only.
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,.10g}")
 
 
 @contextmanager
 def _panels(path: Path, title: str, number: int) -> Iterator[Sequence[Any]]:
-    """Axes side by side, written to the file at the end of the block."""
+    """Axes side by side; the figure is written at the end of the block."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # Text stays text in an SVG: it can be searched, and no font is needed to draw it.
+    # Text stays text in an SVG: searchable, and without embedded fonts.
     with rc_context({"svg.fonttype": "none", "font.size": 11}):
         figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
         axes = [figure.add_subplot(1, number, place + 1) for place in range(number)]

@@ -1,150 +1,112 @@
-"""What a person sees: results on standard output, everything else on standard error."""
+"""Terminal output: results on standard output, everything else on standard error."""
 
 import json
 import sys
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from db.errors import Reason, SettingsError
-from producer.references import path_or_uri
-from producer.sources.name_filter import Names
-from tagonce.settings import Settings
+
+if TYPE_CHECKING:
+    from producer.sources.name_filter import NameFilter
+    from tagonce.settings import Settings
 
 _NO_END = 100_000
-"""Columns of what is no terminal: a program gets a line a row, however long a path is."""
+"""Width if standard output is not a terminal: a table prints one line per row, however long a path is."""
 
 output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _NO_END)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXPLAINED = {
-    Reason.MISSING: "the file or object is not there any more",
-    Reason.DENIED: "we may not read it",
+    Reason.MISSING: "the file or object does not exist any more",
+    Reason.DENIED: "permission to read it is missing",
     Reason.CORRUPT: "the file is damaged",
-    Reason.UNSUPPORTED: "no image, or of a format or a kind that is not read here",
-    Reason.TOO_LARGE: "above the limit of pixels or bytes",
+    Reason.UNSUPPORTED: "not an image, or a format that is not supported",
+    Reason.TOO_LARGE: "more pixels or bytes than the limit",
     Reason.TIMEOUT: "storage kept failing",
-    Reason.CRASHED: "the worker died over it",
-    Reason.NAN: "the model gives no number for it",
+    Reason.CRASHED: "the worker died while processing it",
+    Reason.NAN: "the model returns NaN for it",
 }
-
-
 RETRYABLE = frozenset({Reason.DENIED, Reason.TIMEOUT, Reason.CRASHED})
-"""What may go well next time although the file stays as it is."""
+"""Reasons that may succeed with the same file."""
 CHANGEABLE = {
-    Reason.MISSING: "what is missing is tried by itself once a listing finds it again",
-    Reason.CORRUPT: "a damaged or unsupported file is tried by itself once it is replaced",
-    Reason.UNSUPPORTED: "a damaged or unsupported file is tried by itself once it is replaced",
-    Reason.TOO_LARGE: "for what is too large, raise TAGONCE_MAX_PIXELS or TAGONCE_MAX_BYTES, then tagonce retry",
+    Reason.MISSING: "missing images are tried again once a listing finds them",
+    Reason.CORRUPT: "damaged or unsupported files are tried again once they are replaced",
+    Reason.UNSUPPORTED: "damaged or unsupported files are tried again once they are replaced",
+    Reason.TOO_LARGE: "for too large images, raise TAGONCE_MAX_PIXELS or TAGONCE_MAX_BYTES, then run tagonce retry",
 }
-"""What helps with the others."""
-
-
-class RateColumn(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} images/s", style="progress.data.speed")
-
-
-def progress_bar() -> Progress:
-    """A bar with images/s and the time that is left. Where no one watches, it prints nothing."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-        speed_estimate_period=30,
-    )
+"""Advice on the other reasons."""
 
 
 def print_failures(failed: Mapping[Reason, int]) -> None:
-    """One line a reason, in words."""
+    """Print one line per reason, with an explanation."""
     for reason, count in failed.items():
         errors.print(f"  {count:>8,}  [yellow]{reason}[/]  [dim]{EXPLAINED[reason]}[/]")
 
 
-def print_names(names: Names) -> None:
-    """A line for each kind of names that were not taken."""
+def print_names(names: "NameFilter") -> None:
+    """Print one line for each kind of skipped names."""
     for sentence in names.sentences():
         errors.print(printable(f"{sentence}."), style="dim", markup=False)
 
 
-def say_model(before: Settings, config: Settings) -> Settings:
-    """The second, after a line where its model is another one than before."""
+def print_model(before: "Settings", config: "Settings") -> None:
+    """Print the model of `config` if `before` has another one."""
     if config.model != before.model:
         errors.print(
-            f"Model: {config.model}, as in the database. For another one: --model.",
-            style="dim",
-            markup=False,
+            f"Model: {config.model}, as in the database. To choose another: --model.", style="dim", markup=False
         )
-    return config
 
 
-def agreed(question: str) -> bool:
-    """Ask the person at the terminal.
+def confirm(question: str) -> bool:
+    """Ask for confirmation.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: standard input is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise SettingsError("Nobody is there to be asked: repeat with --yes.")
+        raise SettingsError("Cannot ask for confirmation: standard input is not a terminal. Repeat with --yes.")
     return typer.confirm(question, err=True)
 
 
-def what_helps(reasons: Collection[Reason], options: str = "") -> str:
-    """What to do about failures, in a sentence: to try again where that can help.
+def failure_advice(reasons: Collection[Reason], options: str = "") -> str:
+    """Advice on failures, in sentences; empty without reasons.
 
     Args:
-        options: what `tagonce retry` needs here.
+        options: for `tagonce retry`.
     """
     again = [reason for reason in Reason if reason in reasons and reason in RETRYABLE]
     parts = []
     if again:
         chosen = f" --reason {again[0]}" if len(again) == 1 and len(set(reasons)) > 1 else ""
-        parts.append(f"Try again what was {' or '.join(again)}, after looking into it: tagonce retry{chosen}{options}")
+        parts.append(f"After fixing the cause, try {' or '.join(again)} images again: tagonce retry{chosen}{options}")
     others = dict.fromkeys(CHANGEABLE[reason] for reason in Reason if reason in reasons and reason in CHANGEABLE)
     parts += [f"{words[0].upper()}{words[1:]}" for words in others]
     return ". ".join(parts) + "." if parts else ""
 
 
-def name_of(uri: str) -> Text:
-    """An image for a table."""
+def display_name(uri: str) -> Text:
+    """Path or uri of an image, printable, for a table."""
+    from producer.uris import path_or_uri
+
     return Text(printable(path_or_uri(uri)))
 
 
 def printable(text: str) -> str:
-    """For a terminal: bytes of a name that are no text, and control characters, which would command the terminal, show
-    as question marks.
-    """
+    """Replace control characters, which a terminal would obey, and bytes that are not text by question marks."""
     return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def print_json(value: Any) -> None:
-    """For programs: one JSON document on standard output."""
+    """Print one JSON document on standard output."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
 
 
 def print_json_line(value: Any) -> None:
-    """For programs: one of several JSON documents on standard output, each on a line of its own."""
+    """Print one JSON document on a line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

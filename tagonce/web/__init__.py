@@ -1,1 +1,1 @@
-"""The review page: what is stored, looked at in a browser."""
+"""The review page: stored scores in a browser."""

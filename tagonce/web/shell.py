@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from anyio import to_thread
+from markupsafe import escape
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -77,6 +78,7 @@ def shell(request: Request, view: View, here: str) -> dict[str, Any]:
     site.collection.count_again()
     return {
         "view": view,
+        "query": escape(view.address("")),  # what every link ends with: with "?" before it, or empty
         "pages": PAGES,
         "here": here,
         "back": f"{url.path}?{url.query}" if url.query else url.path,

@@ -4,14 +4,16 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from db.names.plural import counted
 from db.policy.policies import to_threshold
 from db.scores import to_probability
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tagonce.output.ui import printable
+
+_BREAK = Markup("_<wbr>")
 
 
 @cache
@@ -48,10 +50,12 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 def _shown(value: Any) -> Any:
     """Names of files need not be text, and text may hold characters that turn the direction of what follows. For
     the eye alone: what a browser sends back goes through `sent`.
+
+    Jinja calls it for every value of a page, thousands of times: nearly all are no text, or are printable as they are.
     """
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(printable(line) for line in value.split("\n"))
-    return value
+    if not isinstance(value, str) or value.isprintable() or isinstance(value, Markup):
+        return value
+    return "\n".join(printable(line) for line in value.split("\n"))
 
 
 def _name(uri: str) -> str:
@@ -66,4 +70,4 @@ def _folder(uri: str) -> str:
 
 def _breakable(name: str) -> Markup:
     """A tag that may go on in the next line after each `_`."""
-    return Markup("_<wbr>").join(_shown(part) for part in name.split("_"))  # escapes the parts
+    return escape(_shown(name)).replace("_", _BREAK)

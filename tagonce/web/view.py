@@ -131,6 +131,16 @@ class Thresholds:
         """Something is not as the profile has it."""
         return self.policy != self.base
 
+    def moved_by(self, model: Model, tags: list[Tag], changes: Policy) -> "Thresholds":
+        """The same profile with these changes.
+
+        Raises:
+            ThresholdError: no such tag or category; or a threshold below the floor.
+        """
+        policy = self.base.changed(changes)
+        cut = self.before if policy == self.base else resolve(model, tags, policy)
+        return replace(self, policy=policy, cut=cut)
+
     @property
     def label(self) -> str:
         """The profile in words."""
@@ -145,8 +155,8 @@ def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: V
     """
     profile = profiles.find(connection, model, view.profile) if view.profile else None
     base = profile.policy if profile else Policy()
-    policy = base.changed(view.changes)
-    return Thresholds(profile, base, policy, resolve(model, tags, base), resolve(model, tags, policy))
+    before = resolve(model, tags, base)
+    return Thresholds(profile, base, base, before, before).moved_by(model, tags, view.changes)
 
 
 def export_command(view: View, extra: str = "") -> str | None:

@@ -1,11 +1,9 @@
-"""`tagonce worker` in a process forked from one that has torch imported already: half a second instead of five.
+"""`tagonce worker` as a process that may be made to fail. `tests.fixtures.forked` starts it.
 
-What runs is `tagonce.cli.main` in a real process of its own; only the import is shared. On request the decoder is slow,
-or dies on a marked image as a decoder in C may: there is no file that crashes the Pillow of the day for sure. Another
-mark makes the model fail. Files in a folder of omens make SQLite full, or a worker die in the midst of a write.
+On request the decoder is slow, or dies on a marked image as a decoder in C may: no file is known to crash every version
+of Pillow. Another mark makes the model fail. Files in the folder `omens` make SQLite full, or a worker die in a write.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,27 +14,20 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.fixtures import forked
 from tests.fixtures.command import wait_until
 
 POISON = b"this image kills the worker"
 NAN = b"this image makes the model fail"
-PRELOADED = (
-    "tagonce.cli",
-    "tagonce.from_settings",
-    "workers.pipeline",
-    "workers.queue.process",
-    "celery.apps.worker",
-    "psycopg",
-)
 DISK_FULL, DEATH_AT_COMMIT, DEATH_AT_RESTORE = "disk-full", "death-at-commit", "death-at-restore"
 BROKEN_DEVICE = "broken-device"
-"""Omens. While there is the first, SQLite finds no room for another page, which is its own error of a full disk. The
-second one kills whoever is about to commit and takes it; the third one whoever has just got the lock under which
-chunks are put back on the queue whose leases ran out. While there is the last one, the model fails on everything."""
+"""Files in `omens`. While the first exists, SQLite cannot allocate a page, its error of a full disk. The second kills
+the next worker that commits, the third the next that acquires the lock for restoring expired leases; that worker
+deletes the file. While the last exists, the model fails on everything."""
 READY = "batches of"
-"""In the line that a worker logs when its model is loaded."""
+"""Part of the line that a worker logs when its model is loaded."""
 CONNECTED = "Connected to"
-"""In the line that it logs a moment later, when Celery runs and heeds signals. Before, SIGTERM just ends it."""
+"""Part of the line that it logs when Celery runs and handles signals. Before, SIGTERM just ends it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Worker:
         os.kill(self.process.pid or 0, number)
 
     def kill(self) -> None:
-        """And wait until it is dead: on a loaded machine it looks alive for a while, and is asked for more."""
+        """Kill it and wait for its end: on a loaded machine it may look alive for a while."""
         self.process.kill()
         self.process.join()
 
@@ -86,8 +77,6 @@ class Workers:
     def __init__(self, folder: Path) -> None:
         self.all: list[Worker] = []
         self._folder = folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOADED))
 
     def start(
         self, *arguments: str | Path, decode_seconds: float = 0.0, omens: Path | None = None, **environment: str
@@ -95,7 +84,7 @@ class Workers:
         """Run `tagonce worker ...`."""
         log = self._folder / f"worker-{len(self.all)}.log"
         whole = dict(os.environ) | environment
-        process = self._context.Process(
+        process = forked.context().Process(
             target=run, args=(self._folder, log, list(map(str, arguments)), whole, decode_seconds, omens), daemon=True
         )
         process.start()
@@ -112,12 +101,7 @@ def run(
     omens: Path | None = None,
 ) -> None:
     """What the process does. Exits with the command's own code."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    forked.enter(folder, environment, (Path(os.devnull), log, log))
     from tagonce.cli import main
     from workers.images.decode import Decoded, Decoder
 
@@ -133,13 +117,13 @@ def run(
     Decoder.decode = slow_or_deadly
     fail_where_marked(omens)
     if omens:
-        heed(omens)
+        obey(omens)
     sys.argv = ["tagonce", "worker", *arguments]
     main()
 
 
 def fail_where_marked(omens: Path | None) -> None:
-    """As the model does when all scores of a batch are NaN."""
+    """Make inference fail as if all scores of a batch were NaN."""
     from collections.abc import Sequence
 
     from db.errors import ModelError
@@ -157,8 +141,8 @@ def fail_where_marked(omens: Path | None) -> None:
     Inferencer.launch = or_fail
 
 
-def heed(omens: Path) -> None:
-    """Before and after every transaction on any database, and at a lock in Redis: kombu's is the only one."""
+def obey(omens: Path) -> None:
+    """Check the omens in every transaction of any database, and at the lock in Redis: kombu's is the only one."""
     from redis.lock import Lock
     from sqlalchemy import Connection, Engine, event
 

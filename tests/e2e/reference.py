@@ -1,4 +1,4 @@
-"""What the model itself says about files, without a database, a queue or a worker in between."""
+"""Scores of files computed by the model alone, without a database, a queue or a worker."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import ImageError
 from db.scores import SCALE
 from tests.e2e.ledger import NOT_STORED
@@ -20,10 +20,10 @@ from workers.storage.fetch import Fetcher
 def own_scores(
     model: str | Path, uris: Sequence[str], *, chunk_size: int, batch_size: int, floor: int = 0
 ) -> dict[str, npt.NDArray[np.int16]]:
-    """By uri floor(p * 10000), in float64, of the model's float32 probability of every tag; NOT_STORED below the floor.
+    """Scores of every tag by uri: floor(p * 10000) in float64 of the float32 probability; NOT_STORED below the floor.
 
-    A float32 sum may end in another last bit when the same image is in another batch. So the batches have to be those
-    of the worker: chunks in the order that they were sent in, batches within a chunk, images that fail left out.
+    The last bit of a float32 sum may differ for the same image in another batch. So the batches must be those of the
+    worker: chunks in the order that they were sent in, batches within a chunk, without images that fail.
     """
     spec = find_model(str(model))
     options = Options(batch_size=batch_size)

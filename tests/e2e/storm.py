@@ -1,4 +1,4 @@
-"""Everything fails, by a seed: workers, Redis, PostgreSQL, S3. What the tests do with it is in test_chaos.py."""
+"""Random failures of workers, Redis, PostgreSQL and S3, by a seed, for test_chaos.py."""
 
 import random
 import signal
@@ -22,17 +22,17 @@ create function no_room() returns trigger language plpgsql as
 $$ begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
 create trigger no_room before insert on predictions for each row execute function no_room();
 """
-"""The error that PostgreSQL has when the disk is full, by its own means: to fill a disk takes more rights."""
+"""Makes PostgreSQL raise its error of a full disk. Filling a disk needs more rights."""
 ROOM_AGAIN = "drop function if exists no_room cascade"
 
 FULL = ("No space left on device", "disk is full")
-"""What PostgreSQL and SQLite say then."""
+"""Messages of PostgreSQL and SQLite for a full disk."""
 TERM_SECONDS = 40.0
-"""After SIGTERM, in which a worker has to hand back its chunks and end."""
+"""Seconds after SIGTERM in which a worker must return its chunks and end."""
 
 
 class Crew:
-    """Some workers, started again whenever they end, as compose, Kubernetes or systemd do.
+    """Workers that are restarted whenever they end, as by Compose, Kubernetes or systemd.
 
     Args:
         start: starts one.
@@ -40,21 +40,21 @@ class Crew:
 
     def __init__(self, start: Callable[[], Worker], size: int) -> None:
         self.ends: Counter[int] = Counter()
-        """Exit codes: negative for signals, 1 where the database was away at the start or its disk full."""
+        """Exit codes: negative for signals, 1 if there was no database at the start, or its disk was full."""
         self._start = start
         self.workers = [start() for _ in range(size)]
 
     def tend(self) -> None:
-        """Start again what has ended."""
+        """Restart workers that have ended."""
         for place, worker in enumerate(self.workers):
             if not worker.process.is_alive():
                 self.ends[worker.wait()] += 1
                 self.workers[place] = self._start()
 
     def terminate_one(self, chance: random.Random) -> bool:
-        """Ask one to go that has begun its work, and see that it does; False where there is none.
+        """Send SIGTERM to one that has started, and check that it ends; False if there is none.
 
-        Its exit code is 0, or 1 where it was about to end because the disk was full.
+        Its exit code is 0, or 1 if it was about to end because the disk was full.
         """
         ready = [worker for worker in self.workers if worker.process.is_alive() and CONNECTED in worker.words()]
         if not ready:
@@ -66,7 +66,7 @@ class Crew:
         return True
 
     def dismiss(self) -> None:
-        """Ask all to go, and see that they do."""
+        """Send SIGTERM to all, and check that they end."""
         for worker in self.workers:
             if worker.process.is_alive():
                 worker.signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ class Crew:
 
 @dataclass
 class Storm:
-    """What can fail, and how."""
+    """The failures."""
 
     seed: int
     crew: Crew
@@ -88,7 +88,7 @@ class Storm:
     s3: UnrulyS3
     app: Celery
     reconcile: Callable[[], None]
-    """Send again what was lost; called while nothing is queued or in work, as from cron."""
+    """Queues lost images again, as from cron; called while no chunk is queued or held."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class Storm:
         }
 
     def blow(self, seconds: float) -> None:
-        """One failure after the other, each mended again. Every kind comes once before chance decides."""
+        """One failure after the other, each followed by recovery. Every kind comes once before they are random."""
         until = time.monotonic() + seconds
         first = self._random.sample(list(self._events), len(self._events))
         weights = [weight for weight, _event in self._events.values()]
@@ -126,7 +126,7 @@ class Storm:
         time.sleep(self._random.uniform(least, most))
 
     def _wait(self, least: float, most: float) -> None:
-        """While something is away, a worker may be killed, too."""
+        """During an outage a worker may be killed too."""
         self._pause(least / 2, most / 2)
         if self._random.random() < 0.5:
             self._kill()
@@ -190,7 +190,7 @@ class Storm:
 
 
 def finish(crew: Crew, rows: Ledger, app: Celery, images: int, reconcile: Callable[[], None], seconds: float) -> int:
-    """Wait until each image has its result and nothing is counted as in work; how often something was sent again."""
+    """Wait until each image has a result and no delivery is counted. Returns how often images were queued again."""
     sent_again = quiet = 0
     until = time.monotonic() + seconds
     while rows.count() < images or rows.deliveries():
@@ -207,7 +207,7 @@ def finish(crew: Crew, rows: Ledger, app: Celery, images: int, reconcile: Callab
 
 
 def is_idle(app: Celery) -> bool:
-    """Nothing is queued or in work; False while Redis is away."""
+    """Whether no chunk is queued or held; False while Redis does not answer."""
     try:
         return broker.depth(app, 1).empty
     except BrokerError:

@@ -1,4 +1,4 @@
-"""Objects that are deleted or replaced between the listing and the reading of them."""
+"""Objects that are deleted or replaced between listing and reading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +26,8 @@ def test_what_is_stored_is_what_the_object_was_and_the_next_listing_finds_the_re
     redis_url: str,
     postgres_url: str,
 ) -> None:
-    """A version is the ETag at the listing. What was deleted is `missing`. What was replaced is tagged as it was found,
-    and, since its version is another, once more after the next listing; then it has the scores of what is there.
+    """The version is the ETag at the listing. A deleted object is `missing`. A replaced one is tagged with its new
+    content, and, since its version differs, again after the next listing; then its scores are those of the new content.
     """
     settings = {
         "TAGONCE_BROKER_URL": redis_url,

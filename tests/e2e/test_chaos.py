@@ -1,4 +1,4 @@
-"""Nothing lost, nothing twice, nothing stuck: a run in which everything fails ends as one in which nothing did."""
+"""Nothing lost, duplicated or stuck: a run in which everything fails ends like an undisturbed one."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
@@ -38,22 +38,22 @@ DECODE_SECONDS = 0.05
 FINISH_SECONDS = 240.0
 BROKEN = 3
 ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM}
-"""Exit codes of workers: asked to go; database or Redis away at the start, or disk full; killed; asked to go before the
-model was loaded. A bug is 70.
+"""Exit codes of workers: SIGTERM; no database or Redis at the start, or disk full; killed; SIGTERM before the model was
+loaded. A bug is 70.
 """
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3 4 5 6 7 8 9 10").split()]
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Images in a bucket, a fifth of them in a folder, and three files that are none."""
+    """Images in a bucket, a fifth of them in a folder, and three files that are not images."""
 
     folder: Path
     bucket: str
     expected: dict[str, npt.NDArray[np.int16]]
-    """By uri the scores of an undisturbed run."""
+    """Scores of an undisturbed run, by uri."""
     broken: dict[str, str]
-    """By uri the reason."""
+    """Expected reasons of failures, by uri."""
 
     @property
     def size(self) -> int:
@@ -110,9 +110,10 @@ def site(
 
 
 def run(site: Site, collection: Collection, seed: int, storm_seconds: float) -> Counter[str]:
-    """Enqueue the collection, let the storm blow, let the rest be done, and look at what there is.
+    """Enqueue the collection, run the storm, let the workers finish, and check the result.
 
-    Returns what happened, and how often.
+    Returns:
+        Number of failures by kind.
     """
     begun = time.monotonic()
     with proxy(site.postgres.socket) as network, unruly_s3(site.endpoint, seed) as storage:
@@ -171,6 +172,7 @@ def run(site: Site, collection: Collection, seed: int, storm_seconds: float) -> 
     return storm.counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("collection", [FEW], indirect=True)
 def test_a_storm(site: Site, collection: Collection) -> None:
     """A short one, with a failure of each kind."""

@@ -1,4 +1,4 @@
-"""A storm on SQLite: workers that die in the midst of a write, a lock that somebody else holds, a disk that is full."""
+"""A storm on SQLite: workers that die during a write, a lock of another program, a full disk."""
 
 import os
 import random
@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from db.database import BUSY_TIMEOUT_MS
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from tests.e2e.forked import DEATH_AT_COMMIT, DISK_FULL, Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores
@@ -33,13 +33,13 @@ DECODE_SECONDS = 0.05
 """More than it takes, so that the work outlasts the storm."""
 FINISH_SECONDS = 120.0
 ENDS = {0, 1, -signal.SIGKILL}
-"""Exit codes of workers: asked to go; disk full, or Redis away at the start; killed. A bug is 70."""
+"""Exit codes of workers: SIGTERM; disk full, or no Redis at the start; killed. A bug is 70."""
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3 4 5 6 7 8 9 10").split()]
 
 
 @dataclass
 class Storm:
-    """What can happen to a file that several workers write, and to them."""
+    """Failures of a database file that several workers write, and of the workers."""
 
     file: Path
     omens: Path
@@ -51,7 +51,7 @@ class Storm:
     enqueue: Callable[..., None]
 
     def blow(self, rounds: int) -> list[str]:
-        """All that can happen, so many times, each time in another order. What happened while there was work."""
+        """Run all failures so many times, in random order. Returns those that happened while there was work."""
         kinds = [self.kill, self.kill_at_commit, self.terminate, self.lock, self.fill, self.restart_redis, self.flush]
         happened = []
         for kind in (kind for _ in range(rounds) for kind in self.chance.sample(kinds, len(kinds))):
@@ -66,7 +66,7 @@ class Storm:
         self.chance.choice(self.crew.workers).kill()
 
     def kill_at_commit(self) -> None:
-        """Whoever is the next to commit. Once it is dead: it takes the omen a moment before."""
+        """Kill the next worker that commits, and wait for its death."""
         omen = self.omens / DEATH_AT_COMMIT
         before = self.crew.ends[-signal.SIGKILL]
         omen.touch()
@@ -77,14 +77,14 @@ class Storm:
         self.crew.terminate_one(self.chance)
 
     def lock(self, seconds: float = 2) -> None:
-        """Another program holds the one lock there is."""
+        """Another program holds the write lock."""
         with closing(sqlite3.connect(self.file, timeout=20, isolation_level=None)) as other:
             other.execute("begin exclusive")
             time.sleep(seconds)
             other.execute("rollback")
 
     def fill(self) -> None:
-        """Until a worker has ended over it."""
+        """The disk is full until a worker has ended because of it."""
         omen = self.omens / DISK_FULL
         before = self.crew.ends[1]
         omen.touch()
@@ -149,7 +149,7 @@ class Site:
         assert sent.code == 0, sent.err
 
     def run(self, seed: int, events: Callable[[Storm], list[str]]) -> None:
-        """Enqueue all, let things happen, let the rest be done, and look at what there is."""
+        """Enqueue all, run the failures, let the workers finish, and check the result."""
         begun = time.monotonic()
         crew = Crew(
             lambda: self._workers.start(decode_seconds=DECODE_SECONDS, omens=self.omens, **self._settings), CREW
@@ -182,7 +182,7 @@ class Site:
 def photos(
     request: pytest.FixtureRequest, jtp2_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, npt.NDArray[np.int16]]]:
-    """As many as the test says: the folder, and by uri the scores of an undisturbed run."""
+    """Photographs, as many as the test says: the folder, and the scores of an undisturbed run by uri."""
     folder = tmp_path_factory.mktemp("chaos") / "photos"
     uris = [file_uri(str(path)) for path in small_photos(request.param, folder)]
     return folder, own_scores(jtp2_folder, uris, chunk_size=len(uris), batch_size=1)
@@ -201,6 +201,7 @@ def site(
     return Site(expected, folder, jtp2_folder, redis_server, workers, tagonce, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("photos", [FEW], indirect=True)
 def test_a_storm_on_sqlite(site: Site) -> None:
     """A short one, with each kind once."""
@@ -218,12 +219,12 @@ def test_a_long_storm_on_sqlite(site: Site, seed: int) -> None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("photos", [FEW], indirect=True)
 def test_a_lock_that_outlasts_the_patience_of_sqlite(site: Site) -> None:
-    """A backup, or a person in a shell, for longer than a writer waits: then the chunk waits."""
+    """A backup, or a person in a shell, holds the lock for longer than a writer waits: then the chunk waits."""
 
     def lock(storm: Storm) -> list[str]:
         storm.lock(BUSY_TIMEOUT_MS / 1000 + 15)
         assert all(worker.process.is_alive() for worker in storm.crew.workers)
-        assert any("waiting, and trying again" in worker.words() for worker in storm.crew.workers)
+        assert any("waiting for a service, then trying again" in worker.words() for worker in storm.crew.workers)
         return ["lock"]
 
     site.run(0, lock)

@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy import select
 
 from db.database import Database
+from db.names.uris import file_uri
 from db.schema import failures, images
-from producer.references import file_uri
 from producer.sources.extensions import is_image
 from producer.storage.s3_client import s3_client
 from tests.e2e.ledger import Ledger

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores
 from tests.fixtures.command import Outcome

@@ -1,4 +1,4 @@
-"""`tagonce worker --devices`: a process for each device, and one that looks after them."""
+"""`tagonce worker --devices`: a process for each device, and a supervisor."""
 
 import signal
 from collections.abc import Callable
@@ -14,22 +14,22 @@ PHOTOS = 32
 
 
 def children(parent: Process) -> list[psutil.Process]:
-    """In the order that they were started in."""
+    """In the order of their start."""
     return sorted(psutil.Process(parent.popen.pid).children(), key=lambda child: child.create_time())
 
 
 def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     tagonce: Callable[..., Outcome],
-    start_tagonce: Callable[..., Process],
+    start_script: Callable[..., Process],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
     redis_server: RedisServer,
     sqlite_url: str,
 ) -> None:
-    """A dead one that cannot start, since Redis is away at that moment, is started until it can."""
+    """A dead one that cannot start, because Redis does not answer, is started again until it can."""
     settings = {"TAGONCE_BROKER_URL": redis_server.url, "TAGONCE_DATABASE_URL": sqlite_url}
     rows = Ledger(sqlite_url)
-    parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
+    parent = start_script("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
     wait_until(lambda: parent.words().count("batches of") == 2 or parent.popen.poll() is not None)
     pair = children(parent)
 
@@ -46,8 +46,8 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     killed, other = pair
     redis_server.kill()
     killed.kill()
-    parent.wait_for("the worker on cpu ended with exit code -9 and is started again")
-    parent.wait_for("the worker on cpu ended with exit code 1 and is started again")
+    parent.wait_for("the worker on cpu exited with code -9 and is restarted")
+    parent.wait_for("the worker on cpu exited with code 1 and is restarted")
     redis_server.start()
     wait_until(lambda: parent.words().count("batches of") == 3 or parent.popen.poll() is not None)
 
@@ -60,9 +60,9 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
 
 
 def test_one_that_cannot_work_ends_all_with_its_sentence(
-    start_tagonce: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
+    start_script: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
 ) -> None:
-    parent = start_tagonce(
+    parent = start_script(
         *("worker", "--devices", "cpu,cuda:7", "--model", jtp2_folder),
         TAGONCE_BROKER_URL=redis_url,
         TAGONCE_DATABASE_URL=sqlite_url,

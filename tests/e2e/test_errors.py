@@ -115,7 +115,7 @@ def test_models_that_do_not_exist_or_do_not_fit(
     stated = json.loads((deep / "model.json").read_text())
     stated["model_args"]["depth"] += 1
     (deep / "model.json").write_text(json.dumps(stated))
-    said = refused(1, ("The worker ended", str(deep)), "tag", "photos", "--model", deep)
+    said = refused(1, ("The worker exited with code", str(deep)), "tag", "photos", "--model", deep)
     assert said.count("The weights belong to another architecture") == 1
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,10 @@ from typer.testing import CliRunner
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.ledger.models import Tag
-from producer.references import file_path
+from db.names.uris import file_path
 from tagonce.cli import app
 from tests.e2e.ledger import NOT_STORED, Ledger
-from tests.fixtures.command import Outcome, script
+from tests.fixtures.command import Outcome, start_forked
 from tests.fixtures.straight import straight_caption, straight_items
 from workers.models.registry import find_model
 
@@ -78,9 +77,9 @@ class Tagged:
 
 def tag(folder: Path, photos: Path, model: str | Path, threshold: str) -> Tagged:
     url = f"sqlite:///{folder / 'tags.db'}"
-    arguments = [script(), "tag", photos, "--model", model, "--database", url, "--floor", "0.01"]
-    done = subprocess.run(arguments, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    arguments = ["tag", str(photos), "--model", str(model), "--database", url, "--floor", "0.01"]
+    done = start_forked(arguments, folder, os.environ | {"HF_HUB_OFFLINE": "1"}, folder / "tag.log")
+    assert done.wait() == 0, done.words()
     tags = find_model(str(model)).tags
     # As they are stored. That they are what the model says is for test_tag.py and test_demo_model.py to show: computed
     # here, one could differ in the last bit of a float32, and with it in the last digit, by where it lies in memory.
@@ -169,8 +168,8 @@ RATED_OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
     (["--rating", "none"], {"rating": Placement.NONE}),
     (["--rating", "threshold"], {"rating": Placement.THRESHOLD}),
     (
-        ["--rating", "first", "--max-tags", "2", "--sort", "shuffle", "--first", "horn"],
-        {"rating": Placement.FIRST, "max_tags": 2, "sort": Sort.SHUFFLE, "first": ("horn",)},
+        ["--rating", "first", "--max-tags", "4", "--sort", "shuffle", "--first", "horn"],
+        {"rating": Placement.FIRST, "max_tags": 4, "sort": Sort.SHUFFLE, "first": ("horn",)},
     ),
     (
         ["--expand-characters", "--replace", "solo=hero_(the_epic)", "--replace", "horn=hero"],
@@ -290,10 +289,12 @@ def test_hydrus_sidecars(rated: Tagged, tmp_path: Path) -> None:
     assert any("rating:general\n" in text and "quality:" in text for text in written.values())
 
 
-def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_the_console_script_does_the_same(
+    demo: Tagged, tagonce: Callable[..., Outcome], tagonce_script: Callable[..., Outcome], tmp_path: Path
+) -> None:
     arguments = ["-t", "0.05", "--sort", "name", "--score-suffix", "--database", demo.url]
     options = CaptionOptions(sort=Sort.NAME, score_suffix=True)
-    streamed = tagonce("export", *arguments, "--format", "jsonl")
+    streamed = tagonce_script("export", *arguments, "--format", "jsonl")
     assert streamed.code == 0, streamed.err
     assert streamed.out == demo.lines(options)
     made_by = json.loads(streamed.err.splitlines()[0])
@@ -318,18 +319,18 @@ def test_the_console_script_does_the_same(demo: Tagged, tagonce: Callable[..., O
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--overwrite", "--merge", "--out", "x"], "give one of the two"),
+        (["--overwrite", "--merge", "--out", "x"], "--overwrite and --merge contradict each other"),
         (["--format", "jsonl", "--merge"], "--merge is for sidecars"),
-        (["--extension", ".png", "--overwrite"], "--extension .png is one of images"),
-        (["--extension", ".tags.JPG", "--out", "x"], "is one of images"),
-        (["--out", "-"], "--format txt is no single stream of text"),
-        (["--format", "parquet", "--out", "-"], "--format parquet is no single stream of text"),
+        (["--extension", ".png", "--overwrite"], "--extension .png is that of images"),
+        (["--extension", ".tags.JPG", "--out", "x"], "is that of images"),
+        (["--out", "-"], "--format txt cannot go to standard output"),
+        (["--format", "parquet", "--out", "-"], "--format parquet cannot go to standard output"),
         (["--out", ""], "--out is empty"),
-        (["--root", "/"], "--root is for names below --out"),
-        (["--root", "/", "--format", "csv", "--out", "x"], "--root is for names below --out"),
+        (["--root", "/"], "--root needs --out and a format with sidecars"),
+        (["--root", "/", "--format", "csv", "--out", "x"], "--root needs --out and a format with sidecars"),
         (["--root", "/nowhere", "--out", "x"], "Nothing is registered under '/nowhere'"),
-        (["--format", "parquet"], "say with --out to which file"),
-        (["--format", "csv", "--escape"], "has no place for --escape"),
+        (["--format", "parquet"], "is not text: name a file with --out"),
+        (["--format", "csv", "--escape"], "does not take --escape"),
         (["--replace", "cat", "--out", "x"], "--replace is OLD=NEW"),
         (["--extension", "txt", "--out", "x"], "--extension begins with a dot"),
         (["--category-order", "grup", "--out", "x"], "did you mean 'group'"),

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome
 
@@ -48,9 +48,9 @@ def test_what_is_deleted_is_left_out_and_what_is_moved_is_known(
     folder.mkdir()
     (tmp_path / photos[2].name).rename(photos[2])
     doubted = tagonce("tag", "photos", *options)
-    assert (doubted.code, "More than half" in doubted.err) == (0, True), doubted.err
+    assert (doubted.code, "more than half" in doubted.err) == (0, True), doubted.err
     refused = tagonce("tag", "photos", "--gone", "mark", *options)
-    assert (refused.code, "so nothing was marked there" in refused.err) == (1, True)
+    assert (refused.code, "Nothing was marked in" in refused.err) == (1, True)
     sure = tagonce("tag", "photos", "--gone", "mark", "--yes", *options)
     assert (sure.code, "4 images are gone" in sure.err) == (0, True), sure.err
     forgotten = tagonce("forget", "--gone", "--yes", "--database", sqlite_url)
@@ -63,6 +63,6 @@ def test_a_list_says_nothing_of_what_it_does_not_name(
 ) -> None:
     (tmp_path / "list.txt").write_text("a.jpg\n")
     refused = tagonce("tag", "list.txt", "--gone", "mark", "--model", jtp2_folder, "--database", sqlite_url)
-    assert (refused.code, "A list says nothing about images" in refused.err) == (2, True), refused.err
+    assert (refused.code, "A list does not show what is gone" in refused.err) == (2, True), refused.err
     unclear = tagonce("tag", "list.txt", "--yes", "--model", jtp2_folder, "--database", sqlite_url)
-    assert (unclear.code, "--yes goes with --gone mark" in unclear.err) == (2, True)
+    assert (unclear.code, "--yes needs --gone mark" in unclear.err) == (2, True)

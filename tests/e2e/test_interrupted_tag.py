@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, Process, wait_until
 
@@ -32,7 +32,7 @@ def photos(tmp_path: Path, make_photos: Callable[..., list[Path]]) -> list[Path]
 
 def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     tagonce: Callable[..., Outcome],
-    start_tagonce: Callable[..., Process],
+    start_script: Callable[..., Process],
     photos: list[Path],
     jtp2_folder: Path,
     sqlite_url: str,
@@ -41,24 +41,24 @@ def test_an_interrupted_run_leaves_no_process_and_the_same_command_finishes(
     command = ("tag", "photos", "--model", jtp2_folder, "--database", sqlite_url)
     rows = Ledger(sqlite_url)
 
-    killed = start_tagonce(*command, **SETTINGS)
+    killed = start_script(*command, **SETTINGS)
     wait_until(lambda: rows.count() >= STEP)
     assert interrupted(killed, signal.SIGKILL) == -signal.SIGKILL
     before = rows.count()
     assert 0 < before < PHOTOS
 
-    stopped = start_tagonce(*command, **SETTINGS)
+    stopped = start_script(*command, **SETTINGS)
     wait_until(lambda: rows.count() >= before + STEP)
     assert interrupted(stopped, signal.SIGINT) == 130
     done = rows.count()
     assert before < done < PHOTOS
-    assert f"{done - before} images done. Nothing is lost: the same command goes on" in stopped.words()
+    assert f"{done - before} images done. Nothing is lost: run the same command to resume" in stopped.words()
     assert "Traceback" not in stopped.words()
 
     finished = tagonce(*command)
     assert finished.code == 0, finished.err
     assert f"{PHOTOS - done} images tagged" in finished.err
-    assert f"{done} had a result before" in finished.err
+    assert f"{done} already had a result" in finished.err
     assert rows.finished() == [file_uri(str(photo)) for photo in photos]
 
 

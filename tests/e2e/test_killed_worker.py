@@ -1,4 +1,4 @@
-"""Workers that die, stop or meet what kills them: nothing lost, nothing twice, nothing stuck."""
+"""Workers that die, stop or get an image that kills them: nothing lost, duplicated or stuck."""
 
 import re
 import signal
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from celery import Celery
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from tests.e2e.forked import BROKEN_DEVICE, DEATH_AT_RESTORE, NAN, POISON, Workers
 from tests.e2e.ledger import Ledger
 from tests.e2e.reference import own_scores
@@ -50,7 +50,7 @@ def test_killed_and_stopped_workers_lose_nothing(
     settings: dict[str, str],
     jtp2_folder: Path,
 ) -> None:
-    """SIGKILL for one, SIGTERM without grace for the next: a third one ends with what an undisturbed run gives."""
+    """SIGKILL for one, SIGTERM without grace for the next: a third finishes with the scores of an undisturbed run."""
     photos = make_photos(PHOTOS)
     rows = Ledger(settings["TAGONCE_DATABASE_URL"])
     killed = workers.start(decode_seconds=0.1, **settings)
@@ -65,7 +65,7 @@ def test_killed_and_stopped_workers_lose_nothing(
     stopped = workers.start(decode_seconds=0.2, TAGONCE_GRACE_SECONDS="0", **settings)
     done_before = rows.count()
     wait_until(lambda: rows.count() > done_before)
-    time.sleep(0.5)  # two chunks end at much the same time; now the next two are in work
+    time.sleep(0.5)  # two chunks end at about the same time; now the next two are being processed
     stopped.signal(signal.SIGTERM)
     assert stopped.wait() == 0, stopped.words()
     assert re.search(r"left=[1-9]", stopped.words())
@@ -96,8 +96,9 @@ def test_the_image_that_kills_its_worker_is_recorded_and_its_neighbours_are_done
     settings: dict[str, str],
     jtp2_folder: Path,
 ) -> None:
-    """A chunk is given to three workers, then split; the single image is given to three, then recorded as crashed.
-    Its neighbours, in its chunk and beside it in the worker, are not blamed.
+    """A chunk kills three workers, then it is split; the single image kills three, then it is recorded as crashed.
+
+    Other images, of its chunk and of other chunks in the worker, are not blamed.
     """
     photos = make_photos(3 * CHUNK_SIZE)
     poison = photos[CHUNK_SIZE + 3]
@@ -135,8 +136,9 @@ def test_the_image_on_which_the_model_fails_is_recorded_and_the_worker_goes_on(
     settings: dict[str, str],
     jtp2_folder: Path,
 ) -> None:
-    """The only worker there is: it is not ended by the one image, whose neighbours are done. The first of a chunk, so
-    that nothing before it shows that the model works.
+    """With a single worker: the image does not end it, and the other images are done.
+
+    It is the first of a chunk, so that no image before it shows that the model works.
     """
     photos = make_photos(3 * CHUNK_SIZE)
     poison = photos[CHUNK_SIZE]
@@ -160,7 +162,7 @@ def test_a_model_that_fails_on_everything_ends_its_worker_and_blames_no_image(
     jtp2_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """In the midst of the work, as a device does."""
+    """During work, as a device does."""
     photos = make_photos(3 * CHUNK_SIZE)
     omens = tmp_path / "omens"
     omens.mkdir()
@@ -213,8 +215,9 @@ def test_a_worker_that_dies_with_the_lock_of_restoring_delays_the_others_by_seco
 
 
 def lost(app: Celery) -> bool:
-    """A worker that dies between taking a message and noting that it has it takes the message along: Redis knows no
-    way to do both at once. That is what `enqueue --pending` is for.
+    """Whether a message was lost: its worker died between taking and recording it, which kombu does not do atomically.
+
+    `enqueue --pending` queues its images again.
     """
     if not broker.depth(app, 1).empty:
         return False

@@ -1,4 +1,4 @@
-"""What `tag` and `predict` leave out of a folder, what they say about it, and in which order they go."""
+"""Files that `tag` and `predict` exclude from a folder, their messages about it, and the order of images."""
 
 import json
 from collections.abc import Callable

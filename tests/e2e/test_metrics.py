@@ -1,4 +1,4 @@
-"""A worker that is scraped while it has work, and what `tagonce status` makes of the same."""
+"""Metrics of a working worker, and the same figures in `tagonce status`."""
 
 import socket
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.fixtures.command import Outcome, wait_until
 from tests.fixtures.scrape import scraped
 
 
-def test_stages_failures_copies_and_the_queue_are_told(
+def test_stages_failures_duplicates_and_the_queue_are_counted(
     workers: Workers,
     invoke: Callable[..., Outcome],
     make_photos: Callable[..., list[Path]],
@@ -47,13 +47,13 @@ def test_stages_failures_copies_and_the_queue_are_told(
     assert after["tagonce_duplicates_total",] == 1
     assert 0 < after["tagonce_stage_seconds_total", "infer"] <= after["tagonce_active_seconds_total",]
 
-    told = invoke("status", "--json", *options).json["devices"]
-    assert [one["device"] for one in told] == ["cpu float32"]
-    assert (told[0]["images"]["infer"], told[0]["duplicates"]) == (18, 1)
+    devices = invoke("status", "--json", *options).json["devices"]
+    assert [one["device"] for one in devices] == ["cpu float32"]
+    assert (devices[0]["images"]["infer"], devices[0]["duplicates"]) == (18, 1)
 
 
 def test_scaled_decoding_is_a_model_of_its_own(jtp2_folder: Path, sqlite_url: str) -> None:
-    """Its scores differ a little: they never stand beside those of whole decoding under one id."""
+    """Its scores differ a little, so they are stored under another model id."""
     ids = []
     for scaled in (False, True, False):
         config = settings.load(database_url=sqlite_url, model=str(jtp2_folder), dct_scaling=scaled)

@@ -1,6 +1,6 @@
-"""A database, Redis or a storage is dead for minutes, and nobody looks after the worker: it waits, and finishes.
+"""Outages of the database, Redis or the storage for minutes: a worker waits, and finishes without a restart.
 
-In the suite they are away for seconds; `make chaos` has the two minutes.
+In the suite they last for seconds, in `make chaos` for two minutes.
 """
 
 import os
@@ -28,7 +28,7 @@ IMAGES = 64
 """Half of them in a folder, and half in a bucket."""
 DECODE_SECONDS = 0.05
 ASIDE = "aside"
-"""Where a queue lies that no worker is to see yet."""
+"""Key to which the queue is moved while no worker is to find it."""
 QUEUE = "tagonce:tag.1"
 SHORT, LONG = 5, 120
 
@@ -90,7 +90,7 @@ def site(
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
 ) -> Iterator[Site]:
-    """Everything is on the queue, which lies aside."""
+    """All chunks are queued, under another key."""
     client = s3_client()
     for photo in make_photos(IMAGES)[IMAGES // 2 :]:
         client.put_object(Bucket=bucket, Key=photo.name, Body=photo.read_bytes())
@@ -114,8 +114,8 @@ def give_back_the_queue(site: Site) -> None:
         client.rename(ASIDE, QUEUE)
 
 
-def in_work(site: Site) -> None:
-    """Until some are done and more are at it."""
+def wait_until_working(site: Site) -> None:
+    """Wait until some images are done and others are being processed."""
     give_back_the_queue(site)
     wait_until(lambda: 0 < site.rows.count() < IMAGES)
 
@@ -127,44 +127,45 @@ def dead_before_the_first_chunk(site: Site, seconds: float) -> None:
     site.postgres.start()
 
 
-def dead_in_work(site: Site, seconds: float) -> None:
-    in_work(site)
+def dies_during_work(site: Site, seconds: float) -> None:
+    wait_until_working(site)
     site.postgres.stop(signal.SIGQUIT)
     time.sleep(seconds)
     site.postgres.start()
 
 
-def frozen_in_work(site: Site, seconds: float) -> None:
+def freezes_during_work(site: Site, seconds: float) -> None:
     """No connection ends, no packet comes."""
-    in_work(site)
+    wait_until_working(site)
     site.network.freeze()
     time.sleep(seconds)
     site.network.thaw()
 
 
-def storage_dead_in_work(site: Site, seconds: float) -> None:
-    """It answers 503, whatever it is asked."""
-    in_work(site)
+def storage_dies_during_work(site: Site, seconds: float) -> None:
+    """It answers every request with 503."""
+    wait_until_working(site)
     site.storage.away = True
     time.sleep(seconds)
     site.storage.away = False
 
 
-def redis_dead_in_work(site: Site, seconds: float) -> None:
-    in_work(site)
+def redis_dies_during_work(site: Site, seconds: float) -> None:
+    wait_until_working(site)
     site.redis.kill()
     time.sleep(seconds)
     site.redis.start()
 
 
-def redis_frozen_in_work(site: Site, seconds: float) -> None:
-    """It is there, and does not answer."""
-    in_work(site)
+def redis_freezes_during_work(site: Site, seconds: float) -> None:
+    """It accepts connections, but does not answer."""
+    wait_until_working(site)
     site.redis.signal(signal.SIGSTOP)
     time.sleep(seconds)
     site.redis.signal(signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_a_worker_left_alone_waits_and_finishes(site: Site) -> None:
     outlive(site, dead_before_the_first_chunk, SHORT)
 
@@ -175,11 +176,11 @@ def test_a_worker_left_alone_waits_and_finishes(site: Site) -> None:
     "outage",
     [
         dead_before_the_first_chunk,
-        dead_in_work,
-        frozen_in_work,
-        redis_dead_in_work,
-        redis_frozen_in_work,
-        storage_dead_in_work,
+        dies_during_work,
+        freezes_during_work,
+        redis_dies_during_work,
+        redis_freezes_during_work,
+        storage_dies_during_work,
     ],
     ids=lambda one: one.__name__,
 )
@@ -197,11 +198,12 @@ def outlive(site: Site, outage: Callable[[Site, float], None], seconds: float) -
     assert worker.wait() == 0, worker.words()
 
 
+@pytest.mark.long
 def test_connections_that_nobody_ends_are_ended_by_the_watchdog(site: Site) -> None:
-    """Half open, and no answer ever, not even a reset: the process ends itself, and the next one finishes."""
+    """Without any answer, not even a reset, the process ends itself, and the next one finishes."""
     crew = Crew(lambda: site.worker(TAGONCE_STALL_SECONDS="3"), 1)
     crew.workers[0].wait_until_ready()
-    in_work(site)
+    wait_until_working(site)
     assert site.network.forget() > 0
     wait_until(lambda: not crew.workers[0].process.is_alive())
     crew.tend()
@@ -214,13 +216,14 @@ READ_ONLY = """
 alter database postgres set default_transaction_read_only = on;
 select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tagonce'
 """
-"""As a primary is after a failover: it became a standby."""
+"""Like a primary that became a standby after a failover."""
 WRITABLE = "begin read write; alter database postgres set default_transaction_read_only = off; commit"
 NO_ROOM_AT_ALL = """
 create trigger no_room before insert or update or delete on deliveries for each row execute function no_room();
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refuse", "allow", "words"),
     [
@@ -232,11 +235,11 @@ create trigger no_room before insert or update or delete on deliveries for each 
 def test_a_database_that_takes_nothing_ends_the_worker_and_costs_no_chunk(
     site: Site, refuse: str, allow: str, words: str
 ) -> None:
-    """Not even the count of a delivery can be taken back. When it takes what is written again, all is there."""
+    """Not even the count of a delivery can be removed. When the database accepts writes again, all is complete."""
     crew = Crew(site.worker, 1)
     (worker,) = crew.workers
     worker.wait_until_ready()
-    in_work(site)
+    wait_until_working(site)
     site.postgres.execute(refuse)
     assert worker.wait() == 1, worker.words()
     assert words in worker.words().splitlines()[-1]

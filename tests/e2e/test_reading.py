@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import NOT_STORED, Ledger
 from tests.fixtures.checkpoints import TAGS

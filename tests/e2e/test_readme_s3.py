@@ -1,8 +1,9 @@
-"""README, "JTP on GPU machines, images in S3": its .env and its commands, as printed, in a clean environment."""
+"""README, "Ten million images in S3" and the four commands: as printed, in a clean environment."""
 
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from producer.storage.s3_client import s3_client
 from tests.fixtures.command import Outcome, Process, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## JTP on GPU machines, images in S3")[2].partition("### Leave it running")[0]
+SECTION = README.partition("## Ten million images in S3")[2].partition("## Operations")[0]
 ENV, WORKER, ANYWHERE = re.findall(r"^```\n(.*?)^```", SECTION, flags=re.DOTALL | re.MULTILINE)
+FOUR = README.partition("Four commands")[2].partition("```\n")[2].partition("```")[0]
 
 
 def with_values(text: str, values: dict[str, str]) -> str:
@@ -26,8 +28,8 @@ def with_values(text: str, values: dict[str, str]) -> str:
 
 
 def commands(block: str) -> list[list[str]]:
-    """The lines that start tagonce, without their comments, as a shell splits them."""
-    lines = [line.partition("  #")[0].split() for line in block.splitlines()]
+    """The lines that start tagonce, as a shell splits them."""
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
     return [line[1:] for line in lines if line and line[0] == "tagonce"]
 
 
@@ -37,7 +39,7 @@ def booru(
 ) -> dict[str, str]:
     """The bucket of README, with six images and two names that are none; nothing of S3 is in the environment.
 
-    What has to stand in .env.
+    The values for .env are returned.
     """
     client = s3_client()
     client.create_bucket(Bucket="booru")
@@ -99,6 +101,14 @@ def test_the_env_file_and_the_commands_of_readme(
     lines = (tmp_path / "2024.jsonl").read_text().splitlines()
     assert len(lines) == 4
     assert all("s3://booru/images/2024/" in json.dumps(json.loads(line)) for line in lines)
+
+    four_worker, four_enqueue, search, export_all = commands(FOUR)
+    assert four_worker == with_all_devices
+    assert tagonce(*four_enqueue).code == 0
+    found = tagonce(*search)
+    assert found.code == 0, found.err
+    assert tagonce(*export_all).code == 0
+    assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 6
 
     looked = tagonce("doctor", "s3://booru/images/", "--device", "cpu", "--json")
     storage = [one for one in looked.json if one["check"] == "storage"]

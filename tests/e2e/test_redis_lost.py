@@ -1,10 +1,10 @@
-"""Redis loses its data, or is away for a while: the database knows what is pending, and workers wait."""
+"""Redis loses its data, or does not answer for a while: the database has the pending images, and workers wait."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
@@ -22,8 +22,8 @@ def test_the_queue_is_rebuilt_from_the_database_and_a_worker_outlives_redis(
     postgres_url: str,
     timm_folder: Path,
 ) -> None:
-    """FLUSHALL with everything queued, then `enqueue --pending`; on the way Redis is killed, and starts again with its
-    append-only file after chunks were finished in its absence. The one worker goes on and finishes all.
+    """FLUSHALL with everything queued, then `enqueue --pending`; meanwhile Redis is killed, and restarted with its
+    append-only file after chunks were finished in between. The one worker continues and finishes all.
     """
     photos = make_photos(PHOTOS)
     settings = {

@@ -1,20 +1,22 @@
 """The gallery in a real browser: what is shown at a threshold is what the database says."""
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from db.policy.policies import Policy, to_cut
 from db.scores import NEVER
-from producer.references import path_or_uri
+from producer.uris import path_or_uri
 from tests.fixtures.browser import Browsing
 from tests.fixtures.command import Outcome, script, wait_until
-from tests.fixtures.review import Review, as_shown, settle, shown, tag
+from tests.fixtures.review import Review, as_shown, settle, shown, tag, tree
 
 CAT = "chelsea.png"
 
@@ -122,6 +124,72 @@ def test_the_address_says_all_of_it(demo_review: Review, browsing: Browsing) -> 
     assert page.get_by_label("all tags, slider").input_value() == "0.25"
     page.reload()
     assert shown(page) == before
+
+
+@pytest.mark.parametrize(
+    ("begin", "moves"),
+    [
+        ({}, [("t", "0.36"), ("t", "0.2"), ("t", "0.9"), ("t", "")]),
+        ({"sample": "diverse", "size": 12}, [("c.group", "0.8"), ("t", "0.3"), ("c.group", "off"), ("c.group", "")]),
+        ({"sample": "nearest", "size": 12}, [("t", "0.36"), ("t", "0.5")]),
+        ({"q": "cat:0.2"}, [("t", "0.25"), ("q", "dog:0.1"), ("t", "0.15")]),
+        ({"tag.cat": "0.8"}, [("tag.cat", "off"), ("seed", "2"), ("tag.cat", "0.1")]),
+    ],
+)
+def test_a_move_shows_what_a_reload_shows(
+    demo_review: Review, browser_page: Page, begin: dict[str, str], moves: list[tuple[str, str]]
+) -> None:
+    """Every element, attribute and text of the gallery, move by move; and a picture that stays is not sent again."""
+    page = browser_page
+    page.goto(demo_review.url("/", **begin))
+    page.get_by_text("by category").click()
+    for name, value in moves:
+        before = set(shown(page))
+        with page.expect_response(lambda answer: urlsplit(answer.url).path == "/") as answer:
+            page.locator(f'[name="{name}"]').fill(value)
+        settle(page)
+        moved, new = tree(page), set(shown(page)) - before
+        sent = answer.value.text()
+        assert "<html" not in sent
+        assert len(re.findall("<img", sent)) == len(new)
+        page.reload()
+        assert tree(page) == moved
+        page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+
+
+def test_what_others_say_meanwhile_is_in_the_next_move(demo_review: Review, browsing: Browsing) -> None:
+    """Said in another browser, and taken back: either is shown as a reload shows it."""
+    page, other = browsing.page(), browsing.page()
+    other.goto(demo_review.url("/tags"))
+    other.get_by_label("judging as").fill("bob")
+    other.get_by_role("button", name="Set").click()
+    for one in (page, other):
+        one.goto(demo_review.url("/", t="0.2"))
+    right = other.locator(".card", has_text=CAT).get_by_label("cat is right", exact=True)
+    for pressed, threshold in (("true", "0.25"), ("false", "0.3")):
+        right.click()
+        expect(right).to_have_attribute("aria-pressed", pressed)
+        move(page, "t", threshold)
+        cat = page.locator(".card", has_text=CAT).get_by_label("cat is right", exact=True)
+        assert ("others" in (cat.get_attribute("class") or "")) == (pressed == "true")
+        moved = tree(page)
+        page.reload()
+        assert tree(page) == moved
+
+
+def test_what_one_says_oneself_stays_through_a_move(demo_review: Review, browser_page: Page) -> None:
+    page = browser_page
+    page.goto(demo_review.url("/"))
+    move(page, "t", "0.2")
+    wrong = page.locator(".card", has_text=CAT).get_by_label("cat is wrong", exact=True)
+    for pressed, threshold in (("true", "0.25"), ("false", "0.3")):
+        wrong.click()
+        expect(wrong).to_have_attribute("aria-pressed", pressed)
+        move(page, "t", threshold)
+        expect(wrong).to_have_attribute("aria-pressed", pressed)
+        moved = tree(page)
+        page.reload()
+        assert tree(page) == moved
 
 
 def test_back_leads_to_what_was_shown_before(demo_review: Review, browser_page: Page) -> None:

@@ -20,13 +20,13 @@ from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Tag
 from db.ledger.results import Failure, Prediction
+from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
 from db.truth import labels
 from db.truth.labels import Drawn
-from producer.references import file_uri
 from tests.fixtures import hostile
 from tests.fixtures.browser import WIDTHS, Browsing
 from tests.fixtures.command import script

@@ -1,4 +1,4 @@
-"""Producer and workers on PostgreSQL, Redis and S3: the way it runs on several machines."""
+"""Producer and workers on PostgreSQL, Redis and S3, as on several machines."""
 
 import re
 import signal
@@ -22,7 +22,7 @@ JUNK = 4
 
 
 def put_objects(bucket: str, bodies: list[bytes]) -> list[str]:
-    """Small images, a few of them broken, something that is no image, and something elsewhere. Uris of the first."""
+    """Put small images, a few broken ones, a file that is no image, and an object elsewhere. Returns uris of images."""
     keys = {f"2024/{number:04}.jpg": bodies[number % len(bodies)] for number in range(OBJECTS)}
     for number in range(BROKEN):
         keys[f"2024/{number:04}.jpg"] = b"no image at all"
@@ -44,7 +44,7 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
     redis_url: str,
     postgres_url: str,
 ) -> None:
-    """What is on the queue and is none of ours does not stop a worker; SIGTERM ends both with exit code 0."""
+    """Other messages on the queue do not stop a worker; SIGTERM ends both with exit code 0."""
     settings = {"TAGONCE_BROKER_URL": redis_url, "TAGONCE_DATABASE_URL": postgres_url}
     rows = Ledger(postgres_url)
     workers = [start_tagonce("worker", "--model", jtp2_folder, **settings) for _ in range(2)]
@@ -73,7 +73,7 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
     assert len(status["workers"]) == 2
     shown = tagonce("status", **settings).out
     assert f"{OBJECTS - BROKEN:,}" in shown
-    assert "no image, or of a format" in shown
+    assert "not an image, or a format" in shown
 
     assert tagonce(*source, **settings).json == {"seen": OBJECTS, "sent": 0}
     for worker in workers:
@@ -84,7 +84,7 @@ def test_two_workers_share_a_bucket_and_each_image_is_done_once(
 
 
 def send_junk(redis_url: str) -> None:
-    """Messages of Celery that are no chunks of model 1: other fields, another model, ids as text, another task."""
+    """Messages of Celery that are not chunks of model 1: other fields, another model, ids as text, another task."""
     app = broker.create_app(redis_url, 1)
     for kwargs in (
         {"path": "/etc/passwd"},

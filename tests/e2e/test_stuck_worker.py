@@ -1,4 +1,4 @@
-"""Workers that end by themselves: stuck, or without work; and what they say meanwhile."""
+"""Workers that end by themselves because they are stuck or idle."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from db.names.uris import file_uri
 from producer.queue import broker
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
@@ -29,7 +29,7 @@ COMMANDS = {
     "pool_shrink": {"n": 2},
     "cancel_consumer": {"queue": "tag.1"},
 }
-"""Of Celery's remote control: they would end a worker, or have it take nothing, or what nobody has looked at."""
+"""Commands of Celery's remote control that would end a worker, or have it take no chunks or unvalidated messages."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def settings(redis_url: str, sqlite_url: str, timm_folder: Path) -> dict[str, st
 def test_a_stuck_worker_ends_and_another_one_does_its_chunks(
     tagonce: Callable[..., Outcome], workers: Workers, make_photos: Callable[..., list[Path]], settings: dict[str, str]
 ) -> None:
-    """The log shows where each thread stood. The second one goes when there is nothing left to do."""
+    """The log has the stack of each thread. The second worker ends when it is idle."""
     photos = make_photos(PHOTOS)
     rows = Ledger(settings["TAGONCE_DATABASE_URL"])
     stuck = workers.start(decode_seconds=FOR_EVER, TAGONCE_STALL_SECONDS="2", **settings)
@@ -76,8 +76,9 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     settings: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Neither JSON nor a message, or a message for more than to tag: none of it is run, and none ends the worker.
-    Of what the database lists, it reads what lies below TAGONCE_ROOTS.
+    """Entries that are not JSON, no message, or a message with other effects: none is run, and none ends the worker.
+
+    Of the references in the database, it reads those below TAGONCE_ROOTS.
     """
     photos = make_photos(PHOTOS)
     outside = tmp_path / "elsewhere" / "a.jpg"
@@ -106,14 +107,14 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     other.close()
 
 
-def test_a_worker_whose_storage_hangs_can_be_told_to_stop(
+def test_a_worker_whose_storage_hangs_can_be_stopped(
     tagonce: Callable[..., Outcome],
     workers: Workers,
     settings: dict[str, str],
     bucket: str,
     make_photos: Callable[..., list[Path]],
 ) -> None:
-    """It would else wait for its answer for minutes, be killed, and its chunk be blamed."""
+    """Otherwise it would wait for minutes and be killed, and the delivery of its chunk would be counted."""
     client = s3_client()
     for photo in make_photos(3):
         client.put_object(Bucket=bucket, Key=photo.name, Body=photo.read_bytes())

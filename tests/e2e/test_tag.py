@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tests.e2e.ledger import NOT_STORED, Ledger
 from tests.e2e.reference import own_scores
 from tests.fixtures.checkpoints import TAGS
@@ -19,6 +19,7 @@ CHUNK_SIZE = 64
 
 def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     tagonce: Callable[..., Outcome],
+    tagonce_script: Callable[..., Outcome],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
     sqlite_url: str,
@@ -32,7 +33,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     options = ("--model", jtp2_folder, "--database", sqlite_url)
     rows = Ledger(sqlite_url)
 
-    first = tagonce("tag", "photos", *options)
+    first = tagonce_script("tag", "photos", *options)
     assert first.code == 0, first.err
     assert "29 images tagged" in first.err
     assert "1 failed:" in first.err
@@ -43,7 +44,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
 
     again = tagonce("tag", "photos", *options)
     assert again.code == 0, again.err
-    assert "Nothing was sent: 30 images, with a result from before." in again.err
+    assert "Nothing to tag: 30 images, all with a result." in again.err
 
     os.utime(touched, ns=(1, 1))
     added = make_photos(1, tmp_path / "photos" / "more")[0]
@@ -51,7 +52,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     changed = tagonce("tag", "photos", *options)
     assert changed.code == 0, changed.err
     assert "2 images tagged" in changed.err
-    assert "29 had a result before" in changed.err
+    assert "29 already had a result" in changed.err
     assert rows.finished() == everything
 
     names = [str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "photos").rglob("*.jpg"))]
@@ -59,7 +60,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     (tmp_path / "list.csv").write_text("who,path\n" + "\n".join(f"me,{name}" for name in names))
     listed = tagonce("tag", "list.txt", "list.csv", "-", *options, stdin="\n".join(names))
     assert listed.code == 0, listed.err
-    assert "Nothing was sent: 93 images, with a result from before." in listed.err
+    assert "Nothing to tag: 93 images, all with a result." in listed.err
     assert rows.finished() == everything
     assert sorted(rows.uris()) == everything
 

@@ -1,4 +1,4 @@
-"""Rows to start from, a stored model and registered images, and a way to do things at the same time."""
+"""Fixtures of this folder: stored models, registered images, and a helper that runs a function in several threads."""
 
 import threading
 from collections.abc import Callable
@@ -32,19 +32,19 @@ def make_model(database: Database, name: str = "tiny", *, floor: int = 100) -> M
 
 @pytest.fixture
 def model(database: Database) -> Model:
-    """One stored model, floor 0.01."""
+    """A stored model with floor 0.01."""
     return make_model(database)
 
 
 @pytest.fixture
 def other_model(database: Database, model: Model) -> Model:
-    """A second one in the same database."""
+    """A second model in the same database."""
     return make_model(database, "other", floor=0)
 
 
 @pytest.fixture
 def registered(database: Database, model: Model) -> Callable[..., list[int]]:
-    """Register so many images, `s3://b/0000` and on, of a version; gives the ids of those pending for `model`."""
+    """Registers a number of images of a version, `s3://b/0000` and on; returns the ids that are pending for `model`."""
 
     def register(number: int, version: str = "1") -> list[int]:
         found = [Reference(f"s3://b/{position:04}", version, 10) for position in range(number)]
@@ -56,9 +56,9 @@ def registered(database: Database, model: Model) -> Callable[..., list[int]]:
 
 @pytest.fixture
 def in_threads() -> Callable[[int, Callable[[int, threading.Barrier], None]], None]:
-    """Run a function so many times at once, with its number and a barrier to keep step.
+    """Run a function in several threads at once. It gets its number and a barrier that synchronises the threads.
 
-    When one fails the others do not wait for it, and its error comes out.
+    If one fails, the others do not wait for it, and its error is raised.
     """
 
     def start(number: int, work: Callable[[int, threading.Barrier], None]) -> None:
@@ -82,7 +82,7 @@ def in_threads() -> Callable[[int, Callable[[int, threading.Barrier], None]], No
 
 @pytest.fixture
 def doctor(invoke: Callable[..., Outcome]) -> Callable[..., list[dict[str, str]]]:
-    """Findings of `tagonce doctor --json`. Its exit code has to be that of the worst one."""
+    """The findings of `tagonce doctor --json`. Asserts that the exit code is that of the worst finding."""
 
     def look(*arguments: str | Path, **environment: str) -> list[dict[str, str]]:
         done = invoke("doctor", "--json", "--device", "cpu", *arguments, **environment)

@@ -1,4 +1,4 @@
-"""As many threads as a worker may have chunks in work use a database at the same time."""
+"""As many threads as a worker may have chunks use one database at the same time."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from sqlalchemy import text
 from db.database import open_database
 
 THREADS = 24
-"""More than a process has connections that was not told."""
+"""More than the connections of a process with the default number of threads."""
 
 
 def test_no_thread_waits_for_the_connection_of_another(
@@ -19,7 +19,7 @@ def test_no_thread_waits_for_the_connection_of_another(
     def hold(_position: int, barrier: threading.Barrier) -> None:
         with database.read() as connection:
             assert connection.scalar(text("select 1")) == 1
-            barrier.wait(20)  # each has its own, or nobody gets here
+            barrier.wait(20)  # passes only if every thread has a connection of its own
 
     in_threads(THREADS, hold)
     database.close()

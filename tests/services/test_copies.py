@@ -1,4 +1,4 @@
-"""The same bytes under another reference are found by their hash, on both databases."""
+"""Identical files under another reference are found by their hash, on both databases."""
 
 import sqlite3
 from collections.abc import Callable
@@ -43,8 +43,8 @@ def test_scores_and_facts_come_back_as_they_were_stored(database: Database, mode
 
 
 def test_the_largest_chunk_and_batch_that_may_be_set(database: Database, model: Model, registered: Register) -> None:
-    """Every statement about a chunk, with as many images as one has at most, half of them failures, and the limits that
-    SQLite has where Python brings it along; Debian's takes eight times as many parameters.
+    """Every statement about a chunk with the maximum number of images, half of them failures, under the limits of the
+    SQLite that Python bundles; Debian's accepts eight times as many parameters.
     """
     if database.dialect == "sqlite":
 
@@ -63,7 +63,7 @@ def test_the_largest_chunk_and_batch_that_may_be_set(database: Database, model: 
     failed = [Failure(image_id, "1", Reason.CORRUPT, "x") for image_id in ids[half:]]
     with database.write() as connection:
         assert len(images.pending_among(connection, ids, model.id)) == MAX_IMAGES
-        for _ in range(2):  # the second time what is there is replaced
+        for _ in range(2):  # the second call replaces the rows
             results.save(connection, model.id, done, failed)
         assert images.pending_among(connection, ids, model.id) == []
         found = stored_results(connection, model.id, hashes)
@@ -88,7 +88,7 @@ def test_another_model_and_an_older_file_say_nothing(
 def test_each_hash_costs_a_look_into_an_index_also_before_the_first_analyze(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """PostgreSQL counts what it reads: of 3,000 images with results a handful, where a bad plan reads all."""
+    """PostgreSQL counts the rows read: a few of 3,000 images with results, where a bad plan reads all."""
     ids = registered(3_000)
     rows = [Prediction(one, "1", 10, 640, 480, "webp", sha256(str(one).encode()).digest(), NO_SCORES) for one in ids]
     with database.write() as connection:
@@ -107,12 +107,12 @@ def test_each_hash_costs_a_look_into_an_index_also_before_the_first_analyze(
 def test_a_connection_lost_while_rows_are_copied_will_pass(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """Nothing of the chunk is there, and the next one is written over a new connection."""
+    """No row of the chunk is stored, and the next chunk is written over a new connection."""
     (one,) = registered(1)
     done = Prediction(one, "1", 10, 640, 480, "webp", b"a" * 32, SCORES)
 
     class Cut(Scores):
-        """The server ends the connection when the row is about to be sent."""
+        """The server closes the connection when the row is about to be sent."""
 
         def __getattribute__(self, name: str) -> object:
             if name == "tag_ids":

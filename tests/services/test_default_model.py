@@ -1,4 +1,4 @@
-"""Which model is meant when nobody states one."""
+"""The model that is used if none is given."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_only_model_of_the_database_with_its_floor(database_url: str) -> None:
-    """On both databases. An empty one, or none, leaves the default."""
+    """On both databases. With an empty database, or none, the default stays."""
     assert with_stored_model(settings.load(database_url=database_url)).model == "jtp-2"
     config = settings.load(database_url=database_url)
     with from_settings.stored(config, create=True) as opened:
@@ -26,11 +26,11 @@ def test_the_only_model_of_the_database_with_its_floor(database_url: str) -> Non
         make_model(opened, "demo", floor=500)
         found = with_stored_model(config)
         assert (found.model, found.floor) == ("demo", 0.05)
-        assert found.as_environment()["TAGONCE_MODEL"] == "demo", "the worker is told"
+        assert found.as_environment()["TAGONCE_MODEL"] == "demo", "the worker gets the name"
         assert with_stored_model(settings.load(database_url=database_url, floor=0.02)).floor == 0.02
         assert with_stored_model(settings.load(database_url=database_url, model="jtp-2")).model == "jtp-2"
         make_model(opened, "wd-vit-v3")
-        with pytest.raises(SettingsError, match=r"holds scores of demo, wd-vit-v3\. Say which"):
+        with pytest.raises(SettingsError, match=r"has scores of several: demo, wd-vit-v3\. Choose one"):
             with_stored_model(config)
         make_model(opened, "jtp-2")
         assert with_stored_model(config).model == "jtp-2"
@@ -46,7 +46,7 @@ def test_a_model_from_a_folder_has_to_be_named_where_its_files_are_needed(sqlite
 
 
 def test_tag_says_so_before_it_looks_for_jtp(sqlite_url: str, tmp_path: Path, invoke: Callable[..., Outcome]) -> None:
-    """It would try for a minute to download that."""
+    """Looking for JTP would try a download for a minute."""
     with from_settings.stored(settings.load(database_url=sqlite_url), create=True) as opened:
         make_model(opened, "mine")
     (tmp_path / "a.jpg").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""A distribution against the walks over all images that it stands for, on both databases."""
+"""A distribution compared with a pass over all images, on both databases."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,14 @@ from db.read.distribution import Distribution, count_scores
 from db.read.histograms import histogram
 from db.read.score_stream import every_score
 from db.scores import NEVER, SCALE
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 from tests.services.test_judging import Rows, store
 
 IMAGES, FLOOR = 5, 100
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 on_steps = st.integers(FLOOR // 10, SCALE // 10).map(lambda step: step * 10)
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)
@@ -45,7 +46,7 @@ def counted(database: Database, model: Model) -> Distribution:
 
 
 def test_counts_are_those_of_a_walk(database: Database, model: Model) -> None:
-    """Images of each tag always; changed images whenever it tells a number, which it does in the cases it promises."""
+    """Images of each tag are always equal; changed images whenever the distribution gives a number, as documented."""
 
     @thoroughly
     @given(some_rows, some_policies, some_policies)
@@ -97,7 +98,7 @@ def test_what_moves_together_is_told(database: Database, model: Model, one: Poli
 def test_more_categories_than_there_are_tables_for(
     database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the first ones are told, and of all tags."""
+    """Changed images are known for the first categories, and for all tags."""
     monkeypatch.setattr("db.read.unchanged_images.MOST_CATEGORIES", 1)
     store(database, model, URIS, [{1: 4000, 3: 4000}, {0: 4000, 2: 4000}, {0: 4000}, {0: 9000}, {3: 9000}])
     found = counted(database, model)
@@ -135,7 +136,7 @@ def test_a_floor_between_two_steps_is_exact(database: Database) -> None:
 def test_progress_tells_of_every_image(
     database: Database, model: Model, registered: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model without predictions is counted too, and pending images are not."""
+    """A model without predictions can be counted, and pending images are not counted."""
     told: list[int] = []
     with database.read() as connection:
         assert count_scores(connection, model, advance=told.append).images == 0
@@ -159,9 +160,9 @@ def test_a_count_that_is_given_up_leaves_the_connection_usable(database: Databas
         assert count_scores(connection, model).images == IMAGES
 
 
-def test_a_count_that_the_database_ends_may_be_tried_again(postgres_url: str) -> None:
-    """What the driver says of a stopped copy becomes an error of ours."""
-    database = open_database(postgres_url)
+def test_a_count_that_the_database_ends_may_be_tried_again(migrated_postgres_url: str) -> None:
+    """The driver's error of a cancelled COPY is converted to a TransientError."""
+    database = open_database(migrated_postgres_url)
     model = make_model(database)
     with database.write() as other:
         other.execute(text("lock table predictions in access exclusive mode"))

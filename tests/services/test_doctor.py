@@ -1,4 +1,4 @@
-"""`tagonce doctor` looks at real services, as they should be and as they should not."""
+"""`tagonce doctor` on real services, in order and with faults."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Doctor = Callable[..., list[dict[str, str]]]
 
 
 def told(found: list[dict[str, str]], check: str, *statuses: str) -> str:
-    """Messages and advice of a check with these statuses."""
+    """Messages and advice of a check, of findings with these statuses."""
     return "\n".join(
         f"{one['message']} | {one['advice']}" for one in found if one["check"] == check and one["status"] in statuses
     )
@@ -41,7 +41,7 @@ def wrong(found: list[dict[str, str]]) -> set[str]:
 
 @pytest.fixture
 def tagged(database_url: str, jtp2_folder: Path, bucket: str) -> str:
-    """The URL of a database that knows the model of `jtp2_folder` and an object in `bucket`, which is there."""
+    """The URL of a database with the model of `jtp2_folder` and an existing object in `bucket`."""
     client = s3_client()
     client.put_object(Bucket=bucket, Key="cats/1.png", Body=b"x")
     client.close()
@@ -97,7 +97,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
 
 
 def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, jtp2_folder: Path) -> None:
-    """And the other checks go on."""
+    """The other checks still run."""
     found = doctor(
         *("--database", f"postgresql://us:{PASSWORD}@127.0.0.1:1/tags"),
         *("--broker", f"redis://:{PASSWORD}@127.0.0.1:1/0", "--model", jtp2_folder),
@@ -109,22 +109,22 @@ def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, 
     assert MEANT not in str(found)
 
 
-def test_a_schema_of_another_version(database_url: str, tmp_path: Path, doctor: Doctor) -> None:
-    restore("0001", database_url, tmp_path)
-    older = doctor("--database", database_url, "--model", "demo")
+def test_a_schema_of_another_version(new_database_url: str, tmp_path: Path, doctor: Doctor) -> None:
+    restore("0001", new_database_url, tmp_path)
+    older = doctor("--database", new_database_url, "--model", "demo")
     assert "its schema 0001 is older than this program's, 0006 | Stop all workers" in told(older, "database", "warning")
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         assert connection.scalar(text("select version_num from alembic_version")) == "0001"
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
-    newer = doctor("--database", database_url, "--model", "demo")
+    newer = doctor("--database", new_database_url, "--model", "demo")
     assert "schema 9999 is of a newer tagonce; this one knows up to 0006 | Upgrade" in told(newer, "database", "failed")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
-    """As every session of it begins; that a command reads in a transaction which may not write says nothing."""
+    """Found by the default of its sessions: commands use read-only transactions on any database."""
     only_read = "options=-c%20default_transaction_read_only%3Don"
     found = doctor("--database", f"{tagged}{'&' if '?' in tagged else '?'}{only_read}", "--model", "demo")
     assert "it is read-only (a standby?) | Point TAGONCE_DATABASE_URL at" in told(found, "database", "failed")
@@ -133,19 +133,19 @@ def test_a_database_that_may_only_be_read(tagged: str, doctor: Doctor) -> None:
 def test_a_pillow_that_resizes_otherwise_is_said(
     tagged: str, jtp2_folder: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row of the model knows with which one its scores were begun."""
+    """The row of the model has the version of Pillow with which its first scores were computed."""
     options = ("--database", tagged, "--model", jtp2_folder)
     here = PIL.__version__
     assert "registered as tiny-jtp2" in told(doctor(*options), "model", "ok")
     other = "13.0.0" if here < "13" else "12.3.0"
     monkeypatch.setattr(machine, "version", lambda _name: other)
-    assert f"were begun with Pillow {here}, and here is {other}" in told(doctor(*options), "model", "warning")
+    assert f"are by Pillow {here}, and {other} is installed" in told(doctor(*options), "model", "warning")
 
 
 def test_a_database_that_is_not_there_yet_is_not_made(sqlite_url: str, tmp_path: Path, doctor: Doctor) -> None:
     found = doctor("--database", sqlite_url, "--model", "demo")
     assert wrong(found) == set()
-    assert "is not there yet" in told(found, "database", "ok")
+    assert "does not exist yet" in told(found, "database", "ok")
     assert not (tmp_path / "tags.db").exists()
     nowhere = doctor("--database", f"sqlite:///{tmp_path}/nowhere/tags.db", "--model", "demo")
     assert "there is no folder" in told(nowhere, "database", "failed")
@@ -155,14 +155,14 @@ def test_variables_that_mean_nothing(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TAGONCE_DATABSE_URL=sqlite:///x.db\nTAGONCE_MODEL=demo\nOTHER=1\n")
     found = doctor(TAGONCE_FLOR="0.2", tagonce_chunk_size="64")
     warnings = told(found, "settings", "warning")
-    assert "TAGONCE_FLOR is no setting of this program and does nothing | Did you mean TAGONCE_FLOOR?" in warnings
+    assert "TAGONCE_FLOR is not a setting of tagonce, and has no effect | Did you mean TAGONCE_FLOOR?" in warnings
     assert "TAGONCE_DATABSE_URL" in warnings
     assert len(warnings.splitlines()) == 2
     assert f"2 given, by the environment and {tmp_path / '.env'}" in told(found, "settings", "ok")
 
 
 def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slip in a name of ours or of boto3's, a line without a value, and a value that the environment overrides."""
+    """A misspelled name of tagonce or of boto3, a line without a value, and a value that the environment overrides."""
     lines = (
         "TAGONE_MODEL=demo\nAWS_ENDPOINT_URL_S4=http://x\nAWS_REGION=eu-west-1\nAWS_PROFILE=p\nPOSTGRES_PASSWORD=x\n"
         "\nTAGONCE_DEVICE cpu\nHF_HUB_CACHE=/x\n"
@@ -177,9 +177,9 @@ def test_an_env_file_that_is_half_read(doctor: Doctor, tmp_path: Path, monkeypat
     assert "nothing reads TAGONE_MODEL of .env | Did you mean TAGONCE_MODEL?" in warnings
     assert "nothing reads AWS_ENDPOINT_URL_S4 of .env | Did you mean AWS_ENDPOINT_URL_S3?" in warnings
     assert "AWS_REGION of .env is not used: the environment has another value" in warnings
-    assert "line 7 of .env is not read: it is no NAME=value" in warnings
+    assert "line 7 of .env is ignored: it is not NAME=value" in warnings
     assert len(warnings.splitlines()) == 4
-    assert "for other programs, and not read here: POSTGRES_PASSWORD" in told(found, "settings", "ok")
+    assert "ignored, for other programs: POSTGRES_PASSWORD" in told(found, "settings", "ok")
 
 
 def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Path, doctor: Doctor) -> None:
@@ -192,8 +192,8 @@ def test_files_and_objects_that_are_gone(tagged: str, bucket: str, tmp_path: Pat
     register(opened, f"s3://{bucket}/gone.png")
     opened.close()
     warnings = told(doctor("--database", tagged, "--model", "demo"), "images", "warning")
-    assert "2 of 6 files, a sample, are not there: " in warnings
-    assert f"1 of 2 objects, a sample, are not there: s3://{bucket}/gone.png" in warnings
+    assert "2 of 6 files of a sample do not exist: " in warnings
+    assert f"1 of 2 objects of a sample do not exist: s3://{bucket}/gone.png" in warnings
 
 
 def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Callable[..., Outcome]) -> None:
@@ -202,14 +202,16 @@ def test_a_floor_above_a_saved_profile(tagged: str, doctor: Doctor, invoke: Call
     arguments = ("--database", tagged, "--model", "demo")
     assert "2 saved, none below the floor of 0.01" in told(doctor(*arguments), "profiles", "ok")
     warnings = told(doctor(*arguments, TAGONCE_FLOOR="0.05"), "profiles", "warning")
-    assert warnings.startswith("low@2 keeps tags from 0.02 on, and TAGONCE_FLOOR is 0.05")
+    assert warnings.startswith("low@2 has a threshold of 0.02, and TAGONCE_FLOOR is 0.05")
     assert len(warnings.splitlines()) == 1
 
 
-def test_the_lock_that_a_killed_worker_left(sqlite_url: str, redis_server: RedisServer, doctor: Doctor) -> None:
-    """Kombu's own, by kombu's own name. Without chunks in anybody's hands it says nothing."""
-    open_database(sqlite_url).close()
-    arguments = ("--database", sqlite_url, "--broker", redis_server.url, "--model", "demo")
+def test_the_lock_that_a_killed_worker_left(
+    migrated_sqlite_url: str, redis_server: RedisServer, doctor: Doctor
+) -> None:
+    """Kombu's own lock, under kombu's name. Without held chunks it is not reported."""
+    open_database(migrated_sqlite_url).close()
+    arguments = ("--database", migrated_sqlite_url, "--broker", redis_server.url, "--model", "demo")
     app = broker.create_app(redis_server.url, 1)
     with (
         app.connection_or_acquire() as connection,
@@ -268,7 +270,7 @@ def test_sources_that_cannot_be_read(
 
 
 def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor) -> None:
-    """Of which the database knows an object; and a file that was deleted since, which is no more than worth a look."""
+    """The database has an object of the bucket, and a file that was deleted since, which is only a warning."""
     config = settings.load(database_url=sqlite_url, model="demo")
     with from_settings.stored(config, create=True) as opened:
         from_settings.find_and_register(opened, config)
@@ -278,7 +280,7 @@ def test_a_bucket_that_denies(sqlite_url: str, forbidding: None, doctor: Doctor)
     failed = told(found, "storage", "failed").splitlines()
     assert len(failed) == 2
     assert all("S3 denies access to bucket 'shut'" in line for line in failed)
-    assert "/gone/1.png is not there" in told(found, "storage", "warning")
+    assert "/gone/1.png does not exist" in told(found, "storage", "warning")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -289,11 +291,11 @@ def test_a_model_that_is_not_here_or_not_the_one_that_is_stored(
         return told(doctor("--database", tagged, *arguments, **environment), "model", status)
 
     assert "There is no model './nowhere'" in look("--model", "./nowhere", status="failed")
-    assert "not here yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
-    assert "does not know tiny-timm yet" in look("--model", timm_folder, status="ok")
+    assert "not downloaded yet" in look("--model", "hf-hub:nobody/nothing", status="warning")
+    assert "tiny-timm is not registered yet" in look("--model", timm_folder, status="ok")
     changed = look("--model", jtp2_folder, status="warning", TAGONCE_FLOOR="0.05", TAGONCE_DCT_SCALING="true")
-    assert "and here the floor is 0.05 and dct_scaling differ" in changed
-    assert "tags everything again" in changed
+    assert "but here the floor is 0.05 and dct_scaling differ" in changed
+    assert "tag everything again" in changed
 
 
 def test_a_device_that_is_not_here(doctor: Doctor) -> None:
@@ -301,9 +303,9 @@ def test_a_device_that_is_not_here(doctor: Doctor) -> None:
     assert "'cuda:99' (TAGONCE_DEVICE, --device) cannot be used here" in told(found, "device", "failed")
 
 
-def test_disks_that_are_nearly_full(sqlite_url: str, doctor: Doctor) -> None:
-    open_database(sqlite_url).close()
-    found = doctor("--database", sqlite_url, "--model", "demo", "--min-free", "1e9")
+def test_disks_that_are_nearly_full(migrated_sqlite_url: str, doctor: Doctor) -> None:
+    open_database(migrated_sqlite_url).close()
+    found = doctor("--database", migrated_sqlite_url, "--model", "demo", "--min-free", "1e9")
     assert wrong(found) == {"database", "disk"}
     assert len(told(found, "disk", "warning").splitlines()) == 2
 

@@ -1,4 +1,4 @@
-"""Identical bytes under another reference get the stored result: nothing is decoded or inferred again."""
+"""Identical files under another reference get the stored result: nothing is decoded or inferred again."""
 
 import shutil
 from collections.abc import Callable
@@ -33,10 +33,10 @@ class Collection:
     model: Model
     pipeline: Pipeline
     batches: list[int] = field(default_factory=list)
-    """Images of each forward."""
+    """Number of images in each forward pass."""
 
     def tag(self) -> Report:
-        """Everything in the folder, as one chunk."""
+        """Tag all images of the folder as one chunk."""
         with self.database.write() as connection:
             ids = images.register(connection, list(references(str(self.folder))), self.model.id)
         return self.pipeline.run(ids)
@@ -85,7 +85,7 @@ def test_copies_of_what_is_stored_are_not_inferred(collection: Collection) -> No
 
 
 def test_copies_in_one_chunk_are_inferred_once_and_batches_are_full(collection: Collection) -> None:
-    """Whatever the order: with copies and broken files between them, images still fill the batches."""
+    """In any order: images fill the batches, even with duplicates and broken files between them."""
     for number in range(0, 10, 2):
         for copy in "abc":
             shutil.copy(collection.folder / f"{number:05}.jpg", collection.folder / f"{number:05}-{copy}.jpg")
@@ -122,7 +122,7 @@ def test_a_copy_of_a_broken_file_fails_like_it(collection: Collection) -> None:
 def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker goes on: it would otherwise end over this image, and so would the next one."""
+    """The worker continues. Otherwise it would end because of this image, and so would the next worker."""
     shutil.copy(collection.folder / "00003.jpg", collection.folder / "copy.jpg")
     inferencer = collection.pipeline.inferencer
     network = inferencer._network
@@ -145,7 +145,7 @@ def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
 
 
 def test_a_file_that_became_another_is_inferred_again(collection: Collection) -> None:
-    """Its old bytes, which another file still has, say nothing about it."""
+    """The stored result of its old bytes, which another file still has, is not used."""
     collection.tag()
     one, other = collection.folder / "00001.jpg", collection.folder / "00002.jpg"
     before = collection.scores("00002.jpg")

@@ -1,4 +1,4 @@
-"""What comes off the queue is compared with what a producer sends, before Celery does what it says."""
+"""A message from the queue is compared with those of a producer before Celery executes it."""
 
 import json
 
@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from producer.queue.broker import create_app
 from producer.queue.envelope import plain_headers, why_refused
+from tests.fixtures.examples import up_to
 from tests.fixtures.messages import Message, a_message, with_header, wrong
 
 
 @pytest.fixture(scope="module")
 def message() -> Message:
-    """As Celery makes it; no server is needed for that, but one is what it was made for."""
+    """A message as Celery makes it. The server is only the address that it was made for."""
     from tagonce.local.embedded_redis import broker as embedded
 
     with embedded() as url:
@@ -29,7 +30,7 @@ def test_what_a_producer_sends_is_taken(message: Message) -> None:
 
 
 def test_what_came_back_is_taken(message: Message) -> None:
-    """A lease ran out, and kombu has marked it."""
+    """The lease of the message expired, and kombu has marked it."""
     again = with_header(message, redelivered=True)
     again["properties"]["delivery_info"]["redelivered"] = True
     assert why_refused(again) is None
@@ -42,7 +43,7 @@ def test_everything_else_is_refused_and_the_log_says_why(message: Message) -> No
     assert reasons["an id that no column takes"].startswith("headers.id: ")
 
 
-def test_of_the_headers_none_of_somebody_elses_is_passed_on(message: Message) -> None:
+def test_unknown_headers_are_not_passed_on(message: Message) -> None:
     odd = with_header(message, stamped_headers=1, chain=[{"task": "x"}], shadow=[], callbacks=5, reply_to="y")
     assert why_refused(odd) is None
     assert plain_headers(odd) == plain_headers(message)
@@ -56,10 +57,10 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 @given(data=st.data())
 def test_a_message_with_anything_in_any_place_is_taken_or_refused(message: Message, data: st.DataObject) -> None:
-    """And never an error, which would end the worker."""
+    """It never raises an error, which would end the worker."""
     changed = json.loads(json.dumps(message))
     place = changed
     while True:

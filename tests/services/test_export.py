@@ -1,4 +1,4 @@
-"""Exports: which images in which order, files that are whole or not touched, and sidecars."""
+"""Exports: the images and their order, files that are complete or unchanged, and sidecars."""
 
 import errno
 import os
@@ -15,21 +15,23 @@ from sqlalchemy import insert
 
 from db.database import Database
 from db.errors import SettingsError, StopError
-from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range, whole_file
+from db.export.tagged_images import Tagged, count_images, tagged_images, uri_range
 from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy.policies import Policy, resolve
 from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import images as image_table
 from db.scores import Scores
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import merged
-from tagonce.export.sidecars import Sidecars, beside, common_folder
+from tagonce.export.relative_names import common_folder
+from tagonce.export.sidecars import Sidecars, beside
 from tagonce.export.small_files import LocalFiles, small_files
+from tagonce.whole_files import whole_file
 
 Predicted = Callable[[Sequence[str]], None]
 
@@ -38,7 +40,7 @@ LOW_TO_HIGH = Scores(np.array([4, 2, 11], np.int16), np.array([200, 3500, 9000],
 
 @pytest.fixture
 def predicted(database: Database, model: Model) -> Predicted:
-    """Rows of these images, in the order given, with the same tags for all of them."""
+    """Rows of these images, in this order, all with the same tags."""
 
     def save(uris: Sequence[str]) -> None:
         rows = [{"uri": uri, "version": "1", "added_at": datetime.now(UTC)} for uri in uris]
@@ -99,7 +101,7 @@ NAMES = [
 def test_under_a_prefix_is_what_begins_with_it_to_the_letter(
     database: Database, model: Model, predicted: Predicted, under: str
 ) -> None:
-    """No character of a prefix stands for others, and upper case is not lower case."""
+    """A prefix has no wildcards, and its case is significant."""
     predicted(NAMES)
     expected = [uri for uri in NAMES if uri.startswith(under)]
     assert [one.uri for one in exported(database, model, under=under)] == expected
@@ -117,7 +119,7 @@ def test_an_image_has_its_tags_by_falling_probability(database: Database, model:
 
 
 def test_a_file_is_there_only_when_all_is_written(tmp_path: Path) -> None:
-    """Folders are made; lines end as written and text is UTF-8, whatever the system prefers."""
+    """Folders are created. Line ends are unchanged and text is UTF-8, regardless of the system's defaults."""
     path = tmp_path / "new" / "folder" / "out.txt"
     with whole_file(path) as file:
         file.write("日本\n")
@@ -154,7 +156,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> Non
 _WRITE_ONE = """
 import os, pathlib, sys
 os.umask(int(sys.argv[1], 8))
-from db.export.tagged_images import whole_file
+from tagonce.whole_files import whole_file
 with whole_file(pathlib.Path(sys.argv[2])) as file:
     file.write("x")
 """
@@ -162,7 +164,7 @@ with whole_file(pathlib.Path(sys.argv[2])) as file:
 
 @pytest.mark.parametrize(("umask", "mode"), [("022", 0o644), ("002", 0o664), ("077", 0o600)])
 def test_who_may_read_a_file_is_the_umasks_choice(tmp_path: Path, umask: str, mode: int) -> None:
-    """In a process of its own: the umask is one for all threads, and it is looked up once."""
+    """In a separate process: all threads share the umask, and it is read once."""
     path = tmp_path / "out.txt"
     subprocess.run([sys.executable, "-c", _WRITE_ONE, umask, path], check=True, cwd=Path(__file__).parents[2])
     assert stat.S_IMODE(path.stat().st_mode) == mode
@@ -185,7 +187,7 @@ def write(uris: Sequence[str], out: Path | None, existing: Existing = Existing.S
 
 
 def some(sidecars: Sidecars) -> dict[str, int]:
-    """What happened, without what did not."""
+    """The counts of the outcome that are not 0."""
     return {name: count for name, count in sidecars.counts.items() if count}
 
 
@@ -194,7 +196,7 @@ def files_in(folder: Path) -> set[str]:
 
 
 def test_captions_go_beside_local_images(tmp_path: Path) -> None:
-    """Under the same name with another suffix, whatever is in the name: bytes that are no UTF-8 too."""
+    """Under the same name with another suffix, for any name, also one that is not UTF-8."""
     paths = [tmp_path / "a b.c.jpg", tmp_path / "sub" / "100%é.png", tmp_path / os.fsdecode(b"\xff.gif")]
     uris = [file_uri(str(path)) for path in paths]
     assert write(uris, None).counts["written"] == 3
@@ -203,7 +205,7 @@ def test_captions_go_beside_local_images(tmp_path: Path) -> None:
 
 def test_captions_of_images_in_s3_need_a_folder(tmp_path: Path) -> None:
     for uris in (["s3://b/a.jpg"], ["file:///a.jpg", "s3://b/a.jpg"]):
-        with pytest.raises(SettingsError, match="in S3: say with --out"):
+        with pytest.raises(SettingsError, match="in S3: name with --out"):
             write(uris, None)
 
 
@@ -235,7 +237,7 @@ def test_captions_in_a_folder_keep_what_is_below_the_common_part(
     ["s3://b/../../up.jpg", "s3://b/x/../../../up.jpg", "s3://b//etc/cron.d/x", "s3://b/..", "s3://b/.", "s3://b/"],
 )
 def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path, uri: str) -> None:
-    """Keys are strangers' text."""
+    """Keys are untrusted text."""
     sidecars = write(["s3://b/0.jpg", uri], tmp_path / "deep" / "down" / "out")
     assert files_in(tmp_path) == {"deep/down/out/0.txt"}
     assert sidecars.counts["refused"] == 1
@@ -250,19 +252,19 @@ def test_a_file_reference_with_escaped_dots_or_a_nul_is_refused_too(tmp_path: Pa
 
 
 def test_captions_that_are_there_are_left_unless_told_otherwise(tmp_path: Path) -> None:
-    """A person may have edited them."""
+    """A person may have edited the files."""
     (tmp_path / "1.txt").write_text("mine")
     uris = ["s3://b/1.jpg", "s3://b/2.jpg"]
     sidecars = write(uris, tmp_path)
     assert (sidecars.counts["written"], sidecars.counts["left"]) == (1, 1)
-    assert "1 were there already and were left (--overwrite replaces them, --merge adds to them)" in sidecars.summary
+    assert "1 exist and were not changed (--overwrite replaces them, --merge adds to them)" in sidecars.summary
     assert (tmp_path / "1.txt").read_text() == "mine"
     assert some(write(uris, tmp_path, Existing.OVERWRITE)) == {"written": 1, "replaced": 1, "unchanged": 1}
     assert (tmp_path / "1.txt").read_text() == "a b\n"
 
 
 def test_a_key_too_long_for_a_file_name_is_refused(tmp_path: Path) -> None:
-    """The other captions are written all the same. The suffix counts: `日` 84 times and `.txt` is one byte too much."""
+    """The other captions are written. The suffix counts: 84 times `日` and `.txt` is one byte too long."""
     names = ["x" * 300 + ".jpg", "d" * 300 + "/1.jpg", "日" * 84 + ".jpg", "日" * 83 + ".jpg"]
     sidecars = write(["s3://b/0.jpg", *(f"s3://b/{name}" for name in names)], tmp_path)
     assert files_in(tmp_path) == {"0.txt", "日" * 83 + ".txt"}
@@ -271,19 +273,17 @@ def test_a_key_too_long_for_a_file_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_images_with_one_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    """Trainers look for cat.txt, whatever the image is; that one of them has none is said."""
+    """Trainers look for cat.txt, regardless of the image's suffix. The image without a caption is reported."""
     uris = [file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png"))]
     with Sidecars(LocalFiles(None), None, extension=".txt", existing=Existing.OVERWRITE) as sidecars:
         sidecars.write(uris, ["tag 0", "tag 1"])
     assert (tmp_path / "cat.txt").read_text() == "tag 0\n"
     assert sidecars.counts["written"] == sidecars.counts["shared"] == 1
-    assert (
-        f"1 would share the file of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
-    )
+    assert f"1 have the file name of another image ({tmp_path}/cat.txt, of {tmp_path}/cat.png too)" in sidecars.summary
 
 
 def test_sidecars_that_keep_the_whole_name_share_none(tmp_path: Path) -> None:
-    """As Hydrus wants them; the extension may be any."""
+    """As Hydrus expects them, with any extension."""
     uris = [file_uri(str(tmp_path / "cat.jpg")), file_uri(str(tmp_path / "cat.png"))]
     with Sidecars(LocalFiles(None), None, extension=".tags", whole_name=True) as sidecars:
         sidecars.write(uris, ["x", "y"])
@@ -297,7 +297,7 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     uris = ["s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3.jpg"]
     sidecars = write(uris, tmp_path, Existing.MERGE, "a b, c")
     assert (sidecars.counts["written"], sidecars.counts["unchanged"]) == (2, 1)
-    assert "1 had all these tags already" in sidecars.summary
+    assert "1 have all these tags" in sidecars.summary
     texts = [(tmp_path / f"{number}.txt").read_text() for number in (1, 2, 3)]
     assert texts == ["Mine, a_b, c\n", "c, a b", "a b, c\n"]
 
@@ -328,7 +328,7 @@ def test_merging_adds_what_is_not_there_and_writes_where_nothing_is(tmp_path: Pa
     ],
 )
 def test_a_merged_caption(there: str, texts: list[str], separator: str, expected: str | None) -> None:
-    """What is there is neither changed nor said twice in another spelling."""
+    """The existing text is unchanged, and no tag is added in a second spelling."""
     assert merged(there, texts, separator) == expected
 
 
@@ -343,7 +343,7 @@ def test_merging_keeps_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
 
 @pytest.fixture
 def objects(bucket: str) -> Iterator[Callable[[], dict[str, bytes]]]:
-    """What lies in the bucket."""
+    """The objects in the bucket, with their content."""
     client = s3_client()
 
     def look() -> dict[str, bytes]:
@@ -365,7 +365,7 @@ def write_to_s3(bucket: str, uris: Sequence[str], existing: Existing, text: str 
 
 
 def test_captions_under_a_prefix_in_s3(bucket: str, objects: Callable[[], dict[str, bytes]]) -> None:
-    """The same names and the same three ways with what is there, as in a folder."""
+    """The names, and the three options for existing files, are the same as in a folder."""
     uris = [f"s3://b/x/{name}" for name in ("日 本.jpg", "sub/2.jpg", "../up.jpg", "d" * 1100 + ".jpg", "sub/2.png")]
     done = write_to_s3(bucket, uris, Existing.SKIP)
     assert some(done) == {"written": 2, "new": 2, "shared": 1, "refused": 2}

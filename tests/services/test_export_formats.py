@@ -1,4 +1,4 @@
-"""Formats: what an export writes is what `json`, `csv` and pyarrow read, and what a plain loop would have written."""
+"""Formats: `json`, `csv` and pyarrow read from an export exactly what a plain loop computes."""
 
 import csv
 import hashlib
@@ -27,14 +27,15 @@ from db.export.options import CaptionOptions, Placement, Sort, Underscores
 from db.ledger import images, models, results
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing, Format, defaults, with_options
-from tagonce.export.write import Export, run
+from tagonce.export.formats import FORMATS, Format
+from tagonce.export.job import Existing, Export
+from tagonce.export.run import run
 from tagonce.options.policy_options import resolve_policy
 from tests.fixtures.command import script
 from tests.fixtures.straight import straight_caption, straight_items
@@ -48,17 +49,17 @@ IMAGES = 2_100
 
 @dataclass
 class Store:
-    """A database with a model and random predictions, and the same in memory."""
+    """A database with a model and random predictions, and the same predictions in memory."""
 
     database: Database
     model: Model
     uris: list[str]
     sizes: list[tuple[int | None, int | None]]
     scores: list[dict[int, int]]
-    """Of each image, by tag id."""
+    """The scores of each image, by tag id."""
 
     def export(self, format_: Format, out: str | Path | None, policy: Policy | None = None, **given: Any) -> str:
-        """Run one; what is no option of captions is one of `Export`."""
+        """Run an export. Options that are not options of captions are options of `Export`."""
         about = {
             name: given.pop(name)
             for name in ("extension", "existing", "under", "frequencies", "where", "root", "dry")
@@ -67,16 +68,16 @@ class Store:
         profile = given.pop("profile", None)
         with self.database.read() as connection:
             resolved = resolve_policy(connection, self.model, policy or Policy(SCORE), profile)
-            to = None if out is None else str(out)
-            return run(connection, Export(format_, to, with_options(format_, given), resolved, **about))
+            to, spec = None if out is None else str(out), FORMATS[format_]
+            return run(connection, Export(spec, to, spec.options(given), resolved, **about))
 
     def straight(self, options: CaptionOptions) -> Iterator[tuple[Any, ...]]:
-        """Arguments for the plain loop, for every image."""
+        """Arguments of the plain loop for each image."""
         for uri, scores in zip(self.uris, self.scores, strict=True):
             yield uri, scores, TAGS, [SCORE] * len(TAGS), options
 
     def own(self) -> list[dict[str, float]]:
-        """What a threshold keeps, under the model's own names, those that are blank or repeated with their number."""
+        """The tags that a threshold keeps, under the model's own names. Blank or repeated names have their number."""
         ranked = [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])) for scores in self.scores]
         return [{NAMES[tag]: score / 10_000 for tag, score in row if score >= SCORE} for row in ranked]
 
@@ -88,12 +89,12 @@ NAMES = [
 
 
 def one_line(name: str) -> str:
-    """As it is written: a line end is no part of a tag."""
+    """A tag as it is written, without line ends."""
     return name.replace("\n", " ")
 
 
 def fill(database: Database, number: int) -> Store:
-    """So many images with random scores, a few of them without any tag or without a size."""
+    """Add a number of images with random scores, some of them without a tag or without a size."""
     rng = np.random.default_rng(7)
     folders = ("s3://b/x y/", "s3://b/日本/", 's3://b/a,"b"/', "s3://b/%41/")
     uris = [f"{folders[image % 4]}{image:05}.jpg" for image in range(number)]
@@ -161,7 +162,7 @@ IN_CAPTIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("given", [{}, EVERYTHING | IN_CAPTIONS | {"separator": '"\n'}])
 def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: dict[str, Any]) -> None:
-    """`tags` are the policy's, whatever the caption leaves out."""
+    """`tags` has all tags of the policy, also those that the caption omits."""
     said = store.export(Format.JSONL, tmp_path / "a.jsonl", **given)
     assert said == f"{IMAGES:,} images written to {tmp_path / 'a.jsonl'}."
     expected = [
@@ -169,7 +170,7 @@ def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: di
         for uri, (width, height), straight, tags in zip(
             store.uris,
             store.sizes,
-            store.straight(with_options(Format.JSONL, given)),
+            store.straight(FORMATS[Format.JSONL].options(given)),
             store.own(),
             strict=True,
         )
@@ -179,7 +180,7 @@ def test_json_lines_are_what_json_writes(store: Store, tmp_path: Path, given: di
 
 
 def test_imagefolder_metadata_has_the_same_keys_in_every_line(store: Store, tmp_path: Path) -> None:
-    """The names are below what all images share, since these are not in the folder."""
+    """The names are relative to the common prefix of the images, since these are not in the folder."""
     store.export(Format.IMAGEFOLDER, tmp_path / "set")
     expected = [
         {
@@ -201,7 +202,7 @@ def test_long_csv_is_what_csv_writes(store: Store, tmp_path: Path, given: dict[s
     expected = io.StringIO()
     writer = csv.writer(expected, lineterminator="\n")
     writer.writerow(["uri", "tag", "category", "probability"])
-    for uri, scores, _, thresholds, options in store.straight(with_options(Format.CSV, given)):
+    for uri, scores, _, thresholds, options in store.straight(FORMATS[Format.CSV].options(given)):
         for item in straight_items(uri, scores, named, thresholds, options):
             writer.writerow([uri, item.text, item.category, item.score / 10_000])
     assert (tmp_path / "a.csv").read_bytes().decode() == expected.getvalue()
@@ -232,7 +233,7 @@ def test_kohyas_keys_are_paths_of_local_images(small: Store, database: Database,
 
 
 def add_local(store: Store, paths: list[str]) -> None:
-    """Images on this machine, without a tag."""
+    """Add local images without a tag."""
     empty = Scores(np.empty(0, np.int16), np.empty(0, np.int16))
     with store.database.write() as connection:
         rows = [{"uri": file_uri(path), "version": "1", "added_at": datetime.now(UTC)} for path in paths]
@@ -244,7 +245,7 @@ def add_local(store: Store, paths: list[str]) -> None:
 
 
 def test_imagefolder_names_are_relative_to_the_folder_that_holds_the_images(small: Store, tmp_path: Path) -> None:
-    """In the folder of the metadata, `datasets` finds the images under these names; else from a root on."""
+    """`datasets` finds the images under these names in the folder of the metadata, or otherwise in a root."""
     folder = tmp_path / "set"
     add_local(small, [str(folder / "pics" / "a b.jpg"), str(folder / "pics" / "sub" / "ü.png")])
     (folder / "pics" / "sub").mkdir(parents=True)
@@ -269,7 +270,7 @@ def test_imagefolder_names_are_relative_to_the_folder_that_holds_the_images(smal
 def test_text_formats_stream_to_standard_output(
     small: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The record is one line on standard error then."""
+    """In that case the record is one line on standard error."""
     for format_ in (Format.JSONL, Format.CSV, Format.KOHYA, Format.IMAGEFOLDER):
         small.export(format_, tmp_path / "file.jsonl")
         assert small.export(format_, None) == "12 images written to standard output."
@@ -282,11 +283,11 @@ def test_text_formats_stream_to_standard_output(
 
 
 def test_txt_and_hydrus_sidecars(small: Store, tmp_path: Path) -> None:
-    """One line a caption; for Hydrus one line a tag, with its namespaces."""
+    """One line per caption; for Hydrus one line per tag, with namespaces."""
     small.export(Format.TXT, tmp_path / "txt", **IN_CAPTIONS)
     small.export(Format.HYDRUS, tmp_path / "hydrus")
     small.export(Format.TXT, tmp_path / "other", extension=".caption", **IN_CAPTIONS)
-    hydrus = replace(defaults(Format.HYDRUS), separator="\n")
+    hydrus = replace(FORMATS[Format.HYDRUS].defaults, separator="\n")
     namespaces = {"artist": "creator", "copyright": "series"}
     for straight in small.straight(CaptionOptions(**IN_CAPTIONS)):
         name = straight[0].removeprefix("s3://b/")
@@ -299,7 +300,7 @@ def test_txt_and_hydrus_sidecars(small: Store, tmp_path: Path) -> None:
 
 
 def test_sidecars_are_merged_with_the_options_in_force(small: Store, tmp_path: Path) -> None:
-    """Tags of a lower threshold come behind those of a higher one; a second time there is nothing to add."""
+    """Tags of a lower threshold are appended to those of a higher one. A second run adds nothing."""
     small.export(Format.TXT, tmp_path, Policy(9000))
     before = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.txt")}
     small.export(Format.TXT, tmp_path, Policy(3500), existing=Existing.MERGE)
@@ -309,7 +310,7 @@ def test_sidecars_are_merged_with_the_options_in_force(small: Store, tmp_path: P
         assert after.startswith(before[path][:-1])
         assert sorted(after.split(", ")) == sorted(whole.split(", "))
     said = small.export(Format.TXT, tmp_path, Policy(3500), existing=Existing.MERGE)
-    assert said == f"0 captions written to {tmp_path}; 12 had all these tags already."
+    assert said == f"0 captions written to {tmp_path}; 12 have all these tags."
 
 
 def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: Store, tmp_path: Path) -> None:
@@ -322,7 +323,7 @@ def test_sidecars_beside_images_leave_their_record_in_the_folder_of_all(small: S
         "tagonce-export.json",
     }
     assert record(tmp_path / "tagonce-export.json")["under"] == here
-    with pytest.raises(SettingsError, match="in S3: say with --out"):
+    with pytest.raises(SettingsError, match="in S3: name with --out"):
         small.export(Format.TXT, None)
 
 
@@ -343,7 +344,7 @@ def test_long_parquet_has_a_row_a_tag(store: Store, tmp_path: Path, given: dict[
     named = [Tag(name, tag.category) for name, tag in zip(NAMES, TAGS, strict=True)]
     expected = [
         (uri, item.text, item.category, float(np.float32(item.score / 10_000)))
-        for uri, scores, _, thresholds, options in store.straight(with_options(Format.PARQUET, given))
+        for uri, scores, _, thresholds, options in store.straight(FORMATS[Format.PARQUET].options(given))
         for item in straight_items(uri, scores, named, thresholds, options)
     ]
     columns = table.to_pydict()
@@ -365,7 +366,7 @@ def image_ids(store: Store) -> list[int]:
 def test_wide_parquet_has_a_column_a_tag(
     store: Store, tmp_path: Path, chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Null where a tag is not kept; in several files where one of them would hold too much."""
+    """Null if a tag is not kept. The images are split into several files if one would be too large."""
     monkeypatch.setattr(export_parquet, "_WIDE_CHUNKS", chunks)
     said = store.export(Format.PARQUET_WIDE, tmp_path / "wide.parquet")
     files = sorted(tmp_path.glob("*.parquet"))
@@ -382,7 +383,7 @@ def test_wide_parquet_has_a_column_a_tag(
 
 
 def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: Store, tmp_path: Path) -> None:
-    """The most probable one counts; a tag called like a column of the image's own gets a longer name."""
+    """The most probable tag counts. A tag with the name of another column gets a longer name."""
     small.export(
         Format.PARQUET_WIDE,
         tmp_path / "w.parquet",
@@ -399,7 +400,7 @@ def test_wide_parquet_puts_tags_that_are_called_the_same_into_one_column(small: 
 
 
 def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="say with --out to which file"):
+    with pytest.raises(SettingsError, match="is not text: name a file with --out"):
         small.export(Format.PARQUET, None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SettingsError, match=r"pip install 'tagonce\[parquet\]'"):
@@ -414,7 +415,7 @@ def test_parquet_needs_a_file_and_its_library(small: Store, tmp_path: Path, monk
     "policy", [Policy(SCORE, top=2), Policy(mcut=True), Policy(SCORE, {"rating": 9000}, mcut=True)]
 )
 def test_what_is_placed_takes_nothing_from_other_policies(store: Store, tmp_path: Path, policy: Policy) -> None:
-    """The best stored rating and quality come first, and the others are those that the policy keeps without them."""
+    """The best stored rating and quality come first. The other tags are those that the policy keeps without them."""
     store.export(Format.CSV, tmp_path / "with.csv", policy, rating=Placement.FIRST, quality=Placement.FIRST)
     store.export(Format.CSV, tmp_path / "without.csv", policy, rating=Placement.NONE, quality=Placement.NONE)
     found = rows_by_uri(tmp_path / "with.csv")
@@ -441,7 +442,7 @@ def record(path: Path) -> Any:
 
 
 def test_a_record_says_what_made_the_export(small: Store, tmp_path: Path) -> None:
-    """Enough to do it again: model, profile, thresholds, the options that are not as always."""
+    """Enough to repeat the export: model, profile, thresholds, and options that differ from their defaults."""
     with small.database.write() as connection:
         profiles.save(connection, small.model, "mine", Policy(SCORE, {"rating": 9000}), source="a test")
     policy = Policy(tags={"solo": 8000})
@@ -486,7 +487,7 @@ def test_frequencies_count_what_was_written(store: Store, tmp_path: Path, capsys
 
 
 def test_only_some_of_the_images(store: Store, tmp_path: Path) -> None:
-    """By the beginning of their uri, and by any condition, as a search makes it."""
+    """Images selected by a prefix of their uri, and by the condition of a search."""
     store.export(Format.CSV, tmp_path / "a.csv", under="s3://b/日本/", where=image_table.c.uri < "s3://b/日本/00100")
     expected = [uri for uri in store.uris if "日本" in uri and uri < "s3://b/日本/00100"]
     assert len(expected) == 25
@@ -508,7 +509,7 @@ def test_only_some_of_the_images(store: Store, tmp_path: Path) -> None:
 def test_an_option_that_a_format_cannot_show_is_refused(
     small: Store, tmp_path: Path, format_: Format, given: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(SettingsError, match=f"--format {format_} has no place for {named}"):
+    with pytest.raises(SettingsError, match=f"--format {format_} does not take {named}"):
         small.export(format_, tmp_path / "x", **given)
 
 
@@ -526,7 +527,7 @@ def test_one_object_has_the_bytes_of_the_file(small: Store, tmp_path: Path, buck
     client.close()
     assert content == (tmp_path / "file").read_bytes()
     assert made_by["counts"]["images"] == 12
-    with pytest.raises(SettingsError, match="is a prefix; this format is one object"):
+    with pytest.raises(SettingsError, match="is a prefix, and this format is one object"):
         small.export(format_, f"s3://{bucket}/deep/")
 
 
@@ -556,7 +557,7 @@ def test_parquet_metadata_and_sidecars_in_s3(small: Store, bucket: str) -> None:
 
 @pytest.fixture(scope="module")
 def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An SQLite database of so many images that an export takes a while."""
+    """An SQLite database with enough images that an export takes a while."""
     url = f"sqlite:///{tmp_path_factory.mktemp('large') / 'tags.db'}"
     database = open_database(url)
     fill(database, 12_000)
@@ -564,16 +565,16 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-FORMATS = [Format.JSONL, Format.CSV, Format.KOHYA, Format.PARQUET, Format.PARQUET_WIDE]
+SINGLE_FILES = [Format.JSONL, Format.CSV, Format.KOHYA, Format.PARQUET, Format.PARQUET_WIDE]
 
 
 def small_files_only() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", SINGLE_FILES)
 def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp_path: Path, format_: Format) -> None:
-    """As on a full disk: the file may not grow any further."""
+    """As on a full disk: a limit stops the growth of the file."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("old")
     failed = subprocess.run(
@@ -590,7 +591,7 @@ def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp
     assert (tmp_path / "out" / "file").read_text() == "old"
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", SINGLE_FILES)
 def test_an_export_that_is_killed_leaves_no_file_of_that_name(
     large_store: str, tmp_path: Path, format_: Format, start_tagonce: Callable[..., Any]
 ) -> None:
@@ -606,7 +607,7 @@ def test_an_export_that_is_killed_leaves_no_file_of_that_name(
 
 
 def test_the_reader_of_a_stream_may_go_away(large_store: str, tmp_path: Path) -> None:
-    """`tagonce export | head` is no failure of ours and shows no traceback."""
+    """`tagonce export | head` is no error and shows no traceback."""
     command = f"{script()} export --format jsonl -t 0.02 -d {large_store} | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["uri"].startswith("s3://b/")

@@ -1,4 +1,4 @@
-"""Exports do no harm: images stay, what others wrote stays unless told, and names do not depend on the selection."""
+"""Exports destroy nothing. Existing files stay unless an option allows it, and names do not depend on the selection."""
 
 import codecs
 import hashlib
@@ -14,18 +14,19 @@ from sqlalchemy import insert, update
 
 from db.database import Database
 from db.errors import SettingsError
-from db.export.tagged_images import whole_file
+from db.names.uris import file_uri
 from db.schema import images as image_table
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Existing, Format
+from tagonce.export.formats import Format
+from tagonce.export.job import Existing
 from tagonce.export.merge_captions import understood
+from tagonce.whole_files import whole_file
 from tests.services.test_export_formats import Store, add_local, fill, record
 
 
 @pytest.fixture
 def small(database: Database) -> Store:
-    """s3://b/x y/00000.jpg and one in each of three other folders."""
+    """s3://b/x y/00000.jpg and one image in each of three other folders."""
     return fill(database, 4)
 
 
@@ -36,7 +37,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 @pytest.fixture
 def pictures(small: Store, tmp_path: Path) -> Callable[..., list[Path]]:
-    """Files of these names, registered and tagged."""
+    """Create files of these names, registered and tagged."""
 
     def make(*names: str) -> list[Path]:
         paths = [tmp_path / "pics" / name for name in names]
@@ -66,7 +67,7 @@ def counts_of(folder: Path) -> dict[str, int]:
 
 
 def test_names_are_the_same_whichever_images_are_exported(small: Store, tmp_path: Path) -> None:
-    """Two exports of one folder each, into one place: neither has the names of the other."""
+    """Exports of two folders into one destination do not overwrite each other's names."""
     out = tmp_path / "out"
     for folder in ("x y", "日本"):
         small.export(Format.TXT, out, under=f"s3://b/{folder}/", **OVER)
@@ -85,18 +86,18 @@ def test_a_root_of_ones_own(small: Store, tmp_path: Path) -> None:
     assert "b/x y/00000.txt" in files_of(tmp_path / "b")
     small.export(Format.IMAGEFOLDER, tmp_path / "c", root="s3://b/x y/", **here)
     assert '"file_name": "00000.jpg"' in (tmp_path / "c" / "metadata.jsonl").read_text()
-    with pytest.raises(SettingsError, match="--root s3://b/x y/ does not hold s3://b/%41/00003.jpg: name a folder"):
+    with pytest.raises(SettingsError, match="s3://b/%41/00003.jpg is not below --root s3://b/x y/: name a folder"):
         small.export(Format.TXT, tmp_path / "a", root="s3://b/x y/")
 
 
 def test_captions_keep_their_names_when_images_elsewhere_are_added(small: Store, tmp_path: Path) -> None:
-    """The root of the folder is in its record. What does not lie under it is refused, not put somewhere else."""
+    """The record of the folder has the root. Images outside the root are refused, not written elsewhere."""
     small.export(Format.TXT, tmp_path / "out")
     before = files_of(tmp_path / "out").keys()
     add_local(small, [str(tmp_path / "new.jpg")])
     small.export(Format.TXT, tmp_path / "out", under="s3://", **OVER)
     assert files_of(tmp_path / "out").keys() == before
-    with pytest.raises(SettingsError, match="are named from s3://b/ on, and file://.*/new.jpg does not lie there"):
+    with pytest.raises(SettingsError, match="have names relative to s3://b/, and file://.*/new.jpg is not below it"):
         small.export(Format.TXT, tmp_path / "out", **OVER)
     assert files_of(tmp_path / "out").keys() == before
 
@@ -108,7 +109,7 @@ def test_captions_keep_their_names_when_images_elsewhere_are_added(small: Store,
 def test_a_registered_image_with_the_name_of_a_caption_stays(
     small: Store, pictures: Callable[..., list[Path]], given: dict[str, Any]
 ) -> None:
-    """Lists name pictures of any suffix. `real/b.txt` is a picture through a link: `b.txt` is no other file."""
+    """Lists may have images with any suffix. `real/b.txt` is an image through a link: `b.txt` is the same file."""
     a, text, _b, linked = pictures("a.jpg", "a.TXT", "real/b.jpg", "link/c.txt")
     text.rename(text.with_suffix(".txt"))
     with small.database.write() as connection:
@@ -120,7 +121,7 @@ def test_a_registered_image_with_the_name_of_a_caption_stays(
     said = small.export(Format.TXT, None, **under(a.parent), **given)
     assert text.with_suffix(".txt").read_bytes() == PNG + b"a.TXT"
     assert (a.parent / "real" / "b.txt").read_bytes() == PNG + b"c.txt"
-    assert f"refused: an image of the database would be replaced ({a.parent}/" in said
+    assert f"refused: the file is an image of the database ({a.parent}/" in said
 
 
 def test_a_registered_object_with_the_name_of_a_caption_stays(small: Store, bucket: str) -> None:
@@ -138,14 +139,14 @@ def test_a_registered_object_with_the_name_of_a_caption_stays(small: Store, buck
     said = small.export(
         Format.TXT, f"s3://{bucket}/p", root=f"s3://{bucket}/p/", under=f"s3://{bucket}/p/1.png", **OVER
     )
-    assert said.endswith("1 refused: an image of the database would be replaced (p/1.txt).")
+    assert said.endswith("1 refused: the file is an image of the database (p/1.txt).")
     assert client.get_object(Bucket=bucket, Key="p/1.txt")["Body"].read() == PNG
     client.close()
 
 
 @pytest.mark.parametrize("given", [OVER, MERGE])
 def test_what_is_no_text_stays(small: Store, pictures: Callable[..., list[Path]], given: dict[str, Any]) -> None:
-    """Not registered, or a link to an image: whatever it is, it is no caption."""
+    """A file that is not text is no caption: an unregistered image, a link to an image, or a pipe."""
     made = pictures("a.jpg", "b.jpg", "c.jpg", "d.jpg")
     folder = made[0].parent
     (folder / "a.txt").write_bytes(PNG)
@@ -154,21 +155,23 @@ def test_what_is_no_text_stays(small: Store, pictures: Callable[..., list[Path]]
     os.mkfifo(folder / "d.txt")
     said = small.export(Format.TXT, None, **under(folder), **given)
     assert "0 captions written" in said
-    assert f"4 were left: what is there is no text, or cannot hold these tags in its encoding ({folder}/a.txt)" in said
+    assert (
+        f"4 exist and were not changed: they are not text, or their encoding lacks a character ({folder}/a.txt)" in said
+    )
     assert (folder / "b.txt").is_symlink()
     assert all(path.read_bytes() == PNG + path.name.encode() for path in made)
     assert (folder / "a.txt").read_bytes() == PNG
 
 
 def test_two_names_of_one_file_are_one_file(small: Store, pictures: Callable[..., list[Path]], tmp_path: Path) -> None:
-    """Here through a link to a folder; the same with file systems that do not tell `Cat` from `cat`."""
+    """Here through a link to a folder. File systems that ignore case have the same effect."""
     made = pictures("a/1.jpg", "b/1.jpg")
     out = tmp_path / "out"
     (out / "a").mkdir(parents=True)
     (out / "b").symlink_to(out / "a")
     root = file_uri(str(tmp_path / "pics")) + "/"
     said = small.export(Format.TXT, out, root=root, prepend=("x",), **under(tmp_path / "pics"), **OVER)
-    assert f"1 would share the file of another image ({out}/b/1.txt, of {made[1]} too)" in said
+    assert f"1 have the file name of another image ({out}/b/1.txt, of {made[1]} too)" in said
     assert counts_of(out) == {"written": 1, "new": 1, "shared": 1}
 
 
@@ -176,9 +179,9 @@ def test_two_names_of_one_file_are_one_file(small: Store, pictures: Callable[...
 def test_one_file_never_replaces_an_image(
     small: Store, pictures: Callable[..., list[Path]], tmp_path: Path, format_: Format
 ) -> None:
-    """By its suffix, as a registered file, through a link, or as a copy of one."""
+    """An image known by its suffix, as a registered file, through a link, or as a copy of one."""
     (image,) = pictures("scan")
-    with pytest.raises(SettingsError, match=r"new\.PNG is the name of an image"):
+    with pytest.raises(SettingsError, match=r"new\.PNG has the suffix of an image"):
         small.export(format_, tmp_path / "new.PNG", **OVER)
     with small.database.write() as connection:
         content = hashlib.sha256(image.read_bytes()).digest()
@@ -187,7 +190,9 @@ def test_one_file_never_replaces_an_image(
     (tmp_path / "link").symlink_to(image)
     (tmp_path / "copy").write_bytes(image.read_bytes())
     for out in (image, tmp_path / "link", tmp_path / "copy"):
-        with pytest.raises(SettingsError, match=f"{out.name} is an image of the database, and exports replace none"):
+        with pytest.raises(
+            SettingsError, match=f"{out.name} is an image of the database, and exports never replace images"
+        ):
             small.export(format_, out, **OVER)
         assert out.read_bytes() == PNG + b"scan"
 
@@ -200,7 +205,7 @@ def test_a_file_is_replaced_when_the_same_export_wrote_it(small: Store, tmp_path
     small.export(Format.JSONL, out, frequencies=str(tmp_path / "counts.csv"))
     small.export(Format.JSONL, out, frequencies=str(tmp_path / "counts.csv"), prepend=("new",))
     assert '"caption": "new' in out.read_text(encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"a\.jsonl is an export of other images \(all of them\)\. --overwrite"):
+    with pytest.raises(SettingsError, match=r"a\.jsonl is an export of other images \(all images\)\. --overwrite"):
         small.export(Format.JSONL, out, under="s3://b/x y/")
     small.export(Format.JSONL, out, under="s3://b/x y/", **OVER)
     with pytest.raises(SettingsError, match=r"is an export of other images \(under s3://b/x y/\)"):
@@ -209,11 +214,11 @@ def test_a_file_is_replaced_when_the_same_export_wrote_it(small: Store, tmp_path
 
 @pytest.mark.parametrize("format_", [Format.JSONL, Format.PARQUET, Format.PARQUET_WIDE, Format.IMAGEFOLDER])
 def test_a_file_of_somebody_else_is_replaced_when_told(small: Store, tmp_path: Path, format_: Format) -> None:
-    """Nor is one that was written by an export and changed since."""
+    """The same for a file that an export wrote and that was changed since."""
     out = tmp_path / ("metadata.jsonl" if format_ is Format.IMAGEFOLDER else "file")
     out.write_text("mine")
     for _ in range(2):
-        with pytest.raises(SettingsError, match="is there, and is not what an export wrote there"):
+        with pytest.raises(SettingsError, match="exists, and its digest is not in the record of an export"):
             small.export(format_, out)
         small.export(format_, out, **OVER)
         small.export(format_, out)
@@ -223,15 +228,15 @@ def test_a_file_of_somebody_else_is_replaced_when_told(small: Store, tmp_path: P
 def test_a_table_of_frequencies_replaces_no_file_of_somebody_else(small: Store, tmp_path: Path) -> None:
     (tmp_path / "counts.csv").write_text("mine")
     for format_, out in ((Format.TXT, "txt"), (Format.CSV, "a.csv"), (Format.IMAGEFOLDER, "set"), (Format.CSV, None)):
-        with pytest.raises(SettingsError, match=r"counts\.csv is there, and is not what"):
+        with pytest.raises(SettingsError, match=r"counts\.csv exists, and its digest is not in"):
             small.export(format_, out and tmp_path / out, frequencies=str(tmp_path / "counts.csv"))
     assert files_of(tmp_path)["counts.csv"] == b"mine"
 
 
 def test_two_files_of_an_export_are_two_files(small: Store, tmp_path: Path) -> None:
-    """In other folders they may be called the same."""
+    """In other folders they may have the same name."""
     table, counts = tmp_path / "a" / "x.csv", tmp_path / "b" / "x.csv"
-    with pytest.raises(SettingsError, match=r"x\.csv is asked for twice"):
+    with pytest.raises(SettingsError, match=r"x\.csv is the name of two outputs"):
         small.export(Format.CSV, table, frequencies=f"{tmp_path}/a/./x.csv")
     for _ in range(2):
         small.export(Format.CSV, table, frequencies=str(counts))
@@ -246,30 +251,33 @@ def test_a_record_replaces_nothing_but_a_record(
         (tmp_path / name).write_text('{"mine": 1}')
     small.export(Format.TXT, tmp_path, **OVER)
     small.export(Format.CSV, tmp_path / "a.csv", **OVER)
-    assert capsys.readouterr().err.count("is no record of an export: it was left. The record of this export") == 2
+    assert (
+        capsys.readouterr().err.count("is not the record of an export, and was not changed. The record of this export")
+        == 2
+    )
     assert (tmp_path / "tagonce-export.json").read_text() == '{"mine": 1}'
 
 
-def test_an_object_of_somebody_else_is_replaced_when_told(small: Store, bucket: str) -> None:
+def test_an_object_of_other_origin_is_replaced_only_with_overwrite(small: Store, bucket: str) -> None:
     out = f"s3://{bucket}/a.jsonl"
     client = s3_client()
     client.put_object(Bucket=bucket, Key="a.jsonl", Body=b"mine")
-    with pytest.raises(SettingsError, match="is not what an export wrote there"):
+    with pytest.raises(SettingsError, match="digest is not in the record of an export"):
         small.export(Format.JSONL, out)
     small.export(Format.JSONL, out, **OVER)
     small.export(Format.JSONL, out)
     with pytest.raises(SettingsError, match="other images"):
         small.export(Format.JSONL, out, under="s3://b/x y/")
     client.put_object(Bucket=bucket, Key="a.jsonl", Body=b"mine")
-    with pytest.raises(SettingsError, match="is not what an export wrote there"):
+    with pytest.raises(SettingsError, match="digest is not in the record of an export"):
         small.export(Format.JSONL, out)
     client.close()
 
 
-def test_what_is_no_file_is_no_place_for_one(small: Store, tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_is_never_overwritten(small: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (".", "pipe"):
-        with pytest.raises(SettingsError, match="is there and is no file"):
+        with pytest.raises(SettingsError, match="exists and is not a file"):
             small.export(Format.CSV, tmp_path / name, **OVER)
 
 
@@ -326,10 +334,10 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(small: Store, t
     said = small.export(Format.TXT, tmp_path, dry=True, **OVER)
     assert said == (
         f"Nothing was written to {tmp_path}. It would be: 1 new ({tmp_path}/日本/00001.txt); 1 replaced "
-        f'({tmp_path}/x y/00000.txt); 2 were the same already ({tmp_path}/a,"b"/00002.txt).'
+        f'({tmp_path}/x y/00000.txt); 2 were up to date ({tmp_path}/a,"b"/00002.txt).'
     )
     said = small.export(Format.TXT, tmp_path, dry=True)
-    assert f"1 new ({tmp_path}/日本/00001.txt); 3 were there already and were left" in said
+    assert f"1 new ({tmp_path}/日本/00001.txt); 3 exist and were not changed" in said
     assert "3 added to" in small.export(Format.TXT, tmp_path, dry=True, prepend=("x",), **MERGE)
     for format_, out in ((Format.CSV, "a.csv"), (Format.PARQUET, "a.parquet"), (Format.IMAGEFOLDER, "set")):
         said = small.export(format_, tmp_path / out, dry=True, frequencies=str(tmp_path / "counts.csv"))
@@ -349,7 +357,7 @@ def test_a_dry_run_into_s3(small: Store, bucket: str, listed: Callable[[], dict[
     before = listed()
     assert small.export(Format.TXT, place, dry=True, **OVER) == (
         f"Nothing was written to {place}. It would be: 1 new (out/日本/00001.txt); 1 replaced (out/x y/00000.txt); "
-        '2 were the same already (out/a,"b"/00002.txt).'
+        '2 were up to date (out/a,"b"/00002.txt).'
     )
     assert listed() == before
     small.export(Format.TXT, place, **OVER)
@@ -371,7 +379,7 @@ def listed(bucket: str) -> Iterator[Callable[[], dict[str, str]]]:
 
 
 def add_objects(store: Store, *uris: str) -> None:
-    """Registered and tagged, as `add_local` does."""
+    """Add objects, registered and tagged, as `add_local` does."""
     add_local(store, [f"/{number}" for number in range(len(uris))])
     with store.database.write() as connection:
         for number, uri in enumerate(uris):
@@ -395,8 +403,8 @@ def test_each_folder_that_is_a_split_has_metadata_of_its_own(small: Store, tmp_p
         "deep/out/x/dev/metadata.jsonl": ["d.png"],
         "deep/out/training day/metadata.jsonl": ["e.png"],
     }
-    assert f"The images are not in {out}/: `datasets` finds them when what is under s3://s/ is copied there" in said
-    assert "3 images lie outside of the folders that `datasets` takes for splits (my test-2/, train/, " in said
+    assert f"The images are not in {out}/: copy everything below s3://s/ there" in said
+    assert "3 images are outside the folders that `datasets` reads as splits (my test-2/, train/, " in said
     said = small.export(Format.IMAGEFOLDER, out, under="s3://s/", root="s3://s/")
     assert f"No image in {out}/, {out}/my test-2/, " in said
 
@@ -405,11 +413,11 @@ def test_pictures_that_are_called_like_a_split(small: Store, tmp_path: Path) -> 
     add_objects(small, "s3://s/train.png", "s3://s/b.png")
     here = {"under": "s3://s/", "root": "s3://s/"}
     said = small.export(Format.IMAGEFOLDER, tmp_path / "a", **here)
-    assert "takes train.png for a split and passes over other pictures and the captions" in said
+    assert "reads train.png as a split and ignores the other images and the captions" in said
     assert 'split: train\n    path: "**"' in (tmp_path / "a" / "README.md").read_text()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "README.md").write_text("mine")
-    assert "README.md was there and was left" in small.export(Format.IMAGEFOLDER, tmp_path / "b", **here)
+    assert "README.md exists and was not changed" in small.export(Format.IMAGEFOLDER, tmp_path / "b", **here)
     assert (tmp_path / "b" / "README.md").read_text() == "mine"
 
 
@@ -417,7 +425,7 @@ def test_pictures_that_are_called_like_a_split(small: Store, tmp_path: Path) -> 
 
 
 def test_the_umask_is_not_touched_and_a_file_keeps_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one for all threads: whoever sets it for a moment makes files of others writable for everybody."""
+    """All threads share the umask: setting it for a moment would make files of other threads writable for all users."""
     (tmp_path / "mine").write_text("x")
     (tmp_path / "mine").chmod(0o640)
     monkeypatch.delattr(os, "umask")

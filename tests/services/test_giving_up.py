@@ -1,4 +1,4 @@
-"""A chunk that came back too often is split, whatever else fails meanwhile."""
+"""A chunk that was delivered too often is split, even if something else fails meanwhile."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +21,7 @@ OUTAGES = 5
 def test_its_pieces_are_sent_once(
     database: Database, model: Model, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database goes away between the sending and the end of it, several times."""
+    """The database fails several times between the sending and the end of the transaction."""
     monkeypatch.setattr(process, "RETRY_SECONDS", 0)
     outages = iter(range(OUTAGES))
     forget = deliveries.forget
@@ -34,7 +34,7 @@ def test_its_pieces_are_sent_once(
     monkeypatch.setattr(deliveries, "forget", forget_or_fail)
     app = create_app(redis_url, model.id)
     pipeline, watchdog = (
-        SimpleNamespace(database=database, tell=lambda _: None),
+        SimpleNamespace(database=database, save_heartbeat=lambda _: None),
         SimpleNamespace(note_progress=lambda: None),
     )
     tagger = process._Tagger(app, cast("Any", pipeline), Stop(), cast("Any", watchdog))
@@ -44,5 +44,5 @@ def test_its_pieces_are_sent_once(
     tagger.tag(Chunk(model_id=model.id, image_ids=IDS), "x")
     assert depth(app, model.id).waiting == SPLIT
     with database.read() as connection:
-        assert deliveries.so_far(connection, "x") == 0
+        assert deliveries.current(connection, "x") == 0
     app.close()

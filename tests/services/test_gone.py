@@ -1,4 +1,4 @@
-"""The life of a reference, on both databases: marked as gone, seen again, moved, forgotten."""
+"""A reference is marked as gone, seen again, moved and forgotten, on both databases."""
 
 import threading
 from collections.abc import Callable
@@ -10,28 +10,28 @@ import pytest
 from sqlalchemy import func, select
 
 from db import sampling, schema
+from db.arrays.id_set import IdSet
 from db.database import Database, open_database
 from db.errors import Reason, SourceError
 from db.export.tagged_images import count_images, uri_range
 from db.ledger import failures, forget, gone, images, moved_labels, results, run_progress
-from db.ledger.id_set import IdSet
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Failure
 from db.names.match_images import ImageIndex, by_path
+from db.names.uris import file_uri
 from db.policy.policies import Cut
 from db.read import distribution
 from db.read.histograms import histogram
 from db.read.tag_batches import read_tag_batches
 from db.read.tag_counts import tag_counts
 from db.sampling.near_threshold import around
+from db.scope import Gone
 from db.search import execute
 from db.search.tree import Reaches
-from db.sql.gone_scope import Gone
 from db.truth import labels
 from db.truth.labels import Drawn
 from producer import mark_gone, sources
-from producer.references import file_uri
 from producer.storage.s3_client import s3_client
 from tests.fixtures.photos import MAKER
 from tests.services.conftest import make_model
@@ -70,7 +70,7 @@ def rows_of(database: Database, table: Any) -> int:
         return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
-# ── who sees them ──
+# ── the scope of queries ──
 
 LEFT = {Gone.EXCLUDE: [1, 2, 4], Gone.INCLUDE: [0, 1, 2, 3, 4], Gone.ONLY: [0, 3]}
 
@@ -127,7 +127,7 @@ def test_their_labels_do_not_count(database: Database, model: Model, ids: list[i
 def test_one_that_is_gone_is_neither_pending_nor_failed(
     database: Database, model: Model, registered: Callable[..., list[int]]
 ) -> None:
-    """Nor sent, nor taken by a worker, nor tried again."""
+    """It is not sent, not taken by a worker and not tried again."""
     first, second, third = registered(3)
     with database.write() as connection:
         results.save(connection, model.id, [], [Failure(third, "1", Reason.TIMEOUT, "no")])
@@ -153,7 +153,7 @@ def test_marking_twice_is_marking_once(database: Database, ids: list[int]) -> No
 def test_one_that_is_seen_again_is_there_again(
     database: Database, model: Model, ids: list[int], collecting: bool
 ) -> None:
-    """Done as before; changed it is pending. A list that names what is not there has not seen it."""
+    """Unchanged it is done as before; changed it is pending. An entry of a list without a file does not unmark it."""
     seen = IdSet() if collecting else None
     assert register(database, model, Reference(URIS[0], "", None), seen=seen) == []
     assert marked(database) == {ids[0], ids[3]}
@@ -166,7 +166,7 @@ def test_one_that_is_seen_again_is_there_again(
 
 
 def test_what_a_producer_has_seen_it_says_whoever_registered_it(database: Database, model: Model) -> None:
-    """New, known, pending, and inserted by another one at the same moment."""
+    """The ids of new, known and pending images, and of those that another producer inserts at the same moment."""
     found = [Reference(f"s3://b/{number:05}", "1", 1) for number in range(300)]
     sets = [IdSet(), IdSet()]
     barrier = threading.Barrier(2)
@@ -186,7 +186,7 @@ def test_what_a_producer_has_seen_it_says_whoever_registered_it(database: Databa
 
 
 def listed(database: Database, model: Model, folder: Path) -> tuple[IdSet, int]:
-    """As a run does it: what a listing has, and the last image before it."""
+    """As in a run: the ids of a listing, and the last image before it."""
     last, seen = mark_gone.newest(database), IdSet()
     register(database, model, *sources.references(str(folder)), seen=seen)
     return seen, last
@@ -201,7 +201,7 @@ def place_of(folder: Path) -> str:
 def test_a_listing_marks_what_it_no_longer_has_and_nothing_else(
     database: Database, model: Model, make_photos: MAKER, tmp_path: Path
 ) -> None:
-    """Not what lies elsewhere; not what is there and was passed over; not what came after it was begun."""
+    """Not images elsewhere, not existing files that were skipped, and not images registered after its beginning."""
     photos = make_photos(7)
     folder, beside = photos[0].parent, tmp_path / "photos2"
     beside.mkdir()
@@ -221,7 +221,7 @@ def test_a_listing_marks_what_it_no_longer_has_and_nothing_else(
     with database.read() as connection:
         query = select(schema.images.c.uri).where(schema.images.c.id.in_(marked(database)))
         assert set(connection.scalars(query)) == {file_uri(str(photos[0])), file_uri(str(photos[1]))}
-    # Once more finds nothing; put back, it is there again.
+    # A second listing marks nothing. A file that is put back is present again.
     assert mark_gone.mark(database, place_of(folder), seen, last=last).gone == 0
     photos[0].write_bytes(b"another one")
     listed(database, model, folder)
@@ -251,7 +251,7 @@ def test_a_place_is_a_folder_or_a_prefix(tmp_path: Path) -> None:
 
 
 def test_objects_that_are_gone_are_marked(sqlite_database: Database, bucket: str) -> None:
-    """One that is there and no listing shows, since its name is none of an image, stays. A bucket that is away marks
+    """An existing object whose name is not that of an image is not listed and stays. An unreachable bucket marks
     nothing.
     """
     database, model = sqlite_database, make_model(sqlite_database)
@@ -272,8 +272,8 @@ def test_objects_that_are_gone_are_marked(sqlite_database: Database, bucket: str
 
 
 @pytest.fixture
-def sqlite_database(sqlite_url: str) -> Any:
-    opened = open_database(sqlite_url)
+def sqlite_database(migrated_sqlite_url: str) -> Any:
+    opened = open_database(migrated_sqlite_url)
     yield opened
     opened.close()
 
@@ -294,11 +294,11 @@ def judged(database: Database) -> set[tuple[int, str, str, bool]]:
 
 def follow(database: Database) -> int:
     with database.write() as connection:
-        return moved_labels.labels_follow(connection)
+        return moved_labels.move_labels(connection)
 
 
 def test_labels_go_along_whichever_comes_first(database: Database, model: Model) -> None:
-    """The old place is marked and then the new one is tagged, or the other way round; and back again."""
+    """The old image is marked and then the new one is tagged, or in the other order; then the file is moved back."""
     content = [b"a" * 32]
     (old,) = store(database, model, ["s3://b/old.jpg"], ROWS[:1], content)
     judge(database, model, old, 1, True)
@@ -312,7 +312,7 @@ def test_labels_go_along_whichever_comes_first(database: Database, model: Model)
     with database.read() as connection:
         assert labels.of_tag(connection, model, 1).image_ids.tolist() == [new]
 
-    # Back: the old one is seen again, and then the new one goes.
+    # Moved back: the old image is seen again, and then the new one is gone.
     register(database, model, Reference("s3://b/old.jpg", "1", 10))
     mark(database, new)
     assert follow(database) == 2
@@ -361,7 +361,7 @@ def delete(database: Database, *places: str, only_gone: bool = False, keep_label
 def test_all_that_belongs_to_an_image_goes_with_it(
     database: Database, model: Model, other_model: Model, ids: list[int]
 ) -> None:
-    """Of every model; what belongs to others stays."""
+    """Its rows of every model are deleted. Rows of other images stay."""
     store(database, other_model, URIS[:2], [{3: 4000}, {3: 5000}])
     mark(database, ids[0])
     with database.write() as connection:
@@ -386,7 +386,7 @@ def test_what_people_judged_may_stay_and_waits_for_its_content(database: Databas
     judge(database, model, old, 1, True)
     assert delete(database, "s3://b/", keep_labels=True) == 1
     assert everything(database) == [1, 0, 0, 0, 1, 1]
-    # Seen again at its old place it is pending; at a new place its labels are there with the scores.
+    # Under its old uri the image is pending. Under a new uri it has its labels as soon as it has scores.
     (new,) = store(database, model, ["s3://c/moved.jpg"], ROWS[:1], [b"a" * 32])
     assert judged(database) == {(new, "tag_01", "ann", True)}
     assert register(database, model, Reference(URIS[0], "1", 10)) == [old]
@@ -418,7 +418,7 @@ def test_one_that_is_seen_again_meanwhile_is_not_forgotten(
 
 
 def test_chunks_that_name_what_was_forgotten_are_harmless(database: Database, model: Model, ids: list[int]) -> None:
-    """On the queue they find nothing to do; in work, what comes of them is dropped."""
+    """A queued chunk has nothing to do. The results of a chunk that a worker holds are dropped."""
     delete(database, "s3://b/")
     with database.write() as connection:
         assert images.pending_among(connection, ids, model.id) == []

@@ -1,4 +1,4 @@
-"""What `--format imagefolder` writes is what Hugging Face `datasets` loads: images with their captions."""
+"""Hugging Face `datasets` loads the files of `--format imagefolder`: images with their captions."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ json.dump([{**row, "image": row["image"].size} for row in rows], sys.stdout)
 
 
 def store(url: str, folder: Path, counts: Sequence[int]) -> None:
-    """Images of a folder, in the order of their names, each with so many of the tags."""
+    """The images of a folder, in the order of their names, each with a given number of tags."""
     database = open_database(url)
     with database.write() as connection:
         tags = [Tag("big_cat"), Tag('"quoted", dog')]
@@ -45,7 +45,7 @@ def store(url: str, folder: Path, counts: Sequence[int]) -> None:
 def test_datasets_loads_an_imagefolder(
     invoke: Callable[..., Outcome], make_photos: Callable[..., list[Path]], sqlite_url: str, tmp_path: Path
 ) -> None:
-    """The first image keeps both tags, the second one, the third none; one lies in a folder of its own."""
+    """The first image keeps both tags, the second one tag, the third none. One image is in a subfolder."""
     folder = tmp_path / "photos"
     make_photos(2)
     make_photos(1, folder / "more", size=(30, 20))
@@ -93,7 +93,7 @@ def test_datasets_loads_the_captions_of_folders_and_pictures_that_are_called_lik
     how: str,
     expected: dict[str, list[int]],
 ) -> None:
-    """Images of these names; which of them, by their place in the order of all, each split has, with captions."""
+    """Parameters: names of images; for each split the positions of its images, with captions."""
     folder = tmp_path / "photos"
     for name, photo in zip(names, make_photos(len(names), tmp_path / "made"), strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

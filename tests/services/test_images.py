@@ -1,4 +1,4 @@
-"""Images: registered once, pending until a result of their version is there."""
+"""Images are registered once, and pending until they have a result of their version."""
 
 import random
 import threading
@@ -39,7 +39,7 @@ def count(connection: Connection) -> int:
 
 
 def test_registering_twice_is_registering_once(database: Database, model: Model) -> None:
-    """Same rows, same ids, and still pending."""
+    """The rows and ids are the same, and the images are still pending."""
     found = references(["s3://b/c", "s3://b/a", "s3://b/b"])
     with database.write() as connection:
         first = images.register(connection, found, model.id)
@@ -74,7 +74,7 @@ def test_of_duplicates_in_a_batch_the_last_one_counts(database: Database, model:
 def test_a_predicted_image_is_pending_again_only_when_its_version_changes(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """What was known of the old file is forgotten."""
+    """The facts of the old file are deleted."""
     facts = select(table.c.width, table.c.height, table.c.format, table.c.sha256, table.c.bytes)
     (image_id,) = registered(1)
     with database.write() as connection:
@@ -114,7 +114,7 @@ def test_what_is_pending_is_pending_for_one_model(
 def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """Each id once, and nothing for ids that do not exist."""
+    """Each id once; ids that do not exist are left out."""
     ids = registered(3)
     with database.read() as connection:
         found = images.pending_among(connection, [ids[2], ids[0], ids[2], 10**6], model.id)
@@ -122,7 +122,7 @@ def test_pending_among_gives_what_a_worker_needs_in_the_order_of_ids(
 
 
 def test_more_than_either_database_takes_parameters(database: Database, model: Model) -> None:
-    """32,766 on SQLite, 65,535 on PostgreSQL. Some are known and done, some are of unknown size."""
+    """The limit is 32,766 on SQLite and 65,535 on PostgreSQL. Some images are done, some are of unknown size."""
     uris = [f"s3://c/{number}" for number in range(70_000)]
     random.Random(0).shuffle(uris)
     found = [Reference(uri, "1", None if number % 3 else number * 2**20) for number, uri in enumerate(uris)]
@@ -139,14 +139,14 @@ def test_more_than_either_database_takes_parameters(database: Database, model: M
 
 
 def test_sizes_may_all_be_unknown(database: Database, model: Model) -> None:
-    """As of a list whose files are all missing."""
+    """As in a list whose files are all missing."""
     with database.write() as connection:
         (one,) = images.register(connection, [Reference("file:///gone.jpg", "", None)], model.id)
         assert images.pending_among(connection, [one], model.id) == [images.Image(one, "file:///gone.jpg", "", None)]
 
 
 def test_a_version_that_comes_back_is_done_as_it_was(database: Database, model: Model, registered: Register) -> None:
-    """The prediction of the version before the last is still there, and right again."""
+    """The prediction of the version before the last still exists, and is valid again."""
     (image_id,) = registered(1)
     with database.write() as connection:
         results.save(connection, model.id, [prediction(image_id)], [])
@@ -158,7 +158,7 @@ def test_a_version_that_comes_back_is_done_as_it_was(database: Database, model: 
 def test_a_walk_over_all_that_is_pending_meets_each_exactly_once(
     database: Database, model: Model, registered: Register, limit: int
 ) -> None:
-    """Also when what it met is done meanwhile."""
+    """Also if the images found are done meanwhile."""
     ids = registered(50)
     done, failed = ids[::3], ids[1::3]
     met: list[int] = []
@@ -174,7 +174,7 @@ def test_a_walk_over_all_that_is_pending_meets_each_exactly_once(
 
 
 def test_names_are_kept_as_they_are(database: Database, model: Model) -> None:
-    """S3 keys hold anything; upper and lower case, accents and trailing blanks make other images."""
+    """S3 keys can have any characters. Case, accents and trailing blanks distinguish images."""
     uris = [
         "s3://b/É",
         "s3://b/e\u0301",
@@ -190,11 +190,11 @@ def test_names_are_kept_as_they_are(database: Database, model: Model) -> None:
         assert uris_of(connection, ids) == uris
 
 
-# ── at the same time ──
+# ── concurrency ──
 
 
 def test_two_producers_with_the_same_new_images(database: Database, model: Model, in_threads: InThreads) -> None:
-    """Overlapping lists in opposite order: no deadlock, no duplicate."""
+    """Overlapping lists in opposite order cause no deadlock and no duplicate."""
     uris = [f"s3://b/{number}" for number in range(1_500)]
     random.Random(0).shuffle(uris)
 
@@ -212,7 +212,7 @@ def test_two_producers_with_the_same_new_images(database: Database, model: Model
 
 
 def test_registering_again_while_workers_write(database: Database, model: Model, in_threads: InThreads) -> None:
-    """A producer goes by uri, a worker by id, and here these run against each other: no deadlock."""
+    """A producer writes in the order of uris, a worker in that of ids. Here the two orders differ: no deadlock."""
     now = datetime.now(UTC)
     uris = [f"s3://b/{number:04}" for number in range(400)]
     with database.write() as connection:
@@ -236,7 +236,7 @@ def test_registering_again_while_workers_write(database: Database, model: Model,
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_producer_that_finds_nothing_changed_waits_for_nobody(database: Database, registered: Register) -> None:
-    """An upsert that changes nothing would still lock its row; here a worker holds all of them."""
+    """An upsert without a change would still lock its row. Here a worker holds the locks of all rows."""
     ids = registered(3)
     with database.write() as worker, database.engine.connect() as producer:
         worker.execute(select(table.c.id).with_for_update())
@@ -248,7 +248,7 @@ def test_a_producer_that_finds_nothing_changed_waits_for_nobody(database: Databa
 def test_what_is_pending_in_a_chunk_is_found_by_key_also_before_the_first_analyze(
     database: Database, model: Model, registered: Callable[..., list[int]]
 ) -> None:
-    """PostgreSQL counts what it reads: of 3,000 images with results a handful, where a join reads all."""
+    """PostgreSQL counts the rows read: a few of 3,000 images with results, where a join reads all."""
     ids = registered(3_000)
     with database.write() as connection:
         results.save(connection, model.id, [prediction(one) for one in ids[10:]], [])

@@ -1,4 +1,4 @@
-"""True tags against stored scores, on both databases: what is matched, what is counted, and the commands."""
+"""Ground truth compared with stored scores, on both databases: matching, counting, and the commands."""
 
 import csv
 import json
@@ -27,6 +27,7 @@ from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Prediction
+from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.read.histograms import histogram
@@ -38,17 +39,17 @@ from db.truth.evaluation import Confusion, evaluate, micro
 from db.truth.load_truth import describe, read_truth
 from db.truth.mistakes import find_mistakes
 from db.truth.truth import Found, Truth
-from producer.references import file_uri
 from tests.fixtures.command import Outcome
+from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
 
 FLOOR = 100
 IMAGES = 6
 Rows = list[dict[int, int]]
-"""An image each: tag id to score."""
+"""Tag id to score, one dictionary per image."""
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE]) | st.integers(FLOOR, SCALE)
 some_rows = st.lists(st.dictionaries(st.integers(0, 4), some_scores), min_size=IMAGES, max_size=IMAGES)
@@ -58,7 +59,7 @@ some_truth = st.lists(st.none() | st.sets(st.integers(0, 5)), min_size=IMAGES, m
 def store(
     database: Database, model: Model, uris: list[str], rows: Rows, sha256: list[bytes] | None = None
 ) -> list[int]:
-    """Register images and store their scores; their ids."""
+    """Register images and store their scores. Returns their ids."""
     with database.write() as connection:
         images.register(connection, [Reference(uri, "1", 10) for uri in uris], model.id)
         found = {row.uri: row.id for row in connection.execute(images_table.select())}
@@ -74,7 +75,7 @@ def store(
 
 
 def truth_of(ids: list[int], said: list[set[int] | None]) -> Truth:
-    """As arrays; None for an image that nobody labelled."""
+    """The truth as arrays. None for an image without truth."""
     known = [(image_id, sorted(tags)) for image_id, tags in zip(ids, said, strict=True) if tags is not None]
     sizes = [len(tags) for _, tags in known]
     return Truth(
@@ -87,7 +88,7 @@ def truth_of(ids: list[int], said: list[set[int] | None]) -> Truth:
 
 
 def dense(rows: Rows, said: list[set[int] | None]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """(labelled images, tags): scores, 0 where none is stored, and what was given."""
+    """(labelled images, tags) scores, 0 if none is stored, and whether the truth has the tag."""
     labelled = [(row, tags) for row, tags in zip(rows, said, strict=True) if tags is not None]
     scores = np.array([[row.get(tag, 0) for tag in range(len(TAGS))] for row, _ in labelled])
     given_ = np.array([[tag in tags for tag in range(len(TAGS))] for _, tags in labelled])
@@ -103,7 +104,7 @@ def same(found: Confusion, truth: npt.NDArray[np.bool_], kept: npt.NDArray[np.bo
 
 
 def test_evaluation_agrees_with_scikit_learn(database: Database, model: Model) -> None:
-    """At thresholds, by a policy of per-tag thresholds, with top-k and with MCut; images without truth do not count."""
+    """At one threshold, with thresholds by tag, with top-k and with MCut. Images without truth do not count."""
     uris = [f"s3://b/{number}" for number in range(IMAGES)]
     policies = [
         Policy(default=5000, tags={"tag_01": 200, "tag_02": NEVER}),
@@ -143,7 +144,7 @@ def test_evaluation_agrees_with_scikit_learn(database: Database, model: Model) -
 
 
 def test_calibration_finds_the_best_f1_of_scikit_learns_curve(database: Database, model: Model) -> None:
-    """Scores on the grid, so that the curve's thresholds are the grid's."""
+    """Scores are on the grid, so that the thresholds of the curve are those of the grid."""
     rng = np.random.default_rng(3)
     given_ = rng.random((300, len(TAGS))) < 0.3
     scores = np.where(given_, rng.integers(100, 1001, given_.shape), rng.integers(10, 600, given_.shape)) * 10
@@ -164,7 +165,7 @@ def test_calibration_finds_the_best_f1_of_scikit_learns_curve(database: Database
 
 
 def test_few_labelled_images_among_many_are_looked_up(database: Database, model: Model) -> None:
-    """Far apart, they are read by id and not by a scan; the numbers are the same."""
+    """Images far apart are read by id and not by a scan. The numbers are the same."""
     ids = store(database, model, [f"s3://b/{number:03}" for number in range(100)], [{1: 9000}] * 100)
     said: list[set[int] | None] = [None] * 100
     said[0], said[99] = {1}, {2}
@@ -223,7 +224,7 @@ def test_suspicion_starts_no_lower_than_the_floor(database: Database) -> None:
     truth = truth_of(ids, [{1, 2}])
     with database.read() as connection:
         assert [(one.tag, one.probability) for one in find_mistakes(connection, high, truth)] == [("tag_02", None)]
-        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*mistakes at 0\.05 cannot be told"):
+        with pytest.raises(ThresholdError, match=r"floor of 0\.1: .*mistakes at 0\.05 cannot be answered"):
             find_mistakes(connection, high, truth, below=500)
 
 
@@ -231,7 +232,7 @@ def test_suspicion_starts_no_lower_than_the_floor(database: Database) -> None:
 
 
 def read(database: Database, model: Model, source: str | Path) -> tuple[dict[str, list[str]], Truth]:
-    """What was read, by uri."""
+    """The tags read from a file, by uri."""
     with database.read() as connection:
         truth = read_truth(connection, model, str(source))
         uris = {row.id: row.uri for row in connection.execute(images_table.select())}
@@ -244,7 +245,7 @@ def read(database: Database, model: Model, source: str | Path) -> tuple[dict[str
 
 @pytest.fixture
 def library(database: Database, model: Model, tmp_path: Path) -> dict[str, str]:
-    """Images of several kinds, by a short name."""
+    """Images of several kinds of uris, by a short name."""
     short = {
         "local": file_uri(str(tmp_path / "a b" / "1.jpg")),
         "twin": "s3://b/x/1.jpg",
@@ -264,7 +265,7 @@ def lines(file: Path, *rows: dict[str, Any]) -> Path:
 
 
 def test_references_mean_images(database: Database, model: Model, library: dict[str, str], tmp_path: Path) -> None:
-    """By uri, by path from the file's folder, by absolute path, by the end of a uri; tags add up, once each."""
+    """By uri, by a path relative to the file's folder, by absolute path, by the end of a uri. Tags are merged."""
     file = lines(
         tmp_path / "t.jsonl",
         {"uri": library["twin"], "tags": ["tag 02", "TAG_01"]},
@@ -281,13 +282,13 @@ def test_references_mean_images(database: Database, model: Model, library: dict[
         library["bare"]: ["tag_05"],
     }
     assert truth.found == Found(entries=5, unknown=(("other", 2), ("no such tag", 1)))
-    assert describe(truth) == ["2 tags are not the model's and do not count: other (2), no such tag (1)."]
+    assert describe(truth) == ["2 tags ignored, which the model does not have: other (2), no such tag (1)."]
 
 
 def test_what_fits_no_image_or_several_is_counted(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path
 ) -> None:
-    """A folder that is named has to be there: `z/2.png` is not `c/2.png`, and another machine's path is no end."""
+    """A named folder must match: `z/2.png` is not `c/2.png`, and the path of another machine is not an end of a uri."""
     file = lines(
         tmp_path / "t.jsonl",
         {"path": "1.jpg", "tags": ["tag_01"]},
@@ -300,12 +301,12 @@ def test_what_fits_no_image_or_several_is_counted(
     examples = ("1.jpg", "z/2.png", "/elsewhere/c/2.png")
     assert truth.found == Found(entries=4, unmatched=2, ambiguous=1, examples=examples)
     (line,) = describe(truth)
-    assert line.startswith("Left out of 4 references: 2 of no image in the database, 1 that may mean several images (")
+    assert line.startswith("Left out of 4 references: 2 not in the database, 1 that may mean several images (")
     assert line.endswith("(1.jpg, z/2.png, /elsewhere/c/2.png).")
 
 
 def test_a_hash_means_every_copy(database: Database, model: Model, library: dict[str, str], tmp_path: Path) -> None:
-    """md5 as boorus name files, sha256 as it is stored."""
+    """MD5 in the names of boorus, SHA-256 in the database."""
     (tmp_path / "t.csv").write_text(f"md5,tag\n{'0123456789ABCDEF' * 2},tag_01\n{'0' * 32},tag_02\n")
     found, truth = read(database, model, tmp_path / "t.csv")
     assert found == {library["md5"]: ["tag_01"], library["copy"]: ["tag_01"]}
@@ -317,7 +318,7 @@ def test_a_hash_means_every_copy(database: Database, model: Model, library: dict
 def test_sidecars_beside_the_images_and_in_a_folder(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path
 ) -> None:
-    """As `tagonce export` writes them (1.txt) and as Hydrus does (1.jpg.txt), a tag a line."""
+    """In the format of `tagonce export` (1.txt) and of Hydrus (1.jpg.txt, one tag per line)."""
     (tmp_path / "a b").mkdir()
     (tmp_path / "a b" / "1.txt").write_text("tag 01, tag 02\n")
     (tmp_path / "a b" / "1.jpg.txt").write_text("tag_03\ntag_01\n")
@@ -335,7 +336,7 @@ def test_sidecars_beside_the_images_and_in_a_folder(
 def test_a_folder_of_captions_is_walked_as_sources_are(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path
 ) -> None:
-    """Through links, once each, in any case of the suffix; what is hidden is passed over."""
+    """Through links, each folder once, with suffixes in any case. Hidden files are skipped."""
     (tmp_path / "elsewhere" / "c").mkdir(parents=True)
     (tmp_path / "elsewhere" / "c" / "2.TXT").write_text("tag 01\n")
     (tmp_path / "out").mkdir()
@@ -348,7 +349,7 @@ def test_a_folder_of_captions_is_walked_as_sources_are(
 
 
 def test_captions_beside_names_that_are_no_text(database: Database, model: Model, tmp_path: Path) -> None:
-    """Names need not be UTF-8, and a Mac writes accents as characters of their own."""
+    """Names need not be UTF-8, and macOS writes accents as separate characters."""
     names = [os.fsdecode(b"\xff"), unicodedata.normalize("NFC", "é")]
     store(database, model, [file_uri(str(tmp_path / f"{name}.jpg")) for name in names], [{}, {}])
     (tmp_path / f"{names[0]}.txt").write_text("tag_01")
@@ -371,18 +372,18 @@ def test_tags_between_spaces_are_split_where_the_whole_is_no_tag(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path, tags: object, expected: list[str],
     spaced: int, unknown: int,
 ) -> None:  # fmt: skip
-    """Boorus write `tags` so. In a list, or between commas, spaces belong to a tag."""
+    """Boorus separate `tags` by spaces. In a list, or between commas, spaces are part of a tag."""
     found, truth = read(database, model, lines(tmp_path / "t.jsonl", {"path": "a b/1.jpg", "tags": tags}))
     assert found == {library["local"]: expected}
     assert (truth.found.spaced, len(truth.found.unknown)) == (spaced, unknown)
-    said = "1 text without commas read as tags between spaces, as that of a b/1.jpg."
+    said = "1 text without commas read as tags between spaces, for example that of a b/1.jpg."
     assert (said in describe(truth)) is bool(spaced)
 
 
 def test_a_truth_of_unknown_tags_is_refused(
     database: Database, model: Model, library: dict[str, str], tmp_path: Path
 ) -> None:
-    """Recall 0 would be about the file and not about the model. Few tags of a model of few tags are enough."""
+    """A recall of 0 would describe the file and not the model. For a model of few tags, few known tags are enough."""
     sentence = lines(tmp_path / "s.jsonl", {"path": "a b/1.jpg", "caption": "a photograph of a cat"})
     with pytest.raises(SourceError, match=r"1 of 1 tag in .* are not among the 20 of tiny, for example a photo"):
         read(database, model, sentence)
@@ -414,15 +415,15 @@ def test_truth_of_no_image_is_refused(
     with database.read() as connection:
         for source, words in (
             (file, "None of 1 reference in .* for example nothing.jpg"),
-            (tmp_path / "empty.csv", "speaks of no image"),
-            ("beside", "No .txt file lies beside"),
+            (tmp_path / "empty.csv", "names no image"),
+            ("beside", "has a .txt file beside it"),
         ):
             with pytest.raises(SourceError, match=words):
                 read_truth(connection, model, str(source))
 
 
 def test_a_long_table_in_any_order_counts_together(database: Database, model: Model, tmp_path: Path) -> None:
-    """Rows of 60 images, shuffled, some twice."""
+    """Rows of 60 images in random order, some twice."""
     rng = np.random.default_rng(5)
     uris = [f"s3://b/{number:04}.jpg" for number in range(60)]
     store(database, model, uris, [{}] * 60)
@@ -455,7 +456,7 @@ def test_a_histogram_counts_each_image_once(database: Database, model: Model, ot
 
 @pytest.fixture
 def judged(database_url: str, tmp_path: Path) -> dict[str, Any]:
-    """400 images whose tags the model half knows, their truth in `truth.jsonl`, and the environment of commands."""
+    """400 images with scores that partly agree with `truth.jsonl`, and the environment of commands."""
     rng = np.random.default_rng(11)
     given_ = rng.random((400, len(TAGS))) < np.linspace(0.5, 0.02, len(TAGS))
     scores = np.where(given_, rng.integers(1500, SCALE + 1, given_.shape), rng.integers(0, 4500, given_.shape))
@@ -505,7 +506,7 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert table.code == 0, table.err
     assert "0.35" in table.out
     assert "*" in table.out
-    assert "tiny judged on 400 images with true tags from truth.jsonl" in table.err
+    assert "tiny evaluated on 400 images with true tags from truth.jsonl" in table.err
     assert "1 of no image in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
@@ -540,7 +541,7 @@ def test_calibrate_saves_a_profile_that_judges_better(
     opened.close()
     assert set(saved.policy.tags) == set(supported)
 
-    # What is printed after is what the profile is worth when it is judged by itself.
+    # The figures printed after calibration are those of an evaluation of the profile.
     judged_again = invoke("evaluate", "truth.jsonl", "--profile", "best", "--json", **environment)
     own, profile = judged_again.json["results"]
     assert own["micro"] == pytest.approx(done.json["before"]["micro"])
@@ -557,7 +558,7 @@ def test_calibrate_saves_a_profile_that_judges_better(
 def test_calibrate_leaves_tags_alone_that_the_truth_never_names(
     invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
 ) -> None:
-    """A truth of four tags says nothing of the others: they keep what the model keeps."""
+    """A truth of four tags has no information on other tags: they keep the threshold of the model."""
     named = {TAGS[tag].name for tag in range(4)}
     whole = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
     lines(tmp_path / "four.jsonl", *(one | {"tags": [tag for tag in one["tags"] if tag in named]} for one in whole))
@@ -577,19 +578,19 @@ def test_calibrate_leaves_tags_alone_that_the_truth_never_names(
 def test_calibrate_refuses_too_little_truth(
     invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """One image tells no threshold of any tag, whatever --min-support asks for."""
+    """A single image determines no threshold, for any value of --min-support."""
     lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
     done = invoke("calibrate", "one.jsonl", "--save", "one", *options, **judged["environment"])
     assert (done.code, done.out) == (1, "")
     needed = "a tag needs 1 image with it" if "--min-support" in options else "a tag needs 10 images with it"
-    assert f"{needed} and one without, and none has them. Found: 1 image with true tags from" in done.err
+    assert f"{needed} and one without, and no tag has that. Found: 1 image with true tags from" in done.err
     assert "one.jsonl, 2 tags of the model; the most frequent, tag_00, is on 1 of 1." in done.err
 
 
 def test_what_is_undefined_is_shown_as_that(
     invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path
 ) -> None:
-    """On one image every tag is given to all or to none: macro informedness has no tag to be a mean over."""
+    """With one image each tag has only positives or only negatives: macro informedness is a mean over no tag."""
     lines(tmp_path / "one.jsonl", {"file_name": "0001.jpg", "tags": ["tag_00", "tag_05"]})
     asked = ("evaluate", "one.jsonl", "-t", "0.2", "-t", "0.5", "--plot", "one.svg")
     done = invoke(*asked, "--json", **judged["environment"])
@@ -600,7 +601,7 @@ def test_what_is_undefined_is_shown_as_that(
 
 
 def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str, Any]) -> None:
-    """What a loop over scores and truth finds; the widest difference first; in some images, or of some tags, only."""
+    """The results of a loop over scores and truth, largest difference first; also in some images or of some tags."""
     environment, scores, truth = judged["environment"], judged["scores"], judged["given"]
     uris = [f"s3://b/{number:04}.jpg" for number in range(len(scores))]
     asked = ("search", "--truth", "truth.jsonl", "--below", "0.2", "--above", "0.4")
@@ -622,10 +623,10 @@ def test_search_finds_mistakes(invoke: Callable[..., Outcome], judged: dict[str,
     }
     table = invoke(*asked, "-n", "3", **environment)
     assert len(table.out.splitlines()) == 4
-    assert f"{len(expected):,} tags to look at" in table.err
-    assert "Shown: the 3 widest differences." in table.err
+    assert f"{len(expected):,} tags to check" in table.err
+    assert "Showing the 3 largest differences." in table.err
     refused = invoke("search", **environment)
-    assert (refused.code, "Say what to search for" in refused.err) == (2, True)
+    assert (refused.code, "There is no query" in refused.err) == (2, True)
 
 
 def test_histogram_shows_a_tag(invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path) -> None:
@@ -674,7 +675,7 @@ def test_what_cannot_be_judged_is_said_in_words(
 def test_plots_and_tables_replace_their_kind_and_nothing_else(
     invoke: Callable[..., Outcome], judged: dict[str, Any], tmp_path: Path, arguments: tuple[str, ...], name: str
 ) -> None:
-    """A picture that is called like a plot would be gone."""
+    """Otherwise an image with the name of a plot would be lost."""
     (tmp_path / name).write_bytes(b"\x89PNG a photograph")
     refused = invoke(*arguments, name, **judged["environment"])
     assert (refused.code, "tagonce did not write it: name another file" in refused.err) == (2, True)

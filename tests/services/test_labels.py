@@ -1,4 +1,4 @@
-"""Labels on both databases: the last word of a person, the majority of several, and what no longer counts."""
+"""Labels on both databases: the latest judgement of a person, the majority of several, and labels that are ignored."""
 
 import threading
 from collections.abc import Callable
@@ -22,18 +22,19 @@ from db.schema import models as models_table
 from db.schema import predictions
 from db.truth import labels
 from db.truth.labels import NOT_STORED, Drawn, LabelCounts
+from tests.fixtures.examples import up_to
 from tests.services.test_judging import store
 
 URIS = [f"s3://b/{number}" for number in range(4)]
 ROWS = [{1: 9000, 2: 5000}, {1: 3000}, {2: 7000}, {}]
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
 @pytest.fixture
 def ids(database: Database, model: Model) -> list[int]:
-    """Four images that the model has tagged."""
+    """The ids of four images that the model has tagged."""
     return store(database, model, URIS, ROWS)
 
 
@@ -72,7 +73,7 @@ def test_a_label_says_who_when_what_and_of_which_picture(database: Database, mod
 
 
 def test_the_last_word_of_a_person_counts(database: Database, model: Model, ids: list[int]) -> None:
-    """With what was seen then."""
+    """It is stored with the score and version that were shown."""
     judge(database, model, ids[0], 1, True)
     store(database, model, URIS[:1], [{1: 4000}])
     judge(database, model, ids[0], 1, False, drawn=Drawn.SEARCH)
@@ -82,7 +83,7 @@ def test_the_last_word_of_a_person_counts(database: Database, model: Model, ids:
 
 
 def test_what_was_said_can_be_taken_back(database: Database, model: Model, ids: list[int]) -> None:
-    """By the one who said it; and what was not said, too."""
+    """By the same person. Withdrawing a label that does not exist is no error."""
     judge(database, model, ids[0], 1, True)
     judge(database, model, ids[0], 2, True)
     judge(database, model, ids[0], 1, True, "bob")
@@ -120,17 +121,17 @@ def test_the_longest_name_is_stored(database: Database, model: Model, ids: list[
 def test_what_is_not_there_cannot_be_judged(
     database: Database, model: Model, other_model: Model, ids: list[int]
 ) -> None:
-    """A tag the model lacks, an image that is not registered, that this model has not tagged, or that has changed."""
+    """An unknown tag, or an image that is not registered, not tagged by this model, or changed."""
     for tag_id in (20, -1, 32767):
-        with pytest.raises(SettingsError, match=f"tiny has no tag number {tag_id}"):
+        with pytest.raises(SettingsError, match=rf"tiny has no tag {tag_id}\."):
             judge(database, model, ids[0], tag_id, True)
-    with pytest.raises(SettingsError, match="tiny has not tagged image 999 as the file is now"):
+    with pytest.raises(SettingsError, match="tiny has not tagged the current version of image 999"):
         judge(database, model, 999, 1, True)
-    with pytest.raises(SettingsError, match="other has not tagged image"):
+    with pytest.raises(SettingsError, match="other has not tagged the current version of image 1"):
         judge(database, other_model, ids[0], 1, True)
     with database.write() as connection:
         images.register(connection, [Reference(URIS[0], "2", 10)], model.id)
-    with pytest.raises(SettingsError, match="as the file is now, so there is nothing to judge"):
+    with pytest.raises(SettingsError, match="current version of image .*, so there is nothing to judge"):
         judge(database, model, ids[0], 1, True)
     assert stored(database) == []
 
@@ -147,9 +148,9 @@ def test_a_slot_without_a_name_is_no_tag(database: Database) -> None:
             default_threshold=3500,
         )
     (image_id,) = store(database, holed, URIS[:1], [{0: 5000, 1: 6000, 2: 7000}])
-    with pytest.raises(SettingsError, match="holed has no tag number 0"):
+    with pytest.raises(SettingsError, match=r"holed has no tag 0\."):
         judge(database, holed, image_id, 0, True)
-    # A name that the model has twice is one label, which both outputs are judged by.
+    # A name that two outputs of the model share is one label, which counts for both.
     judge(database, holed, image_id, 2, True)
     assert of_tag(database, holed, 1) == [(image_id, 6000, True)]
     assert of_tag(database, holed, 2) == [(image_id, 7000, True)]
@@ -157,11 +158,11 @@ def test_a_slot_without_a_name_is_no_tag(database: Database) -> None:
         assert labels.counts(connection, holed) == LabelCounts(1, 1, 1, 1)
 
 
-# ── what counts ──
+# ── labels that count ──
 
 
 def test_the_majority_of_several_people_counts(database: Database, model: Model, ids: list[int]) -> None:
-    """As many for as against is no label."""
+    """With equal votes there is no label."""
     votes = st.dictionaries(
         st.tuples(st.sampled_from(range(3)), st.sampled_from([1, 2]), st.sampled_from(["ann", "bob", "cid"])),
         st.booleans(),
@@ -211,7 +212,7 @@ def test_the_majority_of_several_people_counts(database: Database, model: Model,
 def test_a_label_serves_every_model_that_has_the_tag(
     database: Database, model: Model, other_model: Model, ids: list[int]
 ) -> None:
-    """With the score of each; only images that the model has tagged."""
+    """It is read with the score of each model. Only images that the model has tagged count."""
     store(database, other_model, URIS[:1], [{1: 200}])
     judge(database, model, ids[0], 1, True)
     judge(database, model, ids[1], 1, False)
@@ -239,7 +240,7 @@ def test_labels_outlive_the_model_and_go_with_the_image(
 def test_a_label_of_another_version_of_the_file_does_not_count(
     database: Database, model: Model, other_model: Model, ids: list[int]
 ) -> None:
-    """Nor does a label of the file as it is now judge scores of the file as it was."""
+    """A label of the present file does not count for scores of the old file either."""
     store(database, other_model, URIS, ROWS)
     judge(database, model, ids[0], 1, True)
     with database.write() as connection:

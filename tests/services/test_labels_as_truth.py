@@ -1,4 +1,4 @@
-"""`labels` as the truth of `evaluate`, `calibrate` and `search`: only what was judged counts."""
+"""`labels` as the truth of `evaluate`, `calibrate` and `search`: only judged tags count."""
 
 import csv
 import json
@@ -31,17 +31,17 @@ from tests.services.test_judging import FLOOR, store
 
 IMAGES = 120
 JUDGED_TAGS = 3
-"""With enough labels for a threshold."""
+"""Tags with enough labels for a threshold."""
 OWN = 3505
-"""The model's own threshold, which is not among those that `calibrate` tries."""
+"""The model's own threshold, which `calibrate` does not try."""
 UNKNOWN, WRONG, RIGHT = -1, 0, 1
 Said = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""(images, tags) scores, and what people said."""
+"""(images, tags) scores, and judgements."""
 
 
 @pytest.fixture(scope="module")
 def said() -> Said:
-    """Of the first tags people said something, of about half of their images, and of one more of four only."""
+    """The first tags are judged on about half of the images, and one more tag on four images only."""
     rng = np.random.default_rng(13)
     scores = rng.integers(0, SCALE + 1, (IMAGES, len(TAGS)))
     scores[:20, 1] = 0
@@ -55,7 +55,7 @@ def said() -> Said:
 
 
 def fill(database: Database, said: Said) -> tuple[Model, list[str]]:
-    """A third of the labels are from the line."""
+    """Store scores and labels. A third of the labels were drawn near a threshold."""
     scores, verdicts = said
     make_model(database)
     with database.write() as connection:
@@ -87,13 +87,13 @@ def environment(database_url: str, said: Said) -> dict[str, str]:
 
 
 def of_tag(said: Said, tag_id: int) -> tuple[Any, Any]:
-    """(scores, right) of the images on which a tag was judged."""
+    """(scores, judgements) of the images on which a tag was judged."""
     scores, verdicts = (one[:, tag_id] for one in said)
     return scores[verdicts != UNKNOWN], verdicts[verdicts != UNKNOWN] == RIGHT
 
 
 def test_each_tag_counts_the_images_on_which_it_was_judged(database: Database, said: Said) -> None:
-    """At thresholds, by a policy and with top-k, as scikit-learn counts; also of a half that was set aside."""
+    """At thresholds, by a policy and with top-k, compared with scikit-learn; also of a held-out half."""
     scores, verdicts = said
     model, _uris = fill(database, said)
     with database.read() as connection:
@@ -143,11 +143,11 @@ def test_what_nobody_judged_is_no_mistake(database: Database, said: Said) -> Non
 
 
 def test_labels_that_do_not_count_are_told(database: Database, model: Model, other_model: Model) -> None:
-    """Ties, files that have changed; tags of another model; and images that this one has not tagged."""
+    """Ties, changed files, tags of another model, and images that this model has not tagged."""
     uris = [f"s3://b/{number}" for number in range(4)]
     ids = store(database, model, uris, [{1: 9000}] * 4)
     with database.write() as connection:
-        with pytest.raises(SourceError, match=r"Nobody has judged a tag of tiny yet.*tagonce review"):
+        with pytest.raises(SourceError, match=r"There are no labels of tags of tiny, .*tagonce review"):
             read_truth(connection, model, "labels")
         for image_id, by, is_right in ((ids[0], "ann", True), (ids[1], "ann", True), (ids[1], "bob", False)):
             labels.save(connection, model, image_id, 1, is_right, by=by, drawn=Drawn.RANDOM)
@@ -161,10 +161,10 @@ def test_labels_that_do_not_count_are_told(database: Database, model: Model, oth
         assert truth.image_ids.tolist() == [ids[0]]
         assert (truth.found.entries, truth.found.undecided, truth.found.unknown) == (1, 2, (("elsewhere", 1),))
         assert describe(truth) == [
-            "1 tag is not the model's and does not count: elsewhere (1).",
-            "2 more were judged and do not count: their file has changed, or as many people say right as wrong.",
+            "1 tag ignored, which the model does not have: elsewhere (1).",
+            "2 judged tags ignored: the file has changed, or as many people say right as wrong.",
         ]
-        # The other model has the tag and none of the images.
+        # The other model has the tag, and has tagged none of the images.
         assert (
             evaluate(connection, other_model, read_truth(connection, other_model, "labels"), [5000]).counts.images == 0
         )
@@ -185,12 +185,12 @@ def test_evaluate_judges_by_labels(
     done = invoke("evaluate", "labels", "-t", "0.4", "--by-tag", "tags.csv", "--plot", "all.svg", **environment)
     assert done.code == 0, done.err
     assert (
-        f"tiny judged on {number} labels of {pictures} images; macro is the mean over {JUDGED_TAGS + 1} tags"
+        f"tiny evaluated on {number} labels of {pictures} images; macro is the mean over {JUDGED_TAGS + 1} tags"
         in done.err
     )
     assert "micro counts every label." in done.err
-    assert "Only what was judged counts" in done.err
-    assert f"{of_line} of {number} labels on pictures not drawn at random (line {of_line})" in done.err
+    assert "Only labelled tags count" in done.err
+    assert f"{of_line} of {number} labels on images not drawn at random (line {of_line})" in done.err
     with (tmp_path / "tags.csv").open() as file:
         by_tag = {row["tag"]: row for row in csv.DictReader(file)}
     assert set(by_tag) == {tag.name for tag in TAGS[: JUDGED_TAGS + 1]}
@@ -231,13 +231,13 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     for tag_id in range(JUDGED_TAGS):
         scores, right = of_tag(said, tag_id)
 
-        # Between two scores nothing changes, so the grid just above each of them is all there is to try.
+        # Between two scores nothing changes, so the thresholds of the grid just above each score are sufficient.
         steps = [FLOOR, *(min(score // 10 * 10 + 10, SCALE) for score in scores.tolist() if score >= FLOOR)]
         kept = scores >= np.array([*steps, saved.policy.tags[TAGS[tag_id].name]])[:, None]
         informedness = kept[:, right].mean(axis=1) + (~kept[:, ~right]).mean(axis=1) - 1
         assert informedness[-1] == pytest.approx(informedness.max())
 
-    # What is printed after is what the profile is worth judged by itself, also on the tag that is left alone.
+    # The figures printed after calibration are those of an evaluation of the profile, also for the unchanged tag.
     told = invoke("calibrate", "labels", "--save", "mine", "--json", **environment).json
     own, profile = invoke("evaluate", "labels", "--profile", "mine", "--json", **environment).json["results"]
     assert (own["micro"], own["macro"]) == (told["before"]["micro"], told["before"]["macro"])
@@ -249,7 +249,7 @@ def test_calibrate_finds_thresholds_of_the_tags_that_were_judged(
     assert "0.5 for all others." in held.err
     few = invoke("calibrate", "labels", "--save", "few", "--min-support", "500", **environment)
     assert (few.code, few.out) == (1, "")
-    assert "a tag needs 500 labels saying right and one saying wrong, and none has them" in few.err
+    assert "a tag needs 500 labels saying right and one saying wrong, and no tag has that" in few.err
     assert f"Found: {number} labels of " in few.err
 
 
@@ -273,4 +273,4 @@ def test_without_labels_the_commands_say_what_to_do(
     for arguments in (("evaluate", "labels"), ("calibrate", "labels", "--save", "x"), ("search", "--truth", "labels")):
         done = invoke(*arguments, TAGONCE_DATABASE_URL=database_url)
         assert (done.code, done.out) == (1, "")
-        assert "Nobody has judged a tag of tiny yet" in done.err
+        assert "There are no labels of tags of tiny" in done.err

@@ -1,4 +1,4 @@
-"""Leases: a message that is held stays with its worker, one that nobody renews comes back."""
+"""Leases: a message stays with the worker that renews its lease. Without renewal it is delivered again."""
 
 import base64
 import json
@@ -23,14 +23,14 @@ from workers.queue.leases import Leases
 KEY = "tagonce:tag.1"
 LEASE_SECONDS = 3
 NOTHING = 0.3
-"""Seconds without a message after which a consumer looks for leases that ran out."""
+"""Seconds without a message after which a consumer looks for expired leases."""
 
 
 class Consumer:
-    """Takes messages as a worker does.
+    """A consumer that takes messages like a worker.
 
     Args:
-        acknowledge: at once, so that nothing it took comes back.
+        acknowledge: acknowledge messages at once, so that none of them is delivered again.
     """
 
     def __init__(self, connection: Connection, *, acknowledge: bool) -> None:
@@ -49,12 +49,12 @@ class Consumer:
             message.ack()
 
     def look(self) -> None:
-        """Take what there is, and let leases that ran out come back to the queue."""
+        """Take the waiting messages, and return messages with expired leases to the queue."""
         with suppress(TimeoutError):
             self._connection.drain_events(timeout=NOTHING)
 
     def take(self, number: int) -> list[list[int]]:
-        """Wait until it has had so many chunks."""
+        """Wait until it has taken a number of chunks."""
 
         def enough() -> bool:
             self.look()
@@ -84,7 +84,7 @@ def send(app: Celery, *chunks: list[int]) -> None:
 
 
 def test_a_message_that_is_renewed_stays_and_one_that_is_not_comes_back(app: Celery) -> None:
-    """For longer than a lease; when it is held no more, the first one comes back too."""
+    """For longer than a lease. Without further renewal the first message comes back, too."""
     send(app, [1], [2])
     with consuming(app) as first, consuming(app, acknowledge=True) as second:
         assert first.take(2) == [[1], [2]]
@@ -99,7 +99,7 @@ def test_a_message_that_is_renewed_stays_and_one_that_is_not_comes_back(app: Cel
 
 
 def test_released_leases_run_out_at_once(redis_url: str) -> None:
-    """For a local run that saw its only worker die. The lease is longer than the test may take."""
+    """For a local run whose only worker died. The lease is longer than the timeout of the test."""
     app = create_app(redis_url, 1, lease_seconds=3_600)
     send(app, [1], [2])
     with consuming(app) as dead, consuming(app, acknowledge=True) as alive:
@@ -114,7 +114,7 @@ def test_released_leases_run_out_at_once(redis_url: str) -> None:
 
 
 def test_the_lock_of_restoring_lives_for_seconds(redis_url: str, redis_server: RedisServer) -> None:
-    """A worker that dies with it keeps the others from restoring for as long, whatever the lease is."""
+    """A worker that dies with the lock blocks the others for this time, regardless of the lease."""
     for lease, most in ((3, 3), (120, 30), (86_400, 30)):
         app = create_app(redis_url, 1, lease_seconds=lease)
         with app.connection_for_read() as connection, redis_server.client as client:
@@ -127,8 +127,8 @@ def test_the_lock_of_restoring_lives_for_seconds(redis_url: str, redis_server: R
 def test_two_that_restore_at_once_neither_double_nor_lose(
     app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock has run out under the first one, which was slow: a second one puts all back meanwhile, and a third takes
-    a message again under its old tag. The first one goes on, from what it saw before.
+    """The lock of the first consumer, which is slow, has expired. Meanwhile a second one restores all messages, and a
+    third takes a message under its old tag. The first one continues with the list that it read before.
     """
     send(app, *([number] for number in range(1, 11)))
     restore, looked = QoS.restore_by_tag, iter([True])
@@ -140,7 +140,7 @@ def test_two_that_restore_at_once_neither_double_nor_lose(
 
             def restore_late(self: QoS, tag: str, *arguments: Any, **named: Any) -> None:
                 if self is slow and next(looked, False):
-                    client.delete("tagonce:unacked_mutex")  # as if it had run out
+                    client.delete("tagonce:unacked_mutex")  # as if the lock had expired
                     fast.restore_visible(num=10, interval=1)
                     assert depth(app, 1) == Depth(waiting=10, in_flight=0)
                     alive.take(3)
@@ -156,7 +156,7 @@ def test_two_that_restore_at_once_neither_double_nor_lose(
 
 
 def test_kombus_names_for_its_keys_are_still_those_that_we_use(app: Celery, redis_server: RedisServer) -> None:
-    """Attributes of kombu's that no interface promises, and the prefix that goes before them."""
+    """Attributes of kombu that are not part of a public interface, and their prefix."""
     send(app, [1])
     with consuming(app) as worker, redis_server.client as client:
         worker.take(1)
@@ -168,7 +168,7 @@ def test_kombus_names_for_its_keys_are_still_those_that_we_use(app: Celery, redi
 
 
 def test_renewing_sets_the_time_of_what_is_held_and_lists_nothing_again(app: Celery, redis_server: RedisServer) -> None:
-    """A message that was acknowledged a moment ago would else come back from nowhere."""
+    """Otherwise a message that was just acknowledged would be delivered again."""
     send(app, [1], [2])
     with consuming(app) as worker, redis_server.client as client:
         worker.take(2)

@@ -1,4 +1,4 @@
-"""`--gone`, `tagonce forget` and `tagonce failures`, and what all commands take for a place, on both databases."""
+"""`--gone`, `tagonce forget`, `tagonce failures`, and the forms of a place that commands accept, on both databases."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from db.errors import Reason, SettingsError, SourceError
 from db.ledger import gone, models, results
 from db.ledger.images import Reference, register
 from db.ledger.results import Failure
+from db.names.uris import file_uri
 from db.schema import profile_thresholds
 from producer import sources
-from producer.references import file_uri
 from producer.sources.folder import in_folder
-from producer.sources.name_filter import Names
+from producer.sources.name_filter import NameFilter
 from tagonce.options.under_option import uri_prefix
 from tagonce.output import ui
 from tests.fixtures.command import Outcome
@@ -34,7 +34,7 @@ ROWS = [{1: 9000}, {1: 8000, 2: 7000}, {1: 7000}, {2: 6000}]
 
 @pytest.fixture
 def run(database_url: str, invoke: Run) -> Run:
-    """On a database of four images, the second of which is gone, and three failures; it ends well, or with `code`."""
+    """Runs commands on a database of four images, the second one gone, and three failures. Asserts the exit code."""
     database = open_database(database_url)
     model = make_model(database)
     ids = store(database, model, list(PLACES), ROWS)
@@ -56,11 +56,11 @@ def run(database_url: str, invoke: Run) -> Run:
     return start
 
 
-# ── what is gone ──
+# ── images that are gone ──
 
 
 def test_every_command_that_reads_takes_gone(run: Run, tmp_path: Path) -> None:
-    """The same option, with the same meaning."""
+    """The option is the same, with the same meaning."""
     for which, expected in (("exclude", [0, 2]), ("include", [0, 1, 2]), ("only", [1])):
         option = ("--gone", which)
         found = run("search", "tag_01:0.1", *option).out.split()
@@ -80,29 +80,42 @@ def test_every_command_that_reads_takes_gone(run: Run, tmp_path: Path) -> None:
 def test_what_is_gone_can_be_listed(run: Run) -> None:
     assert run("search", "--gone", "only").out == f"{PLACES[1]}\n"
     assert run("search", "--gone", "only", "--under", "s3://b/a", "--count").out == "1\n"
-    assert "Say what to search for" in run("search", "--gone", "include", code=2).err
+    assert "There is no query" in run("search", "--gone", "include", code=2).err
 
 
 def test_status_tells_them_apart(run: Run) -> None:
     found = run("status", "--json").json
     assert (found["images"], found["done"], found["gone"]) == (6, 3, 1)
     shown = run("status").out
-    assert "left out of all figures" in shown
+    assert "excluded from all counts" in shown
 
 
 def test_enqueue_marks_when_it_is_told_to(
-    sqlite_url: str, redis_server: RedisServer, invoke: Run, make_photos: MAKER, monkeypatch: pytest.MonkeyPatch
+    migrated_sqlite_url: str,
+    redis_server: RedisServer,
+    invoke: Run,
+    make_photos: MAKER,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And never where the listing did not come to its end."""
-    opened = open_database(sqlite_url)
+    """Never if the listing was not complete."""
+    opened = open_database(migrated_sqlite_url)
     make_model(opened)
     photos = make_photos(4)
-    sending = ("enqueue", photos[0].parent, "--model", "1", "--database", sqlite_url, "--broker", redis_server.url)
+    sending = (
+        "enqueue",
+        photos[0].parent,
+        "--model",
+        "1",
+        "--database",
+        migrated_sqlite_url,
+        "--broker",
+        redis_server.url,
+    )
     assert invoke(*sending, "--json").json == {"seen": 4, "sent": 4}
     photos[0].unlink()
     assert invoke(*sending, "--json").json == {"seen": 3, "sent": 3}
 
-    def interrupted(root: str, names: Names) -> Iterator[Reference]:
+    def interrupted(root: str, names: NameFilter) -> Iterator[Reference]:
         yield from in_folder(root, names)
         raise SourceError("the disk was pulled out")
 
@@ -117,7 +130,7 @@ def test_enqueue_marks_when_it_is_told_to(
         assert gone.count(connection) == 1
     opened.close()
     refused = invoke("enqueue", "--pending", "--gone", "mark", *sending[2:])
-    assert (refused.code, "goes with sources" in refused.err) == (2, True)
+    assert (refused.code, "needs sources" in refused.err) == (2, True)
 
 
 # ── forgetting ──
@@ -129,13 +142,13 @@ def test_forget_shows_what_would_go_and_asks_first(run: Run) -> None:
         "1 image, with 1 prediction, 0 failures and 0 labels of 0 images:",
         "  s3://b/a/2.jpg",
     ]
-    assert "repeat with --yes" in run("forget", "--gone", code=2).err
-    assert "Say what to forget" in run("forget", code=2).err
+    assert "Repeat with --yes" in run("forget", "--gone", code=2).err
+    assert "Nothing to forget" in run("forget", code=2).err
     assert run("search", "tag_01:0.1", "--gone", "only").out
     done = run("forget", "--gone", "--yes", "--json").json
     assert (done["images"], done["deleted"], done["examples"]) == (1, 1, ["s3://b/a/2.jpg"])
     assert not run("search", "tag_01:0.1", "--gone", "only").out
-    assert "There is nothing to forget" in run("forget", "--gone", "--yes").err
+    assert "No images match" in run("forget", "--gone", "--yes").err
     assert "7 more" not in run("forget", "s3://b/", "--under", "s3://b/c/", "--dry-run").err
     assert run("forget", "s3://b/a/", "--under", "s3://b/c/", "--yes", "--json").json["deleted"] == 4
     assert run("status", "--json").json["images"] == 2
@@ -145,7 +158,7 @@ def test_forget_shows_what_would_go_and_asks_first(run: Run) -> None:
 
 
 def test_failures_are_told_one_by_one(run: Run) -> None:
-    """For people, for programs, and for xargs."""
+    """In formats for people, for programs, and for xargs."""
     table = run("failures")
     lines = table.out.splitlines()
     assert len(lines) == 4
@@ -158,16 +171,16 @@ def test_failures_are_told_one_by_one(run: Run) -> None:
     ]
     assert run("failures", "-0", "--limit", "2").out == "s3://b/c/a\nb.jpg\0s3://b/c/away.jpg\0"
     assert run("failures", "--under", "s3://b/a", "--json").out == ""
-    assert "the last 1 are shown" in run("failures", "--limit", "1").err
+    assert "showing the latest 1" in run("failures", "--limit", "1").err
 
 
 def test_trying_again_is_advised_where_it_can_help(run: Run) -> None:
     """Damaged files stay damaged: a retry of those alone is never named."""
-    assert ui.what_helps([Reason.TIMEOUT]).endswith("tagonce retry.")
-    assert "retry --reason timeout" in ui.what_helps([Reason.CORRUPT, Reason.TIMEOUT])
+    assert ui.failure_advice([Reason.TIMEOUT]).endswith("tagonce retry.")
+    assert "retry --reason timeout" in ui.failure_advice([Reason.CORRUPT, Reason.TIMEOUT])
     for reason in (Reason.CORRUPT, Reason.UNSUPPORTED, Reason.MISSING):
-        assert "retry" not in ui.what_helps([reason])
-    assert ui.what_helps([]) == ""
+        assert "retry" not in ui.failure_advice([reason])
+    assert ui.failure_advice([]) == ""
     shown = run("status").out
     assert "tagonce retry --reason timeout" in shown
     assert "tagonce failures" in shown
@@ -178,7 +191,7 @@ def test_trying_again_is_advised_where_it_can_help(run: Run) -> None:
 
 @pytest.fixture
 def places(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """What a place comes to. Registered are files of a folder of the home folder that is not there, and objects."""
+    """The uri prefix of a place. Registered are files of a missing folder below the home folder, and objects."""
     model = make_model(database)
     home = tmp_path / "home"
     home.mkdir()
@@ -227,10 +240,10 @@ def test_a_place_is_found_however_it_is_written(places: Callable[[str], str]) ->
 
 def test_a_place_without_images_is_said(places: Callable[[str], str]) -> None:
     for nowhere in ("nowhere", "~/Pictures/2024/b.jpg", "S3://bucket/2025", "Pictures/202/"):
-        with pytest.raises(SettingsError, match=r"Nothing is registered under .*There is, for example: .*b\.jpg"):
+        with pytest.raises(SettingsError, match=r"No image is registered under .*Registered, for example: .*b\.jpg"):
             places(nowhere)
     for odd in ("https://x/y", "s3:///key", "file://host/x"):
-        with pytest.raises(SettingsError, match="is no place"):
+        with pytest.raises(SettingsError, match="is not a folder, file or s3:// prefix"):
             places(odd)
 
 
@@ -246,7 +259,7 @@ def test_every_command_that_takes_a_place_says_that_it_has_none(run: Run) -> Non
         ("forget", "nowhere"),
         ("forget", "--under", "nowhere"),
     ):
-        assert "Nothing is registered under 'nowhere'" in run(*arguments, code=2).err, arguments
+        assert "No image is registered under 'nowhere'" in run(*arguments, code=2).err, arguments
     assert run("search", "tag_01 under:S3://b/a").out == f"{PLACES[0]}\n"
     assert run("counts", "--under", "S3://b/a", "-t", "0.1", "--json").out.count("\n") == 1
 
@@ -255,11 +268,11 @@ def test_every_command_that_takes_a_place_says_that_it_has_none(run: Run) -> Non
 
 
 def test_profiles_can_be_deleted(run: Run, database_url: str) -> None:
-    """One version or all of a name, after asking, with what was worked out for each tag."""
+    """One version, or all of a name, after a confirmation, with their thresholds by tag."""
     for threshold in ("0.3", "0.4", "0.5"):
         run("thresholds", "save", "--name", "mine", "-t", threshold)
     run("thresholds", "save", "--name", "other", "-t", "0.3")
-    assert "repeat with --yes" in run("thresholds", "delete", "mine@2", code=2).err
+    assert "Repeat with --yes" in run("thresholds", "delete", "mine@2", code=2).err
     assert "no profile 'mnie'" in run("thresholds", "delete", "mnie", "--yes", code=2).err
     assert "1 profile deleted" in run("thresholds", "delete", "mine@2", "--yes").err
     assert [one["profile"] for one in run("thresholds", "list", "--json").json] == ["mine@1", "mine@3", "other@1"]
@@ -284,7 +297,7 @@ def test_the_list_of_profiles_has_a_line_a_row_on_a_narrow_terminal(run: Run, mo
 
 
 def test_what_is_piped_is_not_broken(run: Run, tagonce: Run, database_url: str) -> None:
-    """A path is one word, however narrow the terminal that is not there."""
+    """A path stays on one line, however narrow the assumed terminal is."""
     long = "s3://b/" + "a-rather-long-folder/" * 12 + "1.jpg"
     database = open_database(database_url)
     with database.read() as connection:

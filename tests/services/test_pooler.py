@@ -1,4 +1,4 @@
-"""PostgreSQL behind a pooler in transaction mode, where nothing of a session outlives a transaction."""
+"""PostgreSQL behind a pooler in transaction mode, where the state of a session ends with the transaction."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ WITHOUT = "&prepare_threshold=none"
 
 
 def work(opened: Database, rounds: int = 12) -> int:
-    """Transactions like those of producers and workers, several clients at a time; images known in the end."""
+    """Run transactions of producers and workers, with several clients at once. Returns the number of images."""
     with opened.read() as one, opened.read() as other:
         assert one.scalar(text("select 1")) == other.scalar(text("select 1"))
     model = make_model(opened)
@@ -30,14 +30,14 @@ def work(opened: Database, rounds: int = 12) -> int:
 
 
 def asked_often(opened: Database) -> None:
-    """The same statement, a transaction each."""
+    """Run the same statement several times, each in its own transaction."""
     for number in range(20):
         with opened.read() as connection:
             assert connection.scalar(text("select cast(:number as int)"), {"number": number}) == number
 
 
 def test_without_prepared_statements_everything_works(pooler: Pooler) -> None:
-    """Migrations with their lock, writing, and reading by a cursor."""
+    """Migrations with their lock, writes, and reads by a cursor."""
     for spelt in ("none", "0"):
         opened = open_database(f"{pooler.url}&prepare_threshold={spelt}")
         try:
@@ -48,7 +48,7 @@ def test_without_prepared_statements_everything_works(pooler: Pooler) -> None:
 
 
 def test_with_them_there_is_a_sentence(pooler: Pooler) -> None:
-    """Psycopg prepares what comes a fifth time, on whichever connection it is, and looks for it on another."""
+    """Psycopg prepares a statement at its fifth execution, on some server connection, and later uses it on another."""
     opened = open_database(f"{pooler.url}{WITHOUT}")
     opened.close()
     opened = Database(pooler.url)
@@ -60,7 +60,7 @@ def test_with_them_there_is_a_sentence(pooler: Pooler) -> None:
 
 
 def test_limits_are_ours_alone(pooler: Pooler) -> None:
-    """A session's would stay on the server connection, and end the export of somebody else after some seconds."""
+    """A limit of the session would stay on the server connection, and cancel the export of another client."""
     page, export = (Database(f"{pooler.url}{WITHOUT}") for _ in range(2))
     page.limit_statements(3)
     page.limit_waiting_for_locks()
@@ -80,7 +80,7 @@ def test_limits_are_ours_alone(pooler: Pooler) -> None:
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("prepare_threshold=often", "prepare_threshold is a number or none, not 'often'"),
+        ("prepare_threshold=often", "prepare_threshold must be a number or none, not 'often'"),
         ("autocommit=true", "autocommit.* cannot be set"),
         ("poolmode=x", 'invalid connection option "poolmode"'),
     ],

@@ -1,20 +1,19 @@
-"""Profiles: saved once and never changed, found by name and version, and applied by a join."""
+"""Profiles are saved once and never changed, found by name and version, and applied by a join."""
 
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 
 from db.database import Database
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.policy import profiles
-from db.policy.policies import UNSAID, Policy
+from db.policy.policies import UNSET, Policy
 from db.policy.profiles import Profile
 from db.schema import profile_thresholds
-from db.schema import profiles as profile_table
 from db.scores import NEVER
 
 POLICY = Policy(3000, {"general": 4000}, {"tag_01": NEVER, "tag_02": 500}, 7)
@@ -44,7 +43,7 @@ def test_another_policy_under_the_name_is_the_next_version_and_the_same_is_not(
 
 
 def test_a_profile_is_one_models(database: Database, model: Model, other_model: Model) -> None:
-    """The same name may stand for something else with another model: scores do not compare."""
+    """The same name may have another meaning for another model: scores of two models are not comparable."""
     save(database, model, "mine", Policy(3000))
     save(database, other_model, "mine", Policy(10))
     save(database, other_model, "theirs", Policy(20))
@@ -66,6 +65,33 @@ def test_a_name_that_could_be_mistaken_is_refused(database: Database, model: Mod
         save(database, model, name, POLICY)
 
 
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        ('{"top": "abc"}', "top is a whole number from 1 to 2,147,483,647, not 'abc'."),
+        ('{"top": 12345678901234567890}', "top is a whole number from 1 to 2,147,483,647, not 12345678901234567890."),
+        ('{"mcut": "false"}', "mcut is true or false, not 'false'."),
+        ('{"tags": {"tag_01": true}}', "the threshold of 'tag_01' is a number between 0 and 1, or off, not True."),
+        ('{"tags": {"tag_01": 0.1, "tag_01": 0.2}}', "an object has the key 'tag_01' 2 times. Keep one of them."),
+    ],
+)
+def test_a_stored_policy_of_another_form_is_refused_in_a_sentence(
+    database: Database, model: Model, stored: str, sentence: str
+) -> None:
+    save(database, model, "mine", POLICY)
+    save(database, model, "theirs", POLICY)
+    with database.write() as connection:
+        kind = "json" if connection.dialect.name == "postgresql" else "text"
+        statement = text(f"update profiles set policy = cast(:stored as {kind}) where name = 'mine'")  # noqa: S608
+        connection.execute(statement, {"stored": stored})
+    with database.read() as connection:
+        for find in (lambda: profiles.find(connection, model, "mine"), lambda: profiles.every(connection)):
+            with pytest.raises(ThresholdError) as raised:
+                find()
+            assert str(raised.value) == f"The profile mine@1: {sentence}"
+        assert profiles.find(connection, model, "theirs").policy == POLICY
+
+
 def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Model) -> None:
     with pytest.raises(ThresholdError, match="no tag 'nothing'"):
         save(database, model, "mine", Policy(tags={"nothing": 5000}))
@@ -76,7 +102,7 @@ def test_what_does_not_fit_the_model_is_not_saved(database: Database, model: Mod
 def test_every_tag_has_its_threshold_in_a_table_for_joins(
     database: Database, model: Model, registered: Callable[..., list[int]]
 ) -> None:
-    """20 tags: tag_01 is off, tag_02 has its own, odd ones are general, the rest takes the one for all."""
+    """20 tags: tag_01 is off, tag_02 has its own threshold, odd tags that of general, the rest the one for all."""
     saved = save(database, model, "mine", POLICY)
     with database.read() as connection:
         rows = connection.execute(select(profile_thresholds).where(profile_thresholds.c.profile_id == saved.id))
@@ -107,7 +133,7 @@ def test_versions_saved_at_the_same_time_follow_each_other(
 
 
 def test_a_save_says_which_version_it_started_from(database: Database, model: Model) -> None:
-    """Else what another one saved since would be gone from the next version without a word."""
+    """Otherwise the next version would silently lose the changes that another person saved since."""
 
     def from_version(version: int, policy: Policy) -> str:
         with database.write() as connection:
@@ -116,21 +142,21 @@ def test_a_save_says_which_version_it_started_from(database: Database, model: Mo
     assert from_version(0, Policy(3000)) == "mine@1"
     assert from_version(1, Policy(4000)) == "mine@2"
     for version in (0, 1):
-        with pytest.raises(ThresholdError, match="mine@2 is there, with thresholds of its own that this would drop"):
+        with pytest.raises(ThresholdError, match="mine@2 already exists, and this would drop its thresholds"):
             from_version(version, Policy(5000))
     assert from_version(1, Policy(4000)) == "mine@2"  # sent twice
     assert from_version(2, Policy(5000)) == "mine@3"
 
 
 def test_what_only_removes_is_saved_as_nothing_said(database: Database, model: Model) -> None:
-    saved = save(database, model, "mine", Policy(3000, {"general": UNSAID}, {"tag_01": UNSAID}, UNSAID, False))
+    saved = save(database, model, "mine", Policy(3000, {"general": UNSET}, {"tag_01": UNSET}, UNSET, False))
     assert saved.policy == Policy(3000)
 
 
 def test_two_changes_to_a_profile_at_once_follow_each_other(
     database: Database, model: Model, in_threads: Callable[[int, Callable[[int, threading.Barrier], None]], None]
 ) -> None:
-    """Each begins with what the other one saved."""
+    """Each begins with the version that the other one saved."""
     save(database, model, "mine", Policy(1000))
 
     def work(number: int, barrier: threading.Barrier) -> None:
@@ -149,9 +175,21 @@ def test_two_changes_to_a_profile_at_once_follow_each_other(
         )
 
 
-def test_a_policy_that_somebody_wrote_by_hand_is_a_sentence(database: Database, model: Model) -> None:
+@pytest.mark.parametrize("wanted", ["", "@", "mine@", "mine@01", "mine@1@1", "mi\0ne", "mine@\0", "mi\udcffne", "MINE"])
+def test_a_profile_is_found_by_its_very_name(database: Database, model: Model, wanted: str) -> None:
+    """Whatever else is asked for is a sentence, in either database."""
     save(database, model, "mine", Policy(3000))
-    with database.write() as connection:
-        connection.execute(update(profile_table).values(policy={"top": "abc"}))
-    with database.read() as connection, pytest.raises(ThresholdError, match="top is a whole number, 1 or more"):
-        profiles.find(connection, model, "mine")
+    with database.read() as connection:
+        if wanted == "mine@":
+            assert profiles.find(connection, model, wanted).label == "mine@1"
+            return
+        with pytest.raises(ThresholdError, match="Saved are: mine@1"):
+            profiles.find(connection, model, wanted)
+
+
+def test_labels_are_those_of_every_profile(database: Database, model: Model, other_model: Model) -> None:
+    for name, threshold in (("b", 3000), ("a", 3000), ("b", 4000)):
+        save(database, model, name, Policy(threshold))
+    save(database, other_model, "c", Policy(10))
+    with database.read() as connection:
+        assert profiles.labels(connection, model) == ["a@1", "b@1", "b@2"]

@@ -1,4 +1,4 @@
-"""The queue on a real server: what a message holds, when a sender waits, how the application is set up."""
+"""The queue on a real server: the content of messages, the waiting of senders, the settings of the application."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ MANY = 1_000_000
 
 @pytest.fixture
 def app(redis_url: str) -> Iterator[Celery]:
-    """The application for model 1, on a server of the test's own."""
+    """The application for model 1, on a server for this test alone."""
     made = create_app(redis_url, 1)
     yield made
     made.close()
@@ -49,13 +49,13 @@ def app(redis_url: str) -> Iterator[Celery]:
 
 @pytest.fixture
 def client(redis_server: RedisServer) -> Iterator["redis.Redis"]:
-    """A plain client, which sees the keys as they are."""
+    """A plain Redis client, which sees the raw keys."""
     with redis_server.client as plain:
         yield plain
 
 
 def messages(client: "redis.Redis") -> list[dict[str, Any]]:
-    """All that wait, oldest first, as they lie there."""
+    """All waiting messages, oldest first, as stored in Redis."""
     return [json.loads(text) for text in reversed(cast("list[bytes]", client.lrange(QUEUE_KEY, 0, -1)))]
 
 
@@ -67,7 +67,7 @@ def body(message: dict[str, Any]) -> Any:
 
 
 def test_a_message_is_json_and_holds_ids_only(app: Celery, client: "redis.Redis") -> None:
-    """The ids are in it once: Redis memory is the price of a long queue."""
+    """Each id occurs once in it: a long queue costs memory of Redis."""
     with sending(app, 1, max_waiting=MANY) as sender:
         sender.send([101_001, 101_002, 101_003])
     (message,) = messages(client)
@@ -82,7 +82,7 @@ def test_a_message_is_json_and_holds_ids_only(app: Celery, client: "redis.Redis"
 
 
 def test_our_keys_and_no_others_are_in_redis(app: Celery, client: "redis.Redis") -> None:
-    """Somebody else may live in the same database."""
+    """Other programs may use the same database."""
     with sending(app, 1, max_waiting=MANY) as sender:
         sender.send([1])
     assert {key.partition(b":")[0] for key in cast("list[bytes]", client.keys())} == {b"tagonce"}
@@ -105,7 +105,7 @@ def is_row_id(value: object) -> bool:
 
 @given(some_keywords)
 def test_anything_but_a_chunk_is_refused(keywords: dict[str, Any]) -> None:
-    """Wrong names, types, numbers that no row has: whoever reaches Redis can put anything on the queue."""
+    """Wrong names, types, and numbers that no row has: anyone with access to Redis can put anything on the queue."""
     numbers = keywords.get("image_ids")
     good = (
         keywords.keys() == {"model_id", "image_ids"}
@@ -124,7 +124,7 @@ def test_a_chunk_has_a_largest_size() -> None:
     assert Chunk.from_message({"model_id": 1, "image_ids": [1] * (MAX_IMAGES + 1)}) is None
 
 
-# ── depth, and what a sender makes of it ──
+# ── the depth of the queue, and waiting senders ──
 
 
 def test_the_depth_counts_what_waits_and_what_is_held(app: Celery) -> None:
@@ -147,7 +147,7 @@ def test_the_depth_counts_what_waits_and_what_is_held(app: Celery) -> None:
 def test_a_sender_waits_while_the_queue_is_full_and_goes_on_when_it_is_half_empty(
     app: Celery, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch, drained: int
 ) -> None:
-    """Workers take so many chunks between two looks; nothing is lost, and the queue stays near its limit."""
+    """Workers take a number of chunks between two checks. Nothing is lost, and the queue stays near its limit."""
     monkeypatch.setattr(chunks, "POLL_SECONDS", 0)
     limit, taken, seen = 100, [], []
 
@@ -189,11 +189,11 @@ def test_a_sender_that_waits_sees_what_another_process_takes(
 
 
 def test_a_sender_tells_what_it_sent(app: Celery) -> None:
-    told: list[list[int]] = []
-    with sending(app, 1, max_waiting=MANY, on_sent=lambda sent: told.append(list(sent))) as sender:
+    chunks: list[list[int]] = []
+    with sending(app, 1, max_waiting=MANY, on_sent=lambda sent: chunks.append(list(sent))) as sender:
         sender.send([1, 2])
         sender.send((3,))
-    assert told == [[1, 2], [3]]
+    assert chunks == [[1, 2], [3]]
 
 
 # ── from references to messages ──
@@ -206,7 +206,7 @@ def queued(client: "redis.Redis") -> list[list[int]]:
 def test_what_is_pending_is_sent_in_chunks_once_its_rows_are_there(
     app: Celery, client: "redis.Redis", database: Database, model: Model
 ) -> None:
-    """What is done or failed is not sent again; counts say so."""
+    """Images that are done or failed are not sent again; the counts show it."""
     references = [Reference(f"s3://b/{number:05}", "1", 1) for number in range(2_050)]
     with database.write() as connection:
         first, *_ = images.register(connection, references[:1], model.id)
@@ -231,7 +231,7 @@ def test_what_is_pending_is_sent_in_chunks_once_its_rows_are_there(
 def test_what_a_slow_source_gave_is_sent_before_it_gives_more(
     app: Celery, client: "redis.Redis", database: Database, model: Model
 ) -> None:
-    """The database waits for no full batch: a list of objects, each looked up, gives some hundreds a second."""
+    """A batch need not be full: a list of objects, each looked up, yields only some hundreds per second."""
     sent_by_then: list[int] = []
 
     def pending() -> int:
@@ -253,7 +253,7 @@ def test_what_a_slow_source_gave_is_sent_before_it_gives_more(
 
 
 def test_a_source_that_fails_has_what_it_gave_registered(app: Celery, database: Database, model: Model) -> None:
-    """The error comes out, no thread is left, and a second run finds some of the work done."""
+    """The error is raised, no thread is left, and a second run finds some images registered."""
 
     def source() -> Iterator[Reference]:
         yield from (Reference(f"s3://b/{number:05}", "1", 1) for number in range(2 * READ_SIZE))
@@ -297,7 +297,7 @@ main()
 def test_the_producer_runs_on_a_host_without_torch(
     redis_url: str, client: "redis.Redis", database: Database, database_url: str, model: Model, tmp_path: Path
 ) -> None:
-    """`tagonce enqueue FOLDER` where importing anything of the extra `worker` fails."""
+    """`tagonce enqueue FOLDER` with the packages of the extra `worker` blocked from import."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(5):
@@ -319,7 +319,7 @@ def test_the_producer_runs_on_a_host_without_torch(
 
 
 def test_every_option_is_one_that_celery_and_kombu_know() -> None:
-    """Both take any name without a word, so a typo would simply have no effect."""
+    """Both silently accept any name, so a misspelled option would have no effect."""
     made = create_app("redis://localhost", 1)
     assert set(made.conf.changes) - set(DEFAULTS) <= {"deprecated_settings"}
     assert set(made.conf.broker_transport_options) <= set(Channel.from_transport_options)
@@ -346,7 +346,7 @@ def test_every_option_is_one_that_celery_and_kombu_know() -> None:
     ],
 )
 def test_a_chunk_is_delivered_at_least_once_and_held_by_one(option: str, value: object) -> None:
-    """The options that this hangs on, by name: each has a default that would lose, double or pickle messages."""
+    """The options that this depends on, by name: each has a default that would lose, duplicate or pickle messages."""
     assert create_app("redis://localhost", 1).conf[option] == value
 
 
@@ -360,7 +360,7 @@ def test_the_lease_is_what_was_asked_for() -> None:
 
 
 def test_the_task_is_acknowledged_late(app: Celery) -> None:
-    """Celery settles this when the task is made, so the application's option is not the last word."""
+    """Celery decides this when the task is created, so the option of the application alone is not enough."""
     add_task(app, cast("Any", SimpleNamespace(database=None)), Stop(), cast("Any", None))
     task = app.tasks[TASK_NAME]
     assert (task.acks_late, task.ignore_result, task.reject_on_worker_lost) == (True, True, False)
@@ -392,10 +392,10 @@ def _send(app: Celery) -> None:
 
 @pytest.mark.parametrize("use", [broker.check, broker.workers, broker.release_all, _send, lambda app: depth(app, 1)])
 def test_a_redis_that_is_not_there_is_said_without_the_password(use: Callable[[Celery], object]) -> None:
-    """Every time: kombu keeps connections that failed in a pool, and the second try takes one from there."""
+    """At every attempt: kombu keeps failed connections in a pool, and the second attempt takes one of these."""
     nobody = create_app(NOBODY, 1)
     for _ in range(2):
-        said = r"^Redis at redis://:\*\*@127\.0\.0\.1:1/0 does not answer: .* --broker\) right\?$"
+        said = r"^Redis at redis://:\*\*@127\.0\.0\.1:1/0 does not answer: .* \(or --broker\) names its host .*\.$"
         with pytest.raises(BrokerError, match=said) as caught:
             use(nobody)
         assert "s3cret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Results: an image ends in a prediction or a failure, never both, however often and by however many it is written."""
+"""An image has a prediction or a failure, never both, however often and by however many workers it is written."""
 
 import multiprocessing
 import random
@@ -23,13 +23,14 @@ from db.schema import deliveries, failures, packed_predictions, predictions, tag
 from db.schema import images as image_table
 from db.schema import models as model_table
 from db.scores import NO_SCORES, Scores
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]
 
 
 def scores(*pairs: tuple[int, int]) -> Scores:
-    """From (tag id, score), in the order that workers give."""
+    """Scores from (tag id, score), in the order of workers."""
     ordered = sorted(pairs, key=lambda pair: (pair[1], pair[0]))
     return Scores(np.array([tag for tag, _ in ordered], np.int16), np.array([score for _, score in ordered], np.int16))
 
@@ -67,7 +68,7 @@ def failed(connection: Connection) -> list[tuple[int, str, int]]:
 
 
 def test_saving_twice_is_saving_once(database: Database, model: Model, registered: Register) -> None:
-    """An image without any tag above the floor is done like every other."""
+    """An image without a tag at or above the floor is done like any other."""
     first, second = registered(2)
     for _ in range(2):
         save(database, model, [prediction(second), prediction(first, scores((3, 500), (1, 9000)))])
@@ -101,7 +102,7 @@ def test_a_prediction_removes_the_failure(database: Database, model: Model, regi
 def test_a_failure_after_a_prediction_of_the_same_version_is_ignored(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """Two workers had the chunk, and one of them was luckier."""
+    """Two workers had the chunk, and only one of them failed."""
     (one,) = registered(1)
     save(database, model, [prediction(one, scores((1, 200)))])
     save(database, model, failed=[failure(one)])
@@ -113,7 +114,7 @@ def test_a_failure_after_a_prediction_of_the_same_version_is_ignored(
 def test_a_failure_of_a_newer_version_removes_the_prediction_and_its_scores(
     database: Database, model: Model, other_model: Model, registered: Register
 ) -> None:
-    """Of this model only."""
+    """Only those of this model."""
     (one,) = registered(1)
     for each in (model, other_model):
         save(database, each, [prediction(one, scores((1, 200)))])
@@ -128,7 +129,7 @@ def test_a_failure_of_a_newer_version_removes_the_prediction_and_its_scores(
 def test_a_result_of_an_older_version_leaves_the_facts_of_the_image_alone(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """The file changed while a worker had it: it is still pending."""
+    """The file changed while a worker had it, so the image is still pending."""
     (one,) = registered(1)
     registered(1, version="2")
     save(database, model, [prediction(one, version="1")])
@@ -169,7 +170,7 @@ def test_clearing_failures_makes_them_pending(database: Database, model: Model, 
 
 
 def test_a_late_result_of_an_older_file_changes_nothing(database: Database, model: Model, registered: Register) -> None:
-    """The file was registered anew, and predicted anew or not, while a worker was still busy with the old one."""
+    """The file was registered again, and predicted again or not, while a worker still processed the old one."""
     one, two = registered(2)
     assert registered(2, version="2") == [one, two]
     save(database, model, [prediction(one, scores((3, 500)), version="2")])
@@ -182,7 +183,7 @@ def test_a_late_result_of_an_older_file_changes_nothing(database: Database, mode
 
 
 def test_progress_speaks_of_the_files_as_they_are_now(database: Database, model: Model, registered: Register) -> None:
-    """An image with a new version is pending, and neither done nor failed."""
+    """An image with a new version is pending, neither done nor failed."""
     one, two = registered(2)
     save(database, model, [prediction(one)], [failure(two)])
     registered(2, version="2")
@@ -203,7 +204,7 @@ def test_progress_adds_up(database: Database, model: Model, other_model: Model, 
         assert (untouched.pending, untouched.rate, untouched.seconds_left) == (5, 0.0, None)
 
 
-# ── what goes when something is deleted ──
+# ── deletion of dependent rows ──
 
 
 @pytest.mark.parametrize("what", ["image", "model"])
@@ -231,11 +232,11 @@ smallints = st.integers(-(2**15), 2**15 - 1)
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_packed_arrays_come_back_as_they_went(database: Database, model: Model, registered: Register) -> None:
-    """Any length and any smallint, through the binary format one way and both formats the other."""
+    """Any length and any smallint. They are written in binary format, and read in binary and text format."""
     (one,) = registered(1)
     columns = (packed_predictions.c.tag_ids, packed_predictions.c.scores)
 
-    @hypothesis_settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=50, deadline=None)
+    @hypothesis_settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=up_to(50), deadline=None)
     @given(st.lists(smallints, max_size=300), st.data())
     def check(values: list[int], data: st.DataObject) -> None:
         array = np.array(values, np.int16)
@@ -254,13 +255,13 @@ def test_packed_arrays_come_back_as_they_went(database: Database, model: Model, 
     check()
 
 
-# ── at the same time ──
+# ── concurrency ──
 
 
 def test_workers_with_overlapping_chunks_end_with_one_row_each(
     database: Database, model: Model, registered: Register, in_threads: InThreads
 ) -> None:
-    """Four threads, each with its own order, some images failing for some of them."""
+    """Four threads, each with its own order of images. Some images fail in some of the threads."""
     ids = registered(60)
 
     def worker(seed: int, _barrier: threading.Barrier) -> None:
@@ -283,7 +284,7 @@ def test_workers_with_overlapping_chunks_end_with_one_row_each(
 def test_of_two_workers_with_different_luck_exactly_one_result_stays(
     database: Database, model: Model, registered: Register, in_threads: InThreads
 ) -> None:
-    """One predicts what the other fails on, half of the chunk each, at the same moment, ten times."""
+    """Each worker predicts the half of the chunk on which the other one fails, at the same moment, ten times."""
     ids = registered(40)
 
     def worker(number: int, barrier: threading.Barrier) -> None:
@@ -318,7 +319,7 @@ def _model_of(database: Database) -> Model:
 def test_processes_write_to_one_database(
     database: Database, database_url: str, model: Model, registered: Register
 ) -> None:
-    """SQLite lets one write at a time; the others wait for it and none is refused."""
+    """SQLite has one writer at a time. The others wait, and none is refused."""
     ids = registered(100)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(_save_in_a_process, database_url, ids, first) for first in range(2)]:

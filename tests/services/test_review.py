@@ -1,4 +1,4 @@
-"""The pages of `tagonce review` over HTTP, without a browser, on both databases: what they count is what is stored."""
+"""The pages of `tagonce review` over HTTP, without a browser, on both databases. Their counts are those stored."""
 
 import re
 import threading
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
@@ -81,6 +82,78 @@ def test_what_changes_in_the_collection_is_what_a_comparison_counts(
         assert expected in text(page.get(f"{path}?{address}").text)
 
 
+def moved(page: TestClient, before: str, after: str, shown: str | None = None) -> str:
+    """What the script gets when the address changes from one to another.
+
+    Args:
+        shown: the page that it has; that of the first address where none is said.
+    """
+    digests = re.findall(r'data-digest="([^"]+)"', page.get(before).text if shown is None else shown)
+    answer = page.get(after, headers={"x-cards": " ".join(digests), "referer": f"http://127.0.0.1:8765{before}"})
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_a_moved_slider_is_answered_with_what_differs(page: TestClient) -> None:
+    """Of pictures that the script has: tags that are new, and which of the others stay; and the counts."""
+    whole = page.get("/?t=0.45&size=48").text
+    part = moved(page, "/?t=0.5&size=48", "/?t=0.45&size=48")
+    assert "<html" not in part
+    assert "<img" not in part
+    assert part.count("data-known") == 48
+    assert 0 < part.count('class="chip ') < whole.count('class="chip ') / 5
+    digests = [re.findall(r'data-digest="([^"]+)"', one) for one in (whole, part)]
+    assert digests[0] == digests[1]
+    counts = [one.split('id="change"')[1].split("</section>", maxsplit=1)[0] for one in (whole, part)]
+    assert counts[0] == counts[1]
+    assert len(part) < len(whole) / 5
+
+
+@pytest.mark.parametrize("before", ["/?size=48&profile=mine", "/?size=48&sample=diverse", "/?size=48&t=0.9", "/tags"])
+def test_a_card_that_the_script_does_not_have_is_sent_whole(
+    page: TestClient, database: Database, model: Model, before: str
+) -> None:
+    """It was drawn with another profile, another way of choosing, at other thresholds than the address says."""
+    with database.write() as connection:
+        profiles.save(connection, model, "mine", Policy(4000), source="a test")
+    shown = page.get("/?t=0.5&size=48").text if before != "/?size=48&profile=mine" else None
+    part = moved(page, before, "/?t=0.45&size=48", shown)
+    whole = page.get("/?t=0.45&size=48").text
+    if before in ("/?size=48&t=0.9", "/tags"):  # some pictures have the same tags at either
+        assert 24 < part.count("<img") < 48
+    else:
+        assert part.count("<img") == whole.count("<img") == 48
+
+
+def test_a_card_of_which_somebody_says_something_meanwhile_is_sent_whole(page: TestClient, ids: list[int]) -> None:
+    shown = page.get("/?t=0.2&size=96").text
+    tag_id = re.findall(r'name="judge" value="(\d+):', shown.split(f'id="card-{ids[3]}"')[1])[0]
+    page.post("/who", data={"name": "bob", "back": "/"}, headers=OURS)
+    assert judge(page, ids[3], f"{tag_id}:right") == 200
+    page.post("/who", data={"name": "ann", "back": "/"}, headers=OURS)
+    part = moved(page, "/?t=0.2&size=96", "/?t=0.25&size=96", shown)
+    assert re.findall(r'<img src="/thumb/(\d+)"', part) == [str(ids[3])]
+
+
+def test_the_gallery_reads_profiles_once_and_a_move_reads_one(
+    page: TestClient, database: Database, model: Model
+) -> None:
+    with database.write() as connection:
+        for number in range(3):
+            profiles.save(connection, model, "mine", Policy(4000 + number), source="a test")
+    read: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *said: read.append(said[2]))
+    address = "/?profile=mine%402"
+    digests = re.findall(r'data-digest="([^"]+)"', page.get(address).text)
+    policies = [statement for statement in read if "profiles.policy" in statement]
+    assert len(policies) == 1
+    assert len([statement for statement in read if "FROM profiles" in statement]) == 2  # and the labels of all
+    read.clear()
+    page.get(f"{address}&t=0.6", headers={"x-cards": " ".join(digests), "referer": f"http://127.0.0.1:8765{address}"})
+    assert len([statement for statement in read if "FROM profiles" in statement]) == 1
+    assert len(read) <= 6
+
+
 def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
     page: TestClient, database: Database, model: Model
 ) -> None:
@@ -100,14 +173,14 @@ def test_what_was_moved_is_saved_and_is_what_an_export_keeps(
 def test_the_next_version_of_a_profile_begins_with_the_one_before_it(
     page: TestClient, database: Database, model: Model
 ) -> None:
-    """Else what that says would be gone without a word."""
+    """Otherwise the thresholds of that version would silently be lost."""
     for version in (1, 2):
         with database.write() as connection:
             profiles.save(connection, model, "mine", Policy(tags={"tag_01": 5000 + version}), source="a test")
     for base in ("", "mine@1"):
         answer = page.post("/save", data={"profile": base, "t": "0.3", "name": "mine"}, headers=OURS)
         assert answer.status_code == 400
-        assert "mine@2 is there, with thresholds of its own" in answer.text
+        assert "mine@2 already exists, and this would drop its thresholds" in answer.text
     assert 'name="name" value="mine-2"' in page.get("/compare?t=0.3").text
     assert 'name="name" value="mine"' in page.get("/compare?profile=mine&t=0.3").text
     assert "all tags: 0.35 → 0.3" in text(page.get("/compare?t=0.3").text)
@@ -239,7 +312,7 @@ def test_precision_is_told_with_its_interval(
 
 @pytest.mark.parametrize("number", [1, 7])
 def test_labels_next_to_the_line_alone_tell_no_precision(page: TestClient, number: int) -> None:
-    """Seven right ones would be a precision of 1, of which Wilson's interval begins at 0.65."""
+    """Seven correct labels would give a precision of 1, whose Wilson interval begins at 0.65."""
     nearest = re.findall(r'id="card-(\d+)"', page.get("/tag/3?tag.tag_03=0.2").text)[:number]
     for image_id in nearest:
         judge(page, int(image_id), "3:right")
@@ -295,7 +368,7 @@ def test_thumbnails_are_pictures_and_what_has_none_says_why(
     gone = page.get(f"/thumb/{ids[1]}")
     assert gone.headers["content-type"].startswith("image/svg+xml")
     assert "missing" in gone.text
-    with database.write() as connection:  # who opens it may die of it
+    with database.write() as connection:  # a process that opens it may die
         connection.execute(predictions.delete().where(predictions.c.image_id == ids[2]))
         results.save(connection, model.id, [], [Failure(ids[2], "1", Reason.CRASHED, "")])
     assert "crashed" in page.get(f"/thumb/{ids[2]}").text
@@ -305,7 +378,7 @@ def test_thumbnails_are_pictures_and_what_has_none_says_why(
 def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
     page: TestClient, site: Site, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is known by a width that no picture has, here and in the script."""
+    """The placeholder has a width that no picture has, which the script knows, too."""
     monkeypatch.setattr(picture, "_WAIT_SECONDS", 0.2)
     sent = threading.Event()
     kept = site.thumbnails.get
@@ -327,7 +400,7 @@ def test_a_picture_that_a_slow_storage_has_not_sent_is_asked_for_again(
 def test_the_overview_tells_how_far_it_is_and_what_failed(page: TestClient) -> None:
     shown = page.get("/overview")
     assert f"done {IMAGES}" in text(shown.text)
-    assert "it is <b>broken</b>" in text(shown.text)  # text, and no markup
+    assert "it is <b>broken</b>" in text(shown.text)  # text, not markup
     assert "<b>broken" not in shown.text
     assert "it is" in page.get("/overview?reason=corrupt").text
     assert "it is" not in page.get("/overview?reason=missing").text
@@ -374,7 +447,7 @@ def test_what_cannot_be_asked_is_answered_with_a_sentence(page: TestClient, path
 
 
 def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos: list[Path]) -> None:
-    """`tiny` is the name of no model that could be loaded."""
+    """No model with the name `tiny` can be loaded."""
     with photos[0].open("rb") as file:
         answer = page.post("/try", files={"file": ("a.png", file)}, headers=OURS)
     assert answer.status_code == 500
@@ -384,9 +457,9 @@ def test_a_picture_to_try_needs_the_model_of_the_scores(page: TestClient, photos
     assert "No picture came along" in text(empty.text)
 
 
-def test_no_statement_takes_longer_than_a_page_waits(postgres_url: str) -> None:
-    """But for counting the collection, which nobody waits for."""
-    database = open_database(postgres_url)
+def test_no_statement_takes_longer_than_a_page_waits(migrated_postgres_url: str) -> None:
+    """Except for counting the collection, which runs in the background."""
+    database = open_database(migrated_postgres_url)
     database.limit_statements(1)
     with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
         connection.execute(sql("select pg_sleep(5)"))

@@ -1,5 +1,5 @@
-"""The numbers on the pages are those of the database, or are said to be estimates: with thresholds of any fineness,
-with top-k and MCut, before the collection is counted and afterwards, on both databases.
+"""The numbers on the pages are those of the database, or are marked as estimates: with thresholds of any precision,
+with top-k and MCut, before and after the collection is counted, on both databases.
 """
 
 import re
@@ -35,12 +35,12 @@ PLAIN, FINE, TOP, MCUT, BOTH = (
 )
 POLICIES = {"plain": PLAIN, "fine": FINE, "top": TOP, "mcut": MCUT, "both": BOTH}
 FEW = 20
-"""Images that are drawn at random where not all of them are."""
+"""Images in a random sample."""
 
 
 @pytest.fixture(autouse=True)
 def saved(database: Database, model: Model) -> None:
-    """A profile of each policy."""
+    """Save a profile of each policy."""
     with database.write() as connection:
         for name, policy in POLICIES.items():
             profiles.save(connection, model, name, policy, source="a test")
@@ -48,7 +48,7 @@ def saved(database: Database, model: Model) -> None:
 
 @pytest.fixture
 def uncounted(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], TestClient]]:
-    """Start with so many images drawn at random; the collection is being counted, and that takes a while."""
+    """Starts pages with a sample of a given size, while the count of the collection is still running."""
     may_end = threading.Event()
     count = collection.distribution.count_scores
 
@@ -70,7 +70,7 @@ def uncounted(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 def on_tags(page: TestClient, profile: str) -> dict[str, str]:
-    """Tag to what the page of all tags says."""
+    """Tag to its number on the page of all tags."""
     rows = re.findall(r"<tr><td><a [^>]*>(\w+)</a>.*?</tr>", page.get(f"/tags?profile={profile}").text, re.DOTALL)
     cells = re.findall(
         r"<tr><td><a [^>]*>(\w+)</a>.*?</td>\s*<td class=\"n\">[^<]*</td>\s*<td class=\"n\">([^<]*)</td>",
@@ -87,14 +87,14 @@ def on_overview(page: TestClient, profile: str) -> dict[str, str]:
 
 
 def on_tag(page: TestClient, tag_id: int, profile: str) -> str:
-    """The number of images that keep it."""
+    """The number of images that keep the tag."""
     found = re.search(r"<p><b>([^<]*)</b> of 60 images keeps? it", page.get(f"/tag/{tag_id}?profile={profile}").text)
     assert found
     return found[1]
 
 
 def by_change(page: TestClient, profile: str) -> dict[str, tuple[str, str]]:
-    """Tag to what gains and loses it from the model's own threshold... of the table of the page that compares."""
+    """Tag to the images that gain and lose it, from the table of the compare page."""
     part = page.get(f"/compare?{profile}").text.partition('id="by-tag"')[2]
     rows = re.findall(
         r"<tr><td><a [^>]*>(\w+)</a></td><td class=\"n\">([^<]*)</td><td class=\"n\">([^<]*)</td></tr>", part
@@ -103,13 +103,13 @@ def by_change(page: TestClient, profile: str) -> dict[str, tuple[str, str]]:
 
 
 def stored(database: Database, model: Model, policy: Policy) -> dict[str, int]:
-    """Tag to images that keep it, as `tagonce counts` says."""
+    """Tag to images that keep it, from `tagonce counts`."""
     with database.read() as connection:
         return {one.tag: one.images for one in tag_counts(connection, model, resolve(model, TAGS, policy))}
 
 
 def plainly(policy: Policy) -> dict[str, int]:
-    """The same for a policy without MCut, from the scores before they were stored, tag by tag."""
+    """The same for a policy without MCut, from the scores in memory, tag by tag."""
     counts = dict.fromkeys((tag.name for tag in TAGS), 0)
     for number in range(IMAGES):
         ranked = sorted(
@@ -123,7 +123,7 @@ def plainly(policy: Policy) -> dict[str, int]:
 
 
 def every_number(page: TestClient, profile: str, counts: Mapping[str, int], about: str = "") -> None:
-    """All three pages say these."""
+    """Assert that all three pages show these numbers."""
     expected = {tag.name: f"{about}{counts.get(tag.name, 0)}" for tag in TAGS}
     assert on_tags(page, profile) == expected
     assert on_overview(page, profile) == {name: number for name, number in expected.items() if counts.get(name)}
@@ -151,7 +151,7 @@ def test_before_it_is_counted_too_where_all_images_are_looked_at(
 
 
 def drawn(database: Database, model: Model) -> TagBatch:
-    """The images that the site draws at random."""
+    """The images in the random sample of the site."""
     with database.read() as connection:
         return sampling.load(connection, model, sampling.random_ids(connection, model, FEW, seed=1), model.floor)
 
@@ -176,7 +176,7 @@ def test_from_some_images_every_number_is_an_estimate_for_all_and_says_so(
     assert on_tags(page, profile) == expected
     assert on_overview(page, profile) == {name: number for name, number in expected.items() if name in counts}
     exact = stored(database, model, policy)
-    for tag_id in (3, 4, 8):  # of one tag thresholds alone are counted in SQL
+    for tag_id in (3, 4, 8):  # for one tag only thresholds are counted in SQL
         name = TAGS[tag_id].name
         limited = policy.top is not None or policy.mcut
         assert on_tag(page, tag_id, profile) == (expected[name] if limited else str(exact.get(name, 0)))
@@ -217,15 +217,15 @@ def test_the_page_that_compares_calls_no_sample_the_collection(
 def test_counts_of_another_day_are_not_mixed_with_images_of_today(
     page: TestClient, site: Site, database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of counts says 60 images. A threshold that it cannot tell is estimated for as many as there are now."""
+    """The file of counts has 60 images. A threshold that it does not determine is estimated for the present number."""
     assert site.collection.distribution is not None
     with monkeypatch.context() as patched:
         patched.setattr(collection, "POOL", FEW)
-        patched.setattr(collection.counts, "predicted", lambda *_: 10 * IMAGES)
+        patched.setattr(collection.run_progress, "predicted", lambda *_: 10 * IMAGES)
         patched.setattr(collection.distribution, "count_scores", lambda *_, **__: site.collection.distribution)
         site.collection.count()
         site.collection.wait()
-    shown = on_tags(page, "plain&tag.tag_03=0.1234")  # the old counts could tell all but this one
+    shown = on_tags(page, "plain&tag.tag_03=0.1234")  # the old counts determine all thresholds but this one
     kept = kept_of(drawn(database, model), model, PLAIN.changed(Policy(tags={"tag_03": 1234}))).tag_ids
     times = 10 * IMAGES // FEW
     assert shown == {tag.name: f"about {times * int((kept == tag_id).sum())}" for tag_id, tag in enumerate(TAGS)}
@@ -267,12 +267,12 @@ def test_one_of_anything_is_not_several(page: TestClient) -> None:
 def test_of_two_saves_at_once_the_second_is_told_of_the_first(
     page: TestClient, site: Site, database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both began with plain@1. Else the next version but one would lack the change of the next one."""
+    """Both began with plain@1. Otherwise the version after the next would lack the change of the next one."""
     together = threading.Barrier(2)
     save = profiles.save
 
     def slow(*arguments: object, **options: object) -> object:
-        with suppress(threading.BrokenBarrierError):  # where one waits for the other it does not come
+        with suppress(threading.BrokenBarrierError):  # the barrier breaks if one save waits for the other
             together.wait(1.5)
         return save(*arguments, **options)  # type: ignore[arg-type]
 

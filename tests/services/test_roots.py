@@ -1,4 +1,4 @@
-"""TAGONCE_ROOTS: whatever the database lists, a worker reads files and objects below these and no others."""
+"""A worker reads only files and objects below TAGONCE_ROOTS, whatever the database lists."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from db.errors import ImageError, Reason, SettingsError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.storage.s3_client import s3_client
 from workers.storage.fetch import Fetcher
 from workers.storage.roots import Roots
@@ -24,7 +24,7 @@ def fetcher(*roots: str) -> Fetcher:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder of images, and a secret beside it."""
+    """A folder of images with a secret file beside it."""
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(INSIDE)
@@ -41,7 +41,7 @@ def denied(reader: Fetcher, uri: str) -> None:
 
 
 def test_a_file_below_a_root_is_read_and_no_other(root: Path) -> None:
-    """`..` and the name of the folder as the beginning of another one do not help; neither does asking for S3."""
+    """`..`, a folder whose name begins with that of the root, and S3 are all refused."""
     reader = fetcher("s3://elsewhere/x", str(root))
     assert reader.fetch(file_uri(f"{root}/a.jpg")) == INSIDE
     assert reader.fetch(file_uri(f"{root}/../images/a.jpg")) == INSIDE
@@ -67,7 +67,7 @@ def test_a_root_may_be_a_link_itself(root: Path) -> None:
 
 
 def test_a_link_that_changes_while_it_is_read_leads_nowhere_either(root: Path) -> None:
-    """Between the look at the path and the opening of it somebody may put a link there."""
+    """Between the check of a path and its opening, another process may put a link there."""
     path, swapped = root / "now.jpg", root / "new"
     path.write_bytes(INSIDE)
     reader, seen = fetcher(str(root)), set()
@@ -77,14 +77,14 @@ def test_a_link_that_changes_while_it_is_read_leads_nowhere_either(root: Path) -
             try:
                 seen.add(reader.fetch(file_uri(str(path))))
             except ImageError as error:
-                assert error.reason is Reason.DENIED  # noqa: PT017 - both outcomes are right, and both should come
+                assert error.reason is Reason.DENIED  # noqa: PT017 - both outcomes are right, and both should occur
                 seen.add(b"denied")
     assert seen == {INSIDE, b"denied"}
 
 
 @contextmanager
 def swapping(path: Path, other: Path, target: Path) -> Iterator[threading.Event]:
-    """A file becomes a link and a file again, as fast as that goes; tells when it has ended."""
+    """Replace a file by a link and back, as fast as possible. Yields an event of its end."""
     ended = threading.Event()
     timer = threading.Timer(SECONDS_OF_SWAPPING, ended.set)
 
@@ -103,7 +103,7 @@ def swapping(path: Path, other: Path, target: Path) -> Iterator[threading.Event]
 
 
 def test_an_object_below_a_root_is_read_and_no_other(bucket: str) -> None:
-    """Of other buckets nothing, and nothing by a key that climbs: a proxy may tidy it up before S3 sees it."""
+    """No object of other buckets, and none by a key with `..`, which a proxy may normalise before S3 sees it."""
     client = s3_client()
     for key in ("photos/a.jpg", "photos-2/a.jpg", "photos/../other/a.jpg"):
         client.put_object(Bucket=bucket, Key=key, Body=INSIDE)

@@ -1,4 +1,4 @@
-"""Prefixes and manifests of objects, against a real S3 server over HTTP."""
+"""Prefixes and manifests of objects, on a real S3 server over HTTP."""
 
 import hashlib
 import http.client
@@ -14,15 +14,17 @@ import boto3
 import pytest
 
 from db.errors import SettingsError, SourceError
-from producer.references import Reference, file_uri, split_s3
-from producer.sources import Names, references
+from db.ledger.images import Reference
+from db.names.uris import file_uri
+from producer.sources import NameFilter, references
 from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
+from producer.uris import split_s3
 from tests.fixtures.s3 import new_bucket
 from workers.storage.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:
-    """Objects whose content is their key, and the references that they should give."""
+    """Store objects whose content is their key. Returns the references that a source should yield."""
     client = s3_client(max_pool_connections=8)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=key.encode()), keys))
@@ -38,7 +40,7 @@ def expected(bucket: str, key: str) -> Reference:
 
 
 def found(source: str) -> list[Reference]:
-    """All that a source yields."""
+    """All references of a source."""
     return list(references(source))
 
 
@@ -57,9 +59,9 @@ WEIRD_KEYS = [
 def test_2300_objects_equal_their_manifest_whatever_an_answer_holds(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In nested folders, beside folders, in folders that begin alike: each object once, by many requests at a time.
+    """In nested folders, beside folders, in folders with a common beginning: each object once, by parallel requests.
 
-    Listing and manifest give the same references: the same object never counts as changed.
+    Listing and manifest yield the same references: an unchanged object never counts as changed.
     """
     names = [f"{number % 3}/{number % 50:02}/{number}.jpg" for number in range(2_100)]
     names += [f"{number}.png" for number in range(100)] + [f"0-{number}/{number}.png" for number in range(100)]
@@ -85,14 +87,14 @@ def test_a_listing_may_be_left_half_way(bucket: str, monkeypatch: pytest.MonkeyP
 
 
 def test_keys_are_taken_literally(bucket: str, tmp_path: Path) -> None:
-    """Spaces, percent signs, question marks, emoji and empty path segments survive listing and manifest."""
+    """Spaces, percent signs, question marks, emoji and empty path segments are unchanged by listing and manifest."""
     objects = put(bucket, *WEIRD_KEYS)
     assert set(references(f"s3://{bucket}")) == objects
     assert set(references(manifest_of(tmp_path, *(each.uri for each in objects)))) == objects
 
 
 def test_a_prefix_is_nothing_a_folder_a_part_of_a_name_or_a_key(bucket: str) -> None:
-    """Folder markers and other files are passed over; an object named in full is taken whatever it is called."""
+    """Folder markers and other files are skipped. An object given by its full key is taken, whatever its name."""
     put(bucket, "cat/", "cat/1.JPG", "cat/photo.orig", "cats.png", "dog")
     keys = {
         prefix: {split_s3(each.uri)[1] for each in references(f"s3://{bucket}{prefix}")}
@@ -117,20 +119,20 @@ def test_a_prefix_without_images_says_what_it_saw(bucket: str) -> None:
 
 
 def test_names_in_a_bucket_are_left_out_as_on_a_disk(bucket: str) -> None:
-    """By their place below the folder of the prefix; the object of exactly the key is always taken."""
+    """By their path relative to the folder of the prefix. The object of exactly the given key is always taken."""
     kept = put(bucket, "nas/@eaDir/pics/a.jpg", "nas/@eaDir/pics/sub/b.jpg")
     put(bucket, "nas/@eaDir/pics/.c.jpg", "nas/@eaDir/pics/@eaDir/d.jpg", "nas/@eaDir/pics/drafts/e.jpg")
     put(bucket, "nas/@eaDir/pics/f.txt", "nas/@eaDir/pics/g")
-    names = Names(["drafts/"])
+    names = NameFilter(["drafts/"])
     assert set(references(f"s3://{bucket}/nas/@eaDir/pics/", names=names)) == kept
     assert (names.passed_over, names.hidden, names.excluded) == (2, 2, 1)
-    everything = Names(default_excludes=False, all_names=True)
+    everything = NameFilter(default_excludes=False, all_names=True)
     assert len(list(references(f"s3://{bucket}/nas/@eaDir/pics/", names=everything))) == 7
     assert found(f"s3://{bucket}/nas/@eaDir/pics/.c.jpg") == [expected(bucket, "nas/@eaDir/pics/.c.jpg")]
 
 
 def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
-    """Relative references start at its folder; an absolute path is one of this machine. Errors name it as we do."""
+    """Relative references start at the list's folder. Absolute paths are local. Errors name the list by its uri."""
     put(bucket, "lists/a.jpg", "b.jpg")
     local = tmp_path / "c.jpg"
     local.write_bytes(b"c")
@@ -151,7 +153,7 @@ def test_a_list_may_lie_in_the_bucket(bucket: str, tmp_path: Path) -> None:
 
 
 def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Path) -> None:
-    """Objects and files come in the order of the rows, many more than are looked up at a time."""
+    """Objects and files are in the order of the rows, even if there are many more than are looked up at once."""
     keys = [f"{number}.jpg" for number in range(300)]
     put(bucket, *keys)
     lines = [line for key in keys for line in (f"s3://{bucket}/{key}", f"local-{key}")]
@@ -161,7 +163,7 @@ def test_a_manifest_mixes_storage_and_keeps_its_order(bucket: str, tmp_path: Pat
 
 
 def test_what_is_missing_in_a_manifest_has_no_version(bucket: str, tmp_path: Path) -> None:
-    """No such object, no such bucket: one failure row later, no abort now."""
+    """A missing object or bucket becomes a failure later and does not abort the listing."""
     (there,) = put(bucket, "a.jpg")
     gone = [f"s3://{bucket}/gone.jpg", "s3://no-such-bucket-here/a.jpg"]
     got = found(manifest_of(tmp_path, gone[0], there.uri, gone[1]))
@@ -177,7 +179,7 @@ def test_a_manifest_may_be_left_half_way(bucket: str, tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("head")]
 
 
-# ── storage that says no ──
+# ── storage that refuses ──
 
 
 @pytest.mark.usefixtures("s3_settings")
@@ -187,11 +189,11 @@ def test_a_bucket_that_does_not_exist() -> None:
 
 
 def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bucket that does not let everybody in: the sentence is about credentials, not about rights."""
+    """For a bucket without public access, the error is about credentials, not about rights."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for source in ("s3://shut/photos/", manifest_of(tmp_path, "s3://shut/a.jpg")):
-        with pytest.raises(SourceError, match=r"credentials to read bucket 'shut'.* set AWS_ACCESS"):
+        with pytest.raises(SourceError, match="no complete S3 credentials, and bucket 'shut' is not public: set"):
             found(source)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of them")
     with pytest.raises(SettingsError, match="missing: AWS_SECRET_ACCESS_KEY"):
@@ -200,7 +202,7 @@ def test_no_credentials(forbidding: None, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture
 def public_bucket(s3_settings: None, request: pytest.FixtureRequest) -> str:
-    """Everybody may list it and read its objects, with and without the check of credentials."""
+    """A bucket with public listing and reading, with and without the check of credentials."""
     name = new_bucket()
     client = s3_client()
     client.put_bucket_acl(Bucket=name, ACL="public-read")
@@ -211,13 +213,13 @@ def public_bucket(s3_settings: None, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def without_credentials(bucket: str, public_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on; the buckets were made before."""
+    """No credentials from here on. The buckets were created before."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
 
 def test_a_public_bucket_needs_no_credentials(public_bucket: str, without_credentials: None, tmp_path: Path) -> None:
-    """Listing, a list of objects, and reading: by boto3 first, then by obstore."""
+    """Listing, a manifest, and reading: first by boto3, then by obstore."""
     reference = expected(public_bucket, "a.jpg")
     assert found(f"s3://{public_bucket}/") == [reference]
     assert found(manifest_of(tmp_path, reference.uri)) == [reference]
@@ -229,7 +231,7 @@ def test_a_public_bucket_needs_no_credentials(public_bucket: str, without_creden
 def test_credentials_are_not_used_where_that_is_asked_for(
     public_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """These are rejected by any bucket."""
+    """Any bucket would reject these credentials."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     with credentials_checked(s3_endpoint), pytest.raises(SourceError, match="rejects the credentials"):
         found(f"s3://{public_bucket}/")
@@ -240,7 +242,7 @@ def test_credentials_are_not_used_where_that_is_asked_for(
 
 @contextmanager
 def credentials_checked(endpoint: str) -> Iterator[None]:
-    """Inside, the server checks credentials and rights as AWS does; else moto lets everybody in."""
+    """Makes the server check credentials and rights as AWS does. By default moto accepts every request."""
 
     def requests_before_checking(count: str) -> None:
         connection = http.client.HTTPConnection(endpoint.removeprefix("http://"))
@@ -256,7 +258,7 @@ def credentials_checked(endpoint: str) -> Iterator[None]:
 
 
 def test_rejected_credentials(bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
-    """A listing stops and says so. To a HEAD this looks like one denied object, which the worker records."""
+    """A listing raises an error. For a HEAD this looks like one denied object, which the worker records."""
     put(bucket, "a.jpg")
     uri = f"s3://{bucket}/a.jpg"
     with credentials_checked(s3_endpoint):
@@ -266,7 +268,7 @@ def test_rejected_credentials(bucket: str, s3_endpoint: str, tmp_path: Path) -> 
 
 
 def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without any right: a listing stops, and an object of a manifest is left to the worker."""
+    """For a user without any right, a listing raises an error, and an object of a manifest is left to the worker."""
     put(bucket, "a.jpg")
     uri = f"s3://{bucket}/a.jpg"
     iam = boto3.session.Session().client("iam", endpoint_url=s3_endpoint)
@@ -281,7 +283,7 @@ def test_denied(bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_refusal_in_the_middle_ends_a_listing(bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of many requests is denied: what came before is given, then the same sentence, and no thread is left."""
+    """One of many requests is denied: earlier references are yielded, then the error is raised. No thread is left."""
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
     put(bucket, *(f"{number:03}.jpg" for number in range(500)))
     got = []
@@ -295,7 +297,7 @@ def test_a_refusal_in_the_middle_ends_a_listing(bucket: str, s3_endpoint: str, m
 
 @contextmanager
 def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
-    """A server in front of another, which passes on so many GETs and denies all others."""
+    """A proxy that forwards a number of GETs and denies all others."""
     left = threading.Semaphore(answers)
 
     class Front(http.server.BaseHTTPRequestHandler):
@@ -314,7 +316,7 @@ def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
             self.wfile.write(body if allowed else b"<Error><Code>AccessDenied</Code></Error>")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -323,7 +325,7 @@ def refusing_after(answers: int, endpoint: str) -> Iterator[str]:
 
 
 def test_an_endpoint_where_nobody_listens(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told within seconds, for a prefix and for a manifest, though requests are else retried patiently."""
+    """Reported within seconds, for a prefix and for a manifest, although other requests are retried for long."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -340,7 +342,7 @@ def test_an_endpoint_without_a_scheme(bucket: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A web server that answers everything with a page, as a wrong port or a login wall does."""
+    """A web server that answers every request with a page, like a wrong port or a login page."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -348,10 +350,10 @@ def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(b"<html>Welcome<br>")
 
-        do_HEAD = do_GET  # noqa: N815 -- the name http.server looks for
+        do_HEAD = do_GET  # noqa: N815 -- the name that http.server expects
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -362,7 +364,7 @@ def web_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("web_page")
 def test_an_endpoint_that_is_no_s3(bucket: str) -> None:
-    """Without retries here: a page is taken for a server that fails for the moment."""
+    """Without retries here: a page looks like a temporary failure of the server."""
     client = s3_client(max_attempts=0)
     with pytest.raises(SourceError, match=r"keeps failing .* AWS_ENDPOINT_URL_S3 is an"), s3_errors(bucket):
         client.list_objects_v2(Bucket=bucket)

@@ -1,4 +1,4 @@
-"""Samples from the database against a loop over everything that is stored, on both databases."""
+"""Samples from the database compared with a loop over all stored scores, on both databases."""
 
 from collections import Counter
 from itertools import product
@@ -15,23 +15,24 @@ from db import sampling
 from db.database import Database
 from db.ledger.models import Model
 from db.read.distribution import count_scores
-from db.sampling import Near, near_threshold, random_images
+from db.sampling import ScoredImage, near_threshold, random_images
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE
 from db.search import tag_index
+from tests.fixtures.examples import up_to
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store
 
 FLOOR, IMAGES = 100, 150
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
 @pytest.fixture
 def rows() -> Rows:
-    """Tag 1 is in half of the images, tag 2 in a tenth, tag 3 in two of them, on few distinct scores."""
+    """Tag 1 is on half of the images, tag 2 on a tenth, tag 3 on two of them, with few distinct scores."""
     rng = np.random.default_rng(5)
     shares = {1: 0.5, 2: 0.1}
     rows = [
@@ -44,7 +45,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 def ids(database: Database, model: Model, rows: Rows) -> list[int]:
-    """Of the images of `rows`, stored; every third one has lost its prediction again."""
+    """The ids of the images of `rows`. Every third image has lost its prediction again."""
     ids = store(database, model, [f"s3://b/{number:03}" for number in range(IMAGES)], rows)
     _forget(database, ids[::3])
     return [one for place, one in enumerate(ids) if place % 3]
@@ -52,7 +53,7 @@ def ids(database: Database, model: Model, rows: Rows) -> list[int]:
 
 @pytest.fixture
 def looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few images are otherwise read whole."""
+    """Makes samples look images up by id. Otherwise so few images are all read."""
     for name, value in {"_SMALL": 10, "_FIRST": 10, "_SHARE": 5}.items():
         monkeypatch.setattr(random_images, name, value)
 
@@ -70,7 +71,7 @@ def _forget(database: Database, ids: list[int]) -> None:
             connection.execute(delete(tag_scores).where(tag_scores.c.image_id.in_(ids)))
 
 
-# ── random ones ──
+# ── random images ──
 
 
 def test_random_images_are_distinct_and_have_a_prediction(
@@ -89,7 +90,7 @@ def test_random_images_are_distinct_and_have_a_prediction(
 def test_every_image_is_equally_likely(
     database: Database, model: Model, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read whole and looked up alike."""
+    """The same if all images are read and if they are looked up."""
     for small in (1000, 10):
         monkeypatch.setattr(random_images, "_SMALL", small)
         with database.read() as connection:
@@ -98,13 +99,13 @@ def test_every_image_is_equally_likely(
 
 
 def _assert_equally_likely(found: list[Any], possible: list[Any]) -> None:
-    """Chi-squared, 4.5 standard deviations above its mean: beyond that by chance once in some thousand times."""
+    """Chi-squared test, 4.5 standard deviations above the mean: exceeded by chance once in some thousand runs."""
     counts, mean, degrees = Counter(found), len(found) / len(possible), len(possible) - 1
     assert sum((counts[one] - mean) ** 2 / mean for one in possible) < degrees + 4.5 * (2 * degrees) ** 0.5
 
 
 def test_sparse_ids_are_found(database: Database, model: Model, ids: list[int], looks_up: None) -> None:
-    """Two images far apart are not met by chance."""
+    """Two images with distant ids are unlikely to be drawn by guessing ids."""
     _forget(database, ids[1:-1])
     with database.read() as connection:
         found = [sampling.random_ids(connection, model, 1, seed) for seed in range(30)]
@@ -130,14 +131,14 @@ def test_images_are_loaded_in_the_order_of_their_ids_as_given(
     assert (len(nothing), nothing.offsets.tolist()) == (0, [0])
 
 
-# ── with a tag ──
+# ── images with a tag ──
 
 
-def in_range(rows: Rows, ids: list[int], tag: int, low: int, high: int) -> list[Near]:
+def in_range(rows: Rows, ids: list[int], tag: int, low: int, high: int) -> list[ScoredImage]:
     """By a loop. Images were registered one by one, from the first id on."""
     first = ids[0] - 1
     return [
-        Near(one, f"s3://b/{one - first:03}", row[tag])
+        ScoredImage(one, f"s3://b/{one - first:03}", row[tag])
         for one in ids
         if tag in (row := rows[one - first]) and low <= row[tag] < high
     ]
@@ -161,7 +162,7 @@ def test_images_with_a_score_in_a_range(
 def test_images_with_a_tag_are_equally_likely(
     database: Database, model: Model, rows: Rows, ids: list[int], looks_up: None
 ) -> None:
-    """Of a common tag, which is looked up, and of a rarer one, of which all are read."""
+    """For a common tag, whose images are looked up, and for a rarer one, of which all are read."""
     for tag in (1, 2):
         with database.read() as connection:
             found = [
@@ -170,7 +171,7 @@ def test_images_with_a_tag_are_equally_likely(
         _assert_equally_likely(found, in_range(rows, ids, tag, FLOOR, NEVER))
 
 
-# ── around a line ──
+# ── near a threshold ──
 
 
 def test_the_nearest_images_on_either_side(
@@ -185,7 +186,7 @@ def test_the_nearest_images_on_either_side(
             assert below == nearest(in_range(rows, ids, tag, 0, score), score, n)
 
 
-def nearest(found: list[Near], score: int, n: int) -> list[Near]:
+def nearest(found: list[ScoredImage], score: int, n: int) -> list[ScoredImage]:
     return sorted(found, key=lambda one: (abs(one.score - score), one.image_id))[:n]
 
 
@@ -198,7 +199,7 @@ def test_the_nearest_images_of_any_scores(database: Database, model: Model, coun
     @given(st.lists(some, min_size=8, max_size=8), st.integers(1, 3), some)
     def check(scores: list[int], n: int, score: int) -> None:
         ids = store(database, model, uris, [{1: one} for one in scores])
-        found = [Near(*each) for each in zip(ids, uris, scores, strict=True)]
+        found = [ScoredImage(*each) for each in zip(ids, uris, scores, strict=True)]
         with database.read() as connection:
             distribution = count_scores(connection, model) if counted else None
             above, below = sampling.around(connection, model, 1, score, n, distribution)
@@ -209,7 +210,7 @@ def test_the_nearest_images_of_any_scores(database: Database, model: Model, coun
 
 
 def test_many_within_a_step_are_found_without_reading_all(database: Database, model: Model) -> None:
-    """The first ones within 0.001 of the line are taken, and shown by their distance."""
+    """The first images within 0.001 of the threshold are taken, and sorted by their distance."""
     scores = [3500, 3499, 3509, 3490] * near_threshold._MANY * 3
     ids = store(database, model, [f"s3://b/{number:03}" for number in range(len(scores))], [{1: one} for one in scores])
     with database.read() as connection:
@@ -221,7 +222,7 @@ def test_many_within_a_step_are_found_without_reading_all(database: Database, mo
 def test_counts_that_are_too_old_do_not_hide_images(
     database: Database, model: Model, rows: Rows, ids: list[int]
 ) -> None:
-    """What was near when they were counted is gone."""
+    """The images that were near the threshold at the time of the count are gone."""
     with database.read() as connection:
         distribution = count_scores(connection, model)
     gone = [one.image_id for one in in_range(rows, ids, 1, 2500, 4500)]

@@ -1,4 +1,4 @@
-"""Migrations make what `db.schema` says, on both databases, from several processes at once."""
+"""Migrations create the schema of `db.schema`, on both databases, from several processes at once."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,7 +23,7 @@ VIEWS = {"postgresql": {"tag_probabilities", "tag_scores"}, "sqlite": {"tag_prob
 
 
 def tables_of(dialect: str) -> MetaData:
-    """The tables as they are on a database: packed predictions on PostgreSQL, a table of scores on SQLite."""
+    """The tables of a database: packed predictions on PostgreSQL, a table of scores on SQLite."""
     metadata = MetaData()
     packed = dialect == "postgresql"
     for table in schema.metadata.tables.values():
@@ -34,9 +34,9 @@ def tables_of(dialect: str) -> MetaData:
 
 
 def differences(connection: Connection) -> list[Any]:
-    """What Alembic would change to get from the database to `db.schema`: tables, columns, types, nullability, uniques.
+    """The changes by Alembic from the database to `db.schema`: tables, columns, types, nullability, unique constraints.
 
-    The index on `predicted_at` is the migrations' own affair: no query names it.
+    The index on `predicted_at` is only in the migrations: no query refers to it.
     """
     options = {"compare_type": _compare_type}
     found = compare_metadata(MigrationContext.configure(connection, opts=options), tables_of(connection.dialect.name))
@@ -44,7 +44,7 @@ def differences(connection: Connection) -> list[Any]:
 
 
 def _compare_type(_context: object, _found: object, _wanted: object, found_type: Any, wanted_type: Any) -> bool | None:
-    # A type of our own, which Alembic cannot compare; None leaves all others to it.
+    # Alembic cannot compare a type of our own; None lets it compare all other types.
     if not isinstance(wanted_type, schema.SmallintArray):
         return None
     return not (isinstance(found_type, ARRAY) and isinstance(found_type.item_type, SmallInteger))
@@ -66,7 +66,7 @@ def test_a_new_database_is_what_the_schema_says(database: Database) -> None:
 
 
 def test_the_comparison_would_notice(database: Database) -> None:
-    """A column that only the database has, and one of another name."""
+    """An additional column in the database, and a column of another name."""
     with database.write() as connection:
         connection.execute(text("alter table images add column colour integer"))
         connection.execute(text("alter table images rename column width to breadth"))
@@ -91,9 +91,9 @@ def test_opening_again_changes_nothing(database: Database, database_url: str) ->
     again.close()
 
 
-def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
+def test_threads_may_make_the_same_database_at_once(new_database_url: str) -> None:
     def open_and_close(_number: int) -> str:
-        opened = open_database(database_url)
+        opened = open_database(new_database_url)
         opened.close()
         return opened.dialect
 
@@ -101,10 +101,10 @@ def test_threads_may_make_the_same_database_at_once(database_url: str) -> None:
         assert len(list(pool.map(open_and_close, range(4)))) == 4
 
 
-def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -> None:
-    """Long versions become what registering them gives today, so that nothing that is done is pending again."""
+def test_a_database_of_the_first_version_is_brought_forward(new_database_url: str) -> None:
+    """Long versions become the stored versions of today, so that no image that is done is pending again."""
     etag = "9b2cf535f27731c974343645a3985328"
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         migrate.upgrade(connection, to="0001")
         connection.execute(
@@ -123,7 +123,7 @@ def test_a_database_of_the_first_version_is_brought_forward(database_url: str) -
         failed = {"model_id": 1, "image_id": 2, "image_version": etag, "reason": "corrupt", "detail": "", "attempts": 1}
         connection.execute(insert(schema.failures).values(failed | {"failed_at": NOW}))
     opened.close()
-    opened = open_database(database_url)
+    opened = open_database(new_database_url)
     with opened.write() as connection:
         assert differences(connection) == []
         versions = list(connection.scalars(select(schema.images.c.version).order_by(schema.images.c.id)))
@@ -143,15 +143,15 @@ def _revision(url: str) -> str:
     return revision
 
 
-def test_processes_may_make_the_same_database_at_once(database_url: str) -> None:
-    """A producer and its workers start together on a new database."""
+def test_processes_may_make_the_same_database_at_once(new_database_url: str) -> None:
+    """As when a producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == ["0006"] * 2
+        assert list(pool.map(_revision, [new_database_url] * 2)) == ["0006"] * 2
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
-    """Schema changes are part of the transaction, on SQLite too."""
-    opened = Database(database_url)
+def test_a_migration_that_fails_leaves_nothing_behind(new_database_url: str) -> None:
+    """Changes to the schema are part of the transaction, also on SQLite."""
+    opened = Database(new_database_url)
     with pytest.raises(RuntimeError, match="after the migration"), opened.write() as connection:
         migrate.upgrade(connection)
         raise RuntimeError("after the migration")
@@ -168,7 +168,7 @@ def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_u
 
 
 def test_a_missing_file_is_not_made_by_a_command_that_only_reads(sqlite_url: str, tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match=r"There is no database .*tags\.db\. Tag something first"):
+    with pytest.raises(DatabaseError, match=r"The database .*tags\.db does not exist\. Tag images first"):
         open_database(sqlite_url, create=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -208,26 +208,26 @@ def test_a_file_that_is_no_database_is_an_error_in_words(tmp_path: Path) -> None
             open_database(f"sqlite:///{tmp_path / 'tags.db'}", create=create)
 
 
-def test_reading_makes_no_tables(database_url: str) -> None:
-    """An empty database stays empty when somebody asks for its status."""
-    opened = Database(database_url)
+def test_reading_makes_no_tables(new_database_url: str) -> None:
+    """An empty database stays empty when its status is read."""
+    opened = Database(new_database_url)
     with opened.read():  # an SQLite file begins to exist when somebody connects
         pass
     with pytest.raises(DatabaseError, match="no tables of tagonce"):
-        open_database(database_url, create=False)
+        open_database(new_database_url, create=False)
     with opened.read() as connection:
         assert inspect(connection).get_table_names() == []
     opened.close()
 
 
-def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not(sqlite_url: str) -> None:
-    opened = open_database(sqlite_url)
+def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not(migrated_sqlite_url: str) -> None:
+    opened = open_database(migrated_sqlite_url)
     with pytest.raises(DatabaseError, match="readonly"), opened.write() as connection:
         connection.exec_driver_sql("pragma query_only = on")
         connection.exec_driver_sql("delete from images")
     opened.close()
-    opened = Database(sqlite_url)
-    holder = Database(sqlite_url)
+    opened = Database(migrated_sqlite_url)
+    holder = Database(migrated_sqlite_url)
     with holder.write(), pytest.raises(TransientError, match="locked"), opened.read() as connection:
         connection.exec_driver_sql("pragma busy_timeout = 10")
         connection.exec_driver_sql("delete from images")
@@ -235,10 +235,12 @@ def test_a_database_that_is_busy_is_worth_waiting_for_and_a_read_only_one_is_not
     holder.close()
 
 
-def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of somebody who changes a table: it looks as busy as SQLite does, and is worth waiting for."""
+def test_a_worker_does_not_wait_for_ever_for_a_lock(
+    migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of a change to a table: like a busy SQLite, it is a TransientError, and the worker tries again."""
     monkeypatch.setattr("db.database.BUSY_TIMEOUT_MS", 100)
-    holder, opened = open_database(postgres_url), Database(postgres_url)
+    holder, opened = open_database(migrated_postgres_url), Database(migrated_postgres_url)
     opened.limit_waiting_for_locks()
     with holder.write() as held:
         held.execute(text("lock table predictions in share row exclusive mode"))
@@ -248,9 +250,9 @@ def test_a_worker_does_not_wait_for_ever_for_a_lock(postgres_url: str, monkeypat
     holder.close()
 
 
-def test_postgresql_asks_whether_its_client_is_still_there(postgres_url: str) -> None:
-    """Over TCP, and sooner than after its two hours; on every connection, whatever was rolled back on it."""
-    opened = Database(postgres_url)
+def test_postgresql_asks_whether_its_client_is_still_there(migrated_postgres_url: str) -> None:
+    """Over TCP, sooner than its default of two hours; on every connection, also after a rollback."""
+    opened = Database(migrated_postgres_url)
     query = text("select source from pg_settings where name like 'tcp_keepalives_%'")
     for _ in range(2):
         with opened.read() as connection:

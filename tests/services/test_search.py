@@ -1,4 +1,4 @@
-"""Searches: SQL finds what a straight evaluation finds, on both databases, with and without the index."""
+"""Searches: SQL finds the same images as a plain evaluation, on both databases, with and without the index."""
 
 import json
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from db.ledger.images import Reference, register
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.names.plural import counted
+from db.names.uris import file_uri
 from db.policy.policies import Cut, Policy, resolve
 from db.read.tag_batches import read_tag_batches
 from db.schema import images, predictions
@@ -31,19 +32,19 @@ from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.sql.conditions import FEW
 from db.sql.tag_index_ddl import indexed_score
-from producer.references import file_uri
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 Row = dict[int, int]
-"""An image: tag id to score."""
+"""The scores of an image, by tag id."""
 
 IMAGES, FLOOR, INDEXED = 6, 100, 3500
 WIDE = FEW + 20
-"""Tags of a model that has more than are compared one by one."""
+"""Number of tags of a model, more than are compared one by one."""
 
-# Few distinct scores, and the ends of the range, so that hits right on a threshold are common.
+# Few distinct scores, including the ends of the range, so that scores equal to a threshold are common.
 some_scores = st.sampled_from([FLOOR, FLOOR + 1, 3499, 3500, 3501, SCALE - 1, SCALE]) | st.integers(FLOOR, SCALE)
 some_tags = st.integers(0, 4) | st.integers(0, WIDE - 1)
 some_rows = st.lists(st.dictionaries(some_tags, some_scores, max_size=12), min_size=IMAGES, max_size=IMAGES)
@@ -52,7 +53,7 @@ highs = st.just(NEVER) | some_scores
 
 @st.composite
 def some_leaves(draw: st.DrawFn) -> Node:
-    """None, one, a few or many tags, at one threshold or at one each."""
+    """No, one, a few or many tags, with one threshold or one for each."""
     few = st.sets(some_tags, max_size=4)
     many = st.integers(FEW + 1, WIDE).map(lambda number: set(range(number)))
     tag_ids = tuple(sorted(draw(few | st.sets(some_tags, min_size=1, max_size=1) | many)))
@@ -74,12 +75,12 @@ some_trees = st.recursive(
     max_leaves=6,
 )
 thoroughly = hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    max_examples=up_to(60), deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
 )
 
 
 def is_true(node: Node, row: Row, uri: str) -> bool:
-    """What a query says of an image, straight."""
+    """Whether a query is true for an image, by a plain evaluation."""
     match node:
         case Reaches():
             pairs = zip(node.tag_ids, node.lows, strict=True)
@@ -95,7 +96,7 @@ def is_true(node: Node, row: Row, uri: str) -> bool:
 
 
 def store(database: Database, model: Model, ids: list[int], rows: list[Row]) -> None:
-    """As workers do: by ascending score, ties by tag id."""
+    """Store scores like workers: by ascending score, ties by tag id."""
     done = []
     for image_id, row in zip(ids, rows, strict=True):
         tags = np.array(sorted(row, key=lambda tag: (row[tag], tag)), np.int16)
@@ -110,7 +111,7 @@ def found(connection: Connection, model: Model, tree: Node, **options: Any) -> l
 
 
 def use_indexes(connection: Connection) -> None:
-    """PostgreSQL reads a few rows in one go, whatever indexes there are."""
+    """Make PostgreSQL use indexes. By default it scans small tables."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("set local enable_seqscan = off"))
 
@@ -129,7 +130,7 @@ def wide_model(database: Database) -> Model:
         )
 
 
-# ── what is found ──
+# ── the images found ──
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -164,7 +165,7 @@ def test_sql_finds_what_a_straight_evaluation_finds(
 def test_a_tag_alone_asks_for_its_own_threshold(
     database: Database, wide_model: Model, registered: Register, indexed: bool
 ) -> None:
-    """In words, with a threshold a tag, some of them off; also for all tags of a pattern or a category."""
+    """Queries with a threshold by tag, some of them off; also for all tags of a pattern or a category."""
     ids = registered(IMAGES)
     with database.read() as connection:
         tags = models.tag_names(connection, wide_model.id)
@@ -195,7 +196,7 @@ def test_a_tag_alone_asks_for_its_own_threshold(
 def test_each_model_answers_for_itself(
     database: Database, model: Model, other_model: Model, registered: Register
 ) -> None:
-    """Also where only one has an index, and an image that one of them did not see is not found at all."""
+    """Also if only one model has an index. An image that a model has not tagged is not found for it."""
     ids = registered(3)
     store(database, model, ids, [{0: 9000}, {0: 100}, {}])
     store(database, other_model, ids[:2], [{0: 1}, {0: 9000}])
@@ -210,7 +211,7 @@ def test_each_model_answers_for_itself(
 
 
 def test_names_cannot_become_sql(database: Database, registered: Register) -> None:
-    """A name that no tag has is an error, and a tag of that name is found like any other."""
+    """An unknown name is an error, and a tag of such a name is found like any other."""
     evil = ["'); drop table images; --", '" or 1=1 --', "%s %(x)s :x ? {}", "\\'; --", "0]) or true or (1"]
     ids = registered(2)
     with database.write() as connection:
@@ -242,7 +243,7 @@ def test_names_cannot_become_sql(database: Database, registered: Register) -> No
 
 
 def test_hits_are_sorted_by_a_tag(database: Database, model: Model, registered: Register) -> None:
-    """Either way, equals in the order of registration, and last the images where it is not stored."""
+    """In either direction, ties in the order of registration. Images whose score is not stored come last."""
     ids = registered(IMAGES)
     everything = Not(Reaches((), ()))
 
@@ -268,7 +269,7 @@ def test_hits_are_sorted_by_a_tag(database: Database, model: Model, registered: 
 def test_a_hit_tells_of_the_image_and_of_the_tags_asked_for(
     database: Database, model: Model, registered: Register
 ) -> None:
-    """Named tags whenever they are stored; of several that a word stands for, those that make the query true."""
+    """Named tags whenever they are stored; of the tags that a pattern matches, those that make the query true."""
     ids = registered(2)
     store(database, model, ids, [{0: 9000, 1: 200, 4: 3500, 5: 3600, 6: 3400, 7: 9999}, {0: 9500}])
     tree = And(
@@ -310,7 +311,7 @@ def plan_of(connection: Connection, model: Model, tree: Node) -> str:
 
 
 def test_the_index_is_used_where_it_helps(database: Database, model: Model, registered: Register) -> None:
-    """Over enough images that PostgreSQL sees the use by itself; negations and lower thresholds do without."""
+    """With enough images that PostgreSQL chooses it. Negations and lower thresholds do not use it."""
     ids = registered(3_000)
     rows = [{tag: 2000 + (position * (tag + 7)) % 7000 for tag in range(4)} for position in range(len(ids))]
     rows[7][9] = rows[8][10] = 8000
@@ -343,7 +344,7 @@ def test_the_index_is_used_where_it_helps(database: Database, model: Model, regi
 
 
 def test_one_index_a_model_at_one_score(database: Database, model: Model, other_model: Model) -> None:
-    """Made, found by its name, replaced and removed."""
+    """The index is built, found by its name, replaced and dropped."""
 
     def indexed() -> tuple[int | None, int | None]:
         with database.read() as connection:
@@ -361,9 +362,9 @@ def test_one_index_a_model_at_one_score(database: Database, model: Model, other_
     assert indexed() == (2000, None)
 
 
-def test_an_index_that_was_not_finished_does_not_count(postgres_url: str) -> None:
-    """PostgreSQL keeps what an interrupted build left: it is built anew, and one at another score is cleared away."""
-    database = open_database(postgres_url)
+def test_an_index_that_was_not_finished_does_not_count(migrated_postgres_url: str) -> None:
+    """PostgreSQL keeps the remains of an interrupted build: they are replaced, and one at another score is dropped."""
+    database = open_database(migrated_postgres_url)
     with database.write() as connection:
         model = models.register(
             connection, name="m", weights_sha256="", spec={}, tag_list=[Tag("a")], floor=FLOOR, default_threshold=3500
@@ -399,7 +400,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(database: Database) -> Run:
-    """The two commands as the command line has them; wrong usage and wrong queries raise."""
+    """Runs the two commands like the command line. Wrong usage and wrong queries raise."""
     app = typer.Typer()
     app.command("search", cls=search_command.SearchCommand)(search_command.command)
     app.command("index")(index_command.command)
@@ -416,7 +417,7 @@ def run(database: Database) -> Run:
 
 @pytest.fixture
 def three(database: Database, model: Model, registered: Register) -> list[str]:
-    """Uris of three images: tag_00 falls, tag_01 rises from one to the next."""
+    """Uris of three images: the score of tag_00 decreases and that of tag_01 increases from one to the next."""
     ids = registered(3)
     store(database, model, ids, [{0: 9000, 1: 300}, {0: 6000, 1: 4000}, {0: 3500, 1: 8000}])
     return [f"s3://b/{position:04}" for position in range(3)]
@@ -442,7 +443,7 @@ def three(database: Database, model: Model, registered: Register) -> list[str]:
     ],
 )
 def test_paths_are_what_a_pipe_gets(run: Run, three: list[str], arguments: tuple[str, ...], places: list[int]) -> None:
-    """One a line; a word that begins with - needs no care. How many there were is said on standard error."""
+    """One path per line. A word that begins with - needs no escape. Standard error has the number of hits."""
     result = run("search", *arguments)
     assert result.stdout == "".join(f"{three[place]}\n" for place in places)
     assert counted(len(places), "image") in result.stderr
@@ -450,7 +451,7 @@ def test_paths_are_what_a_pipe_gets(run: Run, three: list[str], arguments: tuple
 
 
 def test_names_that_are_no_text_survive_as_paths(database: Database, run: Run, model: Model) -> None:
-    """Local files as paths, each ended by NUL for xargs."""
+    """Local files are paths, each terminated by NUL for xargs."""
     path = "/a b/caf\udce9\n.jpg"
     with database.write() as connection:
         ids = register(connection, [Reference(file_uri(path), "1", 10)], model.id)
@@ -478,9 +479,9 @@ def test_for_people_and_for_programs(run: Run, three: list[str]) -> None:
 
 def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
     assert "No such option: --limti" in run("search", "tag_00", "--limti", "5").stderr
-    with pytest.raises(SettingsError, match="^Say what to search for"):
+    with pytest.raises(SettingsError, match="^There is no query"):
         run("search")
-    with pytest.raises(SettingsError, match="named twice"):
+    with pytest.raises(SettingsError, match="given twice"):
         run("search", "model:tiny tag_00", "--model", "tiny")
     with pytest.raises(SettingsError, match="^--sort: there is no tag 'tag_0x'; did you mean"):
         run("search", "tag_00", "--sort", "tag_0x:asc")
@@ -492,9 +493,9 @@ def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
 
 def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model) -> None:
     """At the model's own threshold, or another."""
-    assert "tiny: there was no index." in run("index", "--drop").stderr
+    assert "tiny: there is no index." in run("index", "--drop").stderr
     assert "tiny: index at 0.35 and above built in" in run("index").stderr
-    assert "was there already" in run("index", "--threshold", "0.35").stderr
+    assert "already exists" in run("index", "--threshold", "0.35").stderr
     assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
     with database.read() as connection:
         assert indexed_score(connection, model.id) == 2000
@@ -502,4 +503,4 @@ def test_the_index_is_made_and_removed(database: Database, run: Run, model: Mode
         run("index", "-t", "0.001")
     with pytest.raises(SettingsError, match="--drop"):
         run("index", "-t", "0.2", "--drop")
-    assert "tiny: removed." in run("index", "--drop").stderr
+    assert "tiny: index removed." in run("index", "--drop").stderr

@@ -1,4 +1,4 @@
-"""What is read in one transaction is of one moment, whatever others write meanwhile."""
+"""A transaction reads a snapshot, unaffected by concurrent writes."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from db.schema import images
 def test_a_read_does_not_see_what_is_committed_meanwhile(
     database: Database, database_url: str, registered: Callable[..., list[int]]
 ) -> None:
-    """The first statement decides, and the next transaction sees it; a pooled connection is as good as a new one."""
+    """The snapshot is of the first statement. The next transaction sees the write, also over a pooled connection."""
     registered(3)
     other = open_database(database_url)
     with database.read() as connection:
@@ -28,9 +28,9 @@ def test_a_read_does_not_see_what_is_committed_meanwhile(
     other.close()
 
 
-def test_after_a_read_a_pooled_connection_writes_and_sees_what_others_commit(postgres_url: str) -> None:
-    """Isolation and access mode are of the transaction and do not stay with the connection."""
-    database = open_database(postgres_url)
+def test_after_a_read_a_pooled_connection_writes_and_sees_what_others_commit(migrated_postgres_url: str) -> None:
+    """Isolation level and access mode belong to the transaction and do not stay with the connection."""
+    database = open_database(migrated_postgres_url)
     levels = "select current_setting('transaction_isolation') || ' ' || current_setting('transaction_read_only')"
     with database.read() as connection:
         assert connection.scalar(text(levels)) == "repeatable read on"

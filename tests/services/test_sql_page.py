@@ -1,4 +1,4 @@
-"""docs/sql.md and the README are true: each query runs as it stands there and gives the rows that it promises."""
+"""docs/sql.md and the README are correct: each query runs unchanged and gives the documented rows."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ BROKEN, NEW = "file:///photos/broken.jpg", "file:///photos/new.jpg"
 
 
 def queries(kind: str) -> dict[str, str]:
-    """By the sentence above each of them."""
+    """The queries by the sentence above each of them."""
     found = re.findall(rf"([^\n]+):\n\n```{kind}\n(.*?)```", PAGE, re.DOTALL)
     assert len(found) == len(re.findall(rf"```{kind}\n", PAGE))
     return dict(found)
@@ -51,26 +51,26 @@ PORTABLE = {
     "One tag and not another, each at its own threshold": [(CAT,)],
     "Images that keep no tag at all at 0.35": [(CAR,)],
     "How many images each tag would get at 0.35": [("animal", 2), ("cat", 1), ("dog", 1)],
-    "What moving the threshold from 0.35 to 0.5 takes away, tag by tag": [("dog", 1)],
+    "Tags lost by moving the threshold from 0.35 to 0.5, tag by tag": [("dog", 1)],
     "The histogram of a tag's scores, in tenths": [(0, 1), (8, 1)],
-    "Tags that come together with one": [("animal", 1)],
-    "A threshold of its own for some tags, 0.35 for the rest": [
+    "Tags that occur together with one": [("animal", 1)],
+    "A separate threshold for some tags, 0.35 for the rest": [
         (CAT, "animal", 0.9), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49),
     ],
     "A saved profile": [(CAR, "car", 0.02), (CAT, "cat", 0.8), (DOG, "animal", 0.95), (DOG, "dog", 0.49)],
     "How often each tag is kept by it": [("animal", 1), ("car", 1), ("cat", 1), ("dog", 1)],
-    "What people judged, on files that have not changed since": [
+    "Judgements by people, on files that have not changed since": [
         (CAR, "animal", False, "ann", "line", None), (CAT, "cat", False, "bob", "random", 0.8),
         (CAT, "cat", True, "ann", "random", 0.8), (CAT, "dog", False, "ann", "line", 0.03),
     ],
     "The majority on each tag of each image, above 0 where it is right": [(CAR, "animal", -1), (CAT, "dog", -1)],
     "Images that one model has done and another has not": [(CAR,), (DOG,)],
-    "What failed, and why": [("corrupt", BROKEN, "truncated")],
-    "What is still pending for model 1": [(NEW,)],
-    "What is gone, and since when (`not in (select image_id from gone)` leaves it out of any other query)": [
+    "Failed images, with reasons": [("corrupt", BROKEN, "truncated")],
+    "Images still pending for model 1": [(NEW,)],
+    "Images marked as gone, with dates (`not in (select image_id from gone)` leaves them out of any other query)": [
         (BROKEN, "2026-01-01 00:00:00"),
     ],
-    "The same picture under several names": [(b"\0" * 32, 2, CAR)],
+    "Files with the same content under several names": [(b"\0" * 32, 2, CAR)],
 }  # fmt: skip
 OF_TWO_MODELS = ("Images that one model has done and another has not",)
 ON_POSTGRESQL = {
@@ -84,11 +84,11 @@ ON_POSTGRESQL = {
         (DOG, "animal, dog"),
     ],
 }
-"""What each sentence promises of the images above. Rows are compared without their order where no `order by` is."""
+"""The rows of each sentence's query on the images above. Without `order by` the order of rows is not compared."""
 
 
 def fill(database: Database) -> None:
-    """Three predictions of model 1, one failure, one image that is pending; a profile, labels; a second model."""
+    """Store three predictions of model 1, a failure, a pending image, a profile, labels, and a second model."""
     with database.write() as connection:
         tags = [Tag(name) for name in TAGS]
         page, other = (
@@ -107,7 +107,7 @@ def fill(database: Database) -> None:
         pending = images.register(connection, [Reference(uri, "1", 1) for uri in uris], page.id)
         ids = dict(zip(uris, pending, strict=True))
         done = [
-            # Two of them are the same file.
+            # Two of the images are the same file.
             Prediction(ids[uri], "1", 1, 10, 10, "jpeg", bytes(31) + bytes([uri == DOG]), ascending(scores))
             for uri, scores in SCORES.items()
         ]
@@ -135,14 +135,14 @@ def ascending(by_name: Mapping[str, int]) -> Scores:
 
 
 def ask(database: Database, query: str) -> list[tuple[Any, ...]]:
-    """Its rows, as plain values; sorted where the query says nothing of an order."""
+    """The rows of a query as plain values, sorted if the query has no `order by`."""
     with database.read() as connection:
         rows = [tuple(_plain(value) for value in row) for row in connection.execute(text(query))]
     return rows if "order by" in query.partition("where")[2] else sorted(rows)
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as floats; moments as SQLite writes them."""
+    """Numbers as floats, times in the format of SQLite."""
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     if isinstance(value, str) and value.startswith("2026-01-01 "):
@@ -160,8 +160,8 @@ def test_a_query_gives_what_its_sentence_promises(database: Database, sentence: 
 
 
 @pytest.mark.parametrize("sentence", ON_POSTGRESQL)
-def test_a_query_for_postgresql_gives_the_same_there(postgres_url: str, sentence: str) -> None:
-    database = open_database(postgres_url)
+def test_a_query_for_postgresql_gives_the_same_there(migrated_postgres_url: str, sentence: str) -> None:
+    database = open_database(migrated_postgres_url)
     fill(database)
     assert ask(database, queries("postgresql")[sentence]) == ON_POSTGRESQL[sentence]
     database.close()

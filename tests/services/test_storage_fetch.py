@@ -1,4 +1,4 @@
-"""Fetching: the bytes of a file or an object, or the reason why there are none."""
+"""Fetching: the bytes of a file or an object, or the reason why it cannot be read."""
 
 import http.server
 import os
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from db.errors import ImageError, Reason, SettingsError, TransientError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from producer.storage import s3_client
 from workers.storage import fetch, s3
 from workers.storage.fetch import Fetcher
@@ -36,7 +36,7 @@ NOBODY = 65_534
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Three attempts as ever, with nothing between them."""
+    """Three attempts as usual, without pauses."""
     with stamina.set_testing(True, attempts=fetch.ATTEMPTS, cap=True):
         yield
 
@@ -71,7 +71,7 @@ def test_a_link_is_followed_and_an_empty_file_is_a_file(fetcher: Fetcher, tmp_pa
 
 @pytest.mark.parametrize("name", ["gone.jpg", "file/inside.jpg", "dangling", "circle", "nul\0.jpg", "x" * 300])
 def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, name: str) -> None:
-    """A part of the path is a file, a link goes nowhere, or no file can have that name at all."""
+    """A part of the path is a file, a link is broken, or no file can have that name."""
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "circle").symlink_to("circle")
@@ -80,8 +80,8 @@ def test_a_path_that_leads_nowhere_is_missing(fetcher: Fetcher, tmp_path: Path, 
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """File modes mean nothing to root."""
+def as_another_user() -> Iterator[None]:
+    """File modes do not apply to root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -95,14 +95,14 @@ def as_somebody_else() -> Iterator[None]:
 def test_a_file_that_may_not_be_read_is_denied(fetcher: Fetcher, tmp_path: Path) -> None:
     path = tmp_path / "secret.jpg"
     path.touch(mode=0)
-    with as_somebody_else():
+    with as_another_user():
         error = refused(fetcher, file_uri(str(path)))
     assert error.reason is Reason.DENIED
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, partial(os.mknod, mode=stat.S_IFSOCK)])
 def test_what_is_no_regular_file_is_not_read(fetcher: Fetcher, tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """Reading a pipe that nobody writes to would wait for ever."""
+    """Reading a pipe without a writer would block for ever."""
     path = tmp_path / "x.jpg"
     make(path)
     error = refused(fetcher, file_uri(str(path)))
@@ -167,7 +167,7 @@ def test_an_object_above_the_limit_is_too_large(fetcher: Fetcher, bucket: str) -
 def test_a_worker_without_credentials_stops(
     fetcher: Fetcher, forbidding: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would write off one image after the other."""
+    """Otherwise it would record a failure for every image."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SettingsError, match="no complete S3 credentials.* AWS_ACCESS_KEY_ID"):
@@ -186,7 +186,7 @@ class Seen:
 
     @property
     def agent(self) -> str:
-        """Whose it is: `Boto3` or `object_store`."""
+        """Client: `Boto3` or `object_store`."""
         return self.headers["User-Agent"].partition("/")[0]
 
     @property
@@ -197,18 +197,18 @@ class Seen:
 
 @dataclass
 class Storage:
-    """A server that answers with what it was told, then with the object, and counts."""
+    """A server with scripted answers, then the object; it counts requests."""
 
     answers: list[tuple[int, str]] = field(default_factory=list)
     """Status and S3's code, one a request, first to last. Status 0: half of the object, then silence."""
     repeat: bool = False
-    """The first answer for ever."""
+    """Repeat the first answer for ever."""
     seen: list[Seen] = field(default_factory=list)
     server: http.server.HTTPServer | None = None
     alive: bool = True
-    """It answers when it is asked for the bucket."""
+    """Whether it answers a HEAD for the bucket."""
     region: str = ""
-    """Where the bucket is: who signs for another is sent there."""
+    """Region of the bucket: requests signed for another are redirected."""
 
     @property
     def requests(self) -> int:
@@ -228,40 +228,40 @@ CONTENT = b"0123456789"
 
 @pytest.fixture
 def failing(s3_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """S3 as the tests want it. boto3's own retries are switched off: they would take a minute, and are not ours."""
-    told = Storage()
+    """A scripted S3. boto3's own retries are off: they would take a minute, and are not tested here."""
+    storage = Storage()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, code = told.next(Seen(self.path, self.headers))
+            status, code = storage.next(Seen(self.path, self.headers))
             body = CONTENT if status in (0, 200) else f"<Error><Code>{code}</Code></Error>".encode()
             self.send_response(status or 200)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("x-amz-bucket-region", told.region)
+            self.send_header("x-amz-bucket-region", storage.region)
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if status == 0 else body)
             self.close_connection = True
 
         def do_HEAD(self) -> None:
-            self.send_response(200 if told.alive else 503)
+            self.send_response(200 if storage.alive else 503)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        told.server = server
+        storage.server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(s3, "s3_client", partial(s3_client.s3_client, max_attempts=0))
-        yield told
+        yield storage
         server.shutdown()
 
 
 def test_a_private_object_of_a_public_bucket_is_denied(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is signed. The bucket has let us in before, so that the refusal is about this object."""
+    """Unsigned requests. The bucket allowed one before, so the refusal concerns this object."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     failing.answers = [(200, ""), (403, "AccessDenied"), (403, "AccessDenied"), (200, "")]
@@ -282,7 +282,7 @@ def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failin
 def test_an_object_that_keeps_failing_is_given_up(
     fetcher: Fetcher, failing: Storage, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a word for each try: it would stand among what `predict --json` prints."""
+    """No log line for each attempt: it would be mixed with the output of `predict --json`."""
     failing.answers, failing.repeat = [(status, "InternalError")], True
     assert refused(fetcher, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == fetch.ATTEMPTS
@@ -291,13 +291,13 @@ def test_an_object_that_keeps_failing_is_given_up(
 
 @pytest.mark.usefixtures("s3_settings")
 def test_a_bucket_that_cannot_be_asked_for_is_no_outage(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such row would hold its chunk for ever. It is the name of another kind of bucket, less its zone."""
+    """Such a row would block its chunk for ever. It is the name of a directory bucket without its zone."""
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     assert refused(fetcher, "s3://photos--x-s3/a.jpg").reason is Reason.TIMEOUT
 
 
 def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage) -> None:
-    """What fails is asked about; while it is away, one thread asks for all."""
+    """After failures the bucket is probed; while it does not answer, one thread probes for all."""
     failing.answers, failing.repeat, failing.alive = [(503, "SlowDown")], True, False
     for name in ("a", "b"):
         with pytest.raises(TransientError, match="S3 answered SlowDown"):
@@ -307,7 +307,7 @@ def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage)
 def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first time it was the only one that failed; then the storage went away."""
+    """At first it was the only one that failed; then the storage failed."""
 
     def answer(seen: Seen) -> tuple[int, str]:
         failing.seen.append(seen)
@@ -326,7 +326,7 @@ def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
 def test_a_bucket_that_delivered_meanwhile_is_not_away(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However it answers for itself: there are storages that do not."""
+    """Whether or not its bucket answers a HEAD: some storages do not."""
     failing.alive = False
     begun = time.monotonic()
     fetcher.fetch("s3://b/a.jpg")
@@ -344,7 +344,7 @@ def test_a_bucket_that_delivered_meanwhile_is_not_away(
     ],
 )
 def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, code: str, reason: Reason) -> None:
-    """Asked once. An archived object (InvalidObjectState) is one that may not be read for now."""
+    """With one request. An archived object (InvalidObjectState) cannot be read for now."""
     failing.answers, failing.repeat = [(status, code)], True
     error = refused(fetcher, "s3://b/a.jpg")
     assert error.reason is reason
@@ -356,18 +356,18 @@ def test_a_refusal_is_final(fetcher: Fetcher, failing: Storage, status: int, cod
 def test_credentials_that_are_refused_are_no_fault_of_the_image(
     fetcher: Fetcher, failing: Storage, status: int, code: str
 ) -> None:
-    """A session that ended must not turn all that is left on the queue into failures."""
+    """An expired session must not turn the rest of the queue into failures."""
     failing.answers, failing.repeat = [(status, code)], True
     with pytest.raises(SettingsError, match=code):
         fetcher.fetch("s3://b/a.jpg")
 
 
-# ── by obstore, once boto3 has shown the way ──
+# ── by obstore, after boto3 has read an object ──
 
 
 @pytest.fixture
 def knowing(fetcher: Fetcher, failing: Storage) -> Fetcher:
-    """A fetcher that knows the way to bucket `b`, by which obstore has read."""
+    """A fetcher whose obstore has read from bucket `b`."""
     fetcher.fetch("s3://b/first.jpg")
     fetcher.fetch("s3://b/second.jpg")
     assert [seen.agent for seen in failing.seen] == ["Boto3", "object_store"]
@@ -387,7 +387,7 @@ NAMED = [
     "<>|\"'`^[]{}&=;:@!$,()*",
     "b",
 ]
-"""Keys that obstore can ask for."""
+"""Keys that obstore can request."""
 NOT_NAMED = ["//double//slash", "/a", "a/", "./a", "a/./b", "dots/../up", "..", "a\nb", "a\x7fb", "\x00"]
 """Keys that it would change, or refuses."""
 
@@ -396,7 +396,7 @@ def test_any_key_is_asked_for_as_boto3_does(knowing: Fetcher, failing: Storage) 
     for key in NAMED + NOT_NAMED:
         failing.seen.clear()
         assert knowing.fetch(f"s3://b/{key}") == CONTENT
-        knowing._objects._ask("b", key)
+        knowing._objects._read_with_boto3("b", key)
         ours, theirs = failing.seen
         assert ours.path == theirs.path
         assert (ours.agent, theirs.agent) == ("object_store" if key in NAMED else "Boto3", "Boto3")
@@ -449,7 +449,7 @@ def test_credentials_that_are_refused_later_stop_the_worker(
 
 
 def test_a_storage_that_fails_later_is_given_up(knowing: Fetcher, failing: Storage) -> None:
-    """Three times by both: obstore does not retry on top of boto3 and of us."""
+    """Three times by both: obstore does not add retries to those of boto3 and ours."""
     failing.answers, failing.repeat = [(500, "InternalError")], True
     assert refused(knowing, "s3://b/a.jpg").reason is Reason.TIMEOUT
     assert failing.requests == 2 * fetch.ATTEMPTS
@@ -466,7 +466,7 @@ def test_obstore_reads_nothing_above_the_limit(failing: Storage, monkeypatch: py
 def test_where_obstore_never_works_boto3_reads_all(
     fetcher: Fetcher, failing: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else each object would wait for its failure first. Other buckets are none of its business."""
+    """Otherwise each object would wait for the failure of obstore first. Other buckets are not affected."""
     fetcher.fetch("s3://b/a.jpg")
     failing.answers = [(400, "NotForMe")]
     for uri in ("s3://b/a.jpg", "s3://b/a.jpg", "s3://c/a.jpg", "s3://c/a.jpg"):
@@ -479,7 +479,7 @@ def test_where_obstore_never_works_boto3_reads_all(
 def test_obstore_is_who_boto3_is(
     fetcher: Fetcher, failing: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A profile, with a session's token; and a bucket in another region, to which boto3 is sent."""
+    """A profile with a session token; and a bucket in another region, to which boto3 is redirected."""
     (tmp_path / "credentials").write_text(
         "[work]\naws_access_key_id = theirs\naws_secret_access_key = s\naws_session_token = token\n"
     )
@@ -534,7 +534,7 @@ def test_what_obstore_cannot_sign_is_left_to_boto3(signed: str) -> None:
 def test_over_tls_both_trust_the_same_authority(
     fetcher: Fetcher, failing: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate that only AWS_CA_BUNDLE knows."""
+    """A certificate whose authority is only in AWS_CA_BUNDLE."""
     certificate = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

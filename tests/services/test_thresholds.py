@@ -1,4 +1,4 @@
-"""Thresholds over stored scores: what is kept is what a straight loop keeps, for every policy and on both databases."""
+"""Every policy keeps of the stored scores exactly what a plain loop keeps, on both databases."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,24 +22,25 @@ from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
 from db.read.tag_counts import count_at, tag_counts
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE, Scores
+from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
 Rows = list[dict[int, int]]
-"""An image each: tag id to score."""
+"""Tag id to score, one dictionary per image."""
 
 IMAGES, TAGS, FLOOR = 4, 20, 100
 
-# Few distinct scores, and the ends of the range, so that ties and hits right on a threshold are common.
+# Few distinct scores, including the ends of the range, so that ties and scores equal to a threshold are common.
 some_scores = st.sampled_from([FLOOR, FLOOR + 1, 3499, 3500, 3501, SCALE - 1, SCALE]) | st.integers(FLOOR, SCALE)
 some_rows = st.lists(st.dictionaries(st.integers(0, TAGS - 1), some_scores), min_size=IMAGES, max_size=IMAGES)
 
 thoroughly = hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=up_to(25), deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
 def ascending(row: dict[int, int]) -> Scores:
-    """As workers store it: by score, ties by tag id."""
+    """The scores in the order of workers: ascending, ties by tag id."""
     tags = np.array(sorted(row, key=lambda tag: (row[tag], tag)), np.int16)
     return Scores(tags, np.array([row[tag] for tag in tags.tolist()], np.int16))
 
@@ -53,7 +54,7 @@ def store(connection: Connection, model: Model, ids: list[int], rows: Rows) -> N
 
 
 Ranked = list[tuple[int, int]]
-"""(tag id, score) by falling score, ties by tag id."""
+"""(tag id, score) by descending score, ties by tag id."""
 
 
 def ranked(row: dict[int, int]) -> Ranked:
@@ -61,7 +62,7 @@ def ranked(row: dict[int, int]) -> Ranked:
 
 
 def straight(row: dict[int, int], cut: Cut) -> Ranked:
-    """What a policy keeps of an image, in a plain loop."""
+    """The tags of an image that a policy keeps, by a plain loop."""
     kept = [(tag, score) for tag, score in ranked(row) if score >= cut.scores[tag]]
     if cut.mcut is not None:
         above = set()
@@ -72,7 +73,7 @@ def straight(row: dict[int, int], cut: Cut) -> Ranked:
 
 
 def above_the_gap(stored: Ranked, cut: Cut, category: int) -> set[tuple[int, int]]:
-    """MCut as its paper says, in one category; what is not stored counts as one more score at the floor."""
+    """MCut by its paper, in one category. The scores that are not stored count as one more score at the floor."""
     assert cut.mcut is not None
     complete = len(stored) == (cut.mcut == category).sum()
     values = [score for _tag, score in stored] + ([] if complete else [cut.floor])
@@ -98,7 +99,7 @@ some_policies = st.builds(
 
 
 def test_every_policy_keeps_what_a_straight_loop_keeps(database: Database, model: Model, registered: Register) -> None:
-    """Images that keep nothing are there with nothing; all of them in the order of registration."""
+    """All images are returned in the order of registration, including those that keep no tag."""
     ids = registered(IMAGES)
     tags = _tags(database, model)
 
@@ -118,7 +119,7 @@ def test_every_policy_keeps_what_a_straight_loop_keeps(database: Database, model
 
 
 def test_every_threshold_keeps_what_it_should(database: Database, model: Model, registered: Register) -> None:
-    """At each stored score, one above it, at the floor and at 1; and the counts in SQL say the same."""
+    """At each stored score, one above it, at the floor and at 1. The counts in SQL agree."""
     ids = registered(IMAGES)
     tags = _tags(database, model)
 
@@ -154,7 +155,7 @@ def test_a_batch_says_which_image_each_tag_is_of(database: Database, model: Mode
 
 
 def test_batches_are_bounded_and_in_order(database: Database, model: Model, registered: Register) -> None:
-    """One more image than two batches hold; of some only, when a condition or a prefix says so."""
+    """One more image than two batches hold. A condition or a prefix selects images."""
     number = IMAGES_AT_ONCE * 2 + 1
     ids = registered(number)
     with database.write() as connection:
@@ -187,7 +188,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
 def test_the_relations_for_people_hold_what_was_stored(
     database: Database, model: Model, other_model: Model, registered: Register
 ) -> None:
-    """`tag_scores` and `tag_probabilities` say the same on both databases, for each model by itself."""
+    """`tag_scores` and `tag_probabilities` have the same rows on both databases, for each model separately."""
     ids = registered(IMAGES)
 
     @thoroughly
@@ -220,7 +221,7 @@ def test_the_relations_for_people_hold_what_was_stored(
 
 
 def test_tags_are_counted(database: Database, model: Model, other_model: Model, registered: Register) -> None:
-    """Most frequent first, with the mean of what was counted; another model's scores do not count."""
+    """Most frequent first, with the mean probability of the images counted. Scores of another model do not count."""
     ids = registered(IMAGES)
     tags = _tags(database, model)
 
@@ -301,12 +302,12 @@ def test_another_floor_weights_or_tags_is_another_model_and_the_same_is_the_same
         assert models.find(connection, str(first.id)) == first
         assert models.every(connection) == [first, *others]
         assert models.tag_names(connection, others[2].id) == [Tag("y")]
-        with pytest.raises(ModelError, match=r"knows no model 'n' \(known: m, m, m, m, m\)"):
+        with pytest.raises(ModelError, match=r"has no model 'n' \(known: m, m, m, m, m\)"):
             models.find(connection, "n")
 
 
 def test_more_tags_than_a_smallint_numbers_are_refused(database: Database) -> None:
-    with database.write() as connection, pytest.raises(ModelError, match="big has 32768 tags; .* up to 32767"):
+    with database.write() as connection, pytest.raises(ModelError, match="big has 32768 tags; .* at most 32767"):
         models.register(
             connection,
             name="big",
@@ -319,5 +320,5 @@ def test_more_tags_than_a_smallint_numbers_are_refused(database: Database) -> No
 
 
 def test_a_database_without_a_model_says_what_to_do(database: Database) -> None:
-    with database.read() as connection, pytest.raises(ModelError, match="no model yet. Tag something first"):
+    with database.read() as connection, pytest.raises(ModelError, match="no model yet. Tag images first"):
         models.latest(connection)

@@ -1,4 +1,4 @@
-"""`tagonce thresholds` and `tagonce counts` as a person uses them, on both databases."""
+"""`tagonce thresholds` and `tagonce counts` on both databases."""
 
 import json
 import time
@@ -21,14 +21,14 @@ from tests.fixtures.command import Outcome
 
 TAGS = [Tag("safe", "rating"), Tag("cat", "general"), Tag("dog", "general"), Tag("saber_(fate)", "character")]
 ROWS = [{0: 9000, 1: 8000, 2: 300}, {0: 9000, 2: 4000}, {1: 3600, 3: 9900}, {}]
-"""Tag id to score, an image each."""
+"""Tag id to score, one dictionary per image."""
 
 Run = Callable[..., Outcome]
 
 
 @pytest.fixture
 def run(database_url: str, invoke: Run) -> Run:
-    """`tagonce ...` on a database with the images above; it has to end well unless a code is given."""
+    """Runs `tagonce ...` on a database with the images above. Asserts the exit code, 0 by default."""
     database = open_database(database_url)
     with database.write() as connection:
         model = models.register(
@@ -54,10 +54,10 @@ def run(database_url: str, invoke: Run) -> Run:
 
 
 def test_a_file_is_imported_shown_edited_and_imported_again(run: Run, tmp_path: Path) -> None:
-    """Tags of another model are left out and named; the second import is the second version."""
+    """Tags of another model are skipped and reported. The second import is the second version."""
     (tmp_path / "calibration.csv").write_text("tag,threshold\ncat,0.34561\ndog,off\nunicorn,0.5\n")
     said = run("thresholds", "import", "calibration.csv", "--name", "mine", "--threshold", "0.3").err
-    assert "1 tag left out, because tiny has no tag of that name: unicorn" in said
+    assert "1 tag skipped, because tiny has no tag of that name: unicorn" in said
     assert "1 threshold with more than four decimals, rounded up" in said
     assert "Saved as mine@1 for tiny: 2 tags, 0.3 for the rest." in said
     shown = run("thresholds", "show", "mine", "--json").json
@@ -87,7 +87,7 @@ def test_options_are_saved_and_changed(run: Run) -> None:
         "top": 9,
         "mcut": True,
     }
-    assert "cut at its widest gap" in run("thresholds", "show", "other").out
+    assert "cut at its largest gap" in run("thresholds", "show", "other").out
     assert "Nothing to save" in run("thresholds", "save", "-n", "empty", code=2).err
 
 
@@ -107,7 +107,7 @@ def test_options_are_saved_and_changed(run: Run) -> None:
     ],
 )
 def test_options_beside_a_profile_mean_what_saving_them_means(run: Run, options: list[str]) -> None:
-    """In every command: they change the profile, and say nothing of what they do not name."""
+    """In every command the options change only the named parts of the profile."""
 
     def counts(*arguments: str) -> list[str]:
         return run("counts", "--json", *arguments).out.splitlines()
@@ -148,7 +148,7 @@ def test_a_change_from_the_command_line_loses_none_that_was_saved_meanwhile(run:
             model = models.latest(connection)
             profiles.hold(connection, model)
             other = thread.submit(run, "thresholds", "save", "-n", "mine", "-p", "mine", "--tag-threshold", "dog=0.7")
-            time.sleep(2)  # it has read what it changes, if it reads before it may write
+            time.sleep(2)  # the read is over if the command reads before its write lock
             profiles.save(connection, model, "mine", Policy(3000, tags={"cat": 6000}), source="a test")
         other.result()
     with database.read() as connection:
@@ -157,7 +157,7 @@ def test_a_change_from_the_command_line_loses_none_that_was_saved_meanwhile(run:
 
 
 def test_what_changes_is_said_before_anything_is_written(run: Run) -> None:
-    """0.35 to 0.5 takes the cat of the third image and the dog of the second."""
+    """From 0.35 to 0.5 the third image loses cat and the second one dog."""
     found = run("thresholds", "diff", "0.35", "0.5", "--json").json
     assert (found["images"], found["changed"]) == (4, 2)
     assert found["tags"] == [
@@ -188,11 +188,11 @@ def test_counts_by_every_kind_of_policy(run: Run) -> None:
     assert counts("-p", "mine", "--tag-threshold", "cat=0.3") == {"cat": 2, "dog": 1, "saber_(fate)": 1}
     outcome = run("counts", "--limit", "2")
     assert "0.5800" in outcome.out  # the mean of the cats
-    assert "tiny at 0.35, the model's own: 4 tags, 6 times; the 2 most frequent are shown." in outcome.err
+    assert "tiny at 0.35, the model's own: 4 tags, 6 times; showing the 2 most frequent." in outcome.err
 
 
 def test_a_query_says_of_which_images(run: Run) -> None:
-    """Of what is counted, and of what is exported; a bare tag asks for the threshold in force."""
+    """Of the images counted, and of those exported. A tag without a threshold uses the threshold in force."""
 
     def exported(*arguments: str) -> list[str]:
         return [json.loads(line)["uri"] for line in run("export", "-f", "jsonl", *arguments).out.splitlines()]
@@ -206,7 +206,7 @@ def test_a_query_says_of_which_images(run: Run) -> None:
         "s3://b/1.jpg",
     ]
     assert exported("-q", "safe model:tiny", "--under", "s3://b/1") == ["s3://b/1.jpg"]
-    assert "named twice" in run("export", "-q", "cat model:tiny", "--model", "tiny", code=2).err
+    assert "given twice" in run("export", "-q", "cat model:tiny", "--model", "tiny", code=2).err
     assert "no tag 'cta'" in run("counts", "-q", "cta", code=2).err
     assert "has no predictions" in run("export", "-q", "cat dog", code=2).err
 
@@ -241,17 +241,19 @@ def test_mistakes_are_sentences(run: Run, arguments: list[str], words: str) -> N
 )
 def test_a_number_that_is_no_models_id_is_a_sentence(run: Run, command: list[str], name: str) -> None:
     outcome = run(*command, f"--model={name}", code=1)
-    assert "knows no model" in outcome.err
+    assert "The database has no model" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"top": "abc"}, "top is a whole number, 1 or more, not 'abc'"),
+        ({"top": "abc"}, "top is a whole number from 1 to 2,147,483,647, not 'abc'"),
         ({"top": 2.5}, "not 2.5"),
         ({"mcut": "false"}, "mcut is true or false, not 'false'"),
         ({"tags": ["cat"]}, "tags is an object"),
         ({"tags": {"cat": True}}, "the threshold of 'cat'"),
+        ({"tags": {"cat": float("nan")}}, "the threshold of 'cat' is a number between 0 and 1, or off, not nan"),
+        ({"top": 12345678901234567890}, "not 12345678901234567890"),
     ],
 )
 def test_a_file_of_another_form_is_a_sentence(run: Run, tmp_path: Path, policy: object, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Thumbnails of objects in S3: read as workers read them, within TAGONCE_ROOTS, and nothing remembered of an outage."""
+"""Thumbnails of objects in S3: read like workers do, within TAGONCE_ROOTS. Failures of an outage are not cached."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ def put(bucket: str, key: str, data: bytes) -> str:
 
 
 def put_all(bucket: str, files: dict[str, bytes]) -> list[str]:
-    """The uris."""
+    """Store objects in the bucket. Returns their uris."""
     client = s3_client()
     for key, data in files.items():
         client.put_object(Bucket=bucket, Key=key, Body=data)
@@ -43,7 +43,7 @@ def opened(thumbnail: bytes) -> Image.Image:
 
 
 def test_objects_have_thumbnails_whatever_they_are_called(bucket: str, tmp_path: Path) -> None:
-    """Nothing of a name becomes part of a path of this machine."""
+    """No part of a key becomes part of a local path."""
     thumbnails = new(tmp_path / "kept")
     keys = ["a.jpg", "b/c d.jpg", "..%2f..%2fx.jpg", "<b>alert(1)</b>", "ü?#%41.jpg", "x" * 1000, "'&;.jpg"]
     for uri in put_all(bucket, dict.fromkeys(keys, saved(picture(), "jpeg"))):
@@ -104,7 +104,7 @@ def test_broken_and_large_objects_have_a_reason(bucket: str, tmp_path: Path) -> 
 def test_an_outage_is_not_remembered(
     bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The image is not to blame, and its thumbnail is there as soon as the storage is."""
+    """The image is not the cause. Its thumbnail is available as soon as the storage is."""
     uri = put(bucket, "a.jpg", saved(picture(), "jpeg"))
     monkeypatch.setattr(s3, "s3_client", partial(s3_client, max_attempts=1))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
@@ -113,7 +113,7 @@ def test_an_outage_is_not_remembered(
         with stamina.set_testing(True, attempts=2, cap=True), pytest.raises(TransientError):
             thumbnails.get(1, uri, "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
-    thumbnails._fetcher._objects.__dict__.pop("_s3")  # boto3 reads its settings once
+    thumbnails._fetcher._objects.__dict__.pop("_s3")  # boto3 reads its settings only once
     assert opened(thumbnails.get(1, uri, "1")).size == SIZE
 
 

@@ -1,4 +1,4 @@
-"""TLS to Redis and PostgreSQL: who is let through, and what a person is told who is not."""
+"""TLS to Redis and PostgreSQL: accepted connections, and the errors of rejected ones."""
 
 from collections.abc import Callable
 
@@ -31,16 +31,19 @@ def test_chunks_travel_over_tls_to_a_redis_whose_certificate_is_right(
             "rediss://localhost:{port}/0?ssl_ca_certs={stranger}",
             "certificate that is not accepted: .*ssl_ca_certs=/path",
         ),
-        ("rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}", "not valid for '127.0.0.1'.* write the host as"),
-        ("rediss://localhost:{port}/0?ssl_ca_certs=/nowhere.pem", "Is a file that TAGONCE_BROKER_URL .* not there"),
-        ("redis://localhost:{port}/0", r"does it speak TLS \(rediss://\) or not"),
+        ("rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}", "not valid for '127.0.0.1'.* use the host name of"),
+        (
+            "rediss://localhost:{port}/0?ssl_ca_certs=/nowhere.pem",
+            "cannot be reached: .* Check the paths of files in TAGONCE_BROKER_URL",
+        ),
+        ("redis://localhost:{port}/0", "begins with rediss:// if it speaks TLS"),
     ],
     ids=["authority unknown", "another authority", "another host", "no such file", "no TLS"],
 )
 def test_a_redis_that_cannot_be_trusted_is_not_spoken_to(
     redis_server: RedisServer, certificates: Certificates, url: str, said: str
 ) -> None:
-    """The sentence says what to do. With a port of its own each: kombu's pools do not tell the certificates apart."""
+    """The error gives advice. Each case has its own port: kombu's pools do not distinguish certificates."""
     with tls_before(redis_server.port, certificates.server) as port:
         app = create_app(url.format(port=port, authority=certificates.authority, stranger=certificates.stranger), 1)
         with pytest.raises(BrokerError, match=said):
@@ -50,7 +53,7 @@ def test_a_redis_that_cannot_be_trusted_is_not_spoken_to(
 
 @pytest.fixture
 def over_tls(postgres: str, postgres_url: str) -> Callable[[int, str], str]:
-    """The database's URL, by the port where TLS ends, and a host."""
+    """The URL of the database over the port with TLS, for a host."""
     name = postgres_url.partition("@/")[2].partition("?")[0]
     return lambda port, host: f"postgresql://postgres:s3cret@{host}:{port}/{name}"
 

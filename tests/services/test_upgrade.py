@@ -1,4 +1,4 @@
-"""What older versions of this program stored is still there, and still right; what newer ones stored is left alone.
+"""Data stored by older versions of this program is kept and correct; a database of a newer version is refused.
 
 The databases in tests/fixtures/databases were filled by those versions: its README says how.
 """
@@ -36,7 +36,7 @@ from tests.services.test_schema import _revision, differences
 from workers.models.folder import read_folder
 
 LONG_VERSIONS = ("0001", "0002")
-"""Levels at which versions of images were kept whole."""
+"""Levels at which versions of images were stored in full."""
 WITH_PROFILES = LEVELS[1:]
 WITH_LABELS = LEVELS[4:]
 EVERY_COMMAND = (
@@ -60,15 +60,15 @@ def level(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def old(level: str, database_url: str, tmp_path: Path) -> str:
+def old(level: str, new_database_url: str, tmp_path: Path) -> str:
     """The URL of a database of an older version."""
-    restore(level, database_url, tmp_path)
-    return database_url
+    restore(level, new_database_url, tmp_path)
+    return new_database_url
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """The folder that the databases know, as it was when they were left."""
+    """The folder of the databases' images, in its state of that time."""
     folder = collection.write_photos(tmp_path / "photos")
     collection.change(folder)
     collection.overwrite(folder)
@@ -77,7 +77,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def rows(url: str, *tables: str) -> dict[str, list[dict[str, Any]]]:
-    """All that stands in these tables, by plain SQL: older versions had other columns."""
+    """All rows of these tables, by plain SQL: older versions had other columns."""
     database = Database(url)
     with database.read() as connection:
         found = {}
@@ -91,7 +91,7 @@ def rows(url: str, *tables: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, which can be compared."""
+    """Values with arrays as lists, which can be compared."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -126,7 +126,7 @@ def test_all_that_an_older_version_stored_is_there_unchanged(old: str, level: st
 def test_reading_asks_for_the_upgrade_and_then_answers_as_before(
     old: str, level: str, invoke: Callable[..., Outcome]
 ) -> None:
-    """Thresholds, searches, exports and profiles; and each says which of two models of one name it read."""
+    """Thresholds, searches, exports and profiles. Each names which of two models of the same name it read."""
     database = ("--database", old)
     scores = {
         (row["model_id"], row["uri"], row["tag"]): round(10_000 * float(row["probability"]))
@@ -160,7 +160,7 @@ def test_reading_asks_for_the_upgrade_and_then_answers_as_before(
 def test_only_what_is_new_is_tagged(
     old: str, photos: Path, tmp_path: Path, redis_server: RedisServer, invoke: Callable[..., Outcome]
 ) -> None:
-    """The model is known again by its files, and neither what it tagged nor what failed is sent another time."""
+    """The model is recognised by its files. Images that are tagged or failed are not sent again."""
     from workers.pipeline import Pipeline
 
     config = settings.load(
@@ -189,50 +189,50 @@ def test_only_what_is_new_is_tagged(
         assert all(row in after[table] for row in others)
 
 
-def test_two_processes_may_bring_a_database_forward_at_once(database_url: str, tmp_path: Path) -> None:
-    """Workers of the new version that start together."""
-    restore("0001", database_url, tmp_path)
+def test_two_processes_may_bring_a_database_forward_at_once(new_database_url: str, tmp_path: Path) -> None:
+    """As with workers of the new version that start together."""
+    restore("0001", new_database_url, tmp_path)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [database_url] * 2)) == [HEAD] * 2
-    assert len(rows(database_url, "predictions")["predictions"]) == 10
+        assert list(pool.map(_revision, [new_database_url] * 2)) == [HEAD] * 2
+    assert len(rows(new_database_url, "predictions")["predictions"]) == 10
 
 
-def test_an_upgrade_that_fails_midway_leaves_the_old_database(database_url: str, tmp_path: Path) -> None:
-    """A table that is in the way of the last step, when the steps before it are done. Without it all goes well."""
-    restore("0001", database_url, tmp_path)
-    blocked = Database(database_url)
+def test_an_upgrade_that_fails_midway_leaves_the_old_database(new_database_url: str, tmp_path: Path) -> None:
+    """An existing table makes the last migration fail after the others. Without it the upgrade succeeds."""
+    restore("0001", new_database_url, tmp_path)
+    blocked = Database(new_database_url)
     with blocked.write() as connection:
         connection.execute(text("create table gone (mine integer)"))
     blocked.close()
-    before = everything(database_url)
+    before = everything(new_database_url)
     with pytest.raises(Exception, match="gone.*already exists") as caught:
-        open_database(database_url)
+        open_database(new_database_url)
     assert isinstance(caught.value, DBAPIError) or isinstance(caught.value.__cause__, DBAPIError)
-    assert everything(database_url) == before
+    assert everything(new_database_url) == before
     assert before["alembic_version"] == [{"version_num": "0001"}]
     with blocked.write() as connection:
         connection.execute(text("drop table gone"))
     blocked.close()
-    open_database(database_url).close()
-    assert rows(database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
+    open_database(new_database_url).close()
+    assert rows(new_database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
 
 
 def test_every_command_refuses_a_newer_database_and_writes_nothing(
-    database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
+    new_database_url: str, photos: Path, tmp_path: Path, invoke: Callable[..., Outcome]
 ) -> None:
-    restore(LEVELS[-1], database_url, tmp_path)
+    restore(LEVELS[-1], new_database_url, tmp_path)
     collection.write_model(tmp_path / "tiny")
-    opened = Database(database_url)
+    opened = Database(new_database_url)
     with opened.write() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
-    before = everything(database_url)
+    before = everything(new_database_url)
     for arguments in EVERY_COMMAND:
-        refused = invoke(*arguments, "--database", database_url)
+        refused = invoke(*arguments, "--database", new_database_url)
         assert refused.code == 1, (arguments, refused)
         assert "newer tagonce (schema 9999; this one knows up to 0006). Upgrade this program." in refused.err
         assert "Traceback" not in refused.err
-    assert everything(database_url) == before
+    assert everything(new_database_url) == before
 
 
 # ── models that changed ──
@@ -265,7 +265,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_model_that_changed_is_another_model(wd: Path, sqlite_url: str, change: str) -> None:
-    """With a row, a queue and scores of its own. What it was before is found again when it is put back."""
+    """It has its own row, queue and scores. The former model is found again when its files are restored."""
     config = settings.load(database_url=sqlite_url, model=str(wd))
     kept = shutil.copytree(wd, wd.parent / "kept")
     with from_settings.stored(config, create=True) as database:
@@ -295,7 +295,7 @@ def test_another_floor_is_another_model_and_the_device_is_not(wd: Path, sqlite_u
 
 
 def test_weights_that_are_replaced_while_a_worker_loads_them_are_refused(wd: Path) -> None:
-    """Or the scores of the new file would go under the hash of the old one. Later it does not matter."""
+    """Otherwise scores of the new file would get the hash of the old one. A replacement after loading does no harm."""
     import torch
 
     from workers.inference.network import load_network
@@ -314,7 +314,7 @@ def test_weights_that_are_replaced_while_a_worker_loads_them_are_refused(wd: Pat
 def test_a_worker_of_tag_is_not_started_again_with_other_weights(
     wd: Path, sqlite_url: str, redis_server: RedisServer, make_photos: MAKER
 ) -> None:
-    """It would be of another model, and the run would wait for ever for somebody to take its chunks."""
+    """It would be another model, and the run would wait for ever for a worker to take its chunks."""
     config = settings.load(database_url=sqlite_url, model=str(wd))
     with from_settings.stored(config, create=True) as database:
         spec, model = from_settings.find_and_register(database, config)

@@ -1,4 +1,4 @@
-"""The rows that workers keep about themselves, and `tagonce status` that reads them."""
+"""The rows that workers write about themselves, and `tagonce status`, which reads them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,22 +62,22 @@ def test_status_shows_the_split_and_who_is_busy(
     assert "device busy 45% of the time with work" in shown
     assert "gpu-0:3 30% of the time with work NVIDIA H100 bfloat16 gpu-1:17 90%" in shown
     assert "duplicates 48 in the last minute" in shown
-    told = invoke("status", "--json", "--database", database_url).json["devices"]
-    assert [(one["worker"], one["busy"]) for one in told] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
-    assert told[0]["seconds_an_image"]["decode"] == 0.016
+    devices = invoke("status", "--json", "--database", database_url).json["devices"]
+    assert [(one["worker"], one["busy"]) for one in devices] == [("gpu-0:3", 0.3), ("gpu-1:17", 0.9)]
+    assert devices[0]["seconds_an_image"]["decode"] == 0.016
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        (True, 5, None, False, False),  # at work, as long as the queue was not flushed
-        (False, 5, None, True, True),  # it had something to do, and is done
-        (True, 3_600, None, True, True),  # it died with that chunk, or its message was lost
+        (True, 5, None, False, False),  # busy, as long as the queue was not flushed
+        (False, 5, None, True, True),  # it had a chunk, which is done
+        (True, 3_600, None, True, True),  # it died with its chunk, or the message was lost
         (True, None, None, True, True),
-        (True, 3_600, 5, True, False),  # the chunk may be that of another model
+        (True, 3_600, 5, True, False),  # the chunk may be of another model
     ],
 )
-def test_what_workers_have_in_work_is_not_sent_again_after_redis_was_flushed(
+def test_chunks_held_by_workers_are_not_sent_again_after_redis_was_flushed(
     invoke: Callable[..., Outcome],
     database: Database,
     database_url: str,
@@ -87,8 +87,8 @@ def test_what_workers_have_in_work_is_not_sent_again_after_redis_was_flushed(
     redis_url: str,
     case: tuple[bool, int | None, int | None, bool, bool],
 ) -> None:
-    """Redis is empty. A case: a delivery is counted; seconds since a worker of the model, and of another one, was heard
-    of, where a lease is two minutes; what is pending is sent; the delivery is forgotten.
+    """Redis is empty, and a lease is two minutes. Parameters: whether a delivery is counted; seconds since a worker of
+    the model, and one of another model, were seen; whether pending images are sent; whether the count is deleted.
     """
     counted, ours, others, sends, forgets = case
     registered(10)

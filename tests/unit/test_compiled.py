@@ -1,4 +1,4 @@
-"""`--compile`: the same probabilities, kept between starts, and a sentence where there is no compiler."""
+"""`--compile`: the same probabilities, a cache between starts, and an error if there is no compiler."""
 
 import inspect
 import os
@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.exc import InductorError, TritonMissing
 
 from db.errors import ModelError, SettingsError
 from workers.images.decode import Decoded
@@ -23,7 +21,7 @@ BATCH_SIZE = 2
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where compiled networks go when nobody says otherwise. Nothing is left from another test."""
+    """The default cache folder of compiled networks, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     torch.compiler.reset()
@@ -34,6 +32,7 @@ def inferencer(folder: Path, *, compile: bool) -> Inferencer:  # noqa: A002 - th
     return Inferencer(read_folder(folder), Options(batch_size=BATCH_SIZE, device="cpu", compile=compile), floor=0)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++ on a CPU")
 def test_it_gives_the_same_probabilities_with_one_shape(jtp2_folder: Path, cache: Path) -> None:
     """A short batch is filled, so that nothing is compiled again."""
@@ -50,7 +49,7 @@ def test_it_gives_the_same_probabilities_with_one_shape(jtp2_folder: Path, cache
 
 
 def failing(error: Exception) -> Callable[..., object]:
-    """In place of `torch.compile`."""
+    """Replaces `torch.compile`."""
 
     def fail(_images: torch.Tensor) -> torch.Tensor:
         raise error
@@ -58,18 +57,27 @@ def failing(error: Exception) -> Callable[..., object]:
     return lambda _network, **_options: fail
 
 
+def no_compiler() -> Exception:
+    from torch._dynamo.exc import BackendCompilerFailed  # to import it takes seconds of every collection
+
+    return BackendCompilerFailed(failing, RuntimeError("no working C++ compiler"), None)
+
+
+def no_triton() -> Exception:
+    from torch._inductor.exc import TritonMissing
+
+    return TritonMissing(inspect.currentframe())
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
-    [
-        (BackendCompilerFailed(failing, RuntimeError("no working C++ compiler"), None), "no working C.. compiler"),
-        (TritonMissing(inspect.currentframe()), "Cannot find a working triton installation"),
-    ],
+    [(no_compiler, "no working C.. compiler"), (no_triton, "Cannot find a working triton installation")],
 )
 def test_without_a_compiler_there_is_a_sentence(
-    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception], sentence: str
 ) -> None:
-    """At start, not when the first chunk has come."""
-    monkeypatch.setattr(torch, "compile", failing(error))
+    """At start, not at the first chunk."""
+    monkeypatch.setattr(torch, "compile", failing(error()))
     with pytest.raises(SettingsError, match=rf"cannot be compiled here: {sentence}.*--no-compile"):
         inferencer(jtp1_folder, compile=True).warm_up()
 
@@ -77,8 +85,10 @@ def test_without_a_compiler_there_is_a_sentence(
 def test_memory_that_runs_out_while_kernels_are_tried_halves_the_batch(
     jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from torch._inductor.exc import InductorError
+
     ran_out = InductorError(torch.OutOfMemoryError("CUDA out of memory"), inspect.currentframe())
     monkeypatch.setattr(torch, "compile", failing(ran_out))
     with pytest.raises(ModelError, match="too little memory for a single image"):
         inferencer(jtp1_folder, compile=True).warm_up()
-    assert "the batch size is 1 from now on" in caplog.text
+    assert "the batch size is now 1" in caplog.text

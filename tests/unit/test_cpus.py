@@ -15,7 +15,7 @@ MANY = set(range(64))
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The root of the control groups, of a machine with 64 cores."""
+    """Root folder of the control groups, on a machine with 64 cores."""
     monkeypatch.setattr(cpus, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(cpus, "_OWN", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: MANY, raising=False)
@@ -23,7 +23,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(root: Path, own: str, **files: str) -> None:
-    """What `/proc/self/cgroup` says, and files by their path with `__` for `/`."""
+    """Write the content of `/proc/self/cgroup`, and files by their path with `__` for `/`."""
     (root / "own").write_text(own)
     for name, content in files.items():
         path = root / "cgroup" / name.replace("__", "/")
@@ -55,7 +55,7 @@ def test_the_least_of_a_group_and_those_above_it_counts(group: Path) -> None:
 @pytest.mark.parametrize("mounted", ["cpu,cpuacct", "cpu"])
 @pytest.mark.parametrize("path", ["", "docker__abc__"])
 def test_version_1(group: Path, mounted: str, path: str) -> None:
-    """In a container the path is that of the host, and what is mounted is its own group."""
+    """In a container the path is that of the host, and its own group is mounted as root."""
     files = {f"{mounted}__{path}cpu.cfs_quota_us": "300000\n", f"{mounted}__{path}cpu.cfs_period_us": "100000\n"}
     put(group, "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n", **files)
     assert cpus.cores() == 3
@@ -79,16 +79,40 @@ def test_cores_that_the_process_may_not_run_on_do_not_count(group: Path, monkeyp
     assert cpus.cores() == 2
 
 
-@pytest.mark.parametrize(("limit", "threads"), [(2.0, 2), (None, None)])
+@pytest.mark.parametrize(("limit", "threads"), [(3.0, 3), (None, None)])
 def test_a_forward_takes_no_more_threads_than_the_quota_gives(
     limit: float | None, threads: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Torch counts the cores that it sees, which is right where there is no quota."""
+    """Torch counts the visible cores, which is right without a quota."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(from_settings, "quota", lambda: limit)
-    monkeypatch.setattr(from_settings, "cores", lambda: 2)
+    monkeypatch.setattr(cpus, "quota", lambda: limit)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2}, raising=False)
     spec = cast("ModelSpec", None)  # asked only for a batch size that is measured
     options = from_settings.worker_options(settings.load(device="cpu"), spec)
     assert options.torch_threads == threads
-    assert options.decoders == 2
+    assert options.decoders == 3
     assert from_settings.worker_options(settings.load(device="cpu", torch_threads=7), spec).torch_threads == 7
+
+
+def test_every_setting_of_a_worker_is_in_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    stated = {
+        "batch_size": 5,
+        "device": "cpu",
+        "precision": "bf16",
+        "compile": True,
+        "torch_threads": 4,
+        "concurrency": 6,
+        "fetchers": 7,
+        "decoders": 9,
+        "max_pixels": 10,
+        "max_bytes": 11,
+        "max_pixels_in_flight": 12,
+        "roots": ("/a", "/b"),
+        "grace_seconds": 13.0,
+        "stall_seconds": 14.0,
+        "max_idle": 15.0,
+    }
+    options = from_settings.worker_options(settings.load(**stated), cast("ModelSpec", None))
+    assert options.model_dump() == stated

@@ -1,4 +1,4 @@
-"""`--devices`: which there are, and who gets how many threads."""
+"""`--devices`: the selected devices, and the threads of each process."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def test_all_is_every_cuda_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_without_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SettingsError, match="no CUDA GPU is found"):
+    with pytest.raises(SettingsError, match="no CUDA GPU was found"):
         supervisor.named_devices("all")
 
 
@@ -33,7 +33,7 @@ def test_a_list_with_nothing_in_it_is_said(names: str) -> None:
 
 
 def test_processes_share_the_cores() -> None:
-    """Each would otherwise take all of them."""
+    """Otherwise each process would use all cores."""
     shared = supervisor.shares(settings.load(), ["cpu", "cpu", "cuda:0"], 8)
     assert [(one.device, one.decoders, one.torch_threads) for one in shared] == [
         ("cpu", 2, 2),

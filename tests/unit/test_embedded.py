@@ -54,5 +54,5 @@ def test_without_any_there_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyP
 
 def test_one_that_does_not_start_is_named(path: Path) -> None:
     binary = put(path, "redis-server", "Redis server v=7.0.15 sha=0")
-    with pytest.raises(BrokerError, match=rf"Redis 7.0.15 \({binary}\) ended at once"), embedded_redis.broker():
+    with pytest.raises(BrokerError, match=rf"Redis 7.0.15 \({binary}\) exited at once"), embedded_redis.broker():
         pass

@@ -328,7 +328,7 @@ def test_curves_in_svg_say_what_they_show(counts: Counts, tmp_path: Path) -> Non
             ["tiny $_$, 200 images", "recall", "precision", "threshold (probability)", "micro, best F1", "macro"],
         ),
         ("t.svg", ["informedness, best", "not given (", "given (", "images (logarithmic)"]),
-        ("h.svg", ["10 images, 5 of them below the floor and not shown", "probability"]),
+        ("h.svg", ["10 images, 5 of them below the floor (not shown)", "probability"]),
     ):
         text = (tmp_path / name).read_text()
         assert text.startswith("<?xml")
@@ -341,7 +341,7 @@ def test_curves_of_nothing_are_drawn_too(counts: Counts, tmp_path: Path) -> None
     """A tag that nobody gave, and a tag that no image has."""
     plots.save_tag(tmp_path / "t.svg", "tag", counts, 2)
     plots.save_histogram(tmp_path / "h.svg", "tag", Histogram(0, [0, 0]))
-    assert "nothing right at any threshold" in (tmp_path / "t.svg").read_text()
+    assert "no true positive at any threshold" in (tmp_path / "t.svg").read_text()
 
 
 def test_a_png_is_1280_pixels_wide(counts: Counts, tmp_path: Path) -> None:

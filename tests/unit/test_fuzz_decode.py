@@ -1,9 +1,10 @@
-"""Files that were changed at random are decoded or refused, and nothing else. For longer: `fuzz/decode.py`."""
+"""Randomly mutated files are decoded or refused with ImageError. `fuzz/decode.py` does this for longer."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db.errors import ImageError, Reason
+from tests.fixtures.examples import up_to
 from tests.fixtures.hostile import MODEL, broken, whole
 from workers.images.decode import Decoder
 
@@ -38,7 +39,7 @@ def changed(data: bytes, change: tuple[str, float, bytes | int | None]) -> bytes
 
 
 def check(data: bytes) -> None:
-    decoder = Decoder(MODEL, 1_000_000)  # here, because pytest forgets between tests which warnings it switched off
+    decoder = Decoder(MODEL, 1_000_000)  # created here, because pytest resets warning filters between tests
     try:
         found = decoder.decode(data)
     except ImageError as error:
@@ -52,7 +53,7 @@ def check(data: bytes) -> None:
     assert refusal.detail.isprintable()
 
 
-@settings(max_examples=1500, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=up_to(1500), derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.sampled_from(FILES), steps=st.lists(changes, min_size=1, max_size=4))
 def test_what_was_changed_at_random_is_decoded_or_refused(
     data: bytes, steps: list[tuple[str, float, bytes | int | None]]

@@ -1,4 +1,4 @@
-"""What a stranger's file may cost, and odd files that are all right. Generators: `tests.fixtures.hostile`."""
+"""The cost of hostile files is bounded, and unusual valid files are read. Generators: `tests.fixtures.hostile`."""
 
 import dataclasses
 import resource
@@ -22,10 +22,10 @@ from workers.images.depth import eight_bits
 from workers.images.safe_open import FORMATS
 
 MAX_PIXELS = 178_956_970
-"""As by default."""
+"""The default."""
 
 PILLOW = int(PIL.__version__.partition(".")[0])
-"""From 13 on it reads what tags of a TIFF share only once."""
+"""From 13 on it reads data that tags of a TIFF share only once."""
 
 WHOLE = hostile.whole()
 CLAIMS = hostile.claims()
@@ -42,19 +42,19 @@ def refused(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
     return caught.value
 
 
-# ── odd, and all right ──
+# ── unusual, and valid ──
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_format_and_mode_is_read(name: str) -> None:
-    """Deep, grey, of four inks, with palettes, profiles broken and not, icons, animations: all give pixels."""
+    """Deep, grey, CMYK, with palettes, valid and broken profiles, icons, animations: all give pixels."""
     found = decoded(WHOLE[name])
     assert max(found.pixels.shape[:2]) == MODEL.size
     assert found.pixels.shape[2] in (3, 4)
 
 
 def test_every_format_that_is_opened_is_tested_here_and_listed() -> None:
-    """None is left in the list that nobody looked at. A cursor is an icon, by one byte."""
+    """The list has no untested format. A cursor differs from an icon in one byte."""
     read = {decoded(data).format.upper() for data in WHOLE.values()}
     assert read == FORMATS - {"CUR"}
     cursor = b"\0\0\2\0" + WHOLE["bitmap.ico"][4:]
@@ -63,7 +63,7 @@ def test_every_format_that_is_opened_is_tested_here_and_listed() -> None:
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name.startswith(("moving", "two."))])
 def test_of_several_pictures_the_first_counts(name: str) -> None:
-    """Where a format keeps colours only nearly, nearly."""
+    """Approximately, if the format is lossy."""
     first = {"two.xpm": None, "two.dcx": WHOLE["rgb.pcx"]}.get(name, WHOLE["rgb.png"])
     if first:
         found, expected = decoded(WHOLE[name]).pixels[..., :3], decoded(first).pixels[..., :3]
@@ -74,7 +74,7 @@ def test_of_several_pictures_the_first_counts(name: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_nothing_is_turned_by_exif(orientation: int) -> None:
-    """As in the references of the models here, which never ask."""
+    """As in the references of the models here, which ignore it."""
     assert (
         decoded(WHOLE[f"turned-{orientation}.jpg"]).pixels.tobytes() == decoded(WHOLE["turned-1.jpg"]).pixels.tobytes()
     )
@@ -88,8 +88,8 @@ def test_no_profile_changes_a_colour() -> None:
         assert with_profile.tobytes() == decoded(WHOLE[f"rgb.{kind}"]).pixels.tobytes()
 
 
-def test_a_film_behind_a_photograph_is_not_searched_for_scans() -> None:
-    """Phones append them; among a megabyte of anything the marker of a scan stands by chance."""
+def test_a_video_after_a_photograph_is_not_searched_for_scans() -> None:
+    """Phones append videos; any megabyte may contain the marker of a scan by chance."""
     assert decoded(WHOLE["rgb.jpg"] + b"\xff\xda\0\x08" * 1000).format == "jpeg"
     assert decoded(jpeg_with(jpeg_segment(0xE5, b"\xff\xda" * 1000))).format == "jpeg"
 
@@ -99,14 +99,14 @@ def test_a_progressive_jpeg_of_many_scans_is_read(extra: bytes) -> None:
     assert decoded(hostile.progressive_scans(99, 80, 80) + extra).width == 80
 
 
-# ── sound, and of a kind that is not read ──
+# ── valid, and of an unsupported kind ──
 
 
 UNSUPPORTED = hostile.unsupported()
 
 
 @pytest.mark.parametrize("case", UNSUPPORTED)
-def test_a_kind_that_is_not_read_is_called_so(case: str) -> None:
+def test_an_unsupported_kind_is_reported_as_such(case: str) -> None:
     error = refused(UNSUPPORTED[case])
     assert error.reason == Reason.UNSUPPORTED, error
     assert len(error.detail) > 20
@@ -115,7 +115,7 @@ def test_a_kind_that_is_not_read_is_called_so(case: str) -> None:
 @pytest.mark.parametrize(
     "name", ["rgb.jpg", "rgb.png", "rgb.bmp", "rgb.tga", "rgb.sgi", "rgba.dds", "RGB.tif", "rgb.ppm"]
 )
-def test_what_is_cut_in_its_pixels_is_corrupt(name: str) -> None:
+def test_a_file_truncated_in_its_pixels_is_corrupt(name: str) -> None:
     data = WHOLE[name.lower()]
     assert refused(data[: len(data) * 2 // 3]).reason == Reason.CORRUPT
 
@@ -175,7 +175,7 @@ def test_a_transparent_grey_of_16_bits_is_transparent() -> None:
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_header_that_claims_60000_by_60000_is_refused(name: str) -> None:
-    """Before anything is decoded. WebP has no such size, or nothing that could be opened under it before Pillow 13."""
+    """Before anything is decoded. WebP has no such size; before Pillow 13, a file that claims it cannot be opened."""
     reason = refused(CLAIMS[name]).reason
     assert reason == Reason.TOO_LARGE or (reason == Reason.CORRUPT and name.endswith(".webp"))
 
@@ -189,14 +189,14 @@ def test_nor_does_a_lower_limit_let_them_in(name: str) -> None:
 
 
 def many_tags() -> bytes:
-    """2,000 tags that all point to the same megabyte."""
+    """2,000 tags that point to the same megabyte."""
     number = 2_000
     where = tiff_end(hostile.GREY_TIFF_ENTRIES + number)
     return grey_tiff(4, 4, *((1000 + tag, 1, 1 << 20, where) for tag in range(number)), after=bytes(1 << 20))
 
 
 def exif_of_many_tags() -> bytes:
-    """The same as EXIF, in segments that Pillow puts together."""
+    """The same as EXIF, in segments that Pillow joins."""
     whole = b"Exif\0\0" + many_tags()
     return jpeg_with(
         *(jpeg_segment(0xE1, b"Exif\0\0" + whole[at : at + 60_000]) for at in range(6, len(whole), 60_000))
@@ -204,7 +204,7 @@ def exif_of_many_tags() -> bytes:
 
 
 def list_of_pictures() -> bytes:
-    """64 KB that list more pictures behind a JPEG, in 5,000 tags of the same 7,500 fractions: 40 million of them."""
+    """64 KB that list further pictures of a JPEG, in 5,000 tags of the same 7,500 fractions: 40 million of them."""
     directory = b"".join(struct.pack("<HHII", 1000 + tag, 5, 7_500, 8) for tag in range(5_000))
     listed = b"II*\0" + struct.pack("<IH", 8, 5_000) + directory + bytes(4)
     return jpeg_with(jpeg_segment(0xE2, b"MPF\0" + listed.ljust(65_000, b"\7")))
@@ -217,7 +217,7 @@ def gif_comment(pieces: int = 500_000) -> bytes:
 
 
 def tiled_tiff() -> bytes:
-    """16 x 16 pixels in one tile of 520 million, which would compress to half a megabyte."""
+    """16 x 16 pixels in a tile of 520 million, which would compress to half a megabyte."""
     long, short = 4, 3
     tile = zlib.compress(bytes(1 << 20))
     return hostile.tiff(
@@ -228,7 +228,7 @@ def tiled_tiff() -> bytes:
 
 
 def offsets_of_tiff(*, big: bool = False) -> bytes:
-    """Of two million strips."""
+    """The offsets of two million strips."""
     many = 2_000_000
     if big:
         long8 = 16
@@ -237,7 +237,7 @@ def offsets_of_tiff(*, big: bool = False) -> bytes:
 
 
 def tiff_of_numbers() -> bytes:
-    """Whose resolution is two million fractions, from within the file."""
+    """A TIFF whose resolution is two million fractions."""
     fraction, many = 5, 2_000_000
     return grey_tiff(4, 4, (282, fraction, many, 8), after=bytes(8 * many))
 
@@ -250,7 +250,7 @@ def looping_tiff() -> bytes:
 
 
 def chained_tiff() -> bytes:
-    """50,000 directories of nothing."""
+    """50,000 empty directories."""
     made = bytearray(grey_tiff(4, 4))
     end = len(made)
     struct.pack_into("<I", made, end - 4, end)
@@ -258,7 +258,7 @@ def chained_tiff() -> bytes:
 
 
 def as_mpo(jpeg: bytes) -> bytes:
-    """The same, with the segment of another file that says that there are two pictures."""
+    """The same, with a segment that declares two pictures."""
     mpo = WHOLE["two.mpo"]
     begin = mpo.index(b"\xff\xe2")
     return jpeg[:2] + mpo[begin : begin + 2 + int.from_bytes(mpo[begin + 2 : begin + 4], "big")] + jpeg[2:]
@@ -310,12 +310,12 @@ BOMBS: dict[str, tuple[Callable[[], bytes], Reason | None]] = {
     "runs of a BMP": (lambda: hostile.rle_bmp(13_000, 13_000, b"\xff\1" * 700_000), Reason.TOO_LARGE),
     "lines of text": (lambda: b"P2 13000 13000 9\n" + b"1 " * 1_000_000, Reason.TOO_LARGE),
 }
-"""Files of at most some megabytes that would cost minutes or gigabytes; those without a reason are read."""
+"""Files of at most some megabytes that would take minutes or gigabytes; those without a reason are read."""
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_bomb_costs_neither_time_nor_memory(case: str) -> None:
-    """Minutes without what is tested here; the bound is there so that a hang fails."""
+def test_a_bomb_takes_neither_time_nor_memory(case: str) -> None:
+    """It would take minutes without the limits; the bounds are for the test to fail if it hangs."""
     make, reason = BOMBS[case]
     data = make()
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -329,7 +329,7 @@ def test_a_bomb_costs_neither_time_nor_memory(case: str) -> None:
 
 
 def test_pieces_of_a_byte_are_read_where_a_format_has_them() -> None:
-    """What is counted in a header is not in pixels: run lengths and masks are read two and four bytes at a time."""
+    """Reads are limited in the header only: run lengths and masks of pixels are read two and four bytes at a time."""
     runs = hostile.rle_bmp(400, 200, (b"\1\1" * 400 + b"\0\0") * 200 + b"\0\1")
     assert decoded(runs).width == 400
     masks = bytearray(saved(picture("RGBA", size=(200, 200)), "dds"))
@@ -338,15 +338,15 @@ def test_pieces_of_a_byte_are_read_where_a_format_has_them() -> None:
     assert decoded(bytes(masks)).width == 200
 
 
-def test_formats_that_nobody_collects_are_not_opened() -> None:
+def test_formats_outside_of_the_list_are_not_opened() -> None:
     for kind in ("spider", "blp", "msp"):
         mode = {"spider": "F", "blp": "P", "msp": "1"}.get(kind, "RGB")
         assert refused(saved(picture(mode), kind)).reason == Reason.UNSUPPORTED
     assert decoded(WHOLE["rgb.png"]).format == "png"  # and the others still are
 
 
-def test_nothing_warns_about_a_file_that_is_cut() -> None:
-    """In a process of its own, where a warning would be an error, as whatever is raised but ImageError is."""
+def test_truncated_files_give_no_warnings() -> None:
+    """In its own process, where warnings are errors. Any error other than ImageError fails the test."""
     code = (
         "import sys; from tests.fixtures.hostile import MODEL, whole; from workers.images.decode import Decoder\n"
         "from db.errors import ImageError\n"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.ledger.id_set import IdSet
+from db.arrays.id_set import IdSet
 
 # On both sides of the bounds between pages, and far apart.
 ids = st.integers(0, 200) | st.integers(65_530, 65_542) | st.integers(0, 2**40)

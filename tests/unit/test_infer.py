@@ -1,4 +1,4 @@
-"""What leaves the device: scores, and nothing that only looks like them."""
+"""Inference: scores of the device, NaN, memory, and batches."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from workers.models.spec import ModelSpec
 from workers.options import Options
 
 SMALL_DIFFERENCE = 1e-3
-"""Of a probability, by what else is in the batch."""
+"""Tolerance of a probability, which depends on the other images of the batch."""
 
 
 def noise(number: int, size: int, *, seed: int = 0) -> list[Decoded]:
@@ -35,14 +35,14 @@ def inferencer(jtp1_folder: Path) -> Inferencer:
 def test_a_model_that_gives_nan_for_a_blank_image_is_an_error(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As scores it would look like images without tags, and as failures it would empty the queue."""
+    """NaN as scores would be stored as images without tags; as failures it would empty the queue."""
     monkeypatch.setattr(inferencer, "_network", lambda pixels: torch.full((len(pixels), 3), torch.nan))
     with pytest.raises(ModelError, match="NaN on cpu in float32, even for test images: try --precision fp32"):
         inferencer.scores(noise(5, 98))
 
 
 def nan_for(image: Decoded, inferencer: Inferencer) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network, but for this image, wherever it is in a batch."""
+    """The network, but with NaN for this image, at any position of a batch."""
     network, pixels = inferencer._network, inferencer._preprocess.normalise(inferencer._collate([image], 1))[0]
 
     def broken(batch: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ def nan_for(image: Decoded, inferencer: Inferencer) -> Callable[[torch.Tensor], 
 def test_an_image_that_gives_nan_takes_no_other_along(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Also alone, as a chunk that was split down to it brings it."""
+    """Also alone, as in a chunk that was split down to this image."""
     images = noise(number, 98)
     expected = inferencer.scores(images).scores
     monkeypatch.setattr(inferencer, "_network", nan_for(images[0], inferencer))
@@ -111,7 +111,7 @@ OUT_OF_MEMORY = [
 def test_out_of_memory_halves_the_batch_and_loses_no_image(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """What the device cannot hold is done in smaller pieces, in the same order, from then on."""
+    """After running out of memory, batches are smaller; the order stays."""
     images, network, sizes = noise(7, 98), inferencer._network, []
     expected = inferencer.probabilities(images)
 
@@ -150,7 +150,7 @@ def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, m
 def test_a_full_batch_is_computed_where_one_shape_is_wanted(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: the rest of a short batch is filled, computed, and not given."""
+    """As on a GPU: the rest of a short batch is filled and computed, but not returned."""
     images, network, sizes = noise(5, 98), inferencer._network, []
     expected = inferencer.probabilities(images)
 
@@ -168,7 +168,7 @@ def test_a_full_batch_is_computed_where_one_shape_is_wanted(
 
 @pytest.fixture(params=["vit", "demo"])
 def one_by_one(request: pytest.FixtureRequest) -> Callable[[int, bool], Inferencer]:
-    """Makes an inferencer of this model, by batch size and whether short batches are filled."""
+    """Creates an inferencer of this model, by batch size and whether short batches are filled."""
     spec: ModelSpec = demo_spec() if request.param == "demo" else read_folder(request.getfixturevalue("jtp2_folder"))
 
     def make(batch_size: int, filled: bool) -> Inferencer:
@@ -182,7 +182,7 @@ def one_by_one(request: pytest.FixtureRequest) -> Callable[[int, bool], Inferenc
 def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(
     one_by_one: Callable[[int, bool], Inferencer],
 ) -> None:
-    """Alone, among others, at another place, and in a batch that is filled."""
+    """Alone, among others, at another position, and in a batch that is filled."""
     alone = one_by_one(1, False)
     size = alone._preprocess.blank().pixels.shape[0]
     images = noise(6, size)

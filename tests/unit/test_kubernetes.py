@@ -16,10 +16,9 @@ import yaml
 from cloudcoil.models.keda import v1alpha1 as keda
 from cloudcoil.models.prometheus_operator import v1 as prometheus
 from pydantic import ValidationError
-from typer.main import get_command
 
 from producer.queue.broker import queue_name
-from tagonce.cli import app
+from tagonce.cli import load
 from tagonce.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -210,7 +209,7 @@ def test_pods_run_the_images_of_the_dockerfile_as_its_user(pod: dict[str, Any]) 
     one = container(pod)
     assert one["image"] in images | dict.fromkeys(images.values())
     assert ("worker" in one["image"]) == (one["args"] == ["worker"])
-    command = get_command(app).commands[one["args"][0]]  # type: ignore[attr-defined]
+    command = load(one["args"][0])
     options = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in one["args"] if word.startswith("--")} <= options
     assert pod["securityContext"]["runAsUser"] == 10001

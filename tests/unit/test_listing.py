@@ -1,4 +1,4 @@
-"""Listing side by side gives what one listing gives: every key once, however keys and requests fall."""
+"""Concurrent listing gives the result of a sequential one: every key once, for any keys and any order of answers."""
 
 import hashlib
 import threading
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from db.errors import SourceError
 from producer.sources.s3_listing import REQUESTS, objects
+from tests.fixtures.examples import up_to
 
 
 class Storage:
-    """`list_objects_v2` over keys in memory, in the order given, so many in an answer."""
+    """`list_objects_v2` over keys in memory, in the given order, so many in an answer."""
 
     def __init__(self, keys: Sequence[str], page: int, *, knows_start_after: bool = True) -> None:
         self.keys = keys
@@ -52,7 +53,7 @@ def listed(storage: Storage, prefix: str = "", bucket: str = "b") -> list[str]:
 keys = st.text(" !/09AZaz~\x7fé日🐈", min_size=1, max_size=5) | st.text("ab/", min_size=1, max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 @given(st.sets(keys, max_size=80), st.sampled_from(["", "a", "a/", "é"]), st.integers(1, 4))
 @example({f"{number:04}" for number in range(200)}, "", 3)
 @example({f"{number:02}/{number}" for number in range(100)}, "", 1)
@@ -68,7 +69,7 @@ def test_every_key_comes_once(found: set[str], prefix: str, page: int) -> None:
     ["{md5}.jpg", "{md5:.2}/{md5}.jpg", "IMG_{number:08}.jpg", "one/long/way/down/{number}.png", "{number}/only.jpg"],
 )
 def test_the_work_is_shared_whatever_the_names_are(pattern: str) -> None:
-    """Without folders, in one, in a few, in one each: many begin, and hardly more is asked than by one alone."""
+    """Without folders, with one, a few, or one a file: concurrent requests, hardly more than sequentially."""
     md5s = [hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest() for number in range(1_500)]
     names = sorted(pattern.format(number=number, md5=md5) for number, md5 in enumerate(md5s))
     storage = Storage(names, 8)
@@ -83,7 +84,7 @@ def test_what_one_answer_holds_is_asked_for_once() -> None:
     assert storage.requests == 1
 
 
-# ── storage that cannot be cut ──
+# ── storage whose listing cannot be split ──
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_storage_without_order_is_listed_by_one(storage: Storage, bucket: str) -
 
 
 def test_an_order_that_ends_after_a_cut_is_an_error() -> None:
-    """By then keys may have been missed."""
+    """Keys may have been missed already."""
     ordered = [f"{number:03}" for number in range(300)]
     swapped = [f"{number ^ 1:03}" for number in range(300, 900)]
-    with pytest.raises(SourceError, match=r"'b' does not list keys in the order of their bytes.* into a list"):
+    with pytest.raises(SourceError, match=r"'b' does not list keys in byte order.* into a list"):
         listed(Storage([*ordered, *swapped], 20))

@@ -1,4 +1,4 @@
-"""What a forward frees, the next one gets without the help of the system."""
+"""Memory that a forward frees is reused by the next one without system calls."""
 
 import ctypes
 import subprocess
@@ -36,7 +36,7 @@ def test_a_large_block_is_mapped_once() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it does nothing elsewhere")
 def test_what_glibc_refuses_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Up to 2.34 it refuses a threshold above 32 MiB for blocks of their own; nobody looked. Now none is asked for."""
+    """Up to 2.34 glibc refuses an mmap threshold above 32 MiB, so none is set, and a refusal of others is logged."""
     asked = {}
 
     def mallopt(option: int, value: int) -> int:

@@ -1,4 +1,4 @@
-"""What a file holds besides its picture does not change the picture, however much it is, and however broken."""
+"""Metadata of any size, valid or broken, does not change or fail the image."""
 
 import io
 import random
@@ -27,13 +27,13 @@ from workers.images.metadata import without_metadata
 from workers.images.safe_open import Opener
 
 MEGABYTES = random.Random(1).randbytes(3_000_000)
-"""That do not compress, as tables of colours."""
+"""Bytes that do not compress, as tables of colours."""
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 PNG = saved(picture(), "png")
 SQUARE = saved(picture(size=(16, 16)), "png")
 HEADER, END = 33, len(PNG) - 12
-"""Where the first chunk of a PNG ends, and where its last one begins."""
+"""End of the first chunk of a PNG, and begin of the last one."""
 GIF = saved(picture("P"), "gif")
 GIF_HEADER = 13 + 3 * 256
 SHORT, LONG, FLOAT, BYTES = 3, 4, 11, 7
@@ -145,7 +145,7 @@ def test_the_picture_is_the_same_without(case: str) -> None:
 
 
 def test_directories_of_a_tiff_are_not_followed() -> None:
-    """A hundred thousand fractions in EXIF, which Pillow would take apart once the pixels are there."""
+    """A hundred thousand fractions in EXIF, which Pillow would parse after loading the pixels."""
     at = tiff_end(GREY_TIFF_ENTRIES + 1)
     directory = struct.pack("<HHHII", 1, 282, 5, 1 << 30, 0)
     data = grey_tiff(8, 8, (34665, LONG, 1, at), after=directory)
@@ -153,8 +153,8 @@ def test_directories_of_a_tiff_are_not_followed() -> None:
     assert decoded(data)
 
 
-def test_what_is_in_nobodys_way_is_left() -> None:
-    """The very bytes: nothing is copied. And thumbnails find the small profile and the orientation."""
+def test_harmless_metadata_is_kept() -> None:
+    """The same bytes object, not a copy. Thumbnails find the small profile and the orientation."""
     for data in (jpeg_with(), GIF, PNG, grey_tiff(8, 8), saved(picture(), "gif", comment=b"hello"), b"", b"GIF89a"):
         assert without_metadata(data) is data
     profile = b"profile" * 99
@@ -168,7 +168,7 @@ def test_what_is_in_nobodys_way_is_left() -> None:
 
 
 def test_what_changes_the_picture_stays() -> None:
-    """A transparent colour, frames, an orientation: what Pillow shows of the file is what it shows of ours."""
+    """A transparent colour, frames, an orientation: Pillow reads the same from the file and from ours."""
     frames = {"save_all": True, "append_images": [picture("RGB", 1)]}
     for data in (
         saved(picture("P"), "png", transparency=3),

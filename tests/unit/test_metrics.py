@@ -1,4 +1,4 @@
-"""What a worker counts, and how Prometheus reads it."""
+"""The counters of a worker, and their endpoint for Prometheus."""
 
 import socket
 import threading
@@ -80,7 +80,7 @@ def test_work_says_what_an_image_takes() -> None:
 
 @pytest.fixture
 def depths() -> list[Depth]:
-    """What Redis says; nothing when it is away."""
+    """Answers of Redis; empty if it does not answer."""
     return [Depth(waiting=7, in_flight=3)]
 
 
@@ -118,7 +118,7 @@ def test_prometheus_reads_all_of_it(port: int) -> None:
     assert ("tagonce_active_seconds_total",) in found
 
 
-def test_without_redis_the_rest_is_still_told(port: int, depths: list[Depth]) -> None:
+def test_without_redis_the_other_metrics_are_served(port: int, depths: list[Depth]) -> None:
     depths.clear()
     found = scraped(port)
     assert found["tagonce_stage_images_total", "fetch"] == 3
@@ -126,7 +126,7 @@ def test_without_redis_the_rest_is_still_told(port: int, depths: list[Depth]) ->
 
 
 def test_a_probe_is_answered_while_redis_is_away(port: int, depths: list[Depth]) -> None:
-    """And with nothing of the metrics, for which Redis is asked."""
+    """Without the metrics, which query Redis."""
     depths.clear()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
         assert (answer.status, answer.read()) == (200, b"ok\n")

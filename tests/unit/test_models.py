@@ -1,4 +1,4 @@
-"""Finding a model, recognising a folder, and what the network makes of an image."""
+"""Finding a model, recognising a folder, and the probabilities of the network."""
 
 import dataclasses
 import hashlib
@@ -34,13 +34,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def copied(tmp_path: Path, jtp1_folder: Path) -> Path:
-    """A JTP-1 folder of this test's own, to be spoilt."""
+    """A copy of a JTP-1 folder, for the test to change."""
     return Path(shutil.copytree(jtp1_folder, tmp_path / "copied"))
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_HUB_OFFLINE=1 does at import."""
+    """The effect of HF_HUB_OFFLINE=1 at import."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
@@ -70,12 +70,12 @@ class TestFolders:
         assert (spec.mean, spec.std, spec.default_threshold) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.2)
         assert (len(spec.tags), spec.tags[0].name) == (63, "anthro")
 
-    def test_jtp2_is_told_from_jtp1_by_its_head(self, jtp2_folder: Path) -> None:
+    def test_jtp2_is_distinguished_from_jtp1_by_its_head(self, jtp2_folder: Path) -> None:
         spec = read_folder(jtp2_folder)
         assert (spec.family, spec.head, len(spec.tags)) == ("jtp", "gated", 63)
 
     def test_jtp_files_alone_mean_the_published_network(self, copied: Path) -> None:
-        """The published folders hold no model.json."""
+        """The published folders have no model.json."""
         (copied / "model.json").unlink()
         spec = read_folder(copied)
         assert spec.architecture == "vit_so400m_patch14_siglip_384"
@@ -116,7 +116,7 @@ class TestFolders:
 
 class TestRefusals:
     @pytest.mark.parametrize(("head", "needed"), [("jtp1_folder", 64), ("jtp2_folder", 128)])
-    def test_rows_that_do_not_fit_the_list_are_told_with_both_numbers(
+    def test_rows_that_do_not_fit_the_list_are_refused_with_both_numbers(
         self, tmp_path: Path, head: str, needed: int, request: pytest.FixtureRequest
     ) -> None:
         folder = Path(shutil.copytree(request.getfixturevalue(head), tmp_path / "one-more"))
@@ -126,7 +126,7 @@ class TestRefusals:
         with pytest.raises(ModelError, match=rf"lists 64 tags, .* needs {needed} rows, and it has {rows}"):
             read_folder(folder)
 
-    def test_classes_that_do_not_fit_the_list_are_told_with_both_numbers(
+    def test_classes_that_do_not_fit_the_list_are_refused_with_both_numbers(
         self, tmp_path: Path, timm_folder: Path
     ) -> None:
         folder = Path(shutil.copytree(timm_folder, tmp_path / "timm"))
@@ -162,17 +162,17 @@ class TestRefusals:
         ):
             read_folder(tmp_path)
 
-    def test_an_empty_folder_is_told_what_belongs_there(self, tmp_path: Path) -> None:
+    def test_an_empty_folder_is_refused_with_what_belongs_there(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"has no \*\.safetensors"):
             read_folder(tmp_path)
 
-    def test_a_folder_without_a_tag_list_is_told_so(self, copied: Path) -> None:
+    def test_a_folder_without_a_tag_list_is_refused(self, copied: Path) -> None:
         (copied / "tags.json").unlink()
         with pytest.raises(ModelError, match="has no tag list"):
             read_folder(copied)
 
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "message"),
         [
             (b"", "not a safetensors file"),
             (struct.pack("<Q", 2**40), "not a safetensors file"),
@@ -180,12 +180,12 @@ class TestRefusals:
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ],
     )
-    def test_a_weight_file_of_another_kind_is_told(self, copied: Path, content: bytes, told: str) -> None:
+    def test_a_weight_file_of_another_kind_is_refused(self, copied: Path, content: bytes, message: str) -> None:
         next(copied.glob("*.safetensors")).write_bytes(content)
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             read_folder(copied)
 
-    def test_a_weight_file_that_was_cut_off_is_told_with_both_sizes(self, copied: Path) -> None:
+    def test_a_weight_file_that_is_truncated_is_refused_with_both_sizes(self, copied: Path) -> None:
         weights = next(copied.glob("*.safetensors"))
         whole = weights.read_bytes()
         weights.write_bytes(whole[:-100])
@@ -204,7 +204,7 @@ class TestRefusals:
         config["model_args"].pop("img_size")
         config["pretrained_cfg"]["input_size"] = [3, 64, 96]
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ModelError, match="only square RGB"):
+        with pytest.raises(ModelError, match="only square RGB is supported"):
             read_folder(folder)
 
     def test_an_architecture_that_timm_does_not_know_is_named(self, copied: Path) -> None:
@@ -217,19 +217,21 @@ class TestRefusals:
         with pytest.raises(ModelError, match="depht"):
             load_network(read_folder(copied), CPU, torch.float32)
 
-    def test_weights_of_another_network_are_told_by_tensor(self, copied: Path) -> None:
+    def test_weights_of_another_network_are_refused_with_the_tensors(self, copied: Path) -> None:
         path = next(copied.glob("*.safetensors"))
         tensors = load_file(path)
         del tensors["norm.weight"]
         tensors["stray"] = torch.zeros(1)
         tensors["norm.bias"] = torch.zeros(7)
         save_file(tensors, path)
-        told = r"missing: norm\.weight; unexpected: stray; of another shape: norm\.bias is \(7,\) and should be \(32,\)"
-        with pytest.raises(ModelError, match=told):
+        message = (
+            r"missing: norm\.weight; unexpected: stray; of another shape: norm\.bias is \(7,\) and should be \(32,\)"
+        )
+        with pytest.raises(ModelError, match=message):
             load_network(read_folder(copied), CPU, torch.float32)
 
     @pytest.mark.parametrize(
-        ("fields", "told"),
+        ("fields", "message"),
         [
             ({"head": "gated", "activation": "softmax"}, "a gated head multiplies sigmoids"),
             ({"resize": "square-pad", "fill_when": "after"}, "square-pad pads the image"),
@@ -238,9 +240,9 @@ class TestRefusals:
             ({"channel_order": "GBR"}, "channel_order is 'GBR'"),
         ],
     )
-    def test_a_specification_that_contradicts_itself_is_refused(self, fields: dict[str, object], told: str) -> None:
+    def test_a_specification_that_contradicts_itself_is_refused(self, fields: dict[str, object], message: str) -> None:
         good = ModelSpec(name="m", family="timm", architecture="a", tags=(), weights=Path("w"), size=8)
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             dataclasses.replace(good, **fields)  # type: ignore[arg-type]  # wrong on purpose
 
 
@@ -297,10 +299,10 @@ class TestRegistry:
     ) -> None:
         with pytest.raises(ModelError) as caught:
             find_model(name, cache_dir=tmp_path)
-        told = str(caught.value)
-        assert file in told
-        assert f"huggingface.co/{repo}" in told
-        assert "--model FOLDER" in told
+        message = str(caught.value)
+        assert file in message
+        assert f"huggingface.co/{repo}" in message
+        assert "--model FOLDER" in message
 
     def test_without_huggingface_hub_the_error_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from db.export.text import csv_text, no_formula
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tagonce.output import ui
 
 
@@ -38,7 +38,7 @@ def test_tags_that_look_like_one_stay_as_they_are(text: str) -> None:
 
 def test_names_do_not_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"a\x1b]0;owned\x07\n[bold]\xff \xe2\x80\xae.jpg")
-    ui.output.print(ui.name_of(file_uri(f"/p/{name}")))
+    ui.output.print(ui.display_name(file_uri(f"/p/{name}")))
     assert capsys.readouterr().out == "/p/a?]0;owned??[bold]? ?.jpg\n"
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
 from db.names.plural import counted
-from db.policy.policies import UNSAID, Policy, resolve, to_cut, to_threshold, unknown_name
+from db.policy.policies import UNSET, Policy, resolve, to_cut, to_threshold, unknown_name
 from db.scores import NEVER, SCALE
 
 TAGS = [Tag("safe", "rating"), Tag("hair", "general"), Tag("saber_(fate)", "character"), Tag("plain")]
@@ -48,11 +48,11 @@ def test_a_change_replaces_what_the_profile_says_on_the_same_thing_alone() -> No
 
 def test_a_change_can_remove_what_the_profile_says() -> None:
     profile = Policy(2000, {"general": 3000}, {"hair": 5000}, top=9, mcut=True)
-    assert profile.changed(Policy(top=UNSAID)) == Policy(2000, {"general": 3000}, {"hair": 5000}, None, True)
+    assert profile.changed(Policy(top=UNSET)) == Policy(2000, {"general": 3000}, {"hair": 5000}, None, True)
     assert profile.changed(Policy(mcut=False)) == Policy(2000, {"general": 3000}, {"hair": 5000}, 9)
-    assert profile.changed(Policy(UNSAID, {"general": UNSAID}, {"hair": UNSAID}, UNSAID, False)).is_empty
-    assert Policy().changed(Policy(UNSAID, {"general": UNSAID}, {"plain": UNSAID}, UNSAID, False)).is_empty
-    said = Policy(UNSAID, {}, {"hair": UNSAID}, UNSAID, False).as_json()  # what the record of an export says
+    assert profile.changed(Policy(UNSET, {"general": UNSET}, {"hair": UNSET}, UNSET, False)).is_empty
+    assert Policy().changed(Policy(UNSET, {"general": UNSET}, {"plain": UNSET}, UNSET, False)).is_empty
+    said = Policy(UNSET, {}, {"hair": UNSET}, UNSET, False).as_json()  # what the record of an export says
     assert said == {"threshold": "default", "tags": {"hair": "default"}, "top": "off", "mcut": False}
 
 
@@ -88,7 +88,7 @@ def test_a_number_above_1_is_not_off_but_a_mistake(threshold: float | str) -> No
         (Policy(0, {"general": 1}, {"hair": 2, "plain": 3}), r"0\.0002 for the tag hair and 1 more cannot"),
         (Policy(tags={"hiar": 5000}), "tiny: there is no tag 'hiar'; did you mean 'hair'"),
         (Policy(categories={"characters": 5000}), "there is no category 'characters'; did you mean 'character'"),
-        (Policy(top=0), "1 or more, not 0"),
+        (Policy(top=0), "must be 1 or more, not 0"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_words(policy: Policy, message: str) -> None:
@@ -123,7 +123,7 @@ cuts = st.integers(0, NEVER)
     )
 )
 def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
-    assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
+    assert Policy.from_json(json.dumps(policy.as_json()), "It") == policy
     assert policy.is_empty == (policy.as_json() == {})
 
 
@@ -148,31 +148,75 @@ def test_a_number_and_its_noun_agree(number: int, words: str) -> None:
     assert counted(2, "category", "categories") == "2 categories"
 
 
+TOP = "top is a whole number from 1 to 2,147,483,647, not"
+KEYS = "threshold, categories, tags, top, mcut"
+A_THRESHOLD = "is a number between 0 and 1, or off, not"
+
+
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "sentence"),
     [
-        ({"top": "abc"}, "The policy: top is a whole number, 1 or more, not 'abc'."),
-        ({"top": 2.5}, "top is a whole number, 1 or more, not 2.5."),
-        ({"top": 0}, "top is a whole number, 1 or more, not 0."),
-        ({"top": True}, "top is a whole number, 1 or more, not True."),
-        ({"mcut": "false"}, "mcut is true or false, not 'false'."),
-        ({"mcut": 1}, "mcut is true or false, not 1."),
-        ({"threshold": True}, "threshold is a number between 0 and 1, or off, not True."),
-        ({"threshold": [0.5]}, "threshold is a number between 0 and 1, or off, not [0.5]."),
-        ({"threshold": 1.5}, "number between 0 and 1, not 1.5"),
-        ({"tags": None}, "tags is an object, tag to threshold, not None."),
-        ({"categories": [["general", 0.5]]}, "categories is an object, category to threshold, not [['general', 0.5]]."),
-        ({"tags": {"hair": None}}, "the threshold of 'hair' is a number between 0 and 1, or off, not None."),
-        ({"tags": {"a\n": {}}}, "the threshold of 'a\\n' is a number between 0 and 1, or off, not {}."),
-        ({"topp": 3}, "a policy has no 'topp'; it has threshold, categories, tags, top, mcut."),
-        ([], "a policy is a JSON object with threshold, categories, tags, top, mcut, not []."),
-        (None, "a policy is a JSON object"),
+        ('{"top": "abc"}', f"{TOP} 'abc'."),
+        ('{"top": 2.5}', f"{TOP} 2.5."),
+        ('{"top": 2.0}', f"{TOP} 2.0."),
+        ('{"top": 0}', f"{TOP} 0."),
+        ('{"top": -1}', f"{TOP} -1."),
+        ('{"top": 2147483648}', f"{TOP} 2147483648."),
+        ('{"top": 12345678901234567890}', f"{TOP} 12345678901234567890."),
+        ('{"top": 1%s}' % ("0" * 5000), f"{TOP} 1{'0' * 59}."),
+        ('{"top": true}', f"{TOP} True."),
+        ('{"top": [3]}', f"{TOP} [3]."),
+        ('{"mcut": "false"}', "mcut is true or false, not 'false'."),
+        ('{"mcut": 1}', "mcut is true or false, not 1."),
+        ('{"threshold": true}', f"threshold {A_THRESHOLD} True."),
+        ('{"threshold": [0.5]}', f"threshold {A_THRESHOLD} [0.5]."),
+        ('{"threshold": 1.5}', f"threshold {A_THRESHOLD} 1.5."),
+        ('{"threshold": -1}', f"threshold {A_THRESHOLD} -1."),
+        ('{"threshold": NaN}', f"threshold {A_THRESHOLD} nan."),
+        ('{"threshold": Infinity}', f"threshold {A_THRESHOLD} inf."),
+        ('{"threshold": 1e400}', f"threshold {A_THRESHOLD} inf."),
+        ('{"threshold": 1%s}' % ("0" * 5000), f"threshold {A_THRESHOLD} 1{'0' * 59}."),
+        ('{"threshold": "%s"}' % ("9" * 5000), f"threshold {A_THRESHOLD} '{'9' * 59}...."),
+        ('{"threshold": "nan"}', "a threshold is a number between 0 and 1, not nan."),
+        ('{"threshold": "inf"}', "a threshold is a number between 0 and 1, not inf."),
+        ('{"threshold": ""}', "a threshold is a number between 0 and 1, not ''."),
+        (
+            '{"threshold": 0.12345}',
+            "a threshold has at most four decimals, since scores are kept in ten-thousandths: 0.12345",
+        ),
+        ('{"tags": null}', "tags is an object, tag to threshold, not None."),
+        ('{"tags": ["hair"]}', "tags is an object, tag to threshold, not ['hair']."),
+        ('{"categories": [["a", 0.5]]}', "categories is an object, category to threshold, not [['a', 0.5]]."),
+        ('{"categories": "general"}', "categories is an object, category to threshold, not 'general'."),
+        ('{"tags": {"hair": null}}', f"the threshold of 'hair' {A_THRESHOLD} None."),
+        ('{"tags": {"hair": false}}', f"the threshold of 'hair' {A_THRESHOLD} False."),
+        ('{"tags": {"hair": NaN}}', f"the threshold of 'hair' {A_THRESHOLD} nan."),
+        ('{"tags": {"hair": {"threshold": 0.5}}}', f"the threshold of 'hair' {A_THRESHOLD} {{'threshold': 0.5}}."),
+        (r'{"tags": {"a\n": {}}}', rf"the threshold of 'a\n' {A_THRESHOLD} {{}}."),
+        (r'{"tags": {"\ud800": {}}}', f"{A_THRESHOLD} {{}}."),
+        (json.dumps({"tags": dict.fromkeys(map(str, range(32_768)), 0.5)}),
+         "tags holds 32,768 thresholds. A model has at most 32,767 tags."),
+        ('{"topp": 3}', f"a policy has no 'topp'; it has {KEYS}."),
+        ('{"threshold": 0.5, "policy": {}}', f"a policy has no 'policy'; it has {KEYS}."),
+        (r'{"\ud800": 3}', rf"a policy is a JSON object with {KEYS}, not {{'\ud800': 3}}."),
+        ("[]", f"a policy is a JSON object with {KEYS}, not []."),
+        ("null", f"a policy is a JSON object with {KEYS}, not None."),
+        ('{"top": 3, "top": 4}', "an object has the key 'top' 2 times. Keep one of them."),
+        ('{"tags": {"a": 1, "b": 1, "a": 0}}', "an object has the key 'a' 2 times. Keep one of them."),
     ],
-)
-def test_json_of_another_form_is_refused_in_a_sentence(said: object, words: str) -> None:
+    ids=lambda text: text[:40],
+)  # fmt: skip
+def test_json_of_another_form_is_refused_in_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(ThresholdError) as raised:
-        Policy.from_json(said)
-    assert words in str(raised.value)
+        Policy.from_json(text, "The profile mine@1")
+    assert str(raised.value).startswith("The profile mine@1: ")
+    assert str(raised.value).endswith(sentence)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'top': 3}", '{"top": 3,}', '{"a":' * 100_000])
+def test_text_that_is_not_json_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ThresholdError, match=r"^The profile mine@1 is not JSON \(.*\)\.$"):
+        Policy.from_json(text, "The profile mine@1")
 
 
 anything = st.recursive(
@@ -186,7 +230,7 @@ keys = st.sampled_from(["threshold", "categories", "tags", "top", "mcut", "x"])
 @given(st.dictionaries(keys, anything, max_size=4) | anything)
 def test_any_json_is_a_policy_or_a_sentence(said: object) -> None:
     try:
-        policy = Policy.from_json(said)
+        policy = Policy.from_json(json.dumps(said), "It")
     except ThresholdError:
         return
-    assert Policy.from_json(policy.as_json()) == policy
+    assert Policy.from_json(json.dumps(policy.as_json()), "It") == policy

@@ -13,7 +13,8 @@ from sklearn.metrics import confusion_matrix, precision_score
 from db.scores import SCALE
 from db.truth.calibration import By, Goal, best
 from db.truth.labels import NOT_STORED, TagLabels
-from db.truth.precision import Estimate, confusion_of, figures_at, precision_at, weights_of, wilson
+from db.truth.precision import Estimate, confusion_of, figures_at, precision_at, weights_of
+from db.truth.wilson import wilson_interval
 
 LINE = 4000
 Collection = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
@@ -37,7 +38,7 @@ some_labels = st.lists(
 def test_the_interval_is_scipys(trials: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, trials))
     expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-    assert wilson(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @settings(deadline=None)
@@ -46,7 +47,7 @@ def test_labels_below_the_line_say_nothing_of_the_precision(pairs: list[tuple[in
     found = precision_at(labelled(*pairs), LINE)
     above = [right for score, right in pairs if score >= LINE]
     assert (found.judged, found.right) == (len(above), sum(above))
-    assert (found.low, found.high) == wilson(sum(above), len(above))
+    assert (found.low, found.high) == wilson_interval(sum(above), len(above))
     if above:
         assert found.value == pytest.approx(sum(above) / len(above))
         assert found.low <= found.value <= found.high
@@ -78,7 +79,7 @@ def test_each_stratum_counts_by_its_images() -> None:
     found = precision_at(labels, LINE, histogram)
     assert found.value == pytest.approx(0.1 * 0.25 + 0.9)
     effective = 1 / (0.1**2 / 4 + 0.9**2 / 2)
-    assert (found.low, found.high) == pytest.approx(wilson(found.value * effective, effective))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(found.value * effective, effective))
     # Images between the two belong to the nearest labels; a line in the middle of a bin takes half of it.
     histogram[9], histogram[17] = 50, 50
     assert precision_at(labels, LINE, histogram).value == pytest.approx((150 * 0.25 + 950) / 1100)
@@ -237,8 +238,8 @@ def test_with_equal_weights_recall_has_wilsons_interval_and_informedness_newcomb
     """Newcombe 1998, table II, example (a): 56 of 70 against 48 of 80 is 0.2, from 0.0524 to 0.3339."""
     labels = labelled(*[(5000, True)] * 56, *[(3000, True)] * 14, *[(5000, False)] * 48, *[(3000, False)] * 32)
     found = figures_at(labels, LINE, np.full(150, 1000))
-    assert (found.recall.low, found.recall.high) == pytest.approx(wilson(56, 70))
-    assert (found.precision.low, found.precision.high) == pytest.approx(wilson(56, 104))
+    assert (found.recall.low, found.recall.high) == pytest.approx(wilson_interval(56, 70))
+    assert (found.precision.low, found.precision.high) == pytest.approx(wilson_interval(56, 104))
     assert found.informedness.value == pytest.approx(0.2)
     assert (found.informedness.low, found.informedness.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 

@@ -19,6 +19,7 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
 from db.errors import ImageError, Reason
+from tests.fixtures.examples import up_to
 from workers.images.decode import Decoded, Decoder
 from workers.images.geometry import fitted_size
 from workers.inference.preprocess import Batch, Preprocess
@@ -36,7 +37,7 @@ NORMALISATIONS = [
     *((0.485, 0.229), (0.456, 0.224), (0.406, 0.225)),  # ImageNet
     *((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711)),  # CLIP
 ]
-"""Mean and standard deviation, as tagger families have them."""
+"""Mean and standard deviation of the families of taggers."""
 RNG = np.random.default_rng(7)
 
 
@@ -67,7 +68,7 @@ def ours(spec: ModelSpec, *files: bytes) -> torch.Tensor:
 
 
 def opened(data: bytes) -> Image.Image:
-    """As the references see it, but for 16 bits, which become eight first."""
+    """The image as the references open it, except 16 bits, which become eight first."""
     image = Image.open(io.BytesIO(data))
     if image.mode == "I;16":
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
@@ -158,7 +159,7 @@ class TestJtp:
         close(ours(JTP, data)[0], jtp_reference(data))
 
     def test_a_batch_of_all_kinds_equals_the_images_one_by_one(self) -> None:
-        """With and without alpha, padded and not: each image is as it would be alone."""
+        """With and without alpha, padded and not: each image gives the same result as alone."""
         files = [make() for make in CASES.values()]
         found = ours(JTP, *files)
         for position, data in enumerate(files):
@@ -174,7 +175,7 @@ class TestJtp:
         assert found[41:342].min() == 1
         assert torch.count_nonzero(found[342:]) == 0
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=up_to(40), deadline=None)
     @given(
         width=st.integers(1, 500),
         height=st.integers(1, 500),
@@ -250,7 +251,7 @@ class TestTimm:
 
 
 class TestNearest:
-    """The filter that is left to Pillow."""
+    """The filter that Pillow computes."""
 
     def test_fit(self) -> None:
         for case in ("rgb", "rgba", "rgba, opaque", "smaller"):
@@ -264,7 +265,7 @@ class TestNearest:
 
 
 class TestDctScaling:
-    """JPEGs are decoded at a fraction of their size, where a model asks for it."""
+    """JPEGs are decoded at reduced size if a model sets `dct_scaling`."""
 
     SCALED = dataclasses.replace(JTP, dct_scaling=True)
 
@@ -274,7 +275,7 @@ class TestDctScaling:
 
     @pytest.mark.parametrize("size", [(1601, 1203), (900, 1537), (4000, 2999), (3073, 40)])
     def test_it_is_close_and_not_the_same(self, size: tuple[int, int]) -> None:
-        """The size of the result and what is known of the original do not change."""
+        """The size of the result and the facts of the original do not change."""
         image = Image.radial_gradient("L").convert("RGB").resize(size)
         plain, scaled = self.decoded(encoded(image, "jpeg", quality=90))
         assert (scaled.width, scaled.height, scaled.format) == (*size, "jpeg")
@@ -302,12 +303,12 @@ class TestDctScaling:
         assert decoder.decode(data).pixels.shape == (spec.size, spec.size, 3)
 
     def test_scores_of_it_are_those_of_another_model(self) -> None:
-        """And without it the model is the one that it always was."""
+        """Without it the identity of the model is unchanged."""
         assert self.SCALED.identity() == {**JTP.identity(), "dct_scaling": True}
 
 
 class TestBatches:
-    def test_pixels_stay_eight_bit_and_have_alpha_only_where_somebody_needs_it(self) -> None:
+    def test_pixels_stay_eight_bit_and_have_alpha_only_where_it_is_needed(self) -> None:
         decoder, preprocess = Decoder(JTP, MAX_PIXELS), Preprocess(JTP, CPU)
         plain = decoder.decode(encoded(noise("RGB", 384, 384)))
         opaque = decoder.decode(encoded(with_alpha(384, 384, 255)))
@@ -324,13 +325,13 @@ class TestBatches:
         assert preprocess.collate([full, half], 2).boxes is not None
 
     def test_the_result_is_fp32_in_channel_first_shape_and_channel_last_memory(self) -> None:
-        """As convolutions like it: nothing is moved before the first of them."""
+        """The layout of convolutions: no copy before the first of them."""
         found = Preprocess(JTP, CPU).normalise(Batch(torch.zeros((2, 384, 384, 3), dtype=torch.uint8), None))
         assert (found.shape, found.dtype) == ((2, 3, 384, 384), torch.float32)
         assert found.is_contiguous(memory_format=torch.channels_last)
 
     def test_canvases_without_an_image_hold_the_fill(self) -> None:
-        """The memory that they lie in was somebody else's before."""
+        """Their memory may hold old values."""
         preprocess = Preprocess(dataclasses.replace(JTP, fill=(0.25, 0.5, 0.75)), CPU)
         full = Decoder(JTP, MAX_PIXELS).decode(encoded(noise("RGB", 384, 384)))
         found = preprocess.normalise(preprocess.collate([full], 3))
@@ -376,14 +377,14 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG whose header declares a size that its content does not have."""
+    """A PNG whose header declares another size than its content."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 def icon_of(png: bytes) -> bytes:
-    """An icon that says it is 16 x 16 and holds this PNG."""
+    """An icon of 16 x 16 by its header, with this PNG in it."""
     return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22) + png
 
 
@@ -437,7 +438,7 @@ class TestBroken:
         with pytest.raises(ImageError, match="would become"):
             Decoder(spec, MAX_PIXELS).decode(encoded(Image.new("RGB", (50_000, 1))))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=up_to(200), deadline=None)
     @given(
         position=st.integers(0, len(JPEG) - 1),
         value=st.integers(0, 255),

@@ -1,4 +1,4 @@
-"""Files as other programs write them (`tests/fixtures/reading`), each with what it says in the file `.expected`."""
+"""Files of other programs (`tests/fixtures/reading`), each with its expected content in the file `.expected`."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from db.ledger.models import Tag
 from db.names import text_files
 from db.names.match_images import ImageName, _name, by_path
 from db.names.match_tags import TagIndex
+from db.names.uris import file_path, file_uri
 from db.policy.threshold_files import for_model, read_thresholds
-from db.truth.load_truth import _Gathered
+from db.truth.load_truth import _TruthBuilder
 from db.truth.truth_files import Entry, read_entries, read_sidecar
-from producer.references import file_path, file_uri
 from producer.sources import references
 from workers.models.tag_files import read_tags
 
@@ -26,7 +26,7 @@ TAGS = [Tag(name) for name in ("cat", "long_hair", "solo", "saber_(fate)", "cafÃ
 
 
 def the_name(written: str | dict[str, str]) -> str:
-    """A name in an `.expected`; bytes that are no text are in hexadecimal."""
+    """A name in an `.expected`; bytes that are not text are in hexadecimal."""
     if isinstance(written, dict):
         return os.fsdecode(bytes.fromhex(written["bytes"]))
     return os.fsdecode(bytes.fromhex(written[6:])) if written.startswith("bytes:") else written
@@ -37,12 +37,12 @@ def tags_of(entry: Entry) -> list[str] | None:
     if entry.tags is None:
         return None
     index = TagIndex(TAGS)
-    split = _Gathered(index)._split(entry)
+    split = _TruthBuilder(index)._split(entry)
     return [TAGS[found[0]].name if (found := index.find(tag)) else tag for tag in split]
 
 
 def image_of(reference: ImageName, uris: list[str]) -> str:
-    """The first of the ways of a reference that leads to an image."""
+    """The first spelling of a reference that is an image."""
     for way, name in reference.ways:
         if found := [uri for uri in uris if way.parts >= 0 and _name(uri, way) == name]:
             (uri,) = found
@@ -60,7 +60,7 @@ def read_references(file: Path, expected: dict[str, Any]) -> list[str]:
 
 
 def read_truth(file: Path, expected: dict[str, Any]) -> dict[str, list[str] | None]:
-    # Where the list says C:\data, or nothing: the images lie elsewhere.
+    # For C:\data in the list, or no folder: the images are elsewhere.
     uris = {file_uri(f"/elsewhere/{the_name(name)}"): name for name in expected["rows"]}
     return {uris[image_of(entry.reference, list(uris))]: tags_of(entry) for entry in read_entries(file)}
 
@@ -106,7 +106,7 @@ def test_what_is_found_under_another_name_is_said(tmp_path: Path, caplog: pytest
 
 
 def test_a_drive_is_one_folder_for_the_whole_list(tmp_path: Path) -> None:
-    """What the first path shows holds for all: another folder's file of the same name is not taken for it."""
+    """The folder of the first path applies to all: a file of the same name in another folder is not used."""
     (tmp_path / "a.png").touch()
     (tmp_path / "m.txt").write_text("C:\\one\\a.png\nC:\\two\\a.png\n")
     assert [bool(one.version) for one in references(str(tmp_path / "m.txt"))] == [True, False]

@@ -1,4 +1,4 @@
-"""Our resampling against Pillow's own, bit for bit."""
+"""Our resampling compared with Pillow's, bit for bit."""
 
 import gc
 
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fixtures.examples import up_to
 from workers.images import resample as module
 from workers.images.geometry import Box, Size
 from workers.images.pixels import strips
@@ -35,10 +36,10 @@ def ours(image: Image.Image, kind: Filter, size: Size, *, alpha: bool = False) -
     return resample(image, kind, size, (0, 0, *size), canvas=image.size, alpha=alpha)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(source=SIZES, to=SIZES, kind=st.sampled_from(FILTERS), saturated=st.booleans())
 def test_it_equals_pillow_for_any_size(source: Size, to: Size, kind: Filter, saturated: bool) -> None:
-    """Larger, smaller, one of each, and sides that stay as they are."""
+    """Larger, smaller, one of each, and unchanged sides."""
     image = noise(*source, saturated=saturated)
     np.testing.assert_array_equal(ours(image, kind, to), np.asarray(pillows(image, kind, to)))
 
@@ -71,21 +72,21 @@ def test_it_equals_pillow_at_the_extremes(kind: Filter, source: Size, target: Si
     np.testing.assert_array_equal(ours(image, kind, target), np.asarray(pillows(image, kind, target)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(source=st.tuples(st.integers(1, 9), st.integers(1, 999)), to=SIZES, kind=st.sampled_from(FILTERS))
 def test_it_equals_pillow_for_tall_images(source: Size, to: Size, kind: Filter) -> None:
-    """Where versions of Pillow differ in which pass is first."""
+    """Sizes at which versions of Pillow differ in the order of the passes."""
     image = noise(*source)
     np.testing.assert_array_equal(ours(image, kind, to), np.asarray(pillows(image, kind, to)))
 
 
 @pytest.mark.parametrize("pillow", [12, 13])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=up_to(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=SIZES, to=SIZES, kind=st.sampled_from(FILTERS))
 def test_either_order_equals_two_resizes_of_one_side_each(
     source: Size, to: Size, kind: Filter, pillow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever Pillow is installed: both orders can be had from it in two steps."""
+    """With any version of Pillow: two separate resizes give either order."""
     monkeypatch.setattr(module, "_PILLOW", pillow)
     image = noise(*source)
     between = (source[0], to[1]) if columns_first(source, to, pillow) else (to[0], source[1])
@@ -213,7 +214,7 @@ class TestStrips:
         assert words.tobytes() == image.crop((0, 5, 30, 7)).tobytes()
 
     def test_they_keep_what_they_show(self) -> None:
-        """The image is gone, and its memory is not given to another."""
+        """The image is deleted, but its memory is not reused."""
         image = noise(300, 200, "RGBA")
         expected = image.tobytes()
         ((_top, words),) = strips(image, 0, 200)

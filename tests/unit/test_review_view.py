@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from db.errors import SettingsError, ThresholdError
 from db.policy.policies import Policy
 from db.scores import NEVER
-from tagonce.options.policy_options import policy_of
+from tagonce.options.policy_options import ThresholdOptions
 from tagonce.web.view import (
     LONGEST_QUERY,
     MOST_CHANGES,
@@ -115,13 +115,14 @@ def test_the_command_line_says_the_same_policy(policy: Policy, profile: str) -> 
     for command in (export_command(view), save_command(view, "a b")):
         assert command is not None
         found = options(command)
-        said = policy_of(
+        said = ThresholdOptions(
             threshold=found.get("--threshold", [None])[0],
+            profile=found.get("--profile", [""])[0],
             category_threshold=found.get("--category-threshold"),
             tag_threshold=found.get("--tag-threshold"),
         )
-        assert said == policy
-        assert found.get("--profile", [""]) == [profile]
+        assert said.changes == policy
+        assert said.profile == profile
     assert options(save_command(view, "a b"))["--name"] == ["a b"]
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from db.errors import SettingsError, SourceError
-from producer.references import Reference, file_path, file_uri
-from producer.sources import Names, folder, references
+from db.ledger.images import Reference
+from db.names.uris import file_path, file_uri
+from producer.sources import NameFilter, folder, references
 from producer.sources.extensions import is_image
 
 WEIRD_NAMES = [
@@ -27,7 +28,7 @@ WEIRD_NAMES = [
 
 
 def image(path: Path, content: bytes = b"x") -> Path:
-    """A file at the path, with its folders. Sources look at names and facts only, never at content."""
+    """Write a file with its folders. Sources read names and metadata of files, not their content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -43,7 +44,7 @@ def missing(path: Path) -> Reference:
 
 
 def found(source: Path | str, **options: Any) -> list[Reference]:
-    """All that a source yields."""
+    """All references of a source."""
     return list(references(str(source), **options))
 
 
@@ -52,7 +53,7 @@ def found(source: Path | str, **options: Any) -> list[Reference]:
 
 @given(st.binary(min_size=1).filter(lambda name: b"\0" not in name))
 def test_any_name_survives_its_uri(name: bytes) -> None:
-    """A path of arbitrary bytes is the same path after the way through a URI, which is plain ASCII."""
+    """A path of arbitrary bytes survives conversion to a URI, which is ASCII, and back."""
     path = "/" + os.fsdecode(name)
     assert file_path(file_uri(path)) == path
     assert file_uri(path).isascii()
@@ -70,7 +71,7 @@ def test_images_are_known_by_extension(name: str, taken: bool) -> None:
 
 
 def test_a_tree_of_3000_files_is_found_once_each(tmp_path: Path) -> None:
-    """Every image of 3,000 in nested folders comes once, with size and mtime, and nothing else comes."""
+    """Each of 3,000 images in nested folders is yielded once, with size and mtime, and nothing else."""
     expected = set()
     for number in range(3000):
         folder = tmp_path / f"{number % 10}" / f"{number % 7}" / f"{number % 3}"
@@ -84,7 +85,7 @@ def test_a_tree_of_3000_files_is_found_once_each(tmp_path: Path) -> None:
 
 
 def test_weird_names_are_found_and_can_be_opened(tmp_path: Path) -> None:
-    """Names with newlines, quotes, emoji or bytes that are no UTF-8 lead back to their file."""
+    """Names with newlines, quotes, emoji or bytes that are not UTF-8 lead back to their file."""
     paths = {image(tmp_path / os.fsdecode(name), name) for name in WEIRD_NAMES}
     got = found(tmp_path)
     assert set(got) == {reference(path) for path in paths}
@@ -99,17 +100,17 @@ SYSTEM = [
 
 
 def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> None:
-    """What starts with a dot, thumbnails and trash of NAS boxes, Windows and macOS. Other files there do not count."""
+    """Names with a leading dot, thumbnails and trash of NAS boxes, Windows and macOS. Only images are counted."""
     for name in SYSTEM:
         image(tmp_path / name)
     image(tmp_path / ".git" / "config")
     kept = {reference(image(tmp_path / name)) for name in ("shown.jpg", "eaDir/a.jpg", "a.b/b.jpg")}
-    names = Names()
+    names = NameFilter()
     assert set(found(tmp_path, names=names)) == kept
     assert list(names.sentences()) == [
         f"{len(SYSTEM)} files in hidden or system folders left out; --no-default-excludes takes them"
     ]
-    everything = Names(default_excludes=False)
+    everything = NameFilter(default_excludes=False)
     assert len(found(tmp_path, names=everything)) == len(kept) + len(SYSTEM)
     assert everything.hidden == 0
     assert found(tmp_path / ".hidden.jpg") == [reference(tmp_path / ".hidden.jpg")], "named by hand"
@@ -117,12 +118,12 @@ def test_hidden_and_system_names_are_left_out_and_counted(tmp_path: Path) -> Non
 
 
 def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot may hold everything once more, and nobody waits for its number."""
+    """A snapshot may be a copy of everything, so counting stops at a limit."""
     monkeypatch.setattr(folder, "COUNTED", 5)
     for number in range(9):
         image(tmp_path / ".snapshot" / f"{number}.jpg")
     image(tmp_path / "a.jpg")
-    names = Names()
+    names = NameFilter()
     assert len(found(tmp_path, names=names)) == 1
     assert next(names.sentences()).startswith("more than 5 files in hidden")
 
@@ -130,14 +131,14 @@ def test_counting_what_is_left_out_ends(tmp_path: Path, monkeypatch: pytest.Monk
 def test_names_that_are_no_images_are_counted_or_taken(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg_large", "c", "d.txt", "sub/e.txt"):
         image(tmp_path / name)
-    names = Names()
+    names = NameFilter()
     assert len(found(tmp_path, names=names)) == 1
     assert names.passed_over == 4
     (sentence,) = names.sentences()
     assert sentence.startswith("4 names passed over (no image extension: .txt, ")
     assert "none at all" in sentence
     assert "--all-names" in sentence
-    assert len(found(tmp_path, names=Names(all_names=True))) == 5
+    assert len(found(tmp_path, names=NameFilter(all_names=True))) == 5
 
 
 @pytest.mark.parametrize(
@@ -157,20 +158,20 @@ def test_patterns_are_those_of_a_gitignore(pattern: str, left_out: set[str], tmp
     every = {"a.jpg", "a.png", "x/a.jpg", "x/a.png", "y/x/a.jpg", "#odd/a.jpg"}
     for name in every:
         image(tmp_path / name)
-    names = Names([pattern])
+    names = NameFilter([pattern])
     expected = {reference(tmp_path / name) for name in every - left_out}
     assert set(found(tmp_path, names=names)) == expected
     assert names.excluded == len(left_out)
     listed = tmp_path / "list.jsonl"
     listed.write_text("".join(f"{json.dumps(name)}\n" for name in sorted(every)))
-    names = Names([pattern])
+    names = NameFilter([pattern])
     assert set(found(listed, names=names)) == expected
     assert names.excluded == len(left_out)
 
 
 def test_an_empty_pattern_is_refused() -> None:
     with pytest.raises(SettingsError, match="--exclude is empty"):
-        Names(["*.png", " "])
+        NameFilter(["*.png", " "])
 
 
 @pytest.mark.parametrize(
@@ -179,23 +180,23 @@ def test_an_empty_pattern_is_refused() -> None:
         ("photos.zip", "Unpack it"),
         ("00000.TAR", "Unpack it"),
         ("list.csv.gz", "Unpack it"),
-        ("list.json", r"read as \.txt, \.csv"),
-        ("notes.html", r"read as \.txt, \.csv"),
+        ("list.json", r"list of images as \.txt, \.csv"),
+        ("notes.html", r"list of images as \.txt, \.csv"),
         ("film.mp4", "frames"),
         ("paper.pdf", "Give an image"),
     ],
 )
 def test_a_file_that_is_neither_image_nor_list_is_refused_at_the_call(name: str, advice: str, tmp_path: Path) -> None:
-    """In S3 nothing is asked for it."""
+    """In S3 no request is made for it."""
     path = image(tmp_path / name)
     for source in (str(path), f"file://{path}", f"s3://nobody/{name}"):
         with pytest.raises(SourceError, match=rf"neither an image nor a list.*{advice}.*--all-names"):
             references(source)
-    assert found(path, names=Names(all_names=True)) == [reference(path)]
+    assert found(path, names=NameFilter(all_names=True)) == [reference(path)]
 
 
 def test_links_are_followed_under_their_own_name(tmp_path: Path) -> None:
-    """A linked file or folder is taken, and its URI says the name of the link."""
+    """A linked file or folder is taken, and its URI has the name of the link."""
     outside = image(tmp_path / "outside" / "a.jpg")
     root = tmp_path / "root"
     root.mkdir()
@@ -211,7 +212,7 @@ def test_the_root_may_be_a_link_and_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_link_loops_end_and_real_paths_win(tmp_path: Path) -> None:
-    """Each real folder is visited once, under its real path, however many links lead round to it."""
+    """Each real folder is visited once, under its real path, for any number of links to it."""
     image(tmp_path / "z" / "deep" / "a.jpg")
     (tmp_path / "a-link-that-sorts-first").symlink_to(tmp_path / "z" / "deep")
     (tmp_path / "z" / "up").symlink_to(tmp_path)
@@ -220,7 +221,7 @@ def test_link_loops_end_and_real_paths_win(tmp_path: Path) -> None:
 
 
 def test_broken_links_and_pipes_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A link to nothing is warned about; a pipe called .jpg would block its reader and is no image."""
+    """A broken link is logged; a pipe called .jpg would block its reader and is not an image."""
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.jpg")
     kept = image(tmp_path / "kept.jpg")
@@ -245,7 +246,7 @@ def test_a_folder_that_cannot_be_read_is_warned_about(
 
 
 def test_a_root_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    """Here because it went away between the call and the iteration."""
+    """Here because it was deleted between the call and the iteration."""
     folder = tmp_path / "gone"
     folder.mkdir()
     images = references(str(folder))
@@ -283,9 +284,9 @@ def test_the_uri_is_absolute_and_normal(tmp_path: Path, monkeypatch: pytest.Monk
         ("nowhere.csv", "there is no file or folder"),
         ("https://example.com/a.jpg", "https:// is not supported; supported are s3://bucket/key, file:///path"),
         ("file://host/a.jpg", "names another machine"),
-        ("s3://", "is not the name of a bucket"),
-        ("s3://no spaces/a", "is not the name of a bucket"),
-        ("s3://bucket/\udcff", "keys in S3 are UTF-8"),
+        ("s3://", "is not a valid bucket name"),
+        ("s3://no spaces/a", "is not a valid bucket name"),
+        ("s3://bucket/\udcff", "is not valid UTF-8, and keys in S3 must be"),
         ("", "empty"),
         ("x" * 300, "cannot read '.*': File name too long"),
         ("/dev/null", "neither a file nor a folder"),
@@ -294,7 +295,7 @@ def test_the_uri_is_absolute_and_normal(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_wrong_source_is_refused_at_the_call(
     source: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No iteration is needed to hear about it."""
+    """The call itself raises, before any iteration."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=sentence):
         references(source)
@@ -304,7 +305,7 @@ def test_a_wrong_source_is_refused_at_the_call(
 
 
 def write_manifest(path: Path, texts: list[str]) -> Path:
-    """The same references in the format that the extension names."""
+    """Write the same references in the format of the extension."""
     match path.suffix:
         case ".txt" | ".list":
             path.write_text("\n".join(texts) + "\n")
@@ -344,7 +345,7 @@ def test_an_empty_manifest_is_an_error(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_cannot_be_a_reference_is_named_with_its_row(name: str, tmp_path: Path) -> None:
-    """An address of the web stops the run; the message has file, row and what is supported."""
+    """A web address stops the run; the message has file, row and the supported schemes."""
     row = 3 if name.endswith("sv") else 2
     manifest = write_manifest(tmp_path / name, ["a.jpg", "http://example.com/b.jpg"])
     with pytest.raises(SourceError, match=rf"{name}:{row}: .*http:// is not supported; supported are s3://"):
@@ -396,7 +397,7 @@ def test_standard_input_is_a_text_list(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> None:
-    """`find -print0 | tagonce tag -0 -`, with names that no line holds; and what PowerShell pipes."""
+    """`find -print0 | tagonce tag -0 -`, with names that do not fit in a line; and a pipe of PowerShell."""
     paths = [image(tmp_path / name) for name in ("two\nlines.jpg", "#x.jpg", os.fsdecode(b"\xff.jpg"))]
     data = b"".join(os.fsencode(path.name) + b"\0" for path in paths)
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8")  # type: ignore[type-var]
@@ -416,12 +417,12 @@ def test_standard_input_may_be_separated_by_nul_or_be_utf16(tmp_path: Path) -> N
 
 
 def test_columns_are_found_by_name_or_chosen(tmp_path: Path) -> None:
-    """Ours in any case and order of preference; a given one exactly."""
+    """A known name in any case, by preference; a given one exactly."""
     manifest = image(tmp_path / "m.csv", b'\xef\xbb\xbfkey,Path,"odd, name"\nk,p,"o\nx"\n\n')
     assert found(manifest) == [missing(tmp_path / "p")]
     assert found(manifest, column="key") == [missing(tmp_path / "k")]
     assert found(manifest, column="odd, name") == [missing(tmp_path / "o\nx")]
-    with pytest.raises(SourceError, match=r"m\.csv: there is no text column 'path'; there is: key, Path, odd"):
+    with pytest.raises(SourceError, match=r"m\.csv has no text column 'path'; its text columns are: key, Path, odd"):
         found(manifest, column="path")
 
 
@@ -432,7 +433,7 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
         parquet.write_table(pa.table({"label": ["cat"], "image": [b"x"]}), manifest)
     else:
         manifest.write_text("label\ncat\n" if name == "m.csv" else '{"label": "cat"}\n')
-    with pytest.raises(SourceError, match=r"no text column is named like .* there is: label\. Choose"):
+    with pytest.raises(SourceError, match=r"no text column with a known name .* its text columns are: label\. Choose"):
         found(manifest)
 
 
@@ -442,11 +443,11 @@ def test_no_known_column_is_an_error_that_lists_what_there_is(name: str, tmp_pat
         ("m.csv", "path,label\na.jpg,cat\n,dog\n", r"m\.csv:3: .*empty"),
         ("m.csv", "label,path\ncat,a.jpg\ndog\n", r"m\.csv:3: this row has no column 'path'"),
         ("m.csv", 'path\na.jpg\n"b.jpg\nc.jpg\n', r"m\.csv, line 3: a quoted field begins here and never ends"),
-        ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this is not JSON"),
-        ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this is neither a string nor an object"),
-        ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this is neither a string nor an object"),
-        ("m.jsonl", '"\\ud83d.jpg"\n', r"m\.jsonl:1: .*cannot be the name of a file"),
-        ("m.jsonl", '"s3://bucket"\n', r"m\.jsonl:1: .*names a bucket and no object"),
+        ("m.jsonl", '"a.jpg"\n{"path": \n', r"m\.jsonl:2: this line is not JSON"),
+        ("m.jsonl", '"a.jpg"\n[1]\n', r"m\.jsonl:2: this line is neither a string nor an object"),
+        ("m.jsonl", '{"path": null}\n', r"m\.jsonl:1: this line is neither a string nor an object"),
+        ("m.jsonl", '"\\ud83d.jpg"\n', r"m\.jsonl:1: .*is not a possible file name"),
+        ("m.jsonl", '"s3://bucket"\n', r"m\.jsonl:1: .*names a bucket without an object"),
         ("m.parquet", "no parquet at all", r"m\.parquet' cannot be read as parquet"),
     ],
 )
@@ -469,7 +470,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
 
 
 def test_dictionary_encoded_parquet_and_null_rows(tmp_path: Path) -> None:
-    """Dictionary columns are text too; a null is a row without a reference and is named."""
+    """Dictionary columns are text too; a null is a row without a reference, and an error with its number."""
     column = pa.array(["a.jpg", None]).dictionary_encode()
     parquet.write_table(pa.table({"path": column}), tmp_path / "m.parquet")
     got = references(str(tmp_path / "m.parquet"))
@@ -479,14 +480,14 @@ def test_dictionary_encoded_parquet_and_null_rows(tmp_path: Path) -> None:
 
 
 def test_a_long_name_or_a_file_as_folder_is_only_missing(tmp_path: Path) -> None:
-    """Whatever the file system refuses is one failure row, never the end of the run."""
+    """A file that the file system refuses becomes a failure; it does not end the run."""
     image(tmp_path / "file")
     manifest = write_manifest(tmp_path / "m.txt", ["x" * 5000, "file/below.jpg"])
     assert [each.version for each in references(str(manifest))] == ["", ""]
 
 
 def test_local_sources_leave_boto3_alone(tmp_path: Path) -> None:
-    """Importing it takes a quarter of a second that a folder need not pay."""
+    """Importing it takes a quarter of a second, which a folder does not need."""
     image(tmp_path / "a.jpg")
     code = (
         "import sys; from producer.sources import references; list(references(sys.argv[1])); "

@@ -11,15 +11,18 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from alembic.script import ScriptDirectory
 
 import db
 import producer
+from db import migrate
 from db.database import open_database
 from db.errors import Reason
 from db.ledger import images, models, results
 from db.ledger.images import Reference
 from db.ledger.results import Failure, Prediction
 from db.scores import Scores
+from tests.documents import FOLDERS, folders, folders_table, sentence, table_below
 
 ROOT = Path(__file__).parents[2]
 OURS = ("db", "producer", "workers", "tagonce")
@@ -85,6 +88,16 @@ def test_only_the_sql_folder_tells_the_databases_apart() -> None:
     assert branches == []
 
 
+def test_every_folder_says_in_one_sentence_what_it_holds() -> None:
+    without = [str(folder) for folder in folders() if not sentence(folder).endswith(".")]
+    assert without == []
+
+
+def test_design_lists_every_folder_with_its_sentence() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert table_below(page, FOLDERS) == folders_table(), "Regenerate it: python -m tests.documents"
+
+
 FIXTURES_WITHOUT = """
 import importlib, sys
 sys.modules |= dict.fromkeys(sys.argv[1].split(","))
@@ -99,6 +112,12 @@ def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None
     """Else no test at all runs on a machine that lacks one of these."""
     done = python("-c", FIXTURES_WITHOUT, ",".join(SERVICES_OF_TESTS), cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_files_of_migrations_are_named_by_their_numbers_in_order() -> None:
+    """`db.migrate` reads the numbers there, without Alembic."""
+    scripts = ScriptDirectory(str(ROOT / "db" / "migrations"))
+    assert list(migrate._known()) == [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 def test_thumbnails_need_only_what_the_extra_for_the_page_installs() -> None:
@@ -146,7 +165,7 @@ def without_torch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
         (["worker", "--help"], "Usage: tagonce worker"),
         (["models", "--json"], '"name": "tiny"'),
         (["status", "--json"], '"timeout": 1'),
-        (["doctor"], "no model is run on this machine"),
+        (["doctor"], "no model runs on this machine"),
         (["export", "--threshold", "0.2", "--format", "jsonl"], '"caption": "cat, big dog"'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Lists that say which output is which tag: what is read, and what is refused."""
+"""Tag lists: which are read, and which are refused."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_tags_json_is_sorted_by_index_not_by_key_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"a": 0, "b": 2}', "none at index 1"),
         ('{"a": 0, "b": 0}', "0 more than once"),
@@ -38,10 +38,10 @@ def test_tags_json_is_sorted_by_index_not_by_key_order(tmp_path: Path) -> None:
     ],
 )
 def test_a_tags_json_that_does_not_number_its_tags_is_refused_with_the_reason(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     path = written(tmp_path / "tags.json", text)
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         read_tags(path)
     assert str(path) in str(caught.value)
 
@@ -74,17 +74,17 @@ def test_an_empty_name_keeps_its_slot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (WD_HEAD + "1,a,0,1\n2,a,4,1\n", "'a' more than once"),
         (WD_HEAD, "lists no tags"),
-        ("id,tag\n1,a\n", "a line of column names, `name` among them"),
+        ("id,tag\n1,a\n", "a line of column names that contains `name`"),
         (WD_HEAD + "1,a,0,1\n2", "row 3 has no name"),
         ("", "a line of column names"),
     ],
 )
-def test_a_broken_selected_tags_is_refused_with_the_reason(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_a_broken_selected_tags_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         read_tags(written(tmp_path / "selected_tags.csv", text))
 
 

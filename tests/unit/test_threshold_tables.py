@@ -1,5 +1,6 @@
 """Tables of thresholds as other programs write them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from db.ledger.models import Tag
 from db.policy.policies import Policy
 from db.policy.threshold_files import for_model, read_thresholds
 from db.scores import NEVER
+
+MANY = dict.fromkeys([f"tag_{number}" for number in range(32_768)], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,8 @@ from db.scores import NEVER
         ("quoted.csv", 'tag,threshold\ncat,"0,35"\n', Policy(tags={"cat": 3500})),
         ("lines.csv", 'tag,threshold\n"a\nb",0.5\n', Policy(tags={"a\nb": 5000})),
         ("form-feed.csv", "tag,threshold\na\x0cb,0.5\n", Policy(tags={"a\x0cb": 5000})),
+        ("comma.csv", 'tag,threshold\n"a,\n b",0.5\n"c\r\nd",0.25\n', Policy(tags={"a,\n b": 5000, "c\r\nd": 2500})),
+        ("lines.tsv", 'tag\tthreshold\n"a\n\tb"\t0.5\n', Policy(tags={"a\n\tb": 5000})),
         ("off.csv", "tag,threshold\ncat,off\ndog,inf\n", Policy(tags={"cat": NEVER, "dog": NEVER})),
         (
             "thresholds.csv",
@@ -65,31 +70,67 @@ def test_more_than_four_decimals_are_rounded_up(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("empty.csv", "\n", "holds no thresholds"),
-        ("x.csv", "tag,threshold\ncat,1.5\n", r"x\.csv, line 2: '1\.5' is no threshold between 0 and 1"),
+        (
+            "x.csv",
+            "tag,threshold\ncat,1.5\n",
+            r"x\.csv, line 2: the threshold of 'cat' is a number between 0 and 1, or off, not '1\.5'\.",
+        ),
         ("x.csv", "tag,threshold\ncat,\n", "holds no thresholds: that of cat is empty"),
         ("x.csv", "tag,threshold\ncat,nan\n", "holds no thresholds: that of cat is empty"),
         ("x.csv", "tag,threshold\ncat,0,35\n", "line 2: 3 columns, and the first line names 2. .*decimal comma"),
         ("x.csv", "tag,threshold\ncat\n", "line 2: too few columns"),
         ("x.csv", "tag,threshold\ncat,0.1\ndog,0.2\ncat,0.3\n", "line 4: 'cat' has a threshold already"),
-        ("x.csv", "cat,0.1\ndog\n", "line 2: not a tag and a threshold"),
-        ("x.csv", "what,ever\n1,2\n", "in no format known here.*tag,threshold"),
-        ("x.csv", "id,threshold\n1,0.5\n", "columns id, threshold, and none called tag, name or category"),
+        ("x.csv", "cat,0.1\ndog\n", "line 2: 1 columns, where a tag and a threshold are expected"),
+        ("x.csv", "what,ever\n1,2\n", "is not a known format.*tag,threshold"),
+        ("x.csv", "id,threshold\n1,0.5\n", "columns id, threshold; none of them is tag, name or category"),
         ("val.csv", "tag,threshold,tp,fp,tn,fn\ncat,0.01,1,2,3,4\n", "counts of a validation"),
         ("x.json", "[1]", "one JSON object"),
         ("x.json", "{", "is not JSON"),
         ("x.json", '{"policy": {"treshold": 1}}', "has no 'treshold'; it has threshold, categories"),
-        ("x.json", '{"policy": {"top": "abc"}}', "top is a whole number, 1 or more, not 'abc'"),
-        ("x.json", '{"policy": {"top": 2.5}}', "top is a whole number, 1 or more, not 2.5"),
+        ("x.json", '{"policy": {"top": "abc"}}', "top is a whole number from 1 to .*, not 'abc'"),
+        ("x.json", '{"policy": {"top": 2.5}}', "top is a whole number from 1 to .*, not 2.5"),
         ("x.json", '{"policy": {"mcut": "false"}}', "mcut is true or false, not 'false'"),
         ("x.json", '{"policy": {"categories": ["a"]}}', "categories is an object, category to threshold"),
         ("x.json", '{"policy": {"tags": {"cat": null}}}', "the threshold of 'cat' is a number between 0 and 1, or off"),
         ("x.json", '{"a":' * 100_000, "is not JSON"),
+        ("x.json", '{"cat": 0.1, "cat": 0.2}', "an object has the key 'cat' 2 times. Keep one of them."),
+        ("x.json", '{"policy": {"tags": {"cat": 0.1, "cat": 0.2}}}', "an object has the key 'cat' 2 times"),
+        ("x.json", '{"cat": NaN}', "the threshold of 'cat' is a number between 0 and 1, or off, not nan"),
+        ("x.json", '{"cat": Infinity}', "the threshold of 'cat' is a number between 0 and 1, or off, not inf"),
+        ("x.json", '{"cat": 1e400}', "the threshold of 'cat' is a number between 0 and 1, or off, not inf"),
+        ("x.json", '{"policy": {"threshold": NaN}}', "threshold is a number between 0 and 1, or off, not nan"),
+        ("x.json", '{"policy": {"threshold": Infinity}}', "threshold is a number between 0 and 1, or off, not inf"),
+        ("x.json", '{"cat": true}', "the threshold of 'cat' is a number between 0 and 1, or off, not True"),
+        ("x.json", '{"cat": {"threshold": 0.5}}', "the threshold of 'cat' is a number between 0 and 1, or off, not {"),
+        (
+            "x.json",
+            '{"cat": "%s"}' % ("9" * 5000),
+            "the threshold of 'cat' is a number between 0 and 1, or off, not '9",
+        ),
+        ("x.json", '{"policy": {"top": 1%s}}' % ("0" * 30), "top is a whole number from 1 to .*, not 1000"),
+        ("x.json", '{"policy": {"top": 1%s}}' % ("0" * 5000), "top is a whole number from 1 to .*, not 1000"),
+        ("x.json", json.dumps(MANY), "tags holds 32,768 thresholds. A model has at most 32,767 tags."),
+        ("x.csv", "".join(f"{name},0.5\n" for name in MANY), "holds 32,768 thresholds. A model has at most 32,767"),
+        (
+            "x.tsv",
+            "tag\tthreshold\ncat\ttrue\n",
+            r"x\.tsv, line 2: the threshold of 'cat' is a number between 0 and 1, or off, not 'true'",
+        ),
+        ("x.csv", "tag,threshold\ncat,-inf\n", "is a number between 0 and 1, or off, not '-inf'"),
+        ("x.csv", "tag,threshold\ncat,1e400\n", "is a number between 0 and 1, or off, not '1e400'"),
+        (
+            "x.csv",
+            "tag,threshold\ncat,%s\n" % ("9" * 5000),
+            "line 2: .* is a number between 0 and 1, or off, not '9{40}'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_the_place(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ThresholdError, match=message):
+        read_thresholds(path)
+    with pytest.raises(ThresholdError, match=r"^.{1,400}$"):
         read_thresholds(path)
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from db.errors import ImageError, Reason, SettingsError
-from producer.references import file_uri
+from db.names.uris import file_uri
 from tagonce.settings import load
 from tagonce.web.pictures import thumbnails as module
 from tagonce.web.pictures.thumbnail_files import ThumbnailFiles

@@ -1,4 +1,4 @@
-"""`--batch-size auto`: measured once, remembered, and never in the way."""
+"""`--batch-size auto`: measured once, cached, and optional."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ OPTIONS = Options(batch_size=3, device="cpu")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that sizes are kept in."""
+    """The file of the cached sizes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "tagonce" / "batch-sizes.json"
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
-    """Of every measurement the options."""
+    """Options of every measurement."""
     begun: list[Options] = []
 
     class Counted(Inferencer):
@@ -107,4 +107,4 @@ def test_where_nothing_can_be_written_it_works_all_the_same(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert tuning.best_batch_size(read_folder(jtp1_folder), OPTIONS) == 1
-    assert "the batch size cannot be kept" in caplog.text
+    assert "the batch size cannot be stored" in caplog.text

@@ -1,4 +1,4 @@
-"""The watchdog's judgement, look by look; that it really ends a process is in tests/e2e/test_stuck_worker.py."""
+"""Decisions of the watchdog, check by check. tests/e2e/test_stuck_worker.py tests that it ends a process."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from workers.queue.watchdog import Watchdog
 
 
 class Clock:
-    """The time as the test wants it."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.monotonic()
@@ -19,12 +19,12 @@ class Clock:
 
 
 class Watched:
-    """A worker as the watchdog sees it."""
+    """Progress and queue as the watchdog reads them."""
 
     def __init__(self, **limits: Any) -> None:
         self.steps = 0
         self.queue: int | None = 0
-        """None: Redis is away."""
+        """None: Redis does not answer."""
         self.stopped = False
         self.dog = Watchdog(
             progress=lambda: self.steps, waiting=self.waiting, stop=self.stop, **({"max_idle_seconds": None} | limits)
@@ -40,7 +40,7 @@ class Watched:
 
 
 class StuckError(Exception):
-    """In place of the end of the process."""
+    """Raised instead of ending the process."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_chunk_in_which_nothing_moves_ends_the_process(clock: Clock) -> None:
-    """Every step of an image, and every try of a worker that waits for its database, begins the time anew."""
+    """Every stage of an image, and every attempt of a worker that waits for its database, restarts the time."""
     watched = Watched(stall_seconds=100)
     with watched.dog.working():
         for _ in range(3):
@@ -65,12 +65,12 @@ def test_a_chunk_in_which_nothing_moves_ends_the_process(clock: Clock) -> None:
         clock.now += 99
         watched.dog._look()
         clock.now += 2
-        with pytest.raises(StuckError, match="1 chunk in work, and no image got a step further for 101 s"):
+        with pytest.raises(StuckError, match="1 chunk in progress, and no image completed a stage for 101 s"):
             watched.dog._look()
 
 
 def test_a_queue_from_which_nothing_is_taken_ends_the_process(clock: Clock) -> None:
-    """The time counts from when there was one: a worker may have been idle for days before. An outage is no queue."""
+    """The time starts with the first waiting chunk: the worker may have been idle for days. An outage resets it."""
     watched = Watched(stall_seconds=100)
     clock.now += 100_000
     watched.dog._look()
@@ -87,12 +87,12 @@ def test_a_queue_from_which_nothing_is_taken_ends_the_process(clock: Clock) -> N
     watched.queue = 7
     watched.dog._look()
     clock.now += 101
-    with pytest.raises(StuckError, match="7 chunks waiting on the queue, and none was taken for 101 s"):
+    with pytest.raises(StuckError, match="7 chunks on the queue, and this worker took none for 101 s"):
         watched.dog._look()
 
 
-def test_an_idle_worker_stops_where_it_was_told_to(clock: Clock) -> None:
-    """With an empty queue and nothing in work, and not while Redis is away."""
+def test_an_idle_worker_stops_after_its_limit(clock: Clock) -> None:
+    """With an empty queue and no chunk, and not while Redis does not answer."""
     watched = Watched(stall_seconds=0, max_idle_seconds=50)
     with watched.dog.working():
         clock.now += 1_000

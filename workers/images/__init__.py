@@ -1,1 +1,1 @@
-"""From the bytes of a file to uint8 pixels, within limits. No torch and no queue: the review page uses it too."""
+"""Decodes files to uint8 pixels within limits. No torch and no queue: the review page uses it too."""

@@ -1,4 +1,4 @@
-"""What to do with transparency, so that nothing is done where there is none."""
+"""Handling of transparency. Opaque images are detected, so that they cost no compositing."""
 
 from PIL import Image
 
@@ -6,31 +6,32 @@ from workers.models.spec import Colour
 
 _OPAQUE = (255, 255)
 _WORDS = ("RGB", "RGBA")
-"""Modes whose pixels have red, green and blue in their first three of four bytes."""
+"""Modes with four bytes a pixel, the first three being red, green and blue."""
 
 
 def without_alpha(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA whose alpha is to be ignored: alpha is dropped as by `convert("RGB")`."""
+    """The image as RGB, or as RGBA whose alpha the caller ignores: the same colours as of `convert("RGB")`."""
     return image if image.mode in _WORDS else image.convert("RGB")
 
 
 def with_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
-    """RGB or RGBA, and whether a pixel is transparent; where none is, alpha is to be ignored."""
+    """The image as RGB or RGBA, and whether a pixel is transparent. If none is, the caller ignores alpha."""
     if "transparency" not in image.info:
         if image.mode == "RGB":
             return image, False
         if image.mode == "L":
             return image.convert("RGB"), False
-    if image.mode == "La":  # the one mode that Pillow does not convert in one go
+    if image.mode == "La":  # the only mode that Pillow does not convert in one step
         image = image.convert("LA")
     image = image if image.mode == "RGBA" else image.convert("RGBA")
     return image, not _is_opaque(image)
 
 
 def flattened(image: Image.Image, background: Colour) -> Image.Image:
-    """RGB, or RGBA whose alpha is to be ignored, over a colour in 8 bits, as the WD taggers' reference does.
+    """The image composited over a colour in 8 bits, as RGB, or as RGBA whose alpha the caller ignores.
 
-    It asks only whether the mode is RGBA or the file declares a transparent colour: grey with alpha (LA) loses alpha.
+    The rules are those of the WD taggers' reference: only RGBA and files with a transparent colour are composited; grey
+    with alpha (LA) loses its alpha.
     """
     if image.mode not in _WORDS:
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -42,7 +43,7 @@ def flattened(image: Image.Image, background: Colour) -> Image.Image:
 
 
 def to_bytes(colour: Colour) -> tuple[int, int, int]:
-    """A colour in 0..1 in 8 bits."""
+    """A colour with parts in 0..1 as parts in 0..255, rounded half to even."""
     red, green, blue = (round(255 * part) for part in colour)
     return red, green, blue
 

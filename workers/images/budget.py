@@ -1,4 +1,4 @@
-"""A budget that threads share: of memory, in whatever unit it is counted."""
+"""A weighted semaphore: limits how much of a resource, such as memory, threads use at once."""
 
 import threading
 from collections import deque
@@ -7,18 +7,18 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """So much at once, and no more; but one that wants more than there is gets in alone, or it would wait for ever."""
+    """Threads hold at most `limit` units at once. A request above the limit is granted when no other holds any."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._changed = threading.Condition()
         self._taken = 0
         self._turns = deque[object]()
-        """First come, first served: else a large one would wait for as long as small ones come."""
+        """Requests are granted in their order: otherwise a large one would wait as long as small ones arrive."""
 
     @contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Waits until it is free; given back at the end of the block."""
+        """Wait until so many units are free, and hold them for the block."""
         turn = object()
         with self._changed:
             self._turns.append(turn)
@@ -27,7 +27,7 @@ class Budget:
             )
             self._turns.popleft()
             self._taken += amount
-            self._changed.notify_all()  # there may be room for the next one, too
+            self._changed.notify_all()  # the next one may fit too
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""From the bytes of a file to the pixels a model wants, or to the reason why not.
+"""Decodes a file to the resized pixels of a model's input, or gives the reason why it cannot.
 
-What a stranger's file may cost is bounded in `workers.images.safe_open`. What comes after the resize is arithmetic on a
-whole batch and is in `workers.inference.preprocess`.
+`workers.images.safe_open` limits the cost of untrusted files. The steps after the resize run on whole batches, in
+`workers.inference.preprocess`.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from workers.models.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image, ready to be put into a batch."""
+    """One image, ready for a batch."""
 
     pixels: npt.NDArray[np.uint8]
-    """[height, width, 3], or 4 with straight alpha, after the resize. Read-only."""
+    """[height, width, 3] after the resize; 4 channels with straight alpha. Read-only."""
     width: int
     """Of the original, in pixels."""
     height: int
@@ -30,15 +30,15 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes and resizes as one model's reference does. Threads may share it; Pillow lets go of the interpreter lock.
+    """Decodes and resizes as one model's reference does. Threads may share it; Pillow releases the interpreter lock.
 
-    As the references of the models here do: only the first frame of an animation, no rotation by EXIF and no
-    conversion by ICC profile.
+    As in the references of all models here, only the first frame of an animation is used, and EXIF orientation and ICC
+    profiles are ignored.
 
     Args:
         spec: the model.
         max_pixels: larger images are refused by their header, before anything is decoded.
-        pixels_in_flight: of all images that are decoded at once. None: twice the above.
+        pixels_in_flight: limit for all images decoded at once. None: twice `max_pixels`.
     """
 
     def __init__(self, spec: ModelSpec, max_pixels: int, *, pixels_in_flight: int | None = None) -> None:
@@ -59,7 +59,7 @@ class Decoder:
             return Decoded(pixels, opened.width, opened.height, opened.format)
 
     def _refuse_elongated(self, width: int, height: int) -> None:
-        """A strip of 50,000 x 1 is small, but the square around it, or what is resized to be cropped, is not."""
+        """Refuse an image that is too large in between: of 50,000 x 1, the square, or the size before the crop."""
         spec, long, short = self._spec, max(width, height), min(width, height)
         if spec.resize == "fit":
             return
@@ -69,4 +69,4 @@ class Decoder:
             side = spec.size / spec.crop_pct
             needed = round(side * side * long / short) if spec.crop_mode == "center" else 0
         if needed > self._opener.max_pixels:
-            raise self._opener.too_large(f"its {width} x {height} would become {needed:,} on the way")
+            raise self._opener.too_large(f"its {width} x {height} would become {needed:,} in between")

@@ -1,4 +1,4 @@
-"""Grey of more than eight bits in eight, by the range of its type, as programs that show pictures do it."""
+"""Converts grey of more than eight bits to eight, by the range of its type, as image viewers do."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 from db.errors import ImageError, Reason
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
-"""Modes whose numbers are of 16 bits, or of fewer, without a sign."""
+"""Modes with unsigned numbers of at most 16 bits."""
 _WHOLE, _FRACTIONS = "I", "F"
-"""Of 32 bits."""
+"""Modes with 32-bit integers and 32-bit floats."""
 _WHITE = 255
 _WHITE_IS_ZERO = 0
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """L for grey of more bits; RGBA where the file makes one grey transparent. What has eight bits stays as it is.
+    """Deep grey as L, or as RGBA if the file declares one grey as transparent. Images of eight bits are returned as is.
 
-    16 bits are scaled by the range of their type, and so are fractions from 0 to 1. Numbers of 32 bits and fractions
-    from 0 to 255 are taken for levels of eight bits. Of others nothing says which is white. (Pillow's own conversion
-    cuts off whatever is above 255.)
+    Numbers of 16 bits, and floats from 0 to 1, are scaled by the range of their type. Other values of 32 bits from 0 to
+    255 are taken as levels of eight bits. For other ranges the white level is unknown. (Pillow's own conversion clips
+    values above 255.)
 
     Args:
-        image: as opened from its file, and loaded.
+        image: opened from its file, and loaded.
 
     Raises:
-        ImageError: `unsupported`: nothing says which number is white.
+        ImageError: `unsupported`: the white level is unknown.
     """
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode in _SIXTEEN_BITS or (image.mode == _WHOLE and image.format == "PPM"):
@@ -48,7 +48,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _of_numbers(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
-    """`255 * value / white`, rounded half up: of 16 bits a 257th, which gives back what eight bits were made into."""
+    """`255 * value / white`, rounded half up. For 16 bits that is a 257th, which inverts the widening of eight bits."""
     scaled = values.astype(np.uint32)
     scaled *= 2 * _WHITE
     scaled += white
@@ -58,10 +58,10 @@ def _of_numbers(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
 
 def _of_any(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     lowest, highest = values.min(), values.max()
-    if not (lowest >= 0 and highest <= _WHITE):  # nor if one is no number
+    if not (lowest >= 0 and highest <= _WHITE):  # also false for NaN
         raise ImageError(
             Reason.UNSUPPORTED,
-            f"grey of 32 bits from {lowest:g} to {highest:g}: nothing says what is white; save it with 8 or 16 bits",
+            f"grey of 32 bits from {lowest:g} to {highest:g}, whose white level is unknown; save it with 8 or 16 bits",
         )
     if values.dtype.kind == "f" and highest <= 1:
         return np.rint(values * np.float32(_WHITE)).astype(np.uint8)

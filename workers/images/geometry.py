@@ -1,4 +1,4 @@
-"""Where the pixels of an image end up: how large it becomes, and what is kept of it."""
+"""Sizes of an image on its way to the input of a model: canvas, resized size, and crop."""
 
 import math
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
 COLUMNS_FIRST_SINCE = 13
-"""The version of Pillow that does the columns first where they lose more than twice as many pixels as the rows."""
+"""First version of Pillow that resizes columns first if they lose more than twice as many pixels as the rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model's reference makes of an image of some size."""
+    """Resized size and crop of an image, as in the reference of a model."""
 
     size: Size
-    """After resizing."""
+    """Of the whole canvas after resizing."""
     window: Box
-    """What is kept of that."""
+    """The crop that is kept."""
 
 
 def canvas_of(spec: ModelSpec, size: Size) -> Size:
-    """What is resized: the image, or the square around it."""
+    """Size of the canvas that is resized: the image, or the square around it."""
     return (max(size), max(size)) if spec.resize == "square-pad" else size
 
 
 def target_of(spec: ModelSpec, size: Size) -> Target:
-    """Size and window for an image of `size`; not for timm's `border`."""
+    """Resized size and crop for an image of `size`; not for timm's crop mode `border`."""
     if spec.resize == "fit":
         fitted = fitted_size(*size, spec.size, grow=spec.grow)
         return Target(fitted, (0, 0, *fitted))
@@ -40,10 +40,13 @@ def target_of(spec: ModelSpec, size: Size) -> Target:
 
 
 def fitted_size(width: int, height: int, size: int, *, grow: bool) -> Size:
-    """Width and height after fitting into `size` x `size` with the aspect kept.
+    """Width and height after fitting into `size` x `size` with the aspect ratio kept.
 
-    Rounds half to even and caps, as JTP's reference does. Where the short side would round to 0 the reference
-    fails (beyond about 768:1 at 384); here it is 1.
+    Rounds half to even and caps at `size`, as JTP's reference does. If the short side would round to 0 (beyond about
+    768:1 at 384), the reference fails; here it is 1.
+
+    Args:
+        grow: enlarge smaller images.
     """
     scale = min(size / height, size / width)
     if scale == 1.0 or (scale > 1.0 and not grow):
@@ -52,9 +55,10 @@ def fitted_size(width: int, height: int, size: int, *, grow: bool) -> Size:
 
 
 def timm_size(spec: ModelSpec, size: Size) -> Size:
-    """What timm's evaluation transform resizes to, of which it keeps the centre.
+    """Size after the resize of timm's evaluation transform, before its centre crop (`timm.data.transforms_factory`).
 
-    The short side becomes size / crop_pct, rounded down, and so is the other; with `squash` both do.
+    The short side becomes floor(size / crop_pct), and the other is scaled and rounded down; with `squash` both sides
+    become that.
     """
     side = math.floor(spec.size / spec.crop_pct)
     if spec.crop_mode == "squash":

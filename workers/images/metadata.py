@@ -1,7 +1,7 @@
-"""What a file holds besides its picture: taken from a decoder's sight where it would only cost, or fail the picture.
+"""Hides metadata of a file from the decoder where it is expensive, or would make it refuse the image.
 
-Text, profiles and tags are of any size, since programs put whole workflows and editing histories into them. Pillow
-reads all of it when it opens a file, with limits that fail the picture. Nothing here changes a pixel.
+Text, profiles and tags may have any size, since programs store whole workflows and editing histories in them. Pillow
+reads all of them when it opens a file, and refuses the image if they exceed its limits. No pixel changes.
 """
 
 import re
@@ -12,44 +12,44 @@ from typing import Literal
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAY_HOLD_PNG = (_PNG, b"\0\0\1\0", b"\0\0\2\0", b"icns")
-"""How a PNG begins, and icons, cursors and Apple's icons, which hold some."""
+"""First bytes of a PNG, and of icons, cursors and Apple's icons, which may contain some."""
 _OF_PIXELS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
-"""Chunks that a reader may pass over, by their first letter, and that change the picture."""
-_NOBODYS = b"skIp"
-"""A kind of chunk that nobody has defined: private, and safe to pass over."""
+"""Ancillary chunks, by their first letter, that affect pixels."""
+_IGNORED = b"skIp"
+"""An undefined kind of chunk: private and ancillary, so that decoders skip it."""
 _CHUNKS = 100_000
-"""That are looked at. Of more the ration of reads is used up in any case."""
+"""Chunks that are processed. A file with more exceeds the limit of reads anyway."""
 _PROFILE = 1 << 20
-"""Bytes that Pillow inflates of a profile. It fails the picture for one more."""
+"""Bytes of a profile that Pillow inflates. It refuses an image with one more."""
 
 _GIF = re.compile(rb"GIF8[79]a")
 _EXTENSION, _CONTROL = 0x21, 0xF9
-"""Of a GIF: what begins an extension, and the one that changes the picture."""
+"""Of a GIF: first byte of an extension, and the label of the one that affects pixels."""
 _FEW_PIECES, _PIECES = 1_000, 1_000_000
-"""Of extensions: what Pillow may as well read itself, and what is looked at."""
+"""Sub-blocks of extensions: up to the first number Pillow may read them; up to the second they are processed."""
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BOXES = {b"xml ", b"uuid", b"uinf", b"jp2i"}
-"""Of a JPEG 2000, that hold no pixels. The library cannot step over a megabyte."""
+"""Boxes of a JPEG 2000 without pixels. The library does not skip a megabyte."""
 _BOX_HEAD, _SMALL_BOX = 8, 1 << 16
 
 _TIFF = (b"II", b"MM")
 _TAGS = 20_000
-"""Of a directory, that are looked at."""
+"""Tags of a directory that are processed."""
 _NUMBERS = 1_000_000
-"""In a tag of a TIFF. The largest image has 700,000 offsets, should its tiles be of 16 x 16."""
+"""Limit of numbers in a tag of a TIFF. The largest image has 700,000 offsets with tiles of 16 x 16."""
 _BYTES_AND_TEXT = {1, 2, 6, 7}
-"""Types of tags that stay bytes; what others hold becomes objects of Python."""
+"""Types of tags that stay bytes; numbers of other types become Python objects."""
 _BYTES = 7
 _OFFSETS = {273, 279, 324, 325}
-"""Tags that say where the pixels are, and how many bytes."""
+"""Tags with offsets and byte counts of strips and tiles."""
 _DIRECTORIES = {34665, 34853, 40965}
-"""Tags that point to EXIF, to places on Earth and to more of EXIF. Pillow reads all that is there."""
-_NOBODYS_TAG = 65_111
+"""Tags that point to the EXIF, GPS and interoperability directories. Pillow reads all of these."""
+_UNUSED_TAG = 65_111
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The same picture, or the same bytes where nothing is in the way, or where the file is cut."""
+    """The file without expensive metadata; the same bytes if it has none, or if it is truncated."""
     if data.startswith(_MAY_HOLD_PNG):
         return _replaced(data, (change for at in _pngs(data) for change in _changes_of_png(data, at)))
     if _GIF.match(data):
@@ -62,15 +62,15 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def has_too_many_numbers(tiff: bytes) -> bool:
-    """Whether this is a TIFF and a tag in its first directory holds more than a million numbers.
+    """Whether this is a TIFF, and a tag of its first directory holds more than a million numbers.
 
-    Pillow makes an object of each, of fractions at the price of five microseconds and 250 bytes.
+    Pillow makes an object of each; a fraction takes five microseconds and 250 bytes.
     """
     return tiff.startswith(_TIFF) and any(_is_long(kind, count) for _at, _tag, kind, count in _tags(tiff))
 
 
 def _replaced(data: bytes, changes: Iterator[tuple[int, bytes]]) -> bytes:
-    """With other bytes at some places, in their order. Lengths and offsets stay what they are."""
+    """The data with bytes replaced at some offsets, given in ascending order. Lengths do not change."""
     parts: list[bytes | memoryview] = []
     view, done = memoryview(data), 0
     for at, new in changes:
@@ -83,7 +83,7 @@ def _replaced(data: bytes, changes: Iterator[tuple[int, bytes]]) -> bytes:
 
 
 def _pngs(data: bytes) -> Iterator[int]:
-    """Where each begins."""
+    """Offset of each PNG in a file."""
     if data.startswith(_PNG):
         yield 0
         return
@@ -94,7 +94,7 @@ def _pngs(data: bytes) -> Iterator[int]:
 
 
 def _changes_of_png(data: bytes, begin: int) -> Iterator[tuple[int, bytes]]:
-    """What is not needed becomes a chunk that is passed over: another kind, and its checksum."""
+    """Replacements that turn a metadata chunk into one that is skipped: its kind and its checksum."""
     at, chunks = begin + len(_PNG), 0
     while chunks < _CHUNKS:
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -106,13 +106,13 @@ def _changes_of_png(data: bytes, begin: int) -> Iterator[tuple[int, bytes]]:
             content = memoryview(data)[first:end]
             sound = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end : end + 4], "big")
             if not (sound and _is_harmless(kind, content)):
-                yield at + 4, _NOBODYS
-                yield end, zlib.crc32(content, zlib.crc32(_NOBODYS)).to_bytes(4, "big")
+                yield at + 4, _IGNORED
+                yield end, zlib.crc32(content, zlib.crc32(_IGNORED)).to_bytes(4, "big")
         at = end + 4
 
 
 def _is_harmless(kind: bytes, content: memoryview) -> bool:
-    """Whether Pillow takes it: EXIF as it is, and a profile that it would inflate. Thumbnails use both."""
+    """Whether Pillow can read a chunk that thumbnails use: EXIF, or a profile within its limit."""
     if kind != b"iCCP":
         return kind == b"eXIf"
     _name, _end, packed = bytes(content).partition(b"\0")
@@ -130,7 +130,7 @@ def _is_harmless(kind: bytes, content: memoryview) -> bool:
 
 
 def _without_extensions(gif: bytes) -> bytes:
-    """Without those before its first picture, should they have many pieces. A piece has up to 255 bytes."""
+    """The GIF without the extensions before its first image, if these have many sub-blocks. One has up to 255 bytes."""
     try:
         at = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 128 else 0)
         kept, pieces = [gif[:at]], 0
@@ -151,13 +151,13 @@ def _without_extensions(gif: bytes) -> bytes:
 
 
 def _without_boxes(jp2: bytes) -> bytes:
-    """Without the large ones that hold no pixels."""
+    """The JPEG 2000 without large boxes that hold no pixels."""
     kept, at, done = [], 0, 0
     while at + _BOX_HEAD <= len(jp2):
         length, kind = int.from_bytes(jp2[at : at + 4], "big"), jp2[at + 4 : at + 8]
         if length == 1:
             length = int.from_bytes(jp2[at + 8 : at + 16], "big")
-        if length < _BOX_HEAD:  # up to the end of the file, or broken
+        if length < _BOX_HEAD:  # a box up to the end of the file, or a broken one
             break
         if kind in _BOXES and length > _SMALL_BOX:
             kept.append(jp2[done:at])
@@ -170,11 +170,11 @@ def _without_boxes(jp2: bytes) -> bytes:
 
 
 def _changes_of_tiff(tiff: bytes) -> Iterator[tuple[int, bytes]]:
-    """Pointers to more tags become tags that nobody follows, and long lists bytes, which nobody takes apart."""
+    """Replacements that turn pointers to directories into an unused tag, and long lists into bytes."""
     order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
     for at, tag, kind, count in _tags(tiff):
         if tag in _DIRECTORIES:
-            yield at, _NOBODYS_TAG.to_bytes(2, order)
+            yield at, _UNUSED_TAG.to_bytes(2, order)
         elif _is_long(kind, count) and tag not in _OFFSETS:
             yield at + 2, _BYTES.to_bytes(2, order)
 
@@ -184,14 +184,14 @@ def _is_long(kind: int, count: int) -> bool:
 
 
 def _tags(tiff: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Of its first directory: where the entry is, tag, type, count."""
+    """Entries of the first directory: offset of the entry, tag, type, count."""
     order = "<" if tiff.startswith(b"II") else ">"
     head, many, entry = ("8xQ", "Q", "HHQ8x") if tiff[2:4] in (b"+\0", b"\0+") else ("4xI", "H", "HHI4x")
     try:
         (at,) = struct.unpack_from(order + head, tiff)
         (entries,) = struct.unpack_from(order + many, tiff, at)
     except (struct.error, OverflowError):
-        return  # it is cut, and Pillow will say so
+        return  # the file is truncated; Pillow reports it
     begin, step = at + struct.calcsize(order + many), struct.calcsize(order + entry)
     table = tiff[begin : begin + step * min(entries, _TAGS)]
     for number, found in enumerate(struct.iter_unpack(order + entry, table[: len(table) // step * step])):

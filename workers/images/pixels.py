@@ -1,7 +1,7 @@
-"""The memory of a Pillow image as numpy sees it, without the copy that `numpy.asarray` makes of RGB.
+"""The memory of a Pillow image as a numpy array, without the copy that `numpy.asarray` makes of RGB.
 
-Pillow (from 11.2) lends its memory through the Arrow C data interface. The two structures below are the whole of what
-has to be known of it: https://arrow.apache.org/docs/format/CDataInterface.html
+Pillow (from 11.2) exports its memory through the Arrow C data interface, of which the structure below is the part that
+is needed: https://arrow.apache.org/docs/format/CDataInterface.html
 """
 
 import ctypes
@@ -15,11 +15,11 @@ from PIL import Image
 Words = npt.NDArray[np.uint32]
 
 _STRIP_PIXELS = 1 << 20
-"""4 MiB: below the 16 MiB from which on Pillow keeps an image in several pieces."""
+"""4 MiB: Pillow stores an image of 16 MiB and more in several blocks."""
 
 
 class _ArrowArray(ctypes.Structure):
-    """`struct ArrowArray` up to where the pixels are."""
+    """`struct ArrowArray`, up to the field that leads to the pixels."""
 
 
 _ArrowArray._fields_ = [
@@ -37,13 +37,13 @@ _capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _capsule_pointer.restype = ctypes.c_void_p
 
 
-class _Lent:
-    """What numpy asks for the memory, and what it holds on to, so that Pillow keeps it."""
+class _Exported:
+    """Numpy's array interface of the memory. Arrays keep a reference to it, which keeps the memory alive."""
 
     def __init__(self, image: Image.Image) -> None:
         _schema, self._capsule = image.__arrow_c_array__()
         array = _ArrowArray.from_address(_capsule_pointer(self._capsule, b"arrow_array"))
-        # A list of four bytes a pixel: the bytes are the second buffer of the only child; the first would mark nulls.
+        # A list array of four bytes a pixel: the bytes are the second buffer of its only child; the first is for nulls.
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "data": (array.children[0].contents.buffers[1], True),
@@ -53,17 +53,17 @@ class _Lent:
 
 
 def strips(image: Image.Image, begin: int, end: int) -> Iterator[tuple[int, Words]]:
-    """Some rows of an image whose pixels have four bytes: RGB, RGBA, RGBa.
+    """Rows `begin` to `end` of an image with four bytes a pixel: RGB, RGBA, RGBa.
 
     Yields:
-        the number of the first row, and read-only words [rows, width], with the red byte first in memory.
+        Number of the first row, and read-only uint32 words [rows, width], with the red byte first in memory.
     """
     begin, end = max(0, begin), min(end, image.height)
     try:
-        words = np.asarray(_Lent(image))
-    except ValueError:  # it is in pieces; a copy of a part is not
+        words = np.asarray(_Exported(image))
+    except ValueError:  # it is stored in several blocks; a copy of some rows is not
         height = max(1, _STRIP_PIXELS // image.width)
         for top in range(begin, end, height):
-            yield top, np.asarray(_Lent(image.crop((0, top, image.width, min(top + height, end)))))
+            yield top, np.asarray(_Exported(image.crop((0, top, image.width, min(top + height, end)))))
     else:
         yield begin, words[begin:end]

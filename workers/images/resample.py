@@ -1,13 +1,13 @@
-"""Resizing with Pillow's arithmetic, bit for bit, in a fraction of its time: compiled, many pixels an instruction.
+"""Resizes with Pillow's arithmetic, bit for bit, in a fraction of its time: compiled and vectorised.
 
-The arithmetic is that of Pillow for 8-bit images (`ImagingResample` in src/libImaging/Resample.c): weights in float64,
-stretched over the source where it shrinks and summing to 1, then rounded to 22 binary places; first along the rows,
-then along the columns, or the other way round, with 8-bit pixels in between. Integers add up to the same in any order.
-Which pass is first depends on the shape, and on the Pillow that is installed: 12 and 13 differ for tall images.
+The arithmetic is that of Pillow for 8-bit images (`ImagingResample` in src/libImaging/Resample.c). Weights are float64,
+scaled to the source if the image shrinks, normalised to a sum of 1, and rounded to 22 fractional bits. One pass resizes
+along the rows, the other along the columns, with 8-bit pixels in between. Integer sums do not depend on the order of
+addition. Which pass is first depends on the shape and on the installed Pillow: 12 and 13 differ for tall images.
 
-A pixel is a word of 32 bits, as Pillow keeps RGB and RGBA: its four bytes are treated alike, the fourth of RGB for
-nothing. Both passes are one loop, which adds up rows of bytes; for the pass along the rows a strip of the image is
-turned by 90 degrees, so that the pixels that one weight applies to lie side by side.
+A pixel is a word of 32 bits, as in Pillow's RGB and RGBA. Its four bytes are treated alike; the fourth of RGB is
+computed for nothing. Both passes use one loop, which adds up rows of bytes. For the pass along the rows, a strip of the
+image is transposed, so that the pixels with the same weight are adjacent.
 """
 
 import math
@@ -26,47 +26,47 @@ from workers.models.spec import Filter
 
 Bytes = npt.NDArray[np.uint8]
 Starts = npt.NDArray[np.int64]
-"""For each output pixel the first source pixel that counts."""
+"""For each output pixel, the first source pixel with a weight."""
 Weights = npt.NDArray[np.int32]
-"""[outputs, taps]: what each of the source pixels from there on counts, `_ONE` in all; zeros at the end."""
+"""[outputs, taps]: weights of the source pixels from there on, with the sum `_ONE`; padded with zeros."""
 Weighed = tuple[Starts, Weights, int, int]
-"""Of one side: both, the first source pixel that is needed, from which starts are counted, and where they end."""
+"""For one side: starts, relative to the first source pixel needed; weights; that pixel; and the end of those needed."""
 
 _PILLOW = int(PIL.__version__.partition(".")[0])
 
 _LONGEST_SIDE = 65_536
-"""Of the source. A strip of it, or a column, takes 16 MiB of memory then."""
+"""Limit of the source. A strip of it, or a column, then takes 16 MiB of memory."""
 _TALL = 100
-"""Heights in a width: of what is taller Pillow did the columns first before its version 13."""
+"""Before version 13, Pillow resized columns first if the height was more than so many widths."""
 
 _KINDS: tuple[Filter, ...] = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 _BOX, _BILINEAR, _HAMMING, _BICUBIC, _LANCZOS = range(5)
 _SUPPORTS = (0.5, 1.0, 1.0, 2.0, 3.0)
-"""How far each reaches, in pixels of the output or of the source, whichever are larger."""
+"""Support of each filter, in pixels of the output or of the source, whichever are larger."""
 _HAMMING_MEAN, _HAMMING_SWING = float(np.float32(0.54)), float(np.float32(0.46))
-"""Pillow has these two in single precision."""
+"""Pillow stores these two in single precision."""
 
 _PLACES = 22
-"""Binary places of a weight: 32, less 8 for a pixel, less 2 for weights below 0 and above 1."""
+"""Fractional bits of a weight: 32, less 8 for a pixel, less 2 for weights below 0 and above 1."""
 _ONE = 1 << _PLACES
 _HALF = _ONE >> 1
 
 _STRIP = 64
 """Rows of a strip."""
 _TURNED = 16
-"""Rows that are turned at a time. The processor cannot read ahead of many more."""
+"""Rows transposed at a time. The processor does not prefetch many more."""
 _LANES = 4 * _STRIP
-"""Bytes that the innermost loop runs over. The length is fixed, which makes it a few vector instructions."""
+"""Bytes of the innermost loop. Its fixed length lets it compile to a few vector instructions."""
 _STEP = 4
-"""Taps that it adds at once, so that the sums are read and written once for four products."""
+"""Taps added at once, so that a sum is read and written once for four products."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(function: F) -> F:
-    """To machine code, which runs without the interpreter lock, when it is first called.
+    """Compile a function at its first call, to machine code that runs without the interpreter lock.
 
-    It is kept beside this file or in the user's cache folder. Where neither can be written, every process compiles.
+    The result is cached beside this file or in the user's cache folder. If neither is writable, every process compiles.
     """
     try:
         compiled = numba.njit(nogil=True, cache=True)(function)
@@ -76,12 +76,12 @@ def _compiled(function: F) -> F:
 
 
 def can_resample(kind: Filter, canvas: Size) -> bool:
-    """Whether `resample` does it; Pillow does everything. `nearest` is another algorithm, and fast as it is."""
+    """Whether `resample` supports a filter and a size. Callers use Pillow for others; it is fast for `nearest`."""
     return kind in _KINDS and max(canvas) <= _LONGEST_SIDE
 
 
 def columns_first(canvas: Size, size: Size, pillow: int) -> bool:
-    """Whether this major version of Pillow resizes the columns before the rows, which rounds otherwise."""
+    """Whether this major version of Pillow resizes columns before rows, which rounds differently."""
     (width, height), (to_width, to_height) = canvas, size
     if pillow >= COLUMNS_FIRST_SINCE:
         return height > to_height and height - to_height > 2 * (width - to_width)
@@ -98,18 +98,19 @@ def resample(
     fill: tuple[int, int, int] = (0, 0, 0),
     alpha: bool = False,
 ) -> Bytes:
-    """Put an image in the middle of a canvas, resize that, cut out a window. What ends up outside is not computed.
+    """Centre an image on a canvas, resize the canvas, and crop. Pixels outside of the crop are not computed.
 
     Args:
-        image: RGB, RGBA with an alpha that does not count, or RGBa.
+        image: RGB, RGBA whose alpha is ignored, or RGBa.
+        kind: filter, one that `can_resample` accepts.
         size: of the whole canvas after resizing.
-        window: what is kept of it.
-        canvas: at least as large as the image; an odd pixel is at the right and at the bottom.
+        window: crop of the resized canvas.
+        canvas: at least as large as the image; an odd pixel of padding is at the right and at the bottom.
         fill: colour of the canvas.
-        alpha: give four channels and not three.
+        alpha: return four channels instead of three.
 
     Returns:
-        [height, width, channels] of the window.
+        uint8 [height, width, channels] of the crop.
     """
     number = _KINDS.index(kind)
     left, top = ((outer - inner) // 2 for outer, inner in zip(canvas, image.size, strict=True))
@@ -124,7 +125,7 @@ def resample(
 
 def _rows_then_columns(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
     row_starts, row_weights, begin, end = rows
-    # Rows above and below the image are the fill before the first pass, and so they are after it.
+    # Rows above and below the image have the colour of the fill before the first pass, and also after it.
     narrow = np.full((end - begin, _padded(columns[0].size)), colour, np.uint32)
     for first, words in strips(image, begin - top, end - top):
         _along_rows(words, left, colour, *columns, narrow[first + top - begin :])
@@ -145,25 +146,25 @@ def _columns_then_rows(image: Image.Image, left: int, top: int, colour: int, row
             block[row + top - begin :][: words.shape[0]] = words
         _add_up(block.view(np.uint8), row_starts, row_weights, sums.view(np.uint8))
         low[:, column : column + _STRIP] = sums[:, : low.shape[1] - column]
-    low.flags.writeable = False  # as are the words of an image, for which the pass is compiled
+    low.flags.writeable = False  # like the words of an image: the pass is compiled for read-only arrays
     out = np.empty((row_starts.size, _padded(columns[0].size)), np.uint32)
     _along_rows(low, first, colour, *columns, out)
     return out
 
 
 def _padded(width: int) -> int:
-    """To whole strips."""
+    """The width rounded up to whole strips."""
     return -(-width // _STRIP) * _STRIP
 
 
 def warm_up() -> None:
-    """Compile, or read what was compiled before, so that the first image does not wait for it: seconds, or tenths."""
+    """Compile, or load from the cache, so that the first image need not wait: seconds, or tenths of a second."""
     resample(Image.new("RGB", (1, 1)), "box", (2, 2), (0, 0, 2, 2), canvas=(1, 1))
 
 
 @_compiled
 def _filter(kind: int, x: float) -> float:
-    """The filter at x, in units of its support's."""
+    """Value of a filter at x, in units of its support."""
     support = _SUPPORTS[kind]
     if kind == _BOX:
         return 1.0 if -support < x <= support else 0.0
@@ -181,7 +182,7 @@ def _filter(kind: int, x: float) -> float:
 
 @_compiled
 def _bicubic(x: float) -> float:
-    """Keys' cubic for x from 0 to 2, with a = -0.5."""
+    """Keys' cubic convolution for x from 0 to 2, with a = -0.5 (IEEE Trans. ASSP 29, 1981)."""
     a = -0.5
     if x < 1.0:
         return ((a + 2.0) * x - (a + 3.0)) * x * x + 1
@@ -198,10 +199,10 @@ def _sinc(x: float) -> float:
 
 @_compiled
 def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> Weighed:
-    """Weights of the output pixels from `begin` to `end`, of one side.
+    """Weights of the output pixels from `begin` to `end` of one side, as `precompute_coeffs` of Pillow's Resample.c.
 
     Returns:
-        starts, counted from the first source pixel that any of them needs; weights; that pixel, and where they end.
+        See `Weighed`.
     """
     scale = source / target
     stretch = max(scale, 1.0)
@@ -233,7 +234,7 @@ def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> Weighed
 def _along_rows(
     words: Words, left: int, fill: int, starts: Starts, weights: Weights, begin: int, end: int, out: Words
 ) -> None:
-    """The first pass, over words [rows, width] whose first column is column `left` of the canvas."""
+    """Resize along the rows: words [rows, width], whose first column is column `left` of the canvas, into `out`."""
     rows, width = words.shape
     outputs = starts.size
     turned = np.full((end - begin, _STRIP), fill, np.uint32)
@@ -254,7 +255,7 @@ def _along_rows(
 
 @_compiled
 def _without_fourth(pixels: Bytes) -> Bytes:
-    """Three bytes a pixel of four. numpy takes ten times as long, since it copies them one by one."""
+    """[height, width, 4] without the fourth channel. numpy takes ten times as long, since it copies byte by byte."""
     height, width, _channels = pixels.shape
     out = np.empty((height, width, 3), np.uint8)
     for row in range(height):
@@ -267,9 +268,9 @@ def _without_fourth(pixels: Bytes) -> Bytes:
 
 @_compiled
 def _add_up(rows: Bytes, starts: Starts, weights: Weights, out: Bytes) -> None:
-    """`out[i] = sum over tap of weights[i, tap] * rows[starts[i] + tap]`, rounded half up and cut to 8 bits.
+    """`out[i] = sum over tap of weights[i, tap] * rows[starts[i] + tap]`, rounded half up and clipped to 8 bits.
 
-    Rows are a multiple of `_LANES` long.
+    The length of a row is a multiple of `_LANES`.
     """
     last = rows.shape[0] - 1
     taps = weights.shape[1]

@@ -1,4 +1,4 @@
-"""From a decoded image to the pixels that go into a batch: with or without alpha, resized, cut out. Still uint8."""
+"""Turns a decoded image into uint8 pixels for a batch: alpha, resize and crop."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Resizer:
-    """Does what one model's reference does. Threads may share it.
+    """Resizes as the reference of one model does. Threads may share it.
 
     Args:
         spec: the model.
@@ -25,23 +25,23 @@ class Resizer:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._fill = to_bytes(spec.fill)
-        # Only timm itself pads in its own way, around the picture or up to a crop that is larger than it.
+        # Only timm itself reproduces its padding, around the image or up to a crop that is larger than it.
         own = spec.resize != "fit" and (spec.crop_mode == "border" or spec.crop_pct > 1)
         self._timm_stages = timm_stages(spec) if own else None
         warm_up()
 
     def pixels(self, image: Image.Image, original: Size) -> Bytes:
-        """Pixels for a batch.
+        """Pixels of an image for a batch.
 
         Args:
             image: of any mode.
-            original: its size, or that before it was decoded smaller, which is what the reference would see.
+            original: size of the image; of one that was decoded at reduced size, the size before.
 
         Returns:
-            [height, width, 3], or 4 with straight alpha where a pixel is transparent.
+            uint8 [height, width, 3]; 4 channels with straight alpha if a pixel is transparent.
 
         Raises:
-            ImageError: `unsupported`: it is deeper than eight bits, and nothing says which number is white.
+            ImageError: `unsupported`: it has more than eight bits, and its white level is unknown.
         """
         spec, image = self._spec, eight_bits(image)
         if spec.background is None:
@@ -57,7 +57,7 @@ class Resizer:
             return np.asarray(self._timm_stages(self._padded(image, canvas, alpha)))
         target = target_of(spec, original)
         if target.size == image.size:
-            # Without alpha it would give the same, slower; with it, a resize to its own size would round it twice.
+            # A resize to the same size changes nothing without alpha, and rounds twice with it.
             return np.asarray(_plain(_cut(image, target.window), alpha))
         if not can_resample(spec.filter, canvas):
             padded = self._padded(image, canvas, alpha)
@@ -68,7 +68,7 @@ class Resizer:
         return _straight(pixels) if alpha else pixels
 
     def _padded(self, image: Image.Image, canvas: Size, alpha: bool) -> Image.Image:
-        """The image in the middle of its canvas; an odd pixel goes to the right or the bottom."""
+        """The image centred on its canvas; an odd pixel of padding is at the right or the bottom."""
         image = _plain(image, alpha)
         if image.size == canvas:
             return image
@@ -78,7 +78,7 @@ class Resizer:
 
 
 def timm_stages(spec: ModelSpec) -> Callable[[Image.Image], Image.Image]:
-    """Timm's own evaluation transform up to the point where it leaves Pillow."""
+    """The stages of timm's evaluation transform before the conversion to a tensor."""
     from timm.data import create_transform
     from torchvision.transforms import Compose
 
@@ -87,7 +87,7 @@ def timm_stages(spec: ModelSpec) -> Callable[[Image.Image], Image.Image]:
         interpolation=spec.filter,
         crop_pct=spec.crop_pct,
         crop_mode=spec.crop_mode,
-        mean=spec.mean,  # of `border`, which pads with it
+        mean=spec.mean,  # the padding of `border`
         normalize=False,
     )
     stages: Callable[[Image.Image], Image.Image] = Compose(transform.transforms[:-1])
@@ -95,7 +95,7 @@ def timm_stages(spec: ModelSpec) -> Callable[[Image.Image], Image.Image]:
 
 
 def _plain(image: Image.Image, alpha: bool) -> Image.Image:
-    """RGB unless alpha counts."""
+    """The image as RGB, unless alpha is used."""
     return image if alpha or image.mode == "RGB" else image.convert("RGB")
 
 
@@ -104,6 +104,6 @@ def _cut(image: Image.Image, window: Box) -> Image.Image:
 
 
 def _straight(premultiplied: Bytes) -> Bytes:
-    """RGBA of RGBa, by Pillow."""
+    """Straight RGBA of premultiplied RGBa, by Pillow."""
     height, width, _channels = premultiplied.shape
     return np.asarray(Image.frombytes("RGBa", (width, height), premultiplied.tobytes()).convert("RGBA"))

@@ -1,1 +1,1 @@
-"""The network and its device: the only folder that imports torch."""
+"""Runs the network on a device: the only folder of workers that imports torch."""

@@ -1,4 +1,4 @@
-"""The network through torch's compiler."""
+"""Compiles the network with torch."""
 
 import os
 from collections.abc import Callable
@@ -14,16 +14,17 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def compiled(network: Network, device: torch.device) -> Forward:
-    """The same function, compiled when it is first called, for the shape of that call.
+    """The network as a function that is compiled at its first call, for the shape of that call.
 
-    What was compiled is kept in `TORCHINDUCTOR_CACHE_DIR`, by default in tagonce's cache folder. No CUDA graphs: they
-    belong to the thread that records them, and with a batch always queued the device does not wait for launches.
+    Compiled code is cached in `TORCHINDUCTOR_CACHE_DIR`, by default in tagonce's cache folder. CUDA graphs are not
+    used: they belong to the thread that records them, and since a batch is always queued, the device does not wait for
+    launches anyway.
 
     The function raises:
-        SettingsError: there is no working compiler, or no Triton for this GPU.
-        Exception: what the compiler ran out of memory with, as it came.
+        SettingsError: no working compiler is installed, or no Triton for this GPU.
+        Exception: the original error if memory runs out while compiling.
     """
-    # TritonMissing and GPUTooOldForTriton are no BackendCompilerFailed; this is what all three are.
+    # The common base class of BackendCompilerFailed, TritonMissing and GPUTooOldForTriton.
     from torch._dynamo.exc import ShortenTraceback
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
@@ -35,7 +36,7 @@ def compiled(network: Network, device: torch.device) -> Forward:
             return forward(images)
         except ShortenTraceback as error:
             cause = getattr(error, "inner_exception", error)
-            if is_out_of_memory(cause):  # kernels are tried out when they are chosen
+            if is_out_of_memory(cause):  # kernels are run while the compiler selects them
                 raise cause from error
             first_line = str(cause).strip().partition("\n")[0].rstrip(".")
             needed = "Triton, a C compiler and Python.h" if device.type == "cuda" else "a C++ compiler such as g++"

@@ -1,4 +1,4 @@
-"""Where the network runs: which device, in which precision, how tensors get there, and how long it is busy."""
+"""The device: its selection and precision, copies to and from it, and how long it is busy."""
 
 import time
 from typing import Protocol
@@ -13,10 +13,10 @@ _FP16_CAPABILITY = (7, 0)
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU, else Apple's, else the CPU.
+    """The device of a name. `auto`: the first CUDA GPU, else Apple's GPU, else the CPU.
 
     Raises:
-        SettingsError: no such device here.
+        SettingsError: this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type of weights and activations. Probabilities are float32 whatever it is."""
+    """The type of weights and activations: `fp32`, `fp16`, `bf16` or `auto`. Probabilities are always float32."""
     if precision != "auto":
         return _PRECISIONS[precision]
     # fp16 and not bf16: its error is an eighth, and what overflows is computed once more in fp32. Mean error of the
@@ -50,23 +50,23 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
-"""Of messages: only some of torch's allocators have an exception of their own."""
+"""Parts of messages: only some of torch's allocators have an exception class for this."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the host, had too little memory for what was asked of it."""
+    """Whether an error means that the device or the host ran out of memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     )
 
 
 def device_name(device: torch.device) -> str:
-    """For people."""
+    """Name of the device, for people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 class Uploads:
-    """Copies to a device, which goes on computing meanwhile."""
+    """Copies tensors to a device while it computes."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -76,51 +76,51 @@ class Uploads:
 
     @property
     def pinned(self) -> bool:
-        """Whether what is to be copied should lie in pinned memory: from there a copy needs no processor."""
+        """Whether tensors to copy should be in pinned memory, from which the device copies without the CPU."""
         return self._stream is not None
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        """On the device. What this thread launches from now on waits for it; the thread does not."""
+        """The tensor on the device. Later launches of this thread wait for the copy; the thread itself does not."""
         if self._stream is None:
             return tensor.to(self._device)
         computing = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._stream):
             there = tensor.to(self._device, non_blocking=True)
         computing.wait_stream(self._stream)
-        there.record_stream(computing)  # or its memory could be given away while it is still read
+        there.record_stream(computing)  # otherwise its memory could be reused while it is read
         return there
 
 
 def download(tensor: torch.Tensor) -> torch.Tensor:
-    """On the host; from a CUDA device into pinned memory, and complete only when the span it belongs to is over."""
+    """The tensor on the host. From a CUDA device it is complete only after `wait` of the span that it belongs to."""
     return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
 
 
 class Span(Protocol):
-    """A piece of work on a device, from its creation to `end`."""
+    """Work on a device, from the creation of the span to `end`."""
 
     def end(self) -> None:
-        """Nothing more belongs to it."""
+        """End the span: later launches do not belong to it."""
 
     def is_over(self) -> bool:
         """Whether `wait` would return at once."""
 
     def wait(self) -> float:
-        """Until the device has done it; seconds that the device was busy with it."""
+        """Wait until the device has finished the span. Returns the seconds that it was busy with it."""
 
 
 def begin_span(device: torch.device) -> Span:
-    """What is launched on the device from now on, by this thread, belongs to the span."""
+    """Begin a span of all that this thread launches on the device from now on."""
     return _CudaSpan(device) if device.type == "cuda" else _HostSpan()
 
 
 class _CudaSpan:
-    """Two marks in the stream of the device, which reaches them long after they were set."""
+    """Two events in the stream of the device, which reaches them after this thread has continued."""
 
     def __init__(self, device: torch.device) -> None:
-        # A stream belongs to a device, and the current device to a thread: so it is asked for by name.
+        # The current device is a property of the thread, so the stream is requested for this device by name.
         self._stream = torch.cuda.current_stream(device)
-        # Blocking: a thread that waits sleeps, where it would otherwise take a core from the decoders.
+        # Blocking: a waiting thread sleeps instead of occupying a core that the decoders need.
         self._begun, self._ended = (
             torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]  # torch's stubs
             for _ in range(2)
@@ -141,7 +141,7 @@ class _CudaSpan:
 
 
 class _HostSpan:
-    """The CPU has done it when the call returns."""
+    """On the CPU the work is done when the call returns."""
 
     def __init__(self) -> None:
         self._begun = self._ended = time.perf_counter()

@@ -3,12 +3,12 @@
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import ImageError, ModelError, Reason
 from db.schema import Int16Array
 from db.scores import SCALE, Scores
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """Scores, and what they cost."""
+    """Scores of images, and the time they took."""
 
     scores: list[Scores | None]
-    """At or above the floor, an entry an image, in the order given. None: the model gives NaN for it."""
+    """Scores at or above the floor, one entry an image, in the given order. None: the model gives NaN for it."""
     device_seconds: float
-    """The device was busy with these images."""
+    """Time that the device was busy with these images."""
 
 
 @dataclass(slots=True)
@@ -54,31 +54,31 @@ class Inferencer:
     """One model on one device. One thread at a time uses it: `DeviceThread` in a worker, a lock elsewhere.
 
     Args:
-        floor: ten-thousandths; lower scores are not given.
+        floor: in ten-thousandths; lower scores are dropped.
 
     Raises:
         ModelError: the weights do not fit the specification.
-        SettingsError: there is no such device.
+        SettingsError: this machine has no such device.
     """
 
     def __init__(self, spec: ModelSpec, options: Options, *, floor: int) -> None:
         self.device = pick_device(options.device)
         self.dtype = pick_dtype(options.precision, self.device)
-        torch.backends.cudnn.benchmark = True  # there is one shape, so trying out which kernel is best pays
+        torch.backends.cudnn.benchmark = True  # all batches have one shape, so measuring kernels pays off
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         self.use_device()
         network = load_network(spec, self.device, self.dtype)
         self._network = compiled(network, self.device) if options.compile else network
-        # A GPU likes one shape for ever (kernels chosen once, no new allocations), and a compiler would begin anew for
-        # each. For a CPU the rest of a short batch would only be work.
+        # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
+        # CPU, filling a short batch would only cost time.
         self._one_shape = options.compile or self.device.type == "cuda"
         self._preprocess = Preprocess(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None
-        """The same in fp32, from the first NaN of a lower precision on."""
+        """The same model in fp32, created at the first NaN of a lower precision."""
         self.batch_size = options.batch_size
         """Images in one forward; less than was asked for once memory has run out."""
 
@@ -92,7 +92,7 @@ class Inferencer:
 
     @property
     def nan(self) -> str:
-        """A sentence for an image that has no scores."""
+        """Detail of the failure of an image without scores."""
         return f"the model gives NaN for it on {self.where[0]}, in fp32 too"
 
     @property
@@ -101,10 +101,11 @@ class Inferencer:
         return device_name(self.device), str(self.dtype).removeprefix("torch.")
 
     def scores(self, images: Sequence[Decoded]) -> Inferred:
-        """Scores at or above the floor. An image whose activations overflow a lower precision is computed in fp32.
+        """Scores at or above the floor. Images whose activations overflow a lower precision are computed in fp32.
 
         Raises:
-            ModelError: NaN for all of the images and for test images, or too little memory for a single image.
+            ModelError: the model gives NaN for all of the images and a blank one, or a single image needs too much
+                memory.
         """
         found, device_seconds = [], 0.0
         for batch in self._batches(images):
@@ -133,10 +134,10 @@ class Inferencer:
         return self._without_nan(launched.images, self._wait(launched))
 
     def probabilities(self, images: Sequence[Decoded]) -> torch.Tensor:
-        """All of them: float32 [images, tags] on the CPU, with nothing cut off or rounded.
+        """Unrounded probabilities of all tags: float32 [images, tags] on the CPU.
 
         Raises:
-            ImageError: NaN among them, in fp32 too.
+            ImageError: `nan`: some are NaN, in fp32 too.
         """
         size = self.batch_size
         with torch.inference_mode():
@@ -149,10 +150,10 @@ class Inferencer:
         return self._in_fp32().probabilities(images)
 
     def warm_up(self) -> None:
-        """A first forward of a full batch, where it is special: what fails, fails now, and the first chunk is not slow.
+        """Run a full batch if the first forward is slow, as on a GPU or compiled, so that errors show before a chunk.
 
         Raises:
-            ModelError: the device has too little memory.
+            ModelError: the device has too little memory for a single image.
             SettingsError: the network cannot be compiled here.
         """
         if self._one_shape:
@@ -221,7 +222,7 @@ class Inferencer:
 
     def _in_fp32(self) -> "Inferencer":
         if self._exact is None:
-            options = replace(self._options, precision="fp32", compile=False, batch_size=1)
+            options = self._options.model_copy(update={"precision": "fp32", "compile": False, "batch_size": 1})
             self._exact = Inferencer(self._spec, options, floor=self._floor)
         return self._exact
 
@@ -248,25 +249,25 @@ class Inferencer:
         # Of two batches in flight that ran out of memory at the same size, the first one halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
-            log.warning("out of memory on %s: the batch size is %d from now on", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is now %d", self.device, self.batch_size)
 
 
 def quantised(probabilities: torch.Tensor) -> torch.Tensor:
-    """Scores of probabilities, int16 [images, tags], on the same device: half of what has to be copied from it."""
-    if probabilities.device.type == "mps":  # has no float64
+    """Scores of float32 probabilities: int16 [images, tags] on the same device, which halves the copy to the host."""
+    if probabilities.device.type == "mps":  # MPS has no float64
         probabilities = probabilities.cpu()
     # Exact: a float32 has 24 bits and 10000 has 14, so the product fits the 53 of a float64 and floor() is never off.
     return (probabilities.double() * SCALE).floor().clamp_(0, SCALE).to(torch.int16)
 
 
 def cut(scores: Int16Array, floor: int) -> list[Scores]:
-    """Of every image what will be stored, in its order.
+    """The scores of each image at or above the floor, ascending, as they are stored.
 
     Args:
-        scores: ten-thousandths [images, tags].
-        floor: ten-thousandths.
+        scores: in ten-thousandths [images, tags].
+        floor: in ten-thousandths.
     """
-    # On the host and before sorting, because few are left: to sort all of them took four times as long on a CPU.
+    # Cut before sorting, and on the host, because few scores are left: sorting all took four times as long on a CPU.
     found = []
     for row in scores:
         tag_ids = np.flatnonzero(row >= floor)

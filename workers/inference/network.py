@@ -1,4 +1,4 @@
-"""From a specification to a network that gives probabilities."""
+"""Builds the network of a specification, and loads its weights."""
 
 import contextlib
 import copy
@@ -10,18 +10,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from db.errors import ModelError
-from workers.models.demo import read_demo_weights
+from workers.inference.demo_weights import read_demo_weights
 from workers.models.spec import ModelSpec
 
 _SHOWN = 3
-"""How many tensor names an error lists."""
+"""Tensor names that an error lists, at most."""
 
 
 class GatedHead(nn.Module):
-    """The head of JTP PILOT2: two outputs per tag. The probability is the product of their sigmoids.
+    """The head of JTP PILOT2: two outputs per tag, whose sigmoids are multiplied to the probability.
 
-    `forward`: features [N, F] to raw outputs [N, 2*T], first the T values, then their T gates. The sigmoids are
-    not here but in `Network`, because they are computed in fp32 whatever the backbone runs in.
+    `forward`: features [N, F] to raw outputs [N, 2*T], first the T values, then their T gates. `Network` applies the
+    sigmoids, in fp32 for every precision of the backbone.
     """
 
     def __init__(self, features: int, tags: int) -> None:
@@ -35,7 +35,7 @@ class GatedHead(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone in its own precision, and probabilities in fp32. For inference only."""
+    """A backbone in its precision, and probabilities in fp32. For inference only."""
 
     groups: torch.Tensor
 
@@ -48,7 +48,7 @@ class Network(nn.Module):
         self.register_buffer("groups", _group_matrix(spec), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities, fp32 [N, T], of images [N, 3, S, S] as `Preprocess.normalise` gives them."""
+        """Probabilities, fp32 [N, T], of images [N, 3, S, S] from `Preprocess.normalise`."""
         outputs: torch.Tensor = self.backbone(images.to(self.dtype)).float()
         # Infinite where activations overflowed fp16: a sigmoid would make 0 or 1 of it, as if it were a score.
         outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
@@ -60,23 +60,23 @@ class Network(nn.Module):
         elif self.activation == "softmax":
             outputs = outputs.softmax(dim=-1)
         if self.head == "hierarchy":
-            # Rounding can carry a sum of hundreds of leaves a hair over 1.
+            # Rounding can make a sum of hundreds of leaves slightly larger than 1.
             return torch.cat([outputs, (outputs @ self.groups).clamp(max=1.0)], dim=-1)
         return outputs
 
 
 def build_backbone(spec: ModelSpec) -> nn.Module:
-    """The timm network with the right head and random weights, on the current default device.
+    """The timm network with the head of the model and random weights, on the current default device.
 
     Raises:
-        ModelError: timm knows no such architecture, or not with these arguments.
+        ModelError: timm has no such architecture, or refuses the arguments.
     """
     if not timm.is_model(spec.architecture):
         raise ModelError(
             f"Model {spec.name}: timm {timm.__version__} knows no architecture {spec.architecture!r}. "
             "Check the name, or install a newer timm."
         )
-    # Without a configuration of our own timm would complete the arguments from the one of its registered weights.
+    # Without this configuration, timm would take missing arguments from that of its registered weights.
     cfg = {"input_size": (3, spec.size, spec.size), "num_classes": spec.outputs}
     try:
         backbone: nn.Module = timm.create_model(
@@ -97,14 +97,14 @@ def load_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> N
     """The network with its weights, on the device, in evaluation mode.
 
     Args:
-        spec: what to load; every tensor of its weight file must be used and none may be missing.
+        spec: the model. Its weight file must have exactly the tensors of the network.
         device: where it runs.
-        dtype: precision of the backbone; probabilities are fp32 whatever it is.
+        dtype: precision of the backbone; probabilities are always fp32.
 
     Raises:
-        ModelError: the weights are not those of this network.
+        ModelError: the weight file cannot be read, changed meanwhile, or does not fit the network.
     """
-    # On the device from the start: a GPU draws the random weights, which are then overwritten, in no time.
+    # On the device from the start: drawing the random initial weights is fast on a GPU.
     with device if device.type != "cpu" else contextlib.nullcontext():
         backbone = build_backbone(spec)
     _load_weights(spec, backbone)
@@ -142,9 +142,9 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
         ("of another shape", [_shapes(n, s, weights) for n, s in expected.items() if _differs(n, s, weights)]),
     ]
     if any(names for _, names in problems):
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems if names)
+        listed = "; ".join(f"{what}: {_some(names)}" for what, names in problems if names)
         raise ModelError(
-            f"{spec.weights} does not fit {spec.architecture} with {len(spec.tags)} tags: {told}. "
+            f"{spec.weights} does not fit {spec.architecture} with {len(spec.tags)} tags: {listed}. "
             "The weights belong to another architecture or tag list."
         )
     backbone.load_state_dict(weights)
@@ -164,7 +164,7 @@ def _some(names: list[str]) -> str:
 
 
 def _group_matrix(spec: ModelSpec) -> torch.Tensor:
-    """Zeros and ones, fp32 [leaves, groups]: probabilities of leaves times this are those of groups."""
+    """Matrix of 0 and 1, fp32 [leaves, groups]. Probabilities of leaves [N, leaves] @ this = those of groups."""
     matrix = torch.zeros(spec.outputs if spec.groups else 0, len(spec.groups))
     for column, leaves in enumerate(spec.groups):
         matrix[list(leaves), column] = 1.0

@@ -1,4 +1,4 @@
-"""Preprocess: from decoded images to the tensor that the network takes. All arithmetic, on the batch, on the device."""
+"""Preprocess: from decoded images to the input tensor of the network, by arithmetic on the batch on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ ALPHA_CHANNELS = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images side by side, still 8-bit: a quarter of what float32 would cost on the way to the device."""
+    """Images of a batch, still 8-bit: the copy to the device is a quarter of that of float32."""
 
     pixels: torch.Tensor
-    """uint8 [N, S, S, C], C = 4 when any image has transparency."""
+    """uint8 [N, S, S, C]; C is 4 if any image has transparency, else 3. Undefined outside of the boxes."""
     boxes: torch.Tensor | None
-    """int32 [N, 4]: top, bottom, left, right of the picture on its canvas; None when all of them fill it."""
+    """int32 [N, 4]: top, bottom, left, right of the image on its canvas; None if all images fill it."""
 
 
 class Preprocess:
@@ -32,23 +32,23 @@ class Preprocess:
         self._uploads = Uploads(device)
         self._reverse = spec.channel_order == "BGR"
         self._mean, self._std, fill = (self._line(colour) for colour in (spec.mean, spec.std, spec.fill))
-        # What the network sees in the padding.
+        # The value of the padding after normalisation.
         self._fill = fill if spec.fill_when == "after" else (fill - self._mean) / self._std
         self._background = None if spec.background is None else self._line(spec.background)
 
     def blank(self) -> Decoded:
-        """A black image, for a first forward."""
+        """A black image of the input size."""
         return Decoded(np.zeros((self._size, self._size, 3), np.uint8), self._size, self._size, "")
 
     def collate(self, images: Sequence[Decoded], rows: int) -> Batch:
-        """Each image in the middle of its canvas; an odd pixel of padding goes to the bottom and to the right.
+        """Images centred on their canvases; an odd pixel of padding is at the bottom and at the right.
 
         Args:
-            rows: canvases; more than images where the network wants one shape.
+            rows: number of canvases N; more than images if the network needs one shape.
         """
         channels = max(image.pixels.shape[2] for image in images)
         pinned = self._uploads.pinned
-        # Empty: what is outside of the boxes is not looked at.
+        # Not initialised: pixels outside of the boxes are not used.
         canvas = torch.empty((rows, self._size, self._size, channels), dtype=torch.uint8, pin_memory=pinned)
         boxes = torch.zeros((rows, 4), dtype=torch.int32, pin_memory=pinned)
         for image, whole, box in zip(images, canvas.numpy(), boxes.numpy(), strict=False):
@@ -58,7 +58,7 @@ class Preprocess:
             if channels == own_channels:
                 target[...] = image.pixels
             else:
-                # numpy copies three bytes of four a pixel at a time, and one of four in a single loop.
+                # numpy copies three bytes of four pixel by pixel, but one byte of four in a single loop.
                 for channel in range(own_channels):
                     target[..., channel] = image.pixels[..., channel]
                 target[..., 3] = 255
@@ -67,15 +67,15 @@ class Preprocess:
         return Batch(canvas, None if filled else boxes)
 
     def normalise(self, batch: Batch) -> torch.Tensor:
-        """float32 [N, 3, S, S] on the device, channels last, in the steps and the order of the references, to the bit.
+        """The input of the network: float32 [N, 3, S, S] on the device, channels last, bit for bit as the references.
 
-        divide by 255; where there is alpha, rgb * alpha + background * (1 - alpha); (x - mean) / std; the fill outside
-        of the picture, for JTP 0 after all that, which is the mean and no 8-bit colour; RGB to BGR where it is wanted,
-        which changes nothing but places and so comes first, while a pixel is a quarter as large.
+        The steps are: divide by 255; with alpha, rgb * alpha + background * (1 - alpha); (x - mean) / std; the fill
+        outside of the image, which for JTP is 0 after normalising, the mean, and not an 8-bit colour; RGB to BGR if the
+        model needs it. The last only permutes, so it is done first, while a pixel takes a quarter of the memory.
         """
         pixels = self._uploads.copy(batch.pixels)
         colours = pixels[..., :3].flip(3) if self._reverse else pixels[..., :3]
-        # Lines of S * 3 values: over an inner dimension of 3 the same arithmetic takes five times as long on a CPU.
+        # Rows of S * 3 values: with an inner dimension of 3 the same arithmetic takes five times as long on a CPU.
         lines = colours.to(torch.float32).view(-1, self._size, self._size * 3).div_(255)
         if pixels.shape[3] == ALPHA_CHANNELS and self._background is not None:
             alpha = pixels[..., 3].to(torch.float32).div_(255).repeat_interleave(3, dim=2)
@@ -86,12 +86,12 @@ class Preprocess:
         return lines.view(-1, self._size, self._size, 3).permute(0, 3, 1, 2)
 
     def _line(self, colour: Colour) -> torch.Tensor:
-        """float32 [S * 3] on the device: the colour, in the order of the network's channels, for each pixel."""
+        """float32 [S * 3] on the device: the colour for each pixel of a row, in the channel order of the network."""
         in_order = colour[::-1] if self._reverse else colour
         return torch.tensor(in_order, device=self._device).repeat(self._size)
 
     def _inside(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Bool [N, S, S * 3]: true on the picture."""
+        """Bool [N, S, S * 3]: true inside the boxes."""
         line = torch.arange(self._size, device=self._device)
         top, bottom, left, right = boxes.unsqueeze(2).unbind(1)
         rows = (line >= top) & (line < bottom)

@@ -1,4 +1,4 @@
-"""The best batch size of a model on a device, measured once and remembered in tagonce's cache folder."""
+"""Measures the best batch size of a model on a device, and stores it in tagonce's cache folder."""
 
 import gc
 import json
@@ -11,29 +11,30 @@ import timm
 import torch
 
 from workers.cache_folder import cache_folder
+from workers.cpus import cores
 from workers.inference.device import device_name, pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.models.spec import ModelSpec
-from workers.options import Options, cores
+from workers.options import Options
 
 log = logging.getLogger(__name__)
 
 SMALLEST = {"cuda": 8}
-"""Where the search begins, by type of device; elsewhere with one image."""
+"""First size of the search, by type of device; 1 for others."""
 LARGEST = {"cpu": 64}
 """Where it ends; elsewhere only memory ends it."""
 GAIN = 1.05
-"""Twice the memory has to give at least so many times the images/s."""
+"""Doubling the size must increase images/s by at least this factor."""
 FORWARDS = 3
-"""Timed for each size, after one that is not. The fastest counts: a machine only ever makes them slower."""
+"""Forwards timed for each size, after one that is not timed. The fastest counts: other load only slows them down."""
 
 
 def best_batch_size(spec: ModelSpec, options: Options) -> int:
-    """Remembered, or else measured; what `options` say of the batch size does not count.
+    """The best batch size, from the cache or measured. `options.batch_size` is ignored.
 
     Raises:
-        ModelError: the weights do not fit, or a single image does not fit into the memory of the device.
-        SettingsError: there is no such device, or no compiler.
+        ModelError: the weights do not fit the network, or a single image does not fit into the memory of the device.
+        SettingsError: this machine has no such device, or no compiler.
     """
     key, file = _key(spec, options), cache_folder() / "batch-sizes.json"
     known = _read(file)
@@ -46,7 +47,7 @@ def best_batch_size(spec: ModelSpec, options: Options) -> int:
             gc.collect()
             torch.cuda.empty_cache()
         _write(file, known)
-        log.info("the best batch size for %s is %d, kept in %s", spec.name, known[key], file)
+        log.info("the best batch size for %s is %d, stored in %s", spec.name, known[key], file)
     return known[key]
 
 
@@ -54,7 +55,9 @@ def search(images_per_second: Callable[[int], float | None], smallest: int, larg
     """Doubles the size until that does not pay any more, or memory runs out.
 
     Args:
-        images_per_second: of a batch size; None where memory does not suffice.
+        images_per_second: measures a batch size; returns None if memory runs out.
+        smallest: first size; halved if memory does not suffice even for it.
+        largest: last size.
     """
     size, best = smallest, images_per_second(smallest)
     while best is None and size > 1:
@@ -80,7 +83,7 @@ def _measure(inferencer: Inferencer) -> Callable[[int], float | None]:
 
 
 def _key(spec: ModelSpec, options: Options) -> str:
-    """Everything that the best size depends on."""
+    """Key of the cache: all that the best size depends on, as JSON."""
     device = pick_device(options.device)
     on_cuda = device.type == "cuda"
     return json.dumps(
@@ -98,7 +101,7 @@ def _key(spec: ModelSpec, options: Options) -> str:
 
 
 def _read(file: Path) -> dict[str, int]:
-    """Empty where there is no such file, or a broken one: it is measured anew."""
+    """Best sizes by key; empty if the file does not exist or is broken, so that they are measured again."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -109,11 +112,11 @@ def _read(file: Path) -> dict[str, int]:
 
 
 def _write(file: Path, known: dict[str, int]) -> None:
-    """Whole or not at all. Where that is not possible the next start measures again."""
+    """Replace the file atomically. If that fails, the next start measures again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="utf-8", delete=False) as new:
             json.dump(known, new, indent=2)
         Path(new.name).replace(file)
     except OSError as error:
-        log.warning("the batch size cannot be kept in %s: %s", file, error)
+        log.warning("the batch size cannot be stored in %s: %s", file, error)

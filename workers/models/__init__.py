@@ -1,1 +1,1 @@
-"""Which models can be run, what their files look like, and how they become a network."""
+"""Models that can be run: their names, their files, and a description of each."""

@@ -1,10 +1,10 @@
-"""Recognises the model in a folder by its files. Needs no torch.
+"""Recognises the model in a folder by its files.
 
     config.json with `architecture`    a timm checkpoint; with the list of a WD tagger, a WD tagger
     tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
     model.json with `architecture`     anything else that is a timm network with one linear head
 
-What `model.json` states wins over what is recognised, field by field.
+A field in `model.json` overrides the recognised one.
 """
 
 from pathlib import Path
@@ -49,11 +49,11 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
     """The model in a folder.
 
     Args:
-        folder: holds one weight file, a tag list, and where needed `config.json` or `model.json`.
-        name: what to call it; the folder's own name unless `model.json` has one.
+        folder: contains one weight file, a tag list, and if needed `config.json` or `model.json`.
+        name: name of the model; by default that of `model.json`, or of the folder.
 
     Raises:
-        ModelError: something is missing, not recognised, or does not belong together.
+        ModelError: a file is missing or not recognised, or weights and tag list do not belong together.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
@@ -77,7 +77,7 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
     name = name or stated.pop("name", None) or folder.resolve().name
     fields |= {"weights": weights, "tags": tags} | stated | {"name": name}
     if fields["family"] == "jtp":
-        # Not left to timm's table of defaults, so that the identity holds it.
+        # Set explicitly instead of by timm's defaults, so that it is part of the identity.
         fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})
     return ModelSpec(**fields)
 
@@ -89,21 +89,21 @@ def _fields_without_config(
     shapes: dict[str, tuple[int, ...]],
     stated: dict[str, Any],
 ) -> dict[str, Any]:
-    """What JTP's files imply, or nothing but the family for a folder that describes itself."""
+    """Fields implied by the files of JTP; only the family for a folder that is described by `model.json`."""
     jtp_head = _GATED in shapes or _LINEAR in shapes
     if stated.get("architecture", JTP_ARCHITECTURE) == JTP_ARCHITECTURE and jtp_head and tag_file.suffix == ".json":
         return _JTP_FIELDS | {"head": _jtp_head(tag_file, len(tags), shapes)}
     missing = [key for key in ("architecture", "size", "resize", "mean", "std") if key not in stated]
     if missing:
         raise ModelError(
-            f"{folder} holds weights of no kind known here: there is no timm config.json, and the weights have "
-            f"no head of a JTP model. Describe it in {MODEL_FILE}, which lacks: {', '.join(missing)}."
+            f"{folder} has weights of an unknown kind: there is no timm config.json, and the weights have "
+            f"no head of a JTP model. Describe the model in {MODEL_FILE}, which lacks: {', '.join(missing)}."
         )
     return {"family": "timm"}
 
 
 def _jtp_head(tag_file: Path, tags: int, shapes: dict[str, tuple[int, ...]]) -> str:
-    """Linear or gated, by the rows of the head: the cheapest proof that weights and list belong together."""
+    """`linear` or `gated`, by the rows of the head, which also show that weights and tag list belong together."""
     head, key, per_tag = ("gated", _GATED, 2) if _GATED in shapes else ("linear", _LINEAR, 1)
     rows = shapes[key][0] if shapes[key] else 0
     if rows != per_tag * tags:
@@ -128,7 +128,7 @@ def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> t
 def _weights(folder: Path, stated: str | None) -> Path:
     if stated is not None:
         if Path(stated).suffix != ".safetensors":
-            raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, and only *.safetensors is read.")
+            raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors is read.")
         return folder / stated
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
@@ -143,7 +143,7 @@ def _weights(folder: Path, stated: str | None) -> Path:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickled:
         raise ModelError(
-            f"{folder} holds only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it: "
+            f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it: "
             'python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
             f"'{pickled[0]}', map_location='cpu', weights_only=True), 'model.safetensors')\""
         )
@@ -157,7 +157,7 @@ def _tag_file(folder: Path, stated: str | None) -> Path | None:
 
 
 def _refuse_unread_preprocessing(folder: Path, stated: dict[str, Any]) -> None:
-    """Some trainers state their test transforms in preprocess.json, which config.json then does not repeat."""
+    """Refuse preprocess.json, in which some trainers state test transforms that config.json lacks."""
     path = folder / "preprocess.json"
     if path.exists() and "resize" not in stated:
         stages = read_json(path)

@@ -1,4 +1,4 @@
-"""Fetches a model's files from the Hugging Face hub into its cache. `huggingface_hub` is imported when needed."""
+"""Downloads the files of a model from the Hugging Face hub into its cache. Imports `huggingface_hub` when needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,38 +10,45 @@ CHECKPOINT_FILES = (
     *("config.json", "model.safetensors", "selected_tags.csv", "tags.json", "tagger_tags.json"),
     *("model.json", "preprocess.json"),
 )
-"""What `read_folder` looks at. Of these a repository has some."""
+"""Files that `read_folder` reads. A repository has some of them."""
 
 
 def are_cached(repo: str, files: Sequence[str], revision: str | None, cache_dir: Path | None) -> bool:
-    """Whether all of these files are here. Asks nobody."""
+    """Whether all of these files are in the cache. Does not use the network."""
     hub = _hub()
     paths = [hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision) for file in files]
     return all(isinstance(path, str) for path in paths)
 
 
 def fetch_files(repo: str, files: Sequence[str], cache_dir: Path | None) -> Path:
-    """Named files of a repository; gives the folder that holds them.
+    """Fetch files of a repository. Returns the folder that contains them.
 
-    Files that are in the cache are used as they are, without asking the hub: a worker starts without a network,
-    and all workers of a host run the same weights.
+    Cached files are used without contacting the hub: a worker starts without a network, and all workers of a host run
+    the same weights.
 
     Raises:
-        ModelError: a file is neither in the cache nor can it be downloaded.
+        ModelError: a file is not in the cache and cannot be downloaded.
     """
     hub = _hub()
-    # All or none from the cache: a mixture could be of two revisions, and lie in two folders.
+    # All or none from the cache: a mixture could be of two revisions, in two folders.
     paths = [hub.try_to_load_from_cache(repo, file, cache_dir=cache_dir) for file in files]
     if not all(isinstance(path, str) for path in paths):
         try:
             paths = [hub.hf_hub_download(repo, file, cache_dir=cache_dir) for file in files]
-        except Exception as error:  # also what the HTTP library under it raises
+        except Exception as error:  # also errors of its HTTP library
             raise _sentence(repo, files, error) from error
     return Path(paths[0]).parents[files[0].count("/")]
 
 
 def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) -> Path:
-    """Those of `CHECKPOINT_FILES` that the repository has; the cache's copy when the hub cannot be reached."""
+    """Fetch those of `CHECKPOINT_FILES` that a repository has; from the cache if the hub cannot be reached.
+
+    Returns:
+        The folder that contains them.
+
+    Raises:
+        ModelError: they are not in the cache and cannot be downloaded.
+    """
     hub = _hub()
     try:
         folder = hub.snapshot_download(
@@ -64,11 +71,11 @@ def _sentence(repo: str, files: Sequence[str], error: Exception) -> ModelError:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
-        why = "its owner asks you to accept terms on its page first, and then to log in here (hf auth login)"
+        why = "its owner requires that you accept terms on its page, and then log in here (hf auth login)"
     elif isinstance(error, RepositoryNotFoundError):
         why = "there is no such repository, or it is private"
     elif isinstance(error, RevisionNotFoundError):
-        why = "it has no such revision"
+        why = "it does not have this revision"
     else:
         why = f"it is not in the cache and could not be downloaded ({_first_line(error)})"
     return ModelError(

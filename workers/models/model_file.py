@@ -1,7 +1,7 @@
-"""`model.json`: what a folder says about itself where its other files cannot.
+"""`model.json`: describes the model in a folder where its other files do not.
 
-Every key is a field of `ModelSpec`; `tags` and `weights` are names of files in the same folder. A key that is
-not known is refused by name, because a misspelt `activaton` would otherwise change every score in silence.
+Every key is a field of `ModelSpec`; `tags` and `weights` are names of files in the same folder. Unknown keys are
+refused, because a misspelt `activaton` would silently change every score.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ NAME = "model.json"
 
 
 class _ModelFile(BaseModel):
-    """The keys. Defaults do not matter: only what is written in the file is used."""
+    """The keys. Defaults are not used: only keys in the file are."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -43,10 +43,10 @@ class _ModelFile(BaseModel):
 
 
 def read_model_file(folder: Path) -> dict[str, Any]:
-    """The fields that the folder's `model.json` states; nothing when there is no such file.
+    """The fields in the `model.json` of a folder; empty if it has none.
 
     Raises:
-        ModelError: a key is unknown or its value is of the wrong kind. All of them are named.
+        ModelError: keys are unknown or have values of the wrong type. The message names all of them.
     """
     path = folder / NAME
     if not path.exists():

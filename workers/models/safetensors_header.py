@@ -1,7 +1,7 @@
-"""Shapes of the tensors in a safetensors file, without torch and without reading the weights.
+"""Reads the shapes of the tensors in a safetensors file, without torch and without reading the weights.
 
-The format: an unsigned 64-bit little-endian length, then that many bytes of JSON
-`{name: {"dtype", "shape", "data_offsets"}}`, then the data. The key `__metadata__` is not a tensor.
+The format (https://huggingface.co/docs/safetensors): an unsigned 64-bit little-endian length, then that many bytes of
+JSON `{name: {"dtype", "shape", "data_offsets"}}`, then the data. The key `__metadata__` is not a tensor.
 """
 
 import json
@@ -11,14 +11,14 @@ from pathlib import Path
 from db.errors import ModelError
 
 _LONGEST_HEADER = 100_000_000
-"""Bytes; the same limit as the safetensors library's."""
+"""In bytes; the limit of the safetensors library."""
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor.
 
     Raises:
-        ModelError: the file is not safetensors, or is shorter than its header says.
+        ModelError: the file cannot be read, is not safetensors, or is shorter than its header states.
     """
     try:
         with path.open("rb") as file:
@@ -36,7 +36,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path} is not a safetensors file, or only its start. Download it again.") from error
+        raise ModelError(f"{path} is not a safetensors file, or is incomplete. Download it again.") from error
     if size < end:
         raise ModelError(f"{path} has {size:,} bytes and should have {end:,}. Download it again.")
     return shapes

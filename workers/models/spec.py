@@ -1,7 +1,7 @@
-"""What has to be known about a model to run it and to compare its scores. Needs no torch.
+"""The description of a model: all that is needed to run it and to compare its scores.
 
-Everything that varies between tagger families is a field here, so that the decoder, the preprocessing and the
-network read one description and know no family by name.
+Everything that varies between families of taggers is a field, so that the decoder, the preprocessing and the network
+do not depend on the family.
 """
 
 import hashlib
@@ -37,18 +37,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model, ready to be loaded. Colours are in 0..1 and in RGB order."""
+    """One model, ready to be loaded. Colours are RGB in 0..1."""
 
     name: str
-    """What people call it: the registry's name, or the name of its folder."""
+    """Name for people: that of the registry, or of its folder."""
     family: str
-    """`jtp`, `wd`, `timm` or `demo`: for people. No code path depends on it but the demo's weight file."""
+    """`jtp`, `wd`, `timm` or `demo`, for people. Only the reader of the demo's weight file depends on it."""
     architecture: str
-    """timm's name of the backbone."""
+    """Name of the backbone in timm."""
     tags: tuple[Tag, ...]
-    """Output position by output position."""
+    """Tags by output position."""
     weights: Path
-    """The weight file."""
+    """Weight file."""
     size: int
     """Side of the square input, in pixels."""
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -56,41 +56,41 @@ class ModelSpec:
     head: Head = "linear"
     """`linear`: an output per tag; `gated`: two per tag, multiplied; `hierarchy`: leaves, then sums of leaves."""
     activation: Activation = "sigmoid"
-    """From the head's outputs to probabilities; `none` when the network already gives probabilities."""
+    """Applied to the outputs of the head; `none` if the network already gives probabilities."""
     groups: tuple[tuple[int, ...], ...] = ()
-    """Of a hierarchy: for each tag after the leaves, the output positions whose probabilities it sums."""
+    """For a hierarchy: the output positions that each tag after the leaves sums."""
     resize: Resize = "timm"
-    """`fit`: keep the aspect, pad; `square-pad`: pad to a square, then as timm; `timm`: timm's own stages."""
+    """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm."""
     grow: bool = True
-    """Of `fit`: enlarge images smaller than `size`."""
+    """For `fit`: enlarge images smaller than `size`."""
     filter: Filter = "bicubic"
     """Pillow's resampling filter."""
     background: Colour | None = None
-    """What shows under transparency; None drops alpha as Pillow's `convert("RGB")` does."""
+    """Colour under transparency. None: alpha is dropped as by Pillow's `convert("RGB")`."""
     fill: Colour = (0.0, 0.0, 0.0)
     """Colour of the padding of `fit` and `square-pad`."""
     fill_when: FillWhen = "before"
-    """`before` normalisation `fill` is a colour; `after` it, a value the network sees."""
+    """`before`: `fill` is a colour before normalisation; `after`: a value after it."""
     channel_order: ChannelOrder = "RGB"
-    """What the network was trained on. The swap is the last step, after mean and std."""
+    """Channel order of the network. The swap is the last step, after mean and std."""
     mean: Colour = (0.5, 0.5, 0.5)
     """Subtracted from pixels in 0..1."""
     std: Colour = (0.5, 0.5, 0.5)
-    """Divides what is left."""
+    """Divides the difference."""
     crop_pct: float = 1.0
     """timm: share of the resized image that the centre crop keeps."""
     crop_mode: CropMode = "center"
-    """timm: how the crop is made."""
+    """timm: kind of crop."""
     dct_scaling: bool = False
-    """Decode large JPEGs at a fraction of their size: faster, and not what the reference does."""
+    """Decode large JPEGs at reduced size: faster, but different from the reference."""
     default_threshold: float = 0.35
-    """Where its authors cut; only a default of queries, never applied to what is stored."""
+    """Threshold of its authors. A default for queries; not applied to stored scores."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be computed, before any weights are read.
+        """Validate the fields before any weights are read.
 
         Raises:
-            ModelError: a field has a value that does not exist or that contradicts another.
+            ModelError: a field has an unknown value, or one that contradicts another field.
         """
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -108,11 +108,11 @@ class ModelSpec:
 
     @property
     def outputs(self) -> int:
-        """Outputs of the network before groups are added."""
+        """Number of outputs of the network, without groups."""
         return len(self.tags) - len(self.groups)
 
     def identity(self) -> dict[str, Any]:
-        """Everything besides the weights that makes two scores comparable, as plain JSON values."""
+        """All properties besides the weights that scores depend on, as plain JSON values."""
         preprocessing = (
             *("resize", "grow", "size", "filter", "background", "fill", "fill_when"),
             *("channel_order", "mean", "std", "crop_pct", "crop_mode"),
@@ -128,21 +128,23 @@ class ModelSpec:
         }
         if self.groups:
             facts["groups_sha256"] = _sha256_json(self.groups)
-        if self.dct_scaling:  # only then, so that models which were registered before there was a choice stay the same
+        if (
+            self.dct_scaling
+        ):  # only if set, so that the identity of models registered before this field existed does not change
             facts["dct_scaling"] = True
-        # A round trip turns tuples into lists, so that it equals what a database gives back.
+        # The round trip turns tuples into lists, so that it equals the value read from a database.
         plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True))
         return plain
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the weight file in hexadecimal. Reads the whole file, once: seconds for gigabytes."""
+        """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes."""
         return self._hashed[0]
 
     def check_weights(self) -> None:
-        """That they are still those that were hashed: their scores would go under a wrong name.
+        """Check that the weight file has not changed since it was hashed: scores would be stored for a wrong model.
 
         Raises:
-            ModelError: the file was replaced, written to or taken away meanwhile.
+            ModelError: the file was replaced, modified or deleted.
         """
         if "_hashed" not in vars(self):
             return
@@ -157,12 +159,12 @@ class ModelSpec:
     def _hashed(self) -> tuple[str, tuple[int, ...]]:
         with self.weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # Of what is open: under this name there may be another file by now.
+            # Of the open file: its name may refer to another file by now.
             return digest, _state(os.fstat(file.fileno()))
 
 
 def _state(file: os.stat_result) -> tuple[int, ...]:
-    """Changes when a file is replaced or written to."""
+    """A value that changes when a file is replaced or modified."""
     return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns
 
 

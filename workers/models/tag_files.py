@@ -1,10 +1,10 @@
-"""Reads the lists that say which output of a model is which tag.
+"""Reads tag lists: which output of a model is which tag.
 
-    tags.json, tagger_tags.json   {tag: index}                          the value is the output
-    selected_tags.csv             tag_id,name,category,count[,...]      the row is the output
-    config.json of timm           label_names, or labels when older     the position is the output
+    tags.json, tagger_tags.json   {tag: index}                          the value is the output position
+    selected_tags.csv             tag_id,name,category,count[,...]      the row is the output position
+    config.json of timm           label_names, or the older labels      the position is the output position
 
-A list that is one line off gives every image plausible nonsense, so everything that can be checked is refused.
+A list that is off by one line gives plausible but wrong tags for every image, so all that can be checked is checked.
 """
 
 import json
@@ -19,25 +19,25 @@ from db.ledger.models import Tag
 from db.names import text_files
 
 TAG_FILES = ("selected_tags.csv", "tags.json", "tagger_tags.json")
-"""Looked for in this order."""
+"""Names of tag lists, in the order of the search."""
 
 RATINGS = ("general", "sensitive", "questionable", "explicit")
-"""The first four rows of a WD tagger's list, category 9."""
+"""The first four rows of the list of a WD tagger, with category 9."""
 
 _CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character", "5": "meta", "9": "rating"}
-"""Danbooru's numbers, and 9 as the WD taggers use it."""
+"""Categories by their number in Danbooru; 9 is used by the WD taggers."""
 
 _COLUMNS = {"tag_id", "name", "category", "count"}
 
 _SHOWN = 3
-"""How many offenders an error names."""
+"""Values that an error names, at most."""
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file, keeping every key: objects come back as dicts, and a key given twice is an error.
+    """The content of a JSON file, whose objects must not repeat keys.
 
     Raises:
-        ModelError: the file is not there, is not UTF-8 JSON, or repeats a key.
+        ModelError: the file cannot be read, is not JSON, or repeats a key.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -51,19 +51,19 @@ def read_json(path: Path) -> Any:
 
 
 def read_tags(path: Path) -> tuple[Tag, ...]:
-    """The tags of a file named as in `TAG_FILES`, or of the same kinds under another name.
+    """The tags of a list, by output position. A `.csv` is read as `selected_tags.csv`, any other file as `tags.json`.
 
     Raises:
-        ModelError: the list is empty, has gaps or duplicates, or is in another format.
+        ModelError: the list is empty, has gaps or duplicates, or has another format.
     """
     return read_selected_tags(path) if path.suffix.lower() == ".csv" else read_tag_index(path)
 
 
 def read_tag_index(path: Path) -> tuple[Tag, ...]:
-    """`{tag: index}`, in the order of the indices, which must be 0..n-1."""
+    """The tags of `{tag: index}` by index, where the indices must be 0..n-1. Raises ModelError as `read_tags`."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise ModelError(f"{path} should hold one JSON object, tag to output index, and does not.")
+        raise ModelError(f"{path} must be one JSON object that maps each tag to its output index.")
     for name, index in content.items():
         if type(index) is not int:
             raise ModelError(f"{path}: the index of {name!r} is {index!r}, not a whole number.")
@@ -78,11 +78,14 @@ def read_tag_index(path: Path) -> tuple[Tag, ...]:
 
 
 def read_selected_tags(path: Path) -> tuple[Tag, ...]:
-    """`selected_tags.csv`: a header with `name`, and `category` where there are any, then a row per output."""
+    """The tags of a `selected_tags.csv`: a header with `name` and maybe `category`, then a row for each output.
+
+    Raises ModelError as `read_tags`.
+    """
     rows = _csv_rows(path)
     if not rows:
         raise ModelError(f"{path} lists no tags. Download it again.")
-    # A short row, that is a truncated file, reads as None.
+    # In a row that is too short, as in a truncated file, name is None.
     short = [number for number, row in enumerate(rows, start=2) if row["name"] is None]
     if short:
         raise ModelError(f"{path}: row {_some(short)} has no name column. The file is incomplete.")
@@ -92,7 +95,11 @@ def read_selected_tags(path: Path) -> tuple[Tag, ...]:
 
 
 def read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[Tag, ...] | None:
-    """The labels in timm's `config.json`: a list, or a map from position to name. None when there are none."""
+    """The labels in timm's `config.json`, a list or a map from position to name; None if it has none.
+
+    Raises:
+        ModelError: they are neither, or not unique.
+    """
     inner = config.get("pretrained_cfg") or {}
     for labels in (config.get("label_names"), inner.get("label_names"), config.get("labels")):
         if labels:
@@ -110,12 +117,12 @@ def read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[Tag, ...] |
 
 
 def is_wd_list(path: Path) -> bool:
-    """Whether a `selected_tags.csv` is one of a WD tagger: its four columns, the four ratings first."""
+    """Whether a tag list is that of a WD tagger: exactly its four columns, and the four ratings first."""
     if not path.is_file():
         return False
     rows = _csv_rows(path)[: len(RATINGS)]
     first = tuple((row["name"], row.get("category")) for row in rows)
-    # Other trainers keep the ratings and add columns such as best_threshold; their preprocessing differs.
+    # Lists of other trainers have the ratings and more columns, such as best_threshold; their preprocessing differs.
     columns = rows and set(rows[0]) == _COLUMNS
     return bool(columns) and first == tuple((name, "9") for name in RATINGS)
 
@@ -125,8 +132,8 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
         table = text_files.rows(file, path, ModelError, known=_COLUMNS)
         _, header = next(table, (0, []))
         if "name" not in header:
-            raise ModelError(f"{path} should start with a line of column names, `name` among them.")
-        # What a short row lacks is None; what a long one has too much is left out.
+            raise ModelError(f"{path} must begin with a line of column names that contains `name`.")
+        # Missing cells of a short row are None; extra cells of a long one are dropped.
         return [dict(zip_longest(header, row[: len(header)])) for _, row in table]
 
 

@@ -1,7 +1,7 @@
 """timm's `config.json`: `architecture`, `model_args`, `num_classes`, `pretrained_cfg`; or, older, all in one object.
 
 The rules are those of timm 1.0 (`timm.models._hub`, `timm.data.resolve_data_config`), so that a checkpoint gives
-here what `timm.create_model("local-dir:...")` and its own transform give. Needs no torch.
+here the same as `timm.create_model("local-dir:...")` and timm's transform.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _CHANNELS = 3
 
 
 def read_timm_config(path: Path) -> dict[str, Any] | None:
-    """The object in `path` when it is one of timm's, that is, names an `architecture`."""
+    """The object in `path` if it is a configuration of timm, that is, has `architecture`; else None."""
     if not path.exists():
         return None
     config = read_json(path)
@@ -28,12 +28,17 @@ def read_timm_config(path: Path) -> dict[str, Any] | None:
 def timm_fields(path: Path, config: dict[str, Any], tags: int) -> dict[str, Any]:
     """Fields of a `ModelSpec` that the configuration states or implies.
 
+    Args:
+        path: of the file, for messages.
+        config: its content.
+        tags: number of tags.
+
     Raises:
         ModelError: the number of classes is not the number of tags, or the input is not square RGB.
     """
     inner: dict[str, Any] = config.get("pretrained_cfg") or config
     model_args = dict(config.get("model_args") or {})
-    # model_args wins: the network is built from it.
+    # model_args takes precedence: the network is built from it.
     classes = model_args.pop("num_classes", config.get("num_classes", inner.get("num_classes")))
     if classes is not None and classes != tags:
         raise ModelError(
@@ -60,7 +65,7 @@ def timm_fields(path: Path, config: dict[str, Any], tags: int) -> dict[str, Any]
 
 
 def _input_size(inner: dict[str, Any], model_args: dict[str, Any]) -> list[int]:
-    """Channels, height, width. A size the weights are fixed to wins over the one in the configuration."""
+    """Channels, height, width. A fixed size of the weights takes precedence over that of the configuration."""
     channels, height, width = inner.get("input_size") or (_CHANNELS, _SIZE, _SIZE)
     fixed = model_args.get("img_size")
     if fixed is not None and inner.get("fixed_input_size"):
@@ -71,5 +76,5 @@ def _input_size(inner: dict[str, Any], model_args: dict[str, Any]) -> list[int]:
 def _square(path: Path, input_size: list[int]) -> int:
     channels, height, width = input_size
     if channels != _CHANNELS or height != width:
-        raise ModelError(f"{path}: the input is {input_size} (channels, height, width); only square RGB is run.")
+        raise ModelError(f"{path}: the input is {input_size} (channels, height, width); only square RGB is supported.")
     return height

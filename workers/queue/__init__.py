@@ -1,1 +1,1 @@
-"""The worker process: it takes chunks off the queue, keeps them its own, and gives them back."""
+"""The worker process: takes chunks off the queue, renews their leases, returns them."""

@@ -1,4 +1,4 @@
-"""Threads that look after a worker for as long as it lives: an error nobody foresaw is logged and does not end them."""
+"""Threads for periodic work during the life of a worker. An unexpected error is logged and does not end them."""
 
 import logging
 import threading
@@ -9,10 +9,10 @@ log = logging.getLogger(__name__)
 
 
 def repeat(name: str, pause: float, work: Callable[[], None]) -> None:
-    """Do something again and again in a daemon thread, beginning after the first pause (seconds).
+    """Call `work` periodically in a daemon thread, first after `pause` seconds.
 
-    A thread that ends by an error says so on standard error once, and nobody misses it until what it looked after
-    breaks: leases that are renewed no more have every chunk of this worker taken twice.
+    Without the handler, a thread that ends by an error would write it to standard error once, and the failure would
+    stay unnoticed until its effect: leases that are no longer renewed have every chunk of this worker taken twice.
     """
 
     def loop() -> None:
@@ -21,6 +21,6 @@ def repeat(name: str, pause: float, work: Callable[[], None]) -> None:
             try:
                 work()
             except Exception:
-                log.exception("the thread '%s' failed, and tries again in %.0f s", name, pause)
+                log.exception("the thread '%s' failed, and runs again in %.0f s", name, pause)
 
     threading.Thread(target=loop, name=name, daemon=True).start()

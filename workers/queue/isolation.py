@@ -1,7 +1,7 @@
-"""Who is to blame when a worker dies: a chunk that was there before is run alone, so that its death is its own.
+"""Isolates a chunk that was delivered before: it runs alone, so that only it can be the cause if the worker dies again.
 
-A worker has several chunks in work. When one image kills the process, all of them come back, and without this the
-neighbours of a deadly image would be counted, and in the end recorded, along with it.
+A worker runs several chunks at once. When one image kills the process, all of them are delivered again. Without
+isolation, deliveries of the innocent chunks would be counted along, and in the end their images recorded as `crashed`.
 """
 
 import threading
@@ -9,40 +9,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
-    """Lets chunks in: new ones side by side, suspects one at a time and with nobody else inside."""
+class SharedLock:
+    """A shared and exclusive (reader-writer) lock that prefers exclusive holders.
+
+    Chunks delivered for the first time share it; a chunk that was delivered before holds it exclusively.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
-        self._suspects = 0
-        """Inside or waiting. While there is one, nobody new goes in, or it would wait for ever."""
+        self._holders = 0
+        self._exclusive = 0
+        """Exclusive holders and those that wait. While there is one, no new shared holder enters: otherwise a steady
+        stream of them would keep an exclusive one waiting for ever."""
 
     @contextmanager
-    def side_by_side(self) -> Iterator[None]:
-        """With others inside, none of them a suspect."""
+    def shared(self) -> Iterator[None]:
+        """Hold it together with other shared holders."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._suspects)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._exclusive)
+            self._holders += 1
         try:
             yield
         finally:
-            self._leave(suspects=0)
+            self._release(exclusive=0)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """With nobody else inside."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold it alone."""
         with self._changed:
-            self._suspects += 1
-            self._changed.wait_for(lambda: not self._inside)
-            self._inside += 1
+            self._exclusive += 1
+            self._changed.wait_for(lambda: not self._holders)
+            self._holders += 1
         try:
             yield
         finally:
-            self._leave(suspects=1)
+            self._release(exclusive=1)
 
-    def _leave(self, *, suspects: int) -> None:
+    def _release(self, *, exclusive: int) -> None:
         with self._changed:
-            self._inside -= 1
-            self._suspects -= suspects
+            self._holders -= 1
+            self._exclusive -= exclusive
             self._changed.notify_all()

@@ -1,8 +1,8 @@
-"""Keep a chunk ours while we work on it.
+"""Renews the leases of chunks while they are processed.
 
-Redis has no heartbeat for messages: one that is not acknowledged within the lease goes to another worker. Setting its
-time in `unacked_index` to now, as often as every third of the lease, is what keeps it. kombu has no call for that; the
-two attributes used here are its own names for its keys, and a test holds them.
+Redis has no heartbeat for messages: one that is not acknowledged within the lease is delivered to another worker. It is
+renewed by setting its time in `unacked_index` to now, every third of the lease. kombu has no call for that; a test
+checks that the two attributes of kombu used here exist.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Renews, from one thread of its own, every lease that is held."""
+    """Renews all held leases, from a thread of its own."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -30,7 +30,7 @@ class Leases:
 
     @contextmanager
     def held(self, delivery_tag: str) -> Iterator[None]:
-        """Nobody else gets this message inside of the block."""
+        """Inside the block the lease of this message is renewed."""
         self._held.add(delivery_tag)
         try:
             yield
@@ -38,10 +38,10 @@ class Leases:
             self._held.discard(delivery_tag)
 
     def renew(self) -> None:
-        """Once, for all.
+        """Renew all held leases once.
 
         Raises:
-            BrokerError: Redis does not answer. The leases run on; there is time for another try.
+            BrokerError: Redis does not answer. The leases have not expired yet; there is time for another attempt.
         """
         tags = list(self._held)
         if not tags:
@@ -51,7 +51,7 @@ class Leases:
             self._app.pool.acquire(block=True) as connection,
             connection.default_channel.conn_or_acquire() as client,
         ):
-            # xx: only what is still there. A message that was acknowledged meanwhile must not be listed again.
+            # xx: update existing entries only. A message that was acknowledged meanwhile must not be added again.
             client.zadd(connection.default_channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
 
     def _renew_or_warn(self) -> None:

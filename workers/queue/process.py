@@ -1,4 +1,4 @@
-"""The worker process: Celery's own worker with our task and our way of stopping."""
+"""The worker process: Celery's worker with our task, error handling and shutdown."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from celery.worker.control import Panel
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
-from db.batches import batched
+from db.arrays.batches import batched
 from db.errors import BrokerError, ModelError, Reason, StopError, TagonceError, TransientError
 from db.ledger import deliveries, images, results
 from db.ledger.results import Failure
@@ -24,7 +24,7 @@ from producer.queue.broker import TASK_NAME, depth
 from producer.queue.chunks import Chunk, sending
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
-from workers.queue.isolation import Gate
+from workers.queue.isolation import SharedLock
 from workers.queue.leases import Leases
 from workers.queue.watchdog import Watchdog
 
@@ -33,51 +33,54 @@ log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_DELIVERIES = 3
-"""A chunk that comes a fourth time has killed, lost or failed three workers: it is split, down to the image that does
+"""A chunk delivered a fourth time has killed or failed three workers: it is split, down to the image that causes
 it."""
 
 SPLIT = 8
-"""Pieces. Each level costs as many dead workers as there are deliveries: from 256 images to one in three levels."""
+"""Pieces of a chunk that is split. Each level costs `MAX_DELIVERIES` dead workers; 256 images take three levels."""
 
 RETRY_SECONDS = 3.0
-"""Between two tries while the database, or the storage, is away."""
+"""Between two attempts while the database or the storage does not answer."""
 
 
 ANSWERED = {"ping", "stats", "active", "active_queues", "registered", "reserved", "revoked", "scheduled"}
-"""Of Celery's remote control: what the health check and Flower ask. The rest would let whoever writes to Redis have
-this worker take other queues, whose messages nobody has looked at."""
+"""Commands of Celery's remote control that the health check and Flower use. With the others, anyone with access to
+Redis could have this worker consume other queues, whose messages are not validated."""
 
 
 class Stop(threading.Event):
-    """Set when chunks in work are to be handed back."""
+    """Set when chunks that are being processed must be returned to the queue."""
 
     error: StopError | None = None
-    """Why this worker has to end, where there is a sentence for it."""
+    """Why this worker must end, if the reason is a known one."""
 
 
 def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
-    """Work until SIGTERM or SIGINT; returns the exit code, 0 unless something broke that a restart may mend.
+    """Process chunks until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0, or 70 (EX_SOFTWARE) after a failure that a restart may fix.
 
     Raises:
-        StopError: something that a restart does not mend, met while at work.
+        StopError: a failure that a restart does not fix.
     """
     stop = Stop()
 
     def stop_soon(**_kwargs: object) -> None:
-        # Celery now takes nothing new and waits for what runs. Chunks that outlast the grace are handed back.
+        # Celery now takes no more chunks and waits for those that run. Chunks that outlast the grace are returned.
         timer = threading.Timer(options.grace_seconds, stop.set)
         timer.daemon = True
         timer.start()
 
     signals.worker_shutting_down.connect(stop_soon, weak=False)
-    signals.setup_logging.connect(lambda **_kwargs: None, weak=False)  # logging is the caller's
+    signals.setup_logging.connect(lambda **_kwargs: None, weak=False)  # the caller configures logging
     for name in Panel.data.keys() - ANSWERED:
         del Panel.data[name]
     watchdog = Watchdog(
         progress=pipeline.metrics.steps,
         waiting=lambda: depth(app, pipeline.model.id).waiting,
         stall_seconds=options.stall_seconds,
-        max_idle_seconds=options.max_idle_seconds,
+        max_idle_seconds=options.max_idle,
         stop=lambda: _end_celery(os.EX_OK),
     )
     add_task(app, pipeline, stop, watchdog)
@@ -96,13 +99,13 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
 
 
 def add_task(app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) -> None:
-    """The one task, bound to the one model of this process."""
+    """Register the task, bound to the model of this process."""
     leases = Leases(app)
     tagger = _Tagger(app, pipeline, stop, watchdog)
 
     @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]
     def tag(self: object, **kwargs: object) -> None:
-        """Tag one chunk. Acknowledged when this returns; `Reject` gives it back to the queue."""
+        """Tag one chunk. The message is acknowledged when this returns; `Reject` returns it to the queue."""
         request = self.request  # type: ignore[attr-defined]
         with (
             structlog.contextvars.bound_contextvars(task=request.id, model=pipeline.model.name),
@@ -111,13 +114,13 @@ def add_task(app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) ->
         ):
             chunk = Chunk.from_message(kwargs)
             if chunk is None or chunk.model_id != pipeline.model.id:
-                log.error("dropped a message that is no chunk for this model", message=f"{kwargs!r:.200}")
+                log.error("dropped a message that is not a chunk for this model", message=f"{kwargs!r:.200}")
                 return
             tagger.tag(chunk, request.id)
 
 
 class _Tagger:
-    """Takes deliveries of chunks. Threads share it."""
+    """Processes deliveries of chunks. Threads share it."""
 
     def __init__(self, app: Celery, pipeline: Pipeline, stop: Stop, watchdog: Watchdog) -> None:
         self._app = app
@@ -125,77 +128,80 @@ class _Tagger:
         self._database = pipeline.database
         self._stop = stop
         self._watchdog = watchdog
-        self._gate = Gate()
+        self._lock = SharedLock()
 
     def tag(self, chunk: Chunk, chunk_id: str) -> None:
-        """One delivery, from the count of it to the results.
+        """Process one delivery: count it, run the chunk, write the results.
 
         Raises:
-            Reject: the chunk is for another worker, or for later.
+            Reject: the chunk was not finished, and returns to the queue.
         """
         try:
-            # Counting a delivery comes after the gate: a chunk that only waited when another one killed the worker is
-            # innocent.
-            suspect = self._patiently(lambda: self._deliveries_so_far(chunk_id)) > 0
-            with self._gate.alone() if suspect else self._gate.side_by_side():
+            # A delivery is counted after the lock is acquired: a chunk that only waited when another one killed the
+            # worker is innocent.
+            suspect = self._retried(lambda: self._deliveries_so_far(chunk_id)) > 0
+            with self._lock.exclusive() if suspect else self._lock.shared():
                 self._deliver(chunk, chunk_id)
         except Reject:
             raise
         except Exception as error:
             if blamed := self._is_to_blame(error):
-                log.warning("the model works, and fails on this chunk: its delivery stays counted", error=str(error))
+                log.warning("the model fails on this chunk only: its delivery stays counted", error=str(error))
             else:
-                # A database that is full or read-only refuses this too, and the chunk has to go back all the same.
+                # A full or read-only database refuses this too, and the chunk must return to the queue nevertheless.
                 with suppress(Exception):
                     self._forget(chunk_id)
-            goes_on = isinstance(error, ModelError) if blamed else isinstance(error, TransientError | BrokerError)
-            if not goes_on:
+            continues = isinstance(error, ModelError) if blamed else isinstance(error, TransientError | BrokerError)
+            if not continues:
                 _end_this_worker(error, self._stop)
             raise Reject(error, requeue=True) from error
 
     def _is_to_blame(self, error: Exception) -> bool:
-        """Whether it is the chunk that made this worker fail: pictures of our own, just now, do not.
+        """Whether the chunk caused the error: the self-test of this worker, run now, passes.
 
-        What is away, full, or set wrongly is nobody's fault; an unforeseen error may well be due to an image.
+        A service that does not answer, a full disk or a wrong setting is not caused by a chunk; an unexpected error may
+        be caused by an image.
         """
         elsewhere = isinstance(error, TagonceError | SQLAlchemyError | OSError) and not isinstance(error, ModelError)
         return not elsewhere and self._pipeline.self_test.passes()
 
     def _deliver(self, chunk: Chunk, chunk_id: str) -> None:
-        delivery = self._patiently(lambda: self._count(chunk_id))
+        delivery = self._retried(lambda: self._count(chunk_id))
         if delivery > MAX_DELIVERIES:
             self._give_up(chunk, chunk_id)
             return
-        report = self._patiently(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
-        self._patiently(lambda: self._forget(chunk_id))
+        report = self._retried(lambda: self._pipeline.run(chunk.image_ids, should_stop=self._stop.is_set))
+        self._retried(lambda: self._forget(chunk_id))
         _log_report(report)
         if report.left:
-            raise Reject("handed back at shutdown", requeue=True)
+            raise Reject("returned to the queue at shutdown", requeue=True)
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Again and again while what is needed for it is away. The chunk stays here meanwhile, and its delivery counted
-        once: given back, it would be taken again at once, by a worker that has no database either.
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        """Retry while a service that `attempt` needs does not answer.
+
+        The chunk stays with this worker meanwhile, and its delivery is counted once. If it were returned, another
+        worker would take it at once, and fail for the same reason.
 
         Raises:
-            TransientError, BrokerError: it was away until this worker had to stop.
+            TransientError, BrokerError: the service did not answer before this worker had to stop.
         """
         while True:
             try:
                 return attempt()
             except (TransientError, BrokerError) as error:
-                log.warning("waiting, and trying again", error=str(error))
+                log.warning("waiting for a service, then trying again", error=str(error))
                 self._watchdog.note_progress()
                 if self._stop.wait(RETRY_SECONDS):
                     raise
 
     def _deliveries_so_far(self, chunk_id: str) -> int:
         with self._database.read() as connection:
-            return deliveries.so_far(connection, chunk_id)
+            return deliveries.current(connection, chunk_id)
 
     def _count(self, chunk_id: str) -> int:
         with self._database.write() as connection:
-            migrate.check(connection)  # a newer program may have brought it forward since we started
-            self._pipeline.tell(connection)
+            migrate.check(connection)  # a newer program may have upgraded it since we started
+            self._pipeline.save_heartbeat(connection)
             return deliveries.count(connection, chunk_id)
 
     def _forget(self, chunk_id: str) -> None:
@@ -203,15 +209,15 @@ class _Tagger:
             deliveries.forget(connection, chunk_id)
 
     def _give_up(self, chunk: Chunk, chunk_id: str) -> None:
-        """Split a chunk that keeps killing workers; record the image when there is only one left."""
+        """Split a chunk that keeps killing workers; if it has a single image, record that as `crashed`."""
         ids = chunk.image_ids
         if len(ids) > 1:
-            log.warning("a chunk that came back again and again is split", images=len(ids), deliveries=MAX_DELIVERIES)
-            self._patiently(lambda: self._send_pieces(chunk))
+            log.warning("split a chunk that killed or failed workers", images=len(ids), deliveries=MAX_DELIVERIES)
+            self._retried(lambda: self._send_pieces(chunk))
         else:
-            self._patiently(lambda: self._record_as_crashed(chunk))
-        # On its own: tried again together with the sending, an outage would multiply the pieces.
-        self._patiently(lambda: self._forget(chunk_id))
+            self._retried(lambda: self._record_as_crashed(chunk))
+        # Separate from the sending: retrying both together would send the pieces again after an outage.
+        self._retried(lambda: self._forget(chunk_id))
 
     def _send_pieces(self, chunk: Chunk) -> None:
         with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
@@ -219,7 +225,7 @@ class _Tagger:
                 sender.send(piece)
 
     def _record_as_crashed(self, chunk: Chunk) -> None:
-        detail = f"{MAX_DELIVERIES} times a worker died, was killed, or its model failed, with this image alone"
+        detail = f"a worker died, was killed, or its model failed {MAX_DELIVERIES} times with this image alone"
         with self._database.write() as connection:
             for image in images.pending_among(connection, chunk.image_ids, chunk.model_id):
                 log.error("an image is recorded as crashed", uri=image.uri)
@@ -228,16 +234,19 @@ class _Tagger:
 
 
 def _end_this_worker(error: Exception, stop: Stop) -> None:
-    """Nothing an image can do: settings, a broken device, a bug. Going on would empty the queue without any result."""
+    """End the worker after an error that no image causes: wrong settings, a broken device, a bug.
+
+    If it continued, it would take every chunk of the queue and fail on each.
+    """
     if isinstance(error, StopError):
         stop.error = error
     else:
-        log.error("chunk given back, and this worker ends", exc_info=error)
+        log.error("chunk returned to the queue; this worker ends", exc_info=error)
     _end_celery(os.EX_SOFTWARE)
 
 
 def _end_celery(exit_code: int) -> None:
-    """As SIGTERM does, with another exit code: nothing new is taken, and what is in work goes on."""
+    """Shut down as SIGTERM does, with this exit code: no chunk is taken any more, and running ones continue."""
     state.should_stop = exit_code
 
 

@@ -1,7 +1,8 @@
-"""Ends a process that is stuck, or that has had nothing to do for as long as it was told to wait.
+"""Ends a process that is stuck, or that has been idle for the configured time.
 
-A thread cannot be ended from outside: neither one whose decoder never returns, nor one that waits for a device or a
-connection that hangs. The process can, and its chunks come back when their leases run out (`workers.queue.leases`).
+A thread cannot be ended from outside, for example one whose decoder never returns, or one that waits for a device or a
+connection that hangs. So the process ends, and its chunks are delivered again when their leases expire
+(`workers.queue.leases`).
 """
 
 import faulthandler
@@ -20,20 +21,21 @@ from workers.queue import background
 log = logging.getLogger(__name__)
 
 LOOKS = 10
-"""Of which the last one finds out: a limit is exceeded by a tenth at most."""
+"""Checks in the time of a limit, so that it is exceeded by a tenth at most."""
 LONGEST_PAUSE = 10.0
+"""Seconds between two checks, at most."""
 
 
 class Watchdog:
-    """Looks at the work of the other threads from one of its own.
+    """Checks the progress of the other threads, from a thread of its own.
 
     Args:
-        progress: a number that changes whenever an image gets a step further.
-        waiting: chunks on the queue; raises BrokerError when Redis does not answer.
-        stall_seconds: without any progress on what is in work, or with a queue from which nothing is taken, the process
-            ends. 0: never.
-        max_idle_seconds: without a chunk and with an empty queue, `stop` is called. None: never.
-        stop: asks this worker to end in good order.
+        progress: a number that changes whenever an image completes a stage.
+        waiting: number of chunks on the queue; raises BrokerError if Redis does not answer.
+        stall_seconds: the process ends after so long without progress while it holds chunks, or without taking one
+            while chunks wait. 0: never.
+        max_idle_seconds: `stop` is called after so long without a chunk and with an empty queue. None: never.
+        stop: shuts this worker down cleanly.
     """
 
     def __init__(
@@ -51,66 +53,66 @@ class Watchdog:
         self._max_idle_seconds = max_idle_seconds
         self._stop = stop
         self._lock = threading.Lock()
-        self._in_work = 0
+        self._chunks = 0
         self._last_progress = 0
-        self._moved_at = time.monotonic()
-        self._queue_since: float | None = None
-        """When a queue was first seen from which nothing has been taken since."""
+        self._progress_at = time.monotonic()
+        self._waiting_since: float | None = None
+        """First check that found waiting chunks since this worker last took one."""
 
     def start(self) -> None:
-        """Does nothing where nothing is to be watched."""
+        """Start the thread, unless neither limit is set."""
         limits = [limit for limit in (self._stall_seconds, self._max_idle_seconds) if limit and limit < math.inf]
         if limits:
             background.repeat("watchdog", min(LONGEST_PAUSE, min(limits) / LOOKS), self._look)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """A chunk is in work inside of the block."""
+        """Inside the block this worker holds a chunk."""
         self.note_progress()
         with self._lock:
-            self._in_work += 1
+            self._chunks += 1
         try:
             yield
         finally:
             with self._lock:
-                self._in_work -= 1
+                self._chunks -= 1
             self.note_progress()
 
     def note_progress(self) -> None:
-        """Nothing is stuck: something was begun, ended, or is waited for with a limit."""
+        """Note that the worker is not stuck: something began, ended, or is awaited with a timeout."""
         with self._lock:
-            self._moved_at = time.monotonic()
-            self._queue_since = None
+            self._progress_at = time.monotonic()
+            self._waiting_since = None
 
     def _look(self) -> None:
         if (progress := self._progress()) != self._last_progress:
             self._last_progress = progress
             self.note_progress()
         with self._lock:
-            in_work, still_for = self._in_work, time.monotonic() - self._moved_at
-        if in_work:
-            if 0 < self._stall_seconds < still_for:
-                _die(f"{counted(in_work, 'chunk')} in work, and no image got a step further for {still_for:.0f} s")
+            chunks, seconds = self._chunks, time.monotonic() - self._progress_at
+        if chunks:
+            if 0 < self._stall_seconds < seconds:
+                _die(f"{counted(chunks, 'chunk')} in progress, and no image completed a stage for {seconds:.0f} s")
         else:
-            self._look_at_queue(still_for)
+            self._look_at_queue(seconds)
 
     def _look_at_queue(self, idle_for: float) -> None:
         try:
             waiting = self._waiting()
         except BrokerError:
-            self._queue_since = None  # nothing can be taken, and Celery is trying to connect
+            self._waiting_since = None  # no chunk can be taken; Celery is trying to reconnect
             return
         if waiting:
-            since = self._queue_since = self._queue_since or time.monotonic()
-            if 0 < self._stall_seconds < (still_for := time.monotonic() - since):
-                _die(f"{counted(waiting, 'chunk')} waiting on the queue, and none was taken for {still_for:.0f} s")
+            since = self._waiting_since = self._waiting_since or time.monotonic()
+            if 0 < self._stall_seconds < (seconds := time.monotonic() - since):
+                _die(f"{counted(waiting, 'chunk')} on the queue, and this worker took none for {seconds:.0f} s")
         elif self._max_idle_seconds is not None and idle_for > self._max_idle_seconds:
-            log.info("nothing to do for %.0f s: this worker ends", idle_for)
+            log.info("idle for %.0f s: this worker ends", idle_for)
             self._stop()
 
 
 def _die(why: str) -> None:
-    """Where every thread stands goes to standard error: it is all that tells what hung."""
+    """End the process. The stacks of all threads go to standard error, to show what hung."""
     log.critical("%s (TAGONCE_STALL_SECONDS): this process is stuck and ends", why)
     faulthandler.dump_traceback()
     os._exit(os.EX_SOFTWARE)

@@ -1,1 +1,1 @@
-"""From a reference to the bytes of the file: local files and S3."""
+"""Reads the file of a reference: local files and S3."""

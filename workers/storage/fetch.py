@@ -1,4 +1,4 @@
-"""From a reference to the bytes of the file, or to the reason why there are none. `workers.storage.s3` reads S3."""
+"""Reads the file of a reference, or gives the reason why it cannot. `workers.storage.s3` reads S3."""
 
 import errno
 import os
@@ -8,23 +8,24 @@ import time
 import stamina
 
 from db.errors import ImageError, Reason, TransientError
-from producer.references import file_path, split_s3
+from db.names.uris import file_path
+from producer.uris import split_s3
 from workers.storage.roots import Roots
 from workers.storage.s3 import S3Objects
 
-# A line for each of thousands of retries tells nobody what to do; what fails in the end is recorded with its reason.
+# Thousands of retries are not logged one by one; the final failure is recorded with its reason.
 stamina.instrumentation.set_on_retry_hooks([])
 
 ATTEMPTS = 3
-"""On top of boto3's own retries (`workers.storage.s3`), which end where the body of the answer begins."""
+"""In addition to boto3's retries (`workers.storage.s3`), which do not cover the body of an answer."""
 
 RECENT_SECONDS = 10.0
-"""A storage that delivered another object so short a time ago is not away. One attempt may take minutes."""
+"""A storage that delivered another object within this time counts as available. One attempt may take minutes."""
 
 _FILE, _S3 = "file://", "s3://"
 _NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_FILE = {errno.EISDIR, errno.ENXIO}
-"""A folder; a socket."""
+"""Errors of opening a folder or a socket."""
 
 
 class Fetcher:
@@ -33,7 +34,7 @@ class Fetcher:
     Args:
         max_bytes: larger files are refused before they are read.
         connections: open connections to S3; as many as there are threads.
-        roots: what lies outside is refused.
+        roots: files outside are refused. None: no limit.
     """
 
     def __init__(self, *, max_bytes: int, connections: int, roots: Roots | None = None) -> None:
@@ -42,12 +43,12 @@ class Fetcher:
         self._objects = S3Objects(connections=connections, check_size=self._check_size)
 
     def fetch(self, uri: str) -> bytes:
-        """The whole file.
+        """Read the whole file.
 
         Raises:
-            ImageError: `missing`, `denied`, `too_large`, `unsupported`, or `timeout` when storage kept failing.
-            TransientError: storage keeps failing for everything, which is no fault of the image either.
-            SettingsError: S3 cannot be asked at all, which is no fault of the image.
+            ImageError: `missing`, `denied`, `too_large`, `unsupported`, or `timeout` if the storage failed repeatedly.
+            TransientError: the storage fails for all objects, so the image is not the cause.
+            SettingsError: the S3 client cannot be used, so the image is not the cause.
         """
         try:
             for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
@@ -55,7 +56,7 @@ class Fetcher:
                 with attempt:
                     return self._read(uri)
         except TransientError as error:
-            # Not since the first attempt: others may have been delivered before the storage went away.
+            # Since the last attempt, not the first: others may have been delivered before the storage failed.
             since = max(begun, time.monotonic() - RECENT_SECONDS)
             if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=since):
                 raise
@@ -76,7 +77,7 @@ class Fetcher:
     def _read_file(self, path: str) -> bytes:
         try:
             self._roots.check_path(path)
-            # What is open is looked at, so that it is the same file that is read.
+            # Checks use the open descriptor, so that they apply to the file that is read.
             with open(path, "rb", opener=_open) as file:
                 self._roots.check_opened(file.fileno())
                 status = os.fstat(file.fileno())
@@ -106,7 +107,7 @@ class Fetcher:
 
 
 def _open(path: str, flags: int) -> int:
-    """Without waiting: who opens a pipe waits for somebody to write to it, for ever maybe."""
+    """Open without blocking: opening a pipe would wait for a writer, possibly for ever."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 

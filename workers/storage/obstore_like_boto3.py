@@ -1,7 +1,7 @@
-"""An obstore store that asks where boto3 has asked, as the one that boto3 was, and with as much patience.
+"""Creates obstore stores with the endpoint, credentials and timeouts of a boto3 client.
 
-All of it is read off a request that boto3 signed: whatever of settings, profiles, endpoints and redirects between
-regions went into it, none of it is worked out a second time.
+Endpoint and region are taken from a request that boto3 signed, so that settings, profiles, endpoints and redirects
+between regions are resolved by boto3 alone.
 """
 
 import os
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=[^,]*/(?P<region>[^/,]+)/s3/aws4_request,")
-"""Of a signature as obstore makes them too. Those of old storages, of S3 Express and of several regions differ."""
+"""A Signature Version 4, which obstore supports. Those of old storage, S3 Express and multi-region access differ."""
 
 _NO_PARTS = {"", ".", ".."}
+"""Parts of keys that obstore drops or refuses."""
 
 _CREDENTIALS_LAST = timedelta(minutes=10)
-"""boto3 renews those that expire when they have ten minutes left, at the latest."""
+"""boto3 renews expiring credentials when at least ten minutes are left."""
 
 _BODY_LASTS = timedelta(hours=1)
-"""As good as no limit, as in boto3: what counts is the time without a byte."""
+"""Effectively no limit for the whole body, as in boto3: the read timeout limits the time without a byte."""
 
 
 class Stores:
-    """Makes stores of one person: who that is, boto3 says.
+    """Creates stores with the credentials that boto3 finds.
 
     Args:
-        config: botocore's `Config` of the client whose requests are to be followed.
+        config: botocore's `Config` of the boto3 client.
     """
 
     def __init__(self, config: Any) -> None:
@@ -50,13 +51,13 @@ class Stores:
         )
 
     def like(self, request: AWSPreparedRequest, bucket: str, key: str) -> S3Store | None:
-        """A store of the bucket, from the request for one of its keys; None where obstore cannot ask like that."""
+        """A store for a bucket, from boto3's request for one of its keys; None if obstore cannot send such requests."""
         place = request.url.removesuffix("/" + quote(key, safe="/~"))
         if place == request.url:
             return None
         common: S3Config = {
             "aws_endpoint_url_s3": place,
-            "virtual_hosted_style_request": True,  # the bucket is in `place` already, in its name or in its path
+            "virtual_hosted_style_request": True,  # `place` contains the bucket already, in its host or in its path
         }
         options = self._options(https=place.startswith("https:"))
         once: RetryConfig = {"max_retries": 0}
@@ -88,7 +89,7 @@ class Stores:
 
 
 def can_name(key: str) -> bool:
-    """Whether obstore asks for exactly this key. It drops slashes at the ends, and refuses the other keys left out."""
+    """Whether obstore requests exactly this key: it drops slashes at the ends, and refuses the others excluded here."""
     return key.isprintable() and _NO_PARTS.isdisjoint(key.split("/"))
 
 

@@ -1,4 +1,4 @@
-"""Where a worker may read: the folders and prefixes of TAGONCE_ROOTS, whatever the database lists."""
+"""Limits reading to the folders and prefixes of TAGONCE_ROOTS, whatever references the database holds."""
 
 import os
 import sys
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from db.errors import ImageError, Reason, SettingsError
-from producer.references import file_path
+from db.names.uris import file_path
 
 _S3 = "s3://"
 _UP_OR_HERE = {".", ".."}
 _OPENED = "/proc/self/fd/{}"
-"""Linux: a link to what a descriptor has open, by its real path."""
+"""Linux: a link to the real path of an open descriptor."""
 
 
 class Roots:
-    """Says no to what lies outside.
+    """Refuses files and objects outside of the roots.
 
     Args:
-        roots: absolute folders, `file:///folder` and `s3://bucket` or `s3://bucket/prefix`. None means no limit.
+        roots: absolute folders, `file:///folder`, `s3://bucket` and `s3://bucket/prefix`. Empty: no limit.
 
     Raises:
-        SettingsError: one is neither.
+        SettingsError: an entry is none of these.
     """
 
     def __init__(self, roots: Sequence[str]) -> None:
@@ -33,18 +33,18 @@ class Roots:
         """Raises ImageError (`denied`) for an object outside."""
         if not self._limited:
             return
-        # Servers behind a proxy that tidies up paths take `..` for what it is in a path, and it leads to other buckets.
+        # Behind a proxy that normalises paths, `..` in a key leads to other buckets.
         climbs = not _UP_OR_HERE.isdisjoint(uri.removeprefix(_S3).split("/"))
         if climbs or not any(uri.startswith(prefix) for prefix in self._prefixes):
             raise _outside()
 
     def check_path(self, path: str) -> None:
-        """Raises ImageError (`denied`) for a file that is outside once links are followed. Opens nothing."""
+        """Raises ImageError (`denied`) for a file whose real path is outside. Opens nothing."""
         if self._limited and not self._holds(os.path.realpath(path)):
             raise _outside()
 
     def check_opened(self, descriptor: int) -> None:
-        """The same for a file that was opened: between a check of its path and that, a link may have changed."""
+        """The same for an open file: a link may have changed between `check_path` and opening. Linux only."""
         if self._limited and sys.platform == "linux" and not self._holds(os.path.realpath(_OPENED.format(descriptor))):
             raise _outside()
 
@@ -53,15 +53,15 @@ class Roots:
 
 
 def _outside() -> ImageError:
-    return ImageError(Reason.DENIED, "it lies outside of TAGONCE_ROOTS, where this worker reads nothing")
+    return ImageError(Reason.DENIED, "it is outside of TAGONCE_ROOTS, where this worker may read")
 
 
 def _folder(root: str) -> str:
     path = file_path(root) if root.startswith("file://") else root
     if not Path(path).is_absolute():
         raise SettingsError(
-            f"TAGONCE_ROOTS holds {root!r}. It takes absolute folders and s3://bucket/prefix, with commas between; a "
-            "folder with a comma in its name is written as file:///folder%2Cname."
+            f"TAGONCE_ROOTS holds {root!r}. It takes absolute folders and s3://bucket/prefix, separated by commas; "
+            "write a folder with a comma in its name as file:///folder%2Cname."
         )
     return path
 

@@ -1,11 +1,11 @@
-"""Objects in S3. obstore reads them; boto3 knows the way there, and has the last word.
+"""Reads objects of S3 with obstore, and with boto3 where obstore fails.
 
-Of boto3's work for an object nearly all is done with Python's lock in hand, so that a process reads no faster with more
-threads than with one. obstore, which is Rust, holds it for a small part of that (`bench/fetch.py`).
+boto3 holds Python's interpreter lock for nearly all of its work on an object, so more threads do not read faster than
+one. obstore, which is Rust, holds it for a small part of the time (`bench/fetch.py`).
 
-The first object of a bucket is read by boto3, and the request that it sent in the end shows obstore the way to those
-that follow. Where obstore fails, for whatever reason, boto3 is asked for that object: it retries, and what it says is
-what counts. A failure takes one request more for that, and means what boto3 says it means.
+boto3 reads the first object of a bucket; obstore copies endpoint and region from its request (`obstore_like_boto3`). If
+obstore fails, for whatever reason, boto3 reads the object with its retries, and its answer is final. So a failure costs
+one more request, and errors are always those of boto3.
 """
 
 import logging
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 
 AWAY_FOR_SECONDS = 5.0
-"""A bucket that did not answer is not asked again before."""
+"""A bucket that did not answer is not probed again for so long."""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class S3Objects:
 
     Args:
         connections: open connections to S3; as many as there are threads.
-        check_size: is told the bytes of an object before they are read, and raises where they are too many.
+        check_size: called with the size of an object before it is read; raises ImageError if it is too large.
     """
 
     def __init__(self, *, connections: int, check_size: Callable[[int], None]) -> None:
@@ -65,34 +65,36 @@ class S3Objects:
         self._lock = threading.Lock()
         self._sent = threading.local()
         self._by_bucket: dict[str, S3Store | None] = {}
-        """None where boto3 reads all."""
+        """None for a bucket that boto3 alone reads."""
         self._proven: set[str] = set()
-        """Buckets of which obstore has read an object."""
+        """Buckets from which obstore has read an object."""
         self._answered_at = -math.inf
-        """When the storage last delivered an object, of whatever bucket, by the monotonic clock."""
+        """When an object of any bucket was last read (monotonic clock)."""
         self._away_at: dict[str, float] = {}
-        """When a bucket was last asked whether it answers, and did not."""
-        self._asking = threading.Lock()
+        """When a bucket last failed to answer a probe (monotonic clock)."""
+        self._probing = threading.Lock()
 
     def read(self, bucket: str, key: str) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             ImageError: `missing`, `denied`, or what `check_size` raises.
-            TransientError: S3 was busy or away, longer than boto3 retries.
-            SettingsError: S3 cannot be asked at all, which is no fault of the object.
+            TransientError: S3 was busy or did not answer for longer than boto3 retries.
+            SettingsError: credentials or settings are invalid, so the object is not the cause.
         """
         data = self._read(bucket, key)
         self._answered_at = time.monotonic()
         return data
 
     def is_away(self, bucket: str, *, since: float) -> bool:
-        """Whether the storage fails for everything, and not for one object or bucket: it delivered nothing since then
-        (monotonic clock), and the bucket does not say a sensible word when it is asked about itself.
+        """Whether the storage fails for all objects, not for one object or bucket.
+
+        That is so if no object of any bucket was read since `since` (monotonic clock), and the bucket does not answer a
+        HEAD.
         """
         if self._answered_at >= since:
             return False
-        with self._asking:  # one thread asks for all of those that have failed
+        with self._probing:  # a single thread probes for all threads that failed
             if time.monotonic() - self._away_at.get(bucket, -math.inf) < AWAY_FOR_SECONDS:
                 return True
             if answers(bucket):
@@ -103,26 +105,26 @@ class S3Objects:
     def _read(self, bucket: str, key: str) -> bytes:
         store = self._by_bucket.get(bucket)
         if not store or not can_name(key):
-            return self._ask(bucket, key)
+            return self._read_with_boto3(bucket, key)
         try:
             answer = obstore.get(store, key)
             self._check_size(answer.meta["size"])
             data = answer.bytes().to_bytes()
         except (BaseError, OSError, ValueError) as error:
-            data = self._ask(bucket, key)
-            self._doubt(bucket, error)
+            data = self._read_with_boto3(bucket, key)
+            self._give_up_obstore(bucket, error)
         else:
             self._proven.add(bucket)
         return data
 
-    def _doubt(self, bucket: str, error: Exception) -> None:
-        """Of a store that has never worked where boto3 does: it would fail for every object, after a timeout maybe."""
+    def _give_up_obstore(self, bucket: str, error: Exception) -> None:
+        """Stop using obstore for a bucket where only boto3 works: it would fail each time, maybe after a timeout."""
         if bucket not in self._proven:
             self._by_bucket[bucket] = None
-            log.warning("Bucket %r is read by boto3 alone, which is slower, since obstore cannot: %s", bucket, error)
+            log.warning("Bucket %r is read by boto3 alone, which is slower, because obstore fails: %s", bucket, error)
 
-    def _ask(self, bucket: str, key: str) -> bytes:
-        """The object, by boto3."""
+    def _read_with_boto3(self, bucket: str, key: str) -> bytes:
+        """Read the object with boto3."""
         try:
             answer = self._s3.get_object(Bucket=bucket, Key=key)
             self._check_size(answer["ContentLength"])
@@ -132,7 +134,7 @@ class S3Objects:
             if code in _MISSING:
                 raise ImageError(Reason.MISSING, f"no such object ({code})") from error
             if code in REJECTED_CREDENTIALS:
-                # Not this image's fault, and the next one would fare no better.
+                # Not caused by this image; the next one would fail too.
                 raise SettingsError(
                     f"S3 rejects the credentials for bucket {bucket!r} ({code}): check AWS_ACCESS_KEY_ID, "
                     "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE."
@@ -150,20 +152,20 @@ class S3Objects:
         return data
 
     def _learn(self, bucket: str, key: str) -> None:
-        """The way to a bucket, after boto3 has found it."""
+        """Create the store of a bucket from the request that boto3 sent last in this thread."""
         with self._lock:
             if bucket not in self._by_bucket and can_name(key):
                 self._by_bucket[bucket] = self._stores.like(self._sent.request, bucket, key)
 
     @cached_property
     def _s3(self) -> "S3Client":
-        # Made on first use: a worker on a local folder needs no credentials. boto3's clients are thread-safe.
+        # Created on first use: a worker on local folders needs no credentials. boto3's clients are thread-safe.
         client = s3_client(max_pool_connections=self._connections)
         client.meta.events.register("before-send.s3.GetObject", self._note)
         return client
 
     def _note(self, request: AWSPreparedRequest, **_: Any) -> None:
-        """Called by boto3, in the thread that asks, for each try."""
+        """Keep the request. boto3 calls this before each attempt, in the thread that reads."""
         self._sent.request = request
 
     @cached_property

@@ -1,1 +1,1 @@
-"""Where the time of a worker goes: counters, and their HTTP endpoint for Prometheus."""
+"""Time per stage of a worker: counters, and their HTTP endpoint for Prometheus."""

@@ -1,16 +1,16 @@
-"""The worker's metrics over HTTP, as Prometheus scrapes them, and `/healthz` for probes.
+"""Serves the metrics of a worker to Prometheus over HTTP, and `/healthz` to probes.
 
 tagonce_stage_seconds_total{stage}    time in fetch, decode, wait (for the device), infer, write
-tagonce_stage_images_total{stage}     images that came through; of `write` the rate is images/s
+tagonce_stage_images_total{stage}     images that completed a stage; the rate of `write` is images/s
 tagonce_failures_total{reason}
-tagonce_duplicates_total              images with bytes that were known: no inference
-tagonce_skipped_total                 delivered, and done before
-tagonce_active_seconds_total          time with a chunk in work; `infer` divided by it is the device's busy share
-tagonce_queue_chunks{state}           waiting, in_flight: asked of Redis at each scrape, absent when it is away
+tagonce_duplicates_total              images with known bytes, which need no inference
+tagonce_skipped_total                 images that were delivered again after they were done
+tagonce_active_seconds_total          time with at least one chunk; `infer` by it is the busy share of the device
+tagonce_queue_chunks{state}           waiting, in_flight: read from Redis at each scrape, absent if it does not answer
 tagonce_worker_info{model,device,precision}
 
-`/healthz` says that the model is loaded and that this process runs its threads, and asks nobody: while Redis is away a
-scrape waits for it, and a probe must not restart the workers for that.
+`/healthz` shows that the model is loaded and that the threads of this process run. It does not query Redis: a scrape
+waits while Redis does not answer, and a probe must not restart the workers for that.
 """
 
 import logging
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 def serving(
     metrics: WorkerMetrics, *, host: str, port: int, about: Mapping[str, str], depth: Callable[[], Depth]
 ) -> Iterator[None]:
-    """Answer scrapes and probes inside of the block, from a thread. Begin it when the model is loaded.
+    """Answer scrapes and probes inside the block, from a thread. To be entered when the model is loaded.
 
     Args:
         about: labels of `tagonce_worker_info`.
-        depth: asks Redis how long the queue is.
+        depth: reads the length of the queue from Redis; may raise BrokerError.
 
     Raises:
-        SettingsError: the port is taken, or the host is none of this machine's.
+        SettingsError: the port is in use, or the host is not an address of this machine.
     """
     registry = CollectorRegistry()
     registry.register(_Collector(metrics, about, depth))
@@ -81,16 +81,16 @@ class _Collector(Collector):
     def collect(self) -> Iterable[Metric]:
         totals = self._metrics.totals()
         yield _counters("tagonce_stage_seconds", "Seconds of all threads in a stage.", "stage", totals.seconds.items())
-        yield _counters("tagonce_stage_images", "Images that came through a stage.", "stage", totals.images.items())
+        yield _counters("tagonce_stage_images", "Images that completed a stage.", "stage", totals.images.items())
         yield _counters("tagonce_failures", "Images that failed.", "reason", totals.failures.items())
-        yield CounterMetricFamily("tagonce_duplicates", "Images with bytes that were known.", totals.duplicates)
-        yield CounterMetricFamily("tagonce_skipped", "Images delivered that were done before.", totals.skipped)
-        yield CounterMetricFamily("tagonce_active_seconds", "Seconds with a chunk in work.", totals.active_seconds)
-        yield InfoMetricFamily("tagonce_worker", "What runs here.", self._about)
+        yield CounterMetricFamily("tagonce_duplicates", "Images with known bytes: no inference.", totals.duplicates)
+        yield CounterMetricFamily("tagonce_skipped", "Images delivered again after they were done.", totals.skipped)
+        yield CounterMetricFamily("tagonce_active_seconds", "Seconds with at least one chunk.", totals.active_seconds)
+        yield InfoMetricFamily("tagonce_worker", "Model, device and precision.", self._about)
         try:
             depth = self._depth()
         except BrokerError as error:
-            log.warning("scraped without the queue: %s", error)
+            log.warning("metrics without the length of the queue: %s", error)
             return
         queue = GaugeMetricFamily("tagonce_queue_chunks", "Chunks in Redis.", labels=["state"])
         queue.add_metric(["waiting"], depth.waiting)

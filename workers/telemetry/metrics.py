@@ -1,4 +1,4 @@
-"""Where the time of a worker goes: counters, for Prometheus (`workers.telemetry.exporter`) and for the database."""
+"""Counters of time and images by stage, for Prometheus (`workers.telemetry.exporter`) and the database."""
 
 import threading
 import time
@@ -11,32 +11,32 @@ from db.errors import Reason
 from db.ledger.workers import Stage, Work
 
 WINDOW_SECONDS = 60.0
-"""What `recent` looks back on."""
+"""Period of `recent`."""
 
 
 @dataclass(slots=True)
 class StageTotals:
-    """Since the process began."""
+    """Totals since the process began."""
 
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
-    """Of fetch and decode: of all threads together, so that a second of the clock may hold several."""
+    """Sum over all threads: in a second of wall time, fetch and decode may add several."""
     images: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
-    """How many came through the stage."""
+    """Images that completed the stage, or failed in it."""
     failures: Counter[Reason] = field(default_factory=Counter)
-    """Met so far: those of a chunk that had to be run again count again."""
+    """A chunk that is run again counts its failures again."""
     duplicates: int = 0
-    """Images with bytes that were known, which were neither decoded nor inferred."""
+    """Images with known bytes, which were neither decoded nor inferred."""
     skipped: int = 0
-    """Delivered, and done before."""
+    """Images that were delivered again after they were done."""
     active_seconds: float = 0.0
-    """With a chunk in work."""
+    """Wall time with at least one chunk."""
 
     def copy(self) -> "StageTotals":
         return replace(self, seconds=self.seconds.copy(), images=self.images.copy(), failures=self.failures.copy())
 
 
 class WorkerMetrics:
-    """Counts of one process. All threads of it add to them; an addition costs about a microsecond."""
+    """Counters of one process, shared by its threads. An addition takes about a microsecond."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class WorkerMetrics:
 
     @contextmanager
     def timed(self, stage: Stage, images: int = 1) -> Iterator[None]:
-        """The block is this stage of so many images; also when it fails."""
+        """Count the block as a stage of so many images, also if it fails."""
         begun = time.perf_counter()
         try:
             yield
@@ -70,7 +70,7 @@ class WorkerMetrics:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """A chunk is in work inside of the block. Several at once count once."""
+        """Count the time of the block as active. Concurrent blocks count once."""
         with self._lock:
             if not self._chunks:
                 self._active_since = time.monotonic()
@@ -84,12 +84,12 @@ class WorkerMetrics:
                     self._totals.active_seconds += time.monotonic() - self._active_since
 
     def steps(self) -> int:
-        """Grows with every step of an image."""
+        """A number that grows whenever an image completes a stage or is skipped."""
         with self._lock:
             return sum(self._totals.images.values()) + self._totals.skipped
 
     def totals(self) -> StageTotals:
-        """As they are now."""
+        """A copy of the current totals."""
         with self._lock:
             now = self._totals.copy()
             if self._chunks:
@@ -97,7 +97,7 @@ class WorkerMetrics:
             return now
 
     def recent(self) -> Work:
-        """What was done in the last minute, or since the last call where that is longer ago."""
+        """Work of the last minute, or since the last call if that is longer ago."""
         now, moment = self.totals(), time.monotonic()
         with self._lock:
             self._marks.append((moment, now))

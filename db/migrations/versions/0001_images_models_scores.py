@@ -84,7 +84,7 @@ def upgrade() -> None:
 
 
 def _scores_as_view() -> None:
-    # Rows arrive in the order of time, so a block-range index finds "the last minute" at the cost of a few pages.
+    # Rows are inserted in the order of time, so a BRIN index finds "the last minute" at the cost of a few pages.
     op.create_index(
         "ix_predictions_predicted_at",
         "predictions",
@@ -102,7 +102,7 @@ def _scores_as_view() -> None:
 
 
 def _scores_as_table() -> None:
-    # With the model in front, or SQLite would rather walk all rows of the model.
+    # The model is the first column: otherwise SQLite prefers a scan of all rows of the model.
     op.create_index("ix_predictions_predicted_at", "predictions", ["model_id", "predicted_at"])
     op.create_table(
         "tag_scores",
@@ -112,7 +112,7 @@ def _scores_as_table() -> None:
         sa.Column("score", sa.SmallInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    # A trigger rather than a foreign key: it costs once an image, where a key would be checked once a score.
+    # A trigger and not a foreign key: it runs once per image, while a key would be checked once per score.
     op.execute(
         """
         create trigger predictions_take_their_scores after delete on predictions begin

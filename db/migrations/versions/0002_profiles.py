@@ -1,4 +1,4 @@
-"""Named threshold profiles, bound to a model."""
+"""Named profiles of thresholds, each of one model."""
 
 import sqlalchemy as sa
 from alembic import op

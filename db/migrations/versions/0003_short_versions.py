@@ -1,4 +1,4 @@
-"""Versions of images as a digest: ETags, kept twice an image, were a tenth of the database."""
+"""Versions of images as a digest: ETags, stored twice per image, took a tenth of the database."""
 
 import base64
 import hashlib
@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def _digest(version: str) -> str:
-    # As `db.ledger.images.stored_version` was when this migration was written.
+    # A copy of `db.ledger.images.stored_version` as of this migration.
     return base64.urlsafe_b64encode(hashlib.sha256(version.encode()).digest())[:7].decode()

@@ -1,4 +1,4 @@
-"""Files by their content, so that a copy costs no second inference; and what workers spend their time on."""
+"""An index of files by their hash, so that a duplicate needs no second inference; and the time spent by workers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ STAGES = ("fetch", "decode", "wait", "infer", "write")
 
 
 def upgrade() -> None:
-    # On PostgreSQL a hash index: it is asked for equality alone, and takes half the space of a tree over 32 bytes.
+    # A hash index on PostgreSQL: queries test equality alone, and it takes half the space of a B-tree over 32 bytes.
     op.create_index("ix_images_sha256", "images", ["sha256"], postgresql_using="hash")
     op.create_table(
         "workers",

@@ -1,6 +1,6 @@
-"""Images that are gone, in a table of their own: marking one touches no row that workers lock or that is large.
+"""Images that are gone, in a table of their own: a mark changes no row that workers lock or that is large.
 
-And indexes for who deletes images, as the foreign keys look up what belongs to one.
+Also indexes for the deletion of images, by which the foreign keys look up the rows of an image.
 """
 
 import sqlalchemy as sa

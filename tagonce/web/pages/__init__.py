@@ -1,1 +1,1 @@
-"""One file a page: what a request of this address gets."""
+"""One file per page: the response to a request for its address."""

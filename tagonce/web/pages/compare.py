@@ -13,7 +13,7 @@ from db.errors import ThresholdError
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.read import comparison
-from db.read.tag_batches import Int64Array
+from db.schema import Int64Array
 from tagonce.web.parts.changes import changes_shown
 from tagonce.web.parts.sliders import all_sliders
 from tagonce.web.parts.totals import Number
@@ -31,8 +31,8 @@ def compare(request: Request) -> Response:
     site, view = site_of(request), View.of(request.query_params)
     with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
-        known = profiles.every(connection, site.model)
-    name = thresholds.profile.name if thresholds.profile else _free({one.name for one in known})
+        names = {label.partition("@")[0] for label in profiles.labels(connection, site.model)}
+    name = thresholds.profile.name if thresholds.profile else _free(names)
     by_tag = _by_tag(site, thresholds)
     parts, exact = (by_tag.gained, by_tag.lost), by_tag.estimated_from is None
     changes = by_tag.gained + by_tag.lost
@@ -49,7 +49,7 @@ def compare(request: Request) -> Response:
         estimated_from=by_tag.estimated_from,
         moves=[one for one in all_sliders(site, view, thresholds) if one.moved is not None],
         name=name,
-        names=sorted({one.name for one in known}),
+        names=sorted(names),
         # With its version: what is saved says what it was made from, whoever else saves meanwhile.
         params=view.params(profile=thresholds.profile.label if thresholds.profile else ""),
         save=save_command(view, name, site.command) if view.changes != Policy() else "",

@@ -25,12 +25,12 @@ def overview(request: Request) -> Response:
     reason = Reason(said) if said in list(Reason) else None
     with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
-    look = site.watch.look(reason)
-    work = look.work
+    run = site.watch.status(reason)
+    work = run.work
     return page(
         "overview.html",
         **shell(request, view, "/overview"),
-        look=look,
+        run=run,
         reason=reason,
         explained=EXPLAINED,
         stages=[] if work is None else [(stage, work.seconds_an_image(stage), work.images[stage]) for stage in Stage],

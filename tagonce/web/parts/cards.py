@@ -1,6 +1,6 @@
 """Pictures with their tags, as the pages show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch
-from db.sampling import Near
+from db.sampling import ScoredImage
 from db.truth import labels
 from tagonce.web.state.site import Site
 from tagonce.web.view import Thresholds
@@ -46,30 +46,52 @@ class Card:
     uri: str
     width: int | None
     height: int | None
-    chips: Sequence[Chip]
+    chips: tuple[Chip, ...]
     more: int
     """Tags that are kept and not among the chips."""
     gained: int
-    lost: Sequence[str]
+    lost: tuple[str, ...]
     """Tags that the profile keeps, and what was moved does not."""
+
+    @property
+    def parts(self) -> tuple[Chip | str, ...]:
+        """The list of tags as it is shown: chips, then names of lost tags."""
+        return (*self.chips, *self.lost[:MOST_CHIPS])
+
+    @property
+    def digest(self) -> str:
+        """Of everything that the card shows; 64 bits, valid in this process."""
+        return f"{hash(self) & (1 << 64) - 1:016x}"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class Delta:
+    """What a card has to get so that it becomes another card of the same image."""
+
+    digest: str
+    """Of the card before."""
+    parts: Sequence[Chip | str | range]
+    """As `Card.parts`. A range stands for parts that the card had before, by position."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureVerdicts:
     """What was said of some images: image id to tag id to right or wrong."""
 
     own: Mapping[int, Mapping[int, bool]]
     most: Mapping[int, Mapping[int, bool]]
 
 
-def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> Verdicts:
+def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> PictureVerdicts:
     """Of a person, and of most."""
     of_images = labels.of_images
-    return Verdicts(of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids))
+    return PictureVerdicts(
+        of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids)
+    )
 
 
 def cards_of(
-    site: Site, found: TagBatch, thresholds: Thresholds, said: Verdicts, *, most: int | None = MOST_CHIPS
+    site: Site, found: TagBatch, thresholds: Thresholds, said: PictureVerdicts, *, most: int | None = MOST_CHIPS
 ) -> list[Card]:
     """One for each image.
 
@@ -95,11 +117,37 @@ def cards_of(
             stored = {chip.tag_id for chip in chips}
             chips += [chip_of(site, one, None, own, all_) for one in {**own, **all_} if one not in stored]
         gained = int((after[here] & ~before[here]).sum())
-        lost = [site.tags[tag_id].name for tag_id in found.tag_ids[here[before[here] & ~after[here]]].tolist()]
+        lost = tuple(site.tags[tag_id].name for tag_id in found.tag_ids[here[before[here] & ~after[here]]].tolist())
         more = 0 if most is None else max(int(after[here].sum()) - most, 0)
         size = found.widths[row], found.heights[row]
-        cards.append(Card(image_id, found.uris[row], *size, chips, more, gained, lost))
+        cards.append(Card(image_id, found.uris[row], *size, tuple(chips), more, gained, lost))
     return cards
+
+
+def deltas(cards: Sequence[Card], earlier: Sequence[Card], shown: Collection[str]) -> dict[int, Delta]:
+    """By image id.
+
+    Args:
+        earlier: cards of the same images, in step.
+        shown: the digests of those that a browser has. The others have no delta.
+    """
+    pairs = zip(cards, earlier, strict=True)
+    return {card.image_id: Delta(old.digest, _delta(card, old)) for card, old in pairs if old.digest in shown}
+
+
+def _delta(card: Card, old: Card) -> list[Chip | str | range]:
+    positions = {part: position for position, part in enumerate(old.parts)}
+    parts: list[Chip | str | range] = []
+    for part in card.parts:
+        position = positions.pop(part, None)  # a name may be there twice, and its element only once
+        last = parts[-1] if parts else None
+        if position is None:
+            parts.append(part)
+        elif isinstance(last, range) and last.stop == position:
+            parts[-1] = range(last.start, position + 1)
+        else:
+            parts.append(range(position, position + 1))
+    return parts
 
 
 def chip_of(
@@ -118,8 +166,8 @@ def chip_of(
     return Chip(tag_id, tag.name, tag.category or "", colour, score, kept_, gained, own.get(tag_id), most.get(tag_id))
 
 
-def picture_of(site: Site, hit: Near, tag_id: int, line: int, said: Verdicts) -> Card:
+def picture_of(site: Site, hit: ScoredImage, tag_id: int, line: int, said: PictureVerdicts) -> Card:
     """A picture with one tag alone."""
     own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
     chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)
-    return Card(hit.image_id, hit.uri, None, None, [chip], 0, 0, ())
+    return Card(hit.image_id, hit.uri, None, None, (chip,), 0, 0, ())

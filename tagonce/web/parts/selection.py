@@ -32,7 +32,7 @@ def pictures(site: Site, connection: Connection, view: View, thresholds: Thresho
     if view.sample is Sample.SEARCH and view.query:
         return load(site, connection, _found(site, connection, view, thresholds))
     key = (Sample.RANDOM, view.seed, view.size)
-    drawn = site.samples.get(key, lambda: sampling.random_ids(connection, site.model, view.size, view.seed))
+    drawn = site.sample(key, lambda: sampling.random_ids(connection, site.model, view.size, view.seed))
     return load(site, connection, drawn)
 
 
@@ -77,7 +77,7 @@ def _diverse(site: Site, view: View) -> list[int]:
     pool = site.collection.pool
     if pool is None or not len(pool):
         return []
-    return site.samples.get((Sample.DIVERSE, view.seed, view.size), lambda: _spread(site, pool, view))
+    return site.sample((Sample.DIVERSE, view.seed, view.size), lambda: _spread(site, pool, view))
 
 
 def _spread(site: Site, pool: TagBatch, view: View) -> list[int]:
@@ -103,7 +103,7 @@ def _first_found(site: Site, connection: Connection, view: View, thresholds: Thr
     """No more of them than one more than are counted."""
     profile = thresholds.profile.id if thresholds.profile else None
     query = _query(site, connection, view, thresholds).limit(MOST_COUNTED + 1)
-    return site.samples.get((view.query, profile), lambda: [row.image_id for row in connection.execute(query)])
+    return site.sample((view.query, profile), lambda: [row.image_id for row in connection.execute(query)])
 
 
 def _query(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> Select[tuple[int]]:

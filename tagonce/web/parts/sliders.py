@@ -72,9 +72,9 @@ def all_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
 
 def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
     """One for each tag that has a threshold of its own: all that were moved, and the profile's where they are few."""
-    ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags)}
     of_profile = thresholds.base.tags if len(thresholds.base.tags) <= _MOST_OF_PROFILE else {}
     names = dict.fromkeys([*view.changes.tags, *of_profile])
+    ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags) if tag.name in names}
     return [tag_slider(site, view, thresholds, ids[name], label=name) for name in names]
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from db.policy.policies import Cut
 from db.read import tag_batches
-from db.read.tag_batches import Int64Array
+from db.schema import Int64Array
 from tagonce.web.state.site import Site
 
 

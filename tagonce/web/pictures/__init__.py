@@ -1,1 +1,1 @@
-"""Thumbnails of local files and S3 objects, and the folder they are kept in."""
+"""Thumbnails of local files and S3 objects, and the folder that caches them."""

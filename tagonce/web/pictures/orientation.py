@@ -37,7 +37,7 @@ def turn_of(opened: Opened, data: bytes) -> Transpose | None:
 
 
 def _exif_of_jpeg(jpeg: bytes) -> bytes:
-    """Pillow is not shown that of a JPEG (`workers.images.hostile`)."""
+    """Pillow is not shown that of a JPEG (`workers.images.limited_file`)."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != bytes([_SCAN]):
         content = jpeg[at + 4 : at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from db.errors import SettingsError, StopError
-from db.export.tagged_images import whole_path
+from tagonce.whole_files import whole_path
 
 _OURS = re.compile(r"[0-9a-f]{62}\.webp|\.tagonce-.*")
 """Thumbnails, and what a process that was killed left of one. Nothing else in the folder is ever deleted."""

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from db.errors import ImageError
-from producer.references import file_path
+from db.names.uris import file_path
 from tagonce.settings import Settings
 from tagonce.web.pictures.orientation import turn_of
 from tagonce.web.pictures.shrink import PREVIEW_SIZE, SIZE, shrink, target

@@ -1,1 +1,1 @@
-"""What all pages share while the server runs: database, model, counts of the whole collection."""
+"""State that all pages share: database, model, counts of the whole collection."""

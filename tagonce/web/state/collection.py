@@ -17,7 +17,8 @@ from db.ledger import run_progress
 from db.ledger.models import Model
 from db.read import distribution
 from db.read.distribution import Distribution
-from db.read.tag_batches import Int64Array, TagBatch
+from db.read.tag_batches import TagBatch
+from db.schema import Int64Array
 from db.sql.connections import lift_statement_timeout
 from workers.cache_folder import cache_folder
 

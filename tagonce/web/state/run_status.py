@@ -22,8 +22,8 @@ _COST_SHARE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the database said at one moment."""
+class RunStatus:
+    """The state of a run at one moment, as the database has it."""
 
     at: datetime
     progress: ModelProgress
@@ -38,33 +38,33 @@ class Look:
 
 
 class Watch:
-    """The latest look, taken anew no more often than it costs."""
+    """The latest status of a run, read again no more often than its cost allows."""
 
     def __init__(self, database: Database, model: Model) -> None:
         self._database = database
         self._model = model
         self._lock = threading.Lock()
-        self._looks: dict[Reason | None, tuple[float, Look]] = {}
+        self._statuses: dict[Reason | None, tuple[float, RunStatus]] = {}
 
-    def look(self, reason: Reason | None) -> Look:
-        """What there is to see.
+    def status(self, reason: Reason | None) -> RunStatus:
+        """The status of the run, as old as `_FRESH_SECONDS` or ten times its cost at most.
 
         Args:
             reason: of the failures to show; None for all.
         """
         with self._lock:
-            if reason in self._looks and time.monotonic() < self._looks[reason][0]:
-                return self._looks[reason][1]
+            if reason in self._statuses and time.monotonic() < self._statuses[reason][0]:
+                return self._statuses[reason][1]
             begun = time.monotonic()
-            taken = self._take(reason)
+            status = self._read(reason)
             cost = time.monotonic() - begun
-            self._looks[reason] = (time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost), taken)
-            return taken
+            self._statuses[reason] = (time.monotonic() + max(_FRESH_SECONDS, _COST_SHARE * cost), status)
+            return status
 
-    def _take(self, reason: Reason | None) -> Look:
+    def _read(self, reason: Reason | None) -> RunStatus:
         now, model = datetime.now(UTC), self._model
         with self._database.read() as connection:
-            return Look(
+            return RunStatus(
                 now,
                 run_progress.progress(connection, model.id),
                 workers.seen_since(connection, model.id, now - LOOK_BACK),

@@ -1,9 +1,12 @@
 """What all pages share: the database, the model, and what is known of the whole collection."""
 
 import getpass
+import threading
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from anyio import CapacityLimiter
+from cachetools import TTLCache, cached
 
 from db.database import Database
 from db.ledger import models
@@ -14,12 +17,11 @@ from tagonce.web.pictures.thumbnails import Thumbnails
 from tagonce.web.state.collection import Collection
 from tagonce.web.state.run_status import Watch
 from tagonce.web.state.tagger import Tagger
-from tagonce.web.state.ttl_cache import Remembered
 
 _ASKERS = 8
 """Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""
 _PICTURES = 32
-_REMEMBERED, _REMEMBERED_SECONDS = 64, 60.0
+_SAMPLES, _SAMPLE_SECONDS = 64, 60.0
 """So that a slider does not search for the same pictures again; not for long, since images come and go."""
 
 
@@ -64,8 +66,15 @@ class Site:
         """Threads that make pages."""
         self.pictures = CapacityLimiter(_PICTURES)
         """Threads that make and send pictures."""
-        self.samples = Remembered[list[int]](_REMEMBERED, _REMEMBERED_SECONDS)
-        """Ids of images by what was asked for."""
+        self._samples: TTLCache[Hashable, list[int]] = TTLCache(_SAMPLES, _SAMPLE_SECONDS)
+        self._samples_lock = threading.Lock()
+
+    def sample(self, key: Hashable, draw: Callable[[], list[int]]) -> list[int]:
+        """The ids of images that were drawn for a key less than a minute ago, or are drawn now.
+
+        Two threads may draw at the same time: the lock is not held while images are drawn.
+        """
+        return cached(self._samples, key=lambda: key, lock=self._samples_lock)(draw)()
 
 
 def login_name() -> str:

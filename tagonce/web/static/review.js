@@ -1,5 +1,6 @@
 // The pages work without this. It saves a click: what is moved is shown at once, and a part of a page is replaced
-// instead of all of it. Every answer is a whole page from the server, of which the part with the same id is taken.
+// instead of all of it. An answer is a page from the server, of which the part with the same id is taken. The gallery
+// is sent which cards are shown here, and answers with what differs from them (gallery.py).
 
 const PARTS = new DOMParser();
 
@@ -16,9 +17,43 @@ function replace(id, page) {
   const old = document.getElementById(id);
   if (!fresh || !old) return false;
   const place = [...old.querySelectorAll(STOPS)].indexOf(document.activeElement);
+  complete(fresh, old);
   old.replaceWith(fresh);
   if (place >= 0) [...fresh.querySelectorAll(STOPS)][place]?.focus({ preventScroll: true });
   return true;
+}
+
+// Which cards are shown here, for a request whose answer may build on them.
+function known() {
+  const cards = [...document.querySelectorAll("[data-digest]")].map((card) => card.dataset.digest);
+  return { headers: { "X-Cards": cards.join(" ") } };
+}
+
+// Whether the cards on which an answer builds are still as they were when it was asked for.
+function fits(page) {
+  return [...page.querySelectorAll("[data-known]")].every(
+    (card) => document.getElementById(card.id)?.dataset.digest === card.dataset.known);
+}
+
+// Put the cards that are here into an answer, with the tags that it says.
+function complete(fresh, old) {
+  for (const card of fresh.querySelectorAll("[data-known]")) {
+    const mine = old.querySelector(`#${card.id}`);
+    const parts = [...mine.querySelectorAll(".chip, .lost")];
+    for (const gap of card.querySelectorAll("[data-parts]")) gap.replaceWith(...parts.slice(...gap.dataset.parts.split(" ")));
+    mine.querySelectorAll(".change, :scope > [role=alert]").forEach((gone) => gone.remove());
+    mine.querySelector(".chips").replaceWith(...card.childNodes);
+    mine.dataset.digest = card.dataset.digest;
+    direct(mine, fresh.dataset.address);
+    card.replaceWith(mine);
+  }
+}
+
+// Links, and where a form leads back to, belong to what is shown now.
+function direct(part, address) {
+  const query = new URL(address, location.href).search;
+  for (const link of part.querySelectorAll("a")) link.setAttribute("href", link.pathname + query);
+  for (const back of part.querySelectorAll("[name=back]")) back.value = address;
 }
 
 // What went wrong, above what is there.
@@ -82,12 +117,14 @@ function live(form) {
       const where = address(form);
       const since = travels;
       try {
-        const page = await ask(where);
+        const page = await ask(where, known());
         const wrong = page.querySelector("[role=alert]");
         if (since !== travels) continue;
         if (wrong) say(wrong.textContent, id);
+        else if (!fits(page)) again = true;
         else if (!again && replace(id, page)) {
-          for (const other of [...others, "top"]) replace(other, page); // links at the top lead to what is shown now
+          for (const other of others) replace(other, page);
+          if (!replace("top", page)) direct(document.getElementById("top"), shown(id));
           remember(shown(id) ?? where, moved);
           tell();
         }
@@ -154,13 +191,14 @@ function follow(form, number) {
   const value = number.value || number.placeholder;
   const range = form.querySelector(`[data-number="${CSS.escape(number.id)}"]`);
   number.setCustomValidity(number.value !== "" && Number(number.value) < Number(range.min) ? number.title : "");
-  if (!Number.isFinite(Number(value))) return;
-  range.value = value;
+  const place = value === "off" ? 1 : value;
+  if (!Number.isFinite(Number(place))) return;
+  range.value = place;
   if (number.name !== "t") return;
   form.querySelectorAll(".slider[data-follows]").forEach((slider) => {
     const [own, each] = [slider.querySelector(".number"), slider.querySelector("[type=range]")];
     own.placeholder = value;
-    if (own.value === "") each.value = value;
+    if (own.value === "") each.value = place;
   });
 }
 
@@ -193,7 +231,7 @@ function refresh() {
   setTimeout(async () => {
     try {
       const where = location.href;
-      const page = document.hidden ? null : await ask(where);
+      const page = document.hidden ? null : await ask(where, known());
       const wrong = page?.querySelector("[role=alert]");
       if (wrong) say(wrong.textContent, "results");
       else if (page && where === location.href && since === travels) for (const part of parts) replace(part.id, page);

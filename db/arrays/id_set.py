@@ -1,4 +1,4 @@
-"""A set of ids of rows: a bit each, so that ten million take little more than a megabyte."""
+"""A set of row ids with one bit per id: ten million ids take little more than a megabyte."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 _BITS = 16
-"""Ids are held in pages of 65,536, 8 kB each; pages without any are not held."""
+"""Pages have 65,536 ids and take 8 kB each. Empty pages are not allocated."""
 _PAGE_BYTES = (1 << _BITS) // 8
 _NONE = np.zeros(_PAGE_BYTES, dtype=np.uint8)
 
 
 class IdSet:
-    """Ids from 0 up. Ids of a database lie close together."""
+    """A set of ids >= 0. Memory is small if ids lie close together, as those of a database do."""
 
     def __init__(self) -> None:
         self._pages: dict[int, npt.NDArray[np.uint8]] = {}
@@ -23,7 +23,7 @@ class IdSet:
             np.bitwise_or.at(bits, within >> 3, np.left_shift(1, within & 7).astype(np.uint8))
 
     def without(self, ids: Sequence[int]) -> set[int]:
-        """Those of the ids that are not in the set."""
+        """The ids of `ids` that are not in the set."""
         missing: set[int] = set()
         for page, within in _by_page(ids):
             bits = self._pages.get(page, _NONE)
@@ -41,7 +41,7 @@ class IdSet:
 
 
 def _by_page(ids: Sequence[int]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Ids of a page at a time, as places within it."""
+    """(page, positions within the page) for each page that has some of the ids."""
     ordered = np.sort(np.asarray(ids, dtype=np.int64))
     pages, starts = np.unique(ordered >> _BITS, return_index=True)
     for page, start, end in zip(pages.tolist(), starts, [*starts[1:], ordered.size], strict=bool(pages.size)):

@@ -1,18 +1,18 @@
-"""References: where an image is. What a source yields, and what a worker resolves again."""
+"""URIs of images: bucket and key of `s3://`, prefixes of folders, and the names shown to people.
 
-from db.ledger.images import Reference
-from db.names.uris import file_path, file_uri
+`db.names.uris` converts between paths and `file://`.
+"""
 
-__all__ = ["Reference", "as_folder", "file_path", "file_uri", "path_or_uri", "split_s3"]
+from db.names.uris import file_path
 
 
 def as_folder(uri: str) -> str:
-    """What the uris of all files in a folder begin with."""
+    """URI prefix of all files in a folder: the URI with a slash at its end."""
     return uri if uri.endswith("/") else uri + "/"
 
 
 def path_or_uri(uri: str) -> str:
-    """What a person calls an image: the path of a local file, the uri of any other."""
+    """Name of an image for people: the path of a local file, the URI of any other."""
     return file_path(uri) if uri.startswith("file://") else uri
 
 

@@ -1,4 +1,4 @@
-"""`itertools.batched`, which Python has from 3.12 on."""
+"""`itertools.batched` of Python 3.12, for 3.11."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter. Takes from `items` only what the next list needs."""
+    """Lists of `size` items; the last one may be shorter. Takes from `items` only the items of the next list."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""What Redis says about itself that decides whether it can hold a queue."""
+"""Properties of a Redis server that decide whether it can hold a queue."""
 
 import time
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ _PINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """One look."""
+class RedisInfo:
+    """Answers of Redis to INFO and TIME."""
 
     server: str
-    """`Valkey 9.1.0`, `Redis 7.4.2`."""
+    """Name and version: `Valkey 9.1.0`, `Redis 7.4.2`."""
     protocol: tuple[int, ...]
-    """The version of Redis that it is, or is compatible with."""
+    """The version of Redis that it implements."""
     policy: str
-    """What it does when its memory is full."""
+    """`maxmemory-policy`: which keys it evicts when its memory is full."""
     used_bytes: int
     limit_bytes: int
-    """0: none."""
+    """`maxmemory`; 0: no limit."""
     append_only: bool
-    """Whether it keeps the queue over a restart."""
+    """Whether its append-only file is on, which keeps the queue over a restart."""
     seconds: float
-    """Of a round trip."""
+    """Median round trip."""
     ahead_seconds: float
-    """Of its clock before ours."""
+    """How far its clock is ahead of ours, median."""
 
 
-def look(app: Celery) -> Facts:
-    """Ask.
+def read(app: Celery) -> RedisInfo:
+    """Query the server.
 
     Raises:
-        BrokerError: Redis does not answer, or does not let us ask.
+        BrokerError: Redis does not answer, or denies INFO or TIME.
     """
     broker.check(app)
     with (
@@ -52,7 +52,7 @@ def look(app: Celery) -> Facts:
             ahead.append(whole + millionths / 1e6 - begun - seconds[-1] / 2)
         info = client.info()
     valkey = info.get("valkey_version")
-    return Facts(
+    return RedisInfo(
         server=f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}",
         protocol=tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]),
         policy=info.get("maxmemory_policy", "unknown"),
