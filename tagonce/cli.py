@@ -5,6 +5,7 @@ host without torch can run every command that needs none.
 """
 
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -50,6 +51,7 @@ The module of a command is `tagonce.commands.NAME`. It has a function `command`,
 """
 
 
+@cache
 def load(name: str) -> Any:
     """Import a command. Returns what Typer makes of it: a `TyperCommand`, or a `TyperGroup` of subcommands."""
     module = import_module(f"tagonce.commands.{name}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from db.errors import StopError
+from db.errors import SettingsError, StopError
 
 
 @contextmanager
@@ -55,3 +55,24 @@ def _cannot_write(path: Path, error: OSError) -> StopError:
     # pyarrow adds its own text to that of the system.
     reason = os.strerror(error.errno) if error.errno else error
     return StopError(f"Cannot write {path}: {reason}. --out names another place.")
+
+
+def refuse_foreign(path: Path, mark: bytes) -> None:
+    """For plots and tables, which have no record: only a file with the mark of tagonce may be overwritten.
+
+    Args:
+        path: the file to write.
+        mark: bytes in the first 4 KiB of every such file.
+
+    Raises:
+        SettingsError: a file without the mark exists.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as file:
+            ours = mark in file.read(4096)
+    except OSError:
+        ours = False
+    if not ours:
+        raise SettingsError(f"{path} exists, and tagonce did not write it: name another file.")

@@ -5,6 +5,8 @@ starts it, so that `pytest tests/unit/test_infer.py` runs on a GPU machine that 
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -42,3 +44,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("TAGONCE_", "AWS_", "HF_", "PG")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def pillows_own_limit() -> Iterator[None]:
+    """Pillow's limit of pixels is one of the process: each `Opener` sets it, and would leave it to the next test."""
+    yield
+    if image := sys.modules.get("PIL.Image"):
+        image.MAX_IMAGE_PIXELS = 1024**3 // 4 // 3  # as `PIL.Image` sets it

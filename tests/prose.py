@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.documents import DOCUMENTS, FOLDERS, ROOT, SETTINGS, table_below
 
-ROOTS: tuple[str, ...] = ()
+ROOTS: tuple[str, ...] = ("db", "producer", "workers", "tagonce")
 """Folders whose code is checked, beside the documents."""
 
 TEXTS = (

@@ -17,7 +17,7 @@ class WorkerSettings(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
-    """`auto`: bf16 or fp16 on a CUDA GPU, whichever it has, fp32 elsewhere."""
+    """`auto`: fp16 on a CUDA GPU of compute capability 7.0 or later, fp32 elsewhere. The last layer is always fp32."""
     compile: bool = Field(False, description="compile the network with torch; takes minutes once")
     """At the first forward; later starts take seconds from torch's cache."""
     torch_threads: int | None = Field(

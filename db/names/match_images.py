@@ -42,7 +42,7 @@ _STEM = Way(1, suffix=False)
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """A reference to an image in somebody's file."""
+    """A reference to an image in a file of a user."""
 
     text: str
     """As written."""

@@ -89,10 +89,10 @@ def command(
     from db.truth import calibration
     from db.truth.evaluation import evaluate
     from db.truth.load_truth import read_truth
-    from tagonce.export.overwrite_guard import refuse_foreign
     from tagonce.from_settings import stored, stored_model
     from tagonce.options.policy_options import resolve_policy
     from tagonce.output import plots
+    from tagonce.whole_files import refuse_foreign
 
     asked = {to_score(one) for one in threshold or ()} | set(parse_range(thresholds) if thresholds else ())
     if plot:

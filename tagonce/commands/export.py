@@ -1,18 +1,20 @@
 """`tagonce export`: captions and tables from stored scores."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from db.errors import SettingsError
 from db.export.options import Placement, Sort, Underscores, read_replacements, replacement
 from db.scope import Gone
-from tagonce.export.formats import FORMATS, Format
-from tagonce.export.job import Existing, Export, FormatSpec
+from tagonce.export.choices import Existing, Format
 from tagonce.options import parameters
 from tagonce.options.policy_options import PolicyOptions, resolve_policy, takes_policy
 from tagonce.output import ui
+
+if TYPE_CHECKING:
+    from tagonce.export.job import FormatSpec
 
 _FILES = "Output"
 _TAGS = "Tags and their names"
@@ -240,7 +242,7 @@ def command(
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Write the tags that thresholds keep. The model does not run: this is SQL over stored probabilities.
+    """Write the tags that thresholds keep. No model is needed: this is SQL over stored probabilities.
 
     A record of model, profile, thresholds and options is written beside the file, or into the folder.
 
@@ -248,6 +250,8 @@ def command(
     """
     from db.ledger.models import title
     from tagonce import settings
+    from tagonce.export.formats import FORMATS
+    from tagonce.export.job import Export
     from tagonce.export.run import run
     from tagonce.from_settings import stored, stored_model
     from tagonce.options import query_option
@@ -307,7 +311,7 @@ def command(
     ui.errors.print(f"{name} at {resolved.label}: {summary}", markup=False)
 
 
-def _existing(spec: FormatSpec, extension: str, *, overwrite: bool, merge: bool) -> Existing:
+def _existing(spec: "FormatSpec", extension: str, *, overwrite: bool, merge: bool) -> Existing:
     from producer.sources.extensions import is_image
 
     if merge and not spec.sidecars:
@@ -325,7 +329,7 @@ def _existing(spec: FormatSpec, extension: str, *, overwrite: bool, merge: bool)
     return Existing.MERGE if merge else Existing.SKIP
 
 
-def _out(spec: FormatSpec, out: str | None) -> str | None:
+def _out(spec: "FormatSpec", out: str | None) -> str | None:
     """None for standard output, `-` on the command line."""
     if out == "":
         raise SettingsError("--out is empty: name a folder or a file.")

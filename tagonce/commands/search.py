@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from db.names.plural import counted
 from db.scope import Gone
 from tagonce.options import parameters
-from tagonce.options.policy_options import ThresholdOptions, resolve_policy
+from tagonce.options.policy_options import ThresholdOptions, resolve_policy, takes_policy
 from tagonce.output import ui
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command("search", cls=SearchCommand)
+@takes_policy
 def command(
     query: Annotated[
         list[str] | None,
@@ -152,12 +153,12 @@ def command(
 
     text = " ".join(query or ())
     if not text and truth is None and gone is not Gone.ONLY:
-        raise SettingsError("Say what to search for, as in tagonce search 'cat -dog', or give --truth.")
+        raise SettingsError("There is no query. Give one, as in tagonce search 'cat -dog', or --truth.")
     with stored(settings.load(database_url=database)) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(text, model))
         tags = models.tag_names(connection, row.id)
         cut = resolve_policy(connection, row, policy.changes, policy.profile).cut
-        # An empty query is an error of its own; with --truth and with --gone only it means all images.
+        # An empty query is an error; with --truth or --gone only, no query means all images.
         tree: Node = query_option.parsed(connection, row, text, cut) if text else And(())
         if under:
             tree = And((tree, Under(uri_prefix(connection, under))))

@@ -33,7 +33,7 @@ def look() -> Iterator[Finding]:
         yield Finding(
             NAME,
             Status.WARNING,
-            f"{name} is no setting of this program and does nothing",
+            f"{name} is not a setting of tagonce, and has no effect",
             f"Did you mean {close[0]}?" if close else "docs/settings.md lists all settings.",
         )
     yield from _lines_without_value()

@@ -1,31 +1,17 @@
 """The formats of `tagonce export`: for each the writer, and the options that it takes. A new format is one entry."""
 
-from enum import StrEnum
 from functools import partial
 
 from db.export.options import CaptionOptions, Placement, Underscores
 from db.export.parquet import LongParquet, WideParquet
 from db.export.text import JsonLines, Kohya, LongCsv, json_inner
 from producer.uris import path_or_uri
+from tagonce.export.choices import Format
 from tagonce.export.imagefolders import imagefolder_writer
 from tagonce.export.job import FormatSpec
 from tagonce.export.parquet_writer import ParquetWriter
 from tagonce.export.sidecar_writer import SidecarWriter
 from tagonce.export.text_writer import TextWriter
-
-
-class Format(StrEnum):
-    """The values of `--format`."""
-
-    TXT = "txt"
-    JSONL = "jsonl"
-    IMAGEFOLDER = "imagefolder"
-    CSV = "csv"
-    PARQUET = "parquet"
-    PARQUET_WIDE = "parquet-wide"
-    KOHYA = "kohya"
-    HYDRUS = "hydrus"
-
 
 _IN_CAPTIONS_ONLY = frozenset({"separator", "escape", "prepend", "append", "score_suffix"})
 _IN_ORDER_ONLY = frozenset({"first", "category_order", "sort", "seed"})

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, NamedTuple, TypedDict
@@ -23,20 +22,12 @@ from db.read.tag_batches import TagBatch, read_tag_batches
 from db.schema import Int64Array
 from db.scope import Gone
 from db.sql.gone_scope import scope_of
+from tagonce.export.choices import Existing
 from tagonce.export.record import write_frequencies
 from tagonce.export.relative_names import common_folder
 from tagonce.options.policy_options import ResolvedPolicy
 
 _CAPTIONS = CaptionOptions()
-
-
-class Existing(StrEnum):
-    """What happens to files that exist already."""
-
-    SKIP = "skip"
-    OVERWRITE = "overwrite"
-    MERGE = "merge"
-    """Their content stays as it is; tags that they lack are added."""
 
 
 @dataclass(frozen=True, slots=True)

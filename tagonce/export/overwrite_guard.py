@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -85,27 +84,6 @@ class OverwriteGuard:
                 f"{out} is an export of other images ({chosen or 'all images'}). --overwrite replaces it; or name "
                 "another file."
             )
-
-
-def refuse_foreign(path: Path, mark: bytes) -> None:
-    """For plots and tables, which have no record: only a file with the mark of tagonce may be overwritten.
-
-    Args:
-        path: the file to write.
-        mark: bytes in the first 4 KiB of every such file.
-
-    Raises:
-        SettingsError: a file without the mark exists.
-    """
-    if not os.path.lexists(path):
-        return
-    try:
-        with path.open("rb") as file:
-            ours = mark in file.read(4096)
-    except OSError:
-        ours = False
-    if not ours:
-        raise SettingsError(f"{path} exists, and tagonce did not write it: name another file.")
 
 
 def _uris(out: str) -> list[str]:

@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 from db.errors import SettingsError
 from db.export.tagged_images import count_images
 from db.ledger import models
-from tagonce.export.job import Existing, Export, Job
+from tagonce.export.choices import Existing
+from tagonce.export.job import Export, Job
 from tagonce.export.overwrite_guard import OverwriteGuard
 from tagonce.export.record import leave_record
 from tagonce.output import ui

@@ -7,7 +7,8 @@ from db.errors import SettingsError
 from db.export.tagged_images import uris_ending
 from db.names.uris import file_path
 from producer.uris import path_or_uri
-from tagonce.export.job import Done, Existing, Job, Writer
+from tagonce.export.choices import Existing
+from tagonce.export.job import Done, Job, Writer
 from tagonce.export.record import read_record
 from tagonce.export.relative_names import common_folder
 from tagonce.export.sidecars import Sidecars, beside

@@ -12,7 +12,7 @@ from db.errors import SettingsError
 from db.names.plural import counted
 from db.names.uris import file_path
 from producer.uris import path_or_uri
-from tagonce.export.job import Existing
+from tagonce.export.choices import Existing
 from tagonce.export.merge_captions import merged, understood
 from tagonce.export.relative_names import relative_name
 from tagonce.export.small_files import Files

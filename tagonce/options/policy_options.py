@@ -12,18 +12,17 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
-from typing import Any
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING, Any
 
 from db.errors import ThresholdError
-from db.ledger import models
-from db.ledger.models import Model
-from db.policy import profiles
-from db.policy.policies import DEFAULT, UNSET, Cut, Policy, own_threshold, resolve, to_cut, to_threshold
-from db.policy.profiles import Profile
-from db.scores import to_probability
 from tagonce.options import parameters
+
+if TYPE_CHECKING:  # `--help` of a command needs neither SQLAlchemy nor numpy
+    from sqlalchemy import Connection
+
+    from db.ledger.models import Model
+    from db.policy.policies import Cut, Policy
+    from db.policy.profiles import Profile
 
 
 @dataclass
@@ -38,10 +37,12 @@ class ThresholdOptions:
     profile: parameters.ProfileName = None
     category_threshold: parameters.CategoryThresholds = None
     tag_threshold: parameters.TagThresholds = None
-    changes: Policy = field(init=False)
+    changes: "Policy" = field(init=False)
     """The policy that all options but `profile` make; with a profile, the change to it (`Policy.changed`)."""
 
     def __post_init__(self) -> None:
+        from db.policy.policies import Policy, to_cut
+
         self.changes = Policy(
             default=None if self.threshold is None else to_cut(self.threshold),
             categories=_named("--category-threshold", self.category_threshold),
@@ -62,6 +63,8 @@ class PolicyOptions(ThresholdOptions):
     mcut: parameters.MCut = None
 
     def __post_init__(self) -> None:
+        from db.policy.policies import UNSET
+
         super().__post_init__()
         if self.no_top and self.top is not None:
             raise ThresholdError("--top and --no-top contradict each other. Give one of them.")
@@ -94,15 +97,18 @@ def takes_policy(command: Callable[..., None]) -> Callable[..., None]:
 class ResolvedPolicy:
     """The tags that a model keeps, and the policy and profile that say so."""
 
-    cut: Cut
-    changes: Policy
+    cut: "Cut"
+    changes: "Policy"
     """From the command line; with a profile, changes to it."""
-    profile: Profile | None
-    model: Model
+    profile: "Profile | None"
+    model: "Model"
 
     @property
     def label(self) -> str:
         """In words, for a summary: `0.35`, `mine@2, threshold 0.4`, `0.2, the model's own`."""
+        from db.policy.policies import own_threshold
+        from db.scores import to_probability
+
         said = self.changes.as_json()
         if set(said) == {"threshold"} and self.profile is None:
             return str(said["threshold"])
@@ -114,6 +120,9 @@ class ResolvedPolicy:
 
     def as_json(self) -> dict[str, Any]:
         """For the record of an export: the model, the profile, and the changes of the command line."""
+        from db.policy.policies import to_threshold
+        from db.scores import to_probability
+
         return {
             "model": {
                 "id": self.model.id,
@@ -129,13 +138,17 @@ class ResolvedPolicy:
 
 
 def resolve_policy(
-    connection: Connection, model: Model, changes: Policy | None = None, profile: str | None = None
+    connection: "Connection", model: "Model", changes: "Policy | None" = None, profile: str | None = None
 ) -> ResolvedPolicy:
     """The cut of a model: by a profile (`name` or `name@version`), as changed by `changes`.
 
     Raises:
         ThresholdError: there is no such profile, tag or category, or a threshold is below the floor.
     """
+    from db.ledger import models
+    from db.policy import profiles
+    from db.policy.policies import Policy, resolve
+
     changes = changes or Policy()
     found = profiles.find(connection, model, profile) if profile else None
     policy = (found.policy if found else Policy()).changed(changes)
@@ -144,6 +157,8 @@ def resolve_policy(
 
 def _named(option: str, pairs: Iterable[str] | None) -> dict[str, int]:
     """Name to score, from NAME=VALUE."""
+    from db.policy.policies import DEFAULT, UNSET, to_cut
+
     found = {}
     for pair in pairs or ():
         # From the right: `=_=` is a tag.

@@ -12,8 +12,7 @@ from db.names.plural import counted
 from db.read.histograms import Histogram
 from db.scores import SCALE
 from db.truth.evaluation import Confusion, Counts, FloatArray, Metrics, micro
-from tagonce.export.overwrite_guard import refuse_foreign
-from tagonce.whole_files import whole_path
+from tagonce.whole_files import refuse_foreign, whole_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,16 +1,17 @@
-"""The pages, and where each is.
+"""The application: the address of each page and its module in `tagonce/web/pages`.
 
     /               gallery                           gallery.py
     /tags           all tags                          tags.py
     /tag/17         one tag                           tag.py
-    /image/12       one image                         images.py
-    /compare        what changed, and saving it       saving.py
-    /try            a picture, by the model           trying.py
+    /image/12       one image                         image.py
+    /compare        what changed, and saving it       compare.py
+    /try            a picture, by the model           try_picture.py
     /overview       how far it is, what failed        overview.py
     /label          right, wrong                      labelling.py
-    /thumb/12       a thumbnail                       pictures.py
+    /thumb/12       a thumbnail                       picture.py
 
-Pages are plain functions that run in threads, a database connection each; what reads a form or a file is not.
+Pages are plain functions that run in threads, each with a database connection. Handlers that read a form or a file are
+coroutines.
 """
 
 from pathlib import Path
@@ -36,7 +37,7 @@ _STATIC = Path(__file__).with_name("static")
 
 
 class _IdConvertor(Convertor[int]):
-    """A number that a database has room for."""
+    """An id: an integer that fits into the database."""
 
     regex = "[0-9]{1,18}"
 
@@ -78,7 +79,7 @@ def create_app(site: Site, access: Access) -> Starlette:
 
 
 def _failed(request: Request, error: TagonceError) -> Response:
-    """What was wrong, in the words of the error, in the frame of the page."""
+    """A page with the message of an error."""
     wrong = isinstance(error, SettingsError | ThresholdError)
     status = 400 if wrong else 503 if isinstance(error, TransientError | DatabaseError) else 500
     return _error(request, status, str(error))
@@ -89,8 +90,8 @@ def _refused(request: Request, error: HTTPException) -> Response:
 
 
 def _unforeseen(request: Request, _raised: Exception) -> Response:
-    """Starlette raises it again, so that it is logged; and this answer does not pass through the guard."""
-    sentence = "Something went wrong that nobody foresaw; the log of tagonce review says what."
+    """Starlette raises the error again, so it is logged. This response does not pass through the guard."""
+    sentence = "An unexpected error occurred. The log of tagonce review has the details."
     return guarded(_error(request, 500, sentence))
 
 

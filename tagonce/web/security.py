@@ -1,10 +1,10 @@
-"""Who may ask, and what an answer may do in a browser.
+"""Access control of the review page, and the security headers of its responses.
 
-loopback            any user of this machine may ask. A page of another host must not: its name could be made to
-resolve to 127.0.0.1 (DNS rebinding), so only names of this machine are answered
-anywhere else       a token is needed; whoever has it gets a cookie, and the token leaves the address
-everywhere          what changes something has to come from a page of ours (Origin, Sec-Fetch-Site); bodies are
-bounded; nothing is loaded from, sent to or framed by another host (Content-Security-Policy)
+loopback            every user of this machine has access. A page of another host has none: its name could resolve to
+127.0.0.1 (DNS rebinding), so only names of this machine are answered
+anywhere else       a token is needed; a browser with the token gets a cookie, and the token leaves the address
+everywhere          a change must come from a page of this server (Origin, Sec-Fetch-Site); bodies are limited;
+nothing is loaded from, sent to or framed by another host (Content-Security-Policy)
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 TOKEN = "token"  # noqa: S105 - the name of a parameter
 SMALL_BODY = 64 * 1024
-"""Bytes. Only a picture to try may be larger."""
+"""Limit of a body in bytes. Only a picture to try may be larger."""
 
 _SAFE = {"GET", "HEAD"}
 _HEADERS = {
@@ -29,8 +29,8 @@ _HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # Addresses hold searches, and before the first redirect a token. Not "no-referrer": with that, browsers do not say
-    # where a form comes from.
+    # Addresses hold searches, and before the first redirect a token. Not "no-referrer": browsers would then not send
+    # the origin of a form.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -40,17 +40,17 @@ _Next = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask."""
+    """Access rules of one server."""
 
     token: str | None = None
-    """None: whoever reaches us by a name of this machine."""
+    """None: every client that uses a name of this machine."""
     largest_body: int = SMALL_BODY
-    """Bytes of a picture to try."""
+    """Limit of a picture to try, in bytes."""
     large_path: str = "/try"
 
 
 class Guard(BaseHTTPMiddleware):
-    """Lets in what `Access` says."""
+    """Lets requests in by the rules of `Access`."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         super().__init__(app)
@@ -73,7 +73,7 @@ class Guard(BaseHTTPMiddleware):
             return _refusal(403, "This did not come from a page of tagonce review.")
         limit = self._access.largest_body if request.url.path == self._access.large_path else SMALL_BODY
         length = request.headers.get("content-length", "")
-        # With both, the length counts for nothing (RFC 9112, 6.3).
+        # With both, the length has no effect (RFC 9112, 6.3).
         if not length.isdecimal() or "transfer-encoding" in request.headers:
             return _refusal(411, "What is sent has to say how long it is.")
         if int(length) > limit:
@@ -82,7 +82,7 @@ class Guard(BaseHTTPMiddleware):
 
 
 def guarded(response: Response) -> Response:
-    """With what it may do in a browser."""
+    """Add the security headers to a response."""
     for name, value in _HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")
@@ -90,7 +90,7 @@ def guarded(response: Response) -> Response:
 
 
 def is_loopback(host: str) -> bool:
-    """An address that this machine alone reaches, or its name `localhost`; nobody else's name leads there."""
+    """Whether a host is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
 
 
 def new_token() -> str:
-    """One that nobody guesses."""
+    """A random token, too long to guess."""
     return secrets.token_urlsafe(24)
 
 
@@ -109,8 +109,8 @@ def _of_another_name(request: Request) -> Response | None:
 
 
 def _without_token(request: Request, token: str) -> Response | None:
-    """None where the cookie is right."""
-    # Cookies do not know ports: two pages on one host would take each other's.
+    """None if the cookie is valid."""
+    # Cookies ignore ports: two pages on one host would share one.
     cookie = f"tagonce-{request.url.port or 0}"
     if _same(request.cookies.get(cookie, ""), token):
         return None
@@ -123,7 +123,7 @@ def _without_token(request: Request, token: str) -> Response | None:
 
 
 def _is_ours(request: Request) -> bool:
-    """Browsers send at least one of the two with what is posted; a page of another host cannot forge them."""
+    """Browsers send at least one of the two headers with a POST; a page of another host cannot forge them."""
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"
     scheme, _, place = request.headers.get("origin", "").partition("://")
@@ -131,7 +131,7 @@ def _is_ours(request: Request) -> bool:
 
 
 def _host(header: str) -> str:
-    """Without its port, and without the brackets of IPv6."""
+    """The host without its port, and without the brackets of IPv6."""
     try:
         return (urlsplit(f"//{header}").hostname or "").rstrip(".")
     except ValueError:

@@ -12,32 +12,32 @@ from tagonce.web.state.site import Site
 from tagonce.web.view import View
 
 _CONNECTIONS = 200
-"""More at once are answered with 503."""
+"""Limit of connections; more are answered with 503."""
 _GOODBYE_SECONDS = 3
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on.
+    """A listening socket.
 
     Raises:
-        SettingsError: the address is not to be had.
+        SettingsError: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(
-            f"Port {port} of {host} is not to be had: {error.strerror}. Try another --port; 0 takes a free one."
+            f"Port {port} of {host} is not available: {error.strerror}. Give another --port; 0 selects a free one."
         ) from error
 
 
 def serve(site: Site, listening: socket.socket, host: str, view: View, announce: Callable[[str], None]) -> None:
-    """Serve one model, and return when it is told to end.
+    """Serve one model, until Ctrl-C or SIGTERM.
 
     Args:
-        host: that `listening` was made for.
-        view: what the first page shows.
-        announce: told the address, once there will be an answer.
+        host: of the listening socket.
+        view: the view of the first page.
+        announce: called with the address once the server answers.
     """
     config = site.settings
     token = config.review_token or (None if is_loopback(host) else new_token())

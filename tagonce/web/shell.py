@@ -1,4 +1,4 @@
-"""What every page has around it: who looks, where else to go, where to return to."""
+"""The frame of every page: the reviewer, the navigation, the address to return to."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -24,10 +24,10 @@ PAGES = (
     ("/overview", "Overview"),
 )
 REVIEWER = "tagonce-reviewer"
-"""The cookie that holds the name of the person who judges."""
+"""The cookie with the name of the reviewer."""
 _MOST_FIELDS = 300
 _SLIDER_STEP = 100
-"""A score: 0.01."""
+"""As a score: 0.01."""
 
 
 def site_of(request: Request) -> Site:
@@ -36,7 +36,7 @@ def site_of(request: Request) -> Site:
 
 
 def reviewer(request: Request) -> str:
-    """The name that labels are kept under: of the cookie, where it is one."""
+    """The name under which labels are stored: the cookie's if it is a valid name, else the user of the server."""
     name = unquote(request.cookies.get(REVIEWER, ""))
     try:
         labels.check_name(name)
@@ -46,18 +46,18 @@ def reviewer(request: Request) -> str:
 
 
 async def fields(request: Request) -> dict[str, str]:
-    """What a form without files says."""
+    """The fields of a form without files."""
     async with request.form(max_files=0, max_fields=_MOST_FIELDS) as form:
         return {name: str(value) for name, value in form.items()}
 
 
 async def in_a_thread(request: Request, function: Callable[..., Response], *arguments: Any) -> Response:
-    """Of as many as may ask the database at once; those that come then wait."""
+    """Runs a function in one of the threads that may use the database at once; more requests wait."""
     return await to_thread.run_sync(function, request, *arguments, limiter=site_of(request).askers)
 
 
 def page_handler(function: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """A page that is written as a plain function."""
+    """The handler of a page that is a plain function."""
 
     @wraps(function)
     async def handler(request: Request) -> Response:
@@ -67,18 +67,18 @@ def page_handler(function: Callable[[Request], Response]) -> Callable[[Request],
 
 
 def path_back(said: dict[str, str]) -> str:
-    """Where a form wants to return to: a page of ours, never another host."""
+    """The address that a form returns to: a page of this server, never another host."""
     back = said.get("back", "")
     return back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/"
 
 
 def shell(request: Request, view: View, here: str) -> dict[str, Any]:
-    """What `base.html` needs."""
+    """The variables of `base.html`."""
     site, url = site_of(request), request.url
     site.collection.count_again()
     return {
         "view": view,
-        "query": escape(view.address("")),  # what every link ends with: with "?" before it, or empty
+        "query": escape(view.address("")),  # the end of every link: with "?" before it, or empty
         "pages": PAGES,
         "here": here,
         "back": f"{url.path}?{url.query}" if url.query else url.path,
@@ -86,5 +86,5 @@ def shell(request: Request, view: View, here: str) -> dict[str, Any]:
         "model": site.model,
         "place": site.database.label,
         "floor": to_probability(site.model.floor),
-        "least": -(-site.model.floor // _SLIDER_STEP) * _SLIDER_STEP / SCALE,  # where sliders begin
+        "least": -(-site.model.floor // _SLIDER_STEP) * _SLIDER_STEP / SCALE,  # the lowest position of sliders
     }

@@ -1,4 +1,4 @@
-"""HTML from templates. Everything that comes out of one is escaped, and has no control characters in it."""
+"""HTML from templates. Every value is escaped, and printed without control characters."""
 
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ _BREAK = Markup("_<wbr>")
 
 @cache
 def environment() -> Environment:
-    """All templates, and how numbers and names are written in them."""
+    """The templates, with the filters for numbers and names."""
     made = Environment(
         loader=PackageLoader("tagonce.web"),
         autoescape=True,
@@ -31,7 +31,7 @@ def environment() -> Environment:
         "name": _name,
         "folder": _folder,
         "breakable": _breakable,
-        "sent": Markup.escape,  # what a browser sends back, as it is
+        "sent": Markup.escape,  # a value that the browser sends back, unchanged
         "number": lambda value: f"{value:,}",
         "probability": lambda score: f"{to_probability(score):.4f}",
         "threshold": lambda score: str(to_threshold(score)),
@@ -43,13 +43,13 @@ def environment() -> Environment:
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """An answer."""
+    """The response with a rendered page."""
     return HTMLResponse(environment().get_template(template).render(values), status)
 
 
 def _shown(value: Any) -> Any:
-    """Names of files need not be text, and text may hold characters that turn the direction of what follows. For
-    the eye alone: what a browser sends back goes through `sent`.
+    """Make a value printable. Names of files need not be text, and text may hold characters that change the direction
+    of writing. For display only: values that a browser sends back go through `sent`.
 
     Jinja calls it for every value of a page, thousands of times: nearly all are no text, or are printable as they are.
     """
@@ -59,15 +59,15 @@ def _shown(value: Any) -> Any:
 
 
 def _name(uri: str) -> str:
-    """The last part of what a person calls an image."""
+    """The last part of the name of an image."""
     return path_or_uri(uri).rpartition("/")[2] or uri
 
 
 def _folder(uri: str) -> str:
-    """What comes before it."""
+    """The part before it."""
     return path_or_uri(uri).rpartition("/")[0]
 
 
 def _breakable(name: str) -> Markup:
-    """A tag that may go on in the next line after each `_`."""
+    """A tag that may wrap after each `_`."""
     return escape(_shown(name)).replace("_", _BREAK)

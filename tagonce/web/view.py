@@ -1,5 +1,5 @@
-"""What a page's address says: which thresholds, which pictures. All of a page is in its address, so that one can go
-back, keep it as a bookmark and send it to somebody.
+"""The view of a page, read from its address: thresholds and pictures. The address holds everything, so going back,
+bookmarks and sharing work.
 
     /?profile=mine@2&t=0.4&c.character=0.8&tag.cat=off&sample=search&q=cat -dog&seed=7
 
@@ -26,17 +26,17 @@ from db.scores import NEVER, to_score
 
 THRESHOLD, CATEGORY, TAG = "t", "c.", "tag."
 SIZES = (12, 24, 48, 96)
-"""Pictures on a page."""
+"""Numbers of pictures on a page."""
 MOST_CHANGES = 200
-"""Thresholds in an address. Servers take some thousand characters; what is more is saved as a profile."""
+"""Limit of thresholds in an address. Servers accept some thousand characters; more are saved as a profile."""
 LONGEST_QUERY = 2_000
 _SEEDS = 2**31
 _COMMAND_TAGS = 20
-"""A command line of more thresholds is not for people; it names a profile."""
+"""Limit of thresholds on a command line for people; beyond it the command names a profile."""
 
 
 class Sample(StrEnum):
-    """Which pictures are shown."""
+    """The selection of pictures."""
 
     RANDOM = "random"
     DIVERSE = "diverse"
@@ -46,12 +46,12 @@ class Sample(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What an address says."""
+    """The content of an address."""
 
     profile: str = ""
     """`name` or `name@version`; empty for the model's own threshold."""
     changes: Policy = field(default_factory=Policy)
-    """What was moved away from the profile."""
+    """The changes to the profile."""
     sample: Sample = Sample.RANDOM
     query: str = ""
     seed: int = 1
@@ -62,7 +62,7 @@ class View:
         """Read an address.
 
         Raises:
-            SettingsError, ThresholdError: it says something that cannot be.
+            SettingsError, ThresholdError: a value is invalid.
         """
         query = params.get("q", "").strip()
         if len(query) > LONGEST_QUERY:
@@ -81,7 +81,7 @@ class View:
         )
 
     def params(self, **changes: Any) -> dict[str, str]:
-        """As an address has them; what says nothing is left out.
+        """The fields of the address, without those at their default.
 
         Args:
             changes: fields of a view that differ.
@@ -101,34 +101,34 @@ class View:
         return {name: value for name, value in said.items() if value}
 
     def address(self, path: str = "/", *, also: Mapping[str, str] = MappingProxyType({}), **changes: Any) -> str:
-        """A link to this view, or to one that differs in some fields.
+        """A link to this view, or to one with other fields.
 
         Args:
-            also: what the page at `path` knows besides.
+            also: further fields of the page at `path`.
         """
         params = {**self.params(**changes), **also}
         return f"{path}?{urlencode(params)}" if params else path
 
     def with_tag(self, name: str, score: int) -> "View":
-        """The same with a threshold of its own for a tag."""
+        """The view with another threshold of a tag."""
         return replace(self, changes=self.changes.changed(Policy(tags={name: score})))
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a view comes to for a model."""
+    """A view resolved for a model."""
 
     profile: Profile | None
     base: Policy
-    """Of the profile."""
+    """The cut of the profile."""
     policy: Policy
-    """After what was moved."""
+    """The cut with the changes."""
     before: Cut
     cut: Cut
 
     @property
     def moved(self) -> bool:
-        """Something is not as the profile has it."""
+        """Whether anything differs from the profile."""
         return self.policy != self.base
 
     def moved_by(self, model: Model, tags: list[Tag], changes: Policy) -> "Thresholds":
@@ -148,7 +148,7 @@ class Thresholds:
 
 
 def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: View) -> Thresholds:
-    """Work out a view.
+    """Resolve a view.
 
     Raises:
         ThresholdError: no such profile, tag or category; or a threshold below the floor.
@@ -160,10 +160,10 @@ def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: V
 
 
 def export_command(view: View, extra: str = "") -> str | None:
-    """The command line that keeps what the page shows; None where it would be too long, so that a profile is needed.
+    """The command line that exports what the page shows; None if it is too long and needs a profile.
 
     Args:
-        extra: what names model and database.
+        extra: the options that select model and database.
     """
     if len(view.changes.tags) > _COMMAND_TAGS or view.changes.default == NEVER:
         return None  # --threshold is a number

@@ -136,7 +136,7 @@ def test_commands_that_do_not_exist(tagonce: Callable[..., Outcome]) -> None:
 def test_no_database_and_nothing_to_retry(
     tagonce: Callable[..., Outcome], refused: Callable[..., str], stored: Path
 ) -> None:
-    refused(1, ("no database", "tagonce tag"), "status", "--database", "sqlite:///gone.db")
+    refused(1, ("does not exist", "tagonce tag"), "status", "--database", "sqlite:///gone.db")
     retried = tagonce("retry")
     assert (retried.code, retried.err) == (0, "0 failures cleared.\n")
 

@@ -328,7 +328,7 @@ def test_the_console_script_does_the_same(
         (["--out", ""], "--out is empty"),
         (["--root", "/"], "--root needs --out and a format with sidecars"),
         (["--root", "/", "--format", "csv", "--out", "x"], "--root needs --out and a format with sidecars"),
-        (["--root", "/nowhere", "--out", "x"], "Nothing is registered under '/nowhere'"),
+        (["--root", "/nowhere", "--out", "x"], "No image is registered under '/nowhere'"),
         (["--format", "parquet"], "is not text: name a file with --out"),
         (["--format", "csv", "--escape"], "does not take --escape"),
         (["--replace", "cat", "--out", "x"], "--replace is OLD=NEW"),

@@ -53,7 +53,7 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
         retried = tagonce("retry", "--reason", "missing", **settings)
         assert retried.code == 0, retried.err
         assert "1 failure cleared" in retried.err
-        assert "1 image sent" in retried.err
+        assert "1 image queued" in retried.err
         wait_until(lambda rows=rows: rows.count() == PHOTOS)
         assert rows.failed() == {}
         assert rows.finished() == [file_uri(str(photo)) for photo in photos]
@@ -85,7 +85,7 @@ def test_what_is_stored_is_exported_the_same_from_both_databases(
     kept = photos[0].with_suffix(".txt")
     kept.write_text("mine\n")
     beside = ("export", "--threshold", "0.2", "--database", sqlite_url)
-    assert "1 were there already" in tagonce(*beside).err
+    assert "1 exist and were not changed" in tagonce(*beside).err
     assert kept.read_text() == "mine\n"
     assert tagonce(*beside, "--overwrite").code == 0
     assert {photo.stem: photo.with_suffix(".txt").read_bytes() for photo in photos} == {

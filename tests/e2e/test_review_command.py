@@ -72,7 +72,7 @@ def test_a_port_that_is_taken_is_named(invoke: Callable[..., Outcome], stored: P
         port = taken.getsockname()[1]
         outcome = invoke("review", "--port", str(port))
     assert outcome.code == 2
-    assert f"Port {port} of 127.0.0.1 is not to be had: Address already in use" in outcome.err
+    assert f"Port {port} of 127.0.0.1 is not available: Address already in use" in outcome.err
 
 
 def test_a_short_token_is_no_token(invoke: Callable[..., Outcome], stored: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_short_token_is_no_token(invoke: Callable[..., Outcome], stored: Path)
 def test_without_a_database_it_says_what_to_do(invoke: Callable[..., Outcome]) -> None:
     outcome = invoke("review", "--port", "0")
     assert outcome.code == 1
-    assert "Tag something first" in outcome.err
+    assert "Tag images first" in outcome.err
 
 
 def test_without_the_extra_it_says_what_to_install(
@@ -93,4 +93,4 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr("tagonce.from_settings.find_spec", lambda name: None if name == "starlette" else object())
     outcome = invoke("review")
     assert outcome.code == 2
-    assert "The page needs starlette, not installed here: pip install 'tagonce[web]'" in outcome.err
+    assert "The review page needs starlette, not installed here: pip install 'tagonce[web]'" in outcome.err

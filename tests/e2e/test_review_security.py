@@ -301,7 +301,7 @@ def test_a_port_that_is_taken_and_an_address_that_is_none(
         refused = tagonce("review", "--database", demo_review.database_url, *options)
         assert refused.code in (1, 2)
         assert "Traceback" not in refused.err
-        assert "not to be had" in refused.err
+        assert "not available" in refused.err
     none = tagonce("review", "--database", f"sqlite:///{tmp_path / 'none.db'}", "--port", "0")
     assert none.code in (1, 2)
     assert "Traceback" not in none.err

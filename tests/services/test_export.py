@@ -26,7 +26,7 @@ from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.storage.s3_client import s3_client
-from tagonce.export.job import Existing
+from tagonce.export.choices import Existing
 from tagonce.export.merge_captions import merged
 from tagonce.export.relative_names import common_folder
 from tagonce.export.sidecars import Sidecars, beside

@@ -33,8 +33,9 @@ from db.policy.policies import Policy
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import FORMATS, Format
-from tagonce.export.job import Existing, Export
+from tagonce.export.choices import Existing, Format
+from tagonce.export.formats import FORMATS
+from tagonce.export.job import Export
 from tagonce.export.run import run
 from tagonce.options.policy_options import resolve_policy
 from tests.fixtures.command import script

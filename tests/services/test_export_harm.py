@@ -17,8 +17,7 @@ from db.errors import SettingsError
 from db.names.uris import file_uri
 from db.schema import images as image_table
 from producer.storage.s3_client import s3_client
-from tagonce.export.formats import Format
-from tagonce.export.job import Existing
+from tagonce.export.choices import Existing, Format
 from tagonce.export.merge_captions import understood
 from tagonce.whole_files import whole_file
 from tests.services.test_export_formats import Store, add_local, fill, record

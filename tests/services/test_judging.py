@@ -507,7 +507,7 @@ def test_evaluate_prints_what_scikit_learn_computes(
     assert "0.35" in table.out
     assert "*" in table.out
     assert "tiny evaluated on 400 images with true tags from truth.jsonl" in table.err
-    assert "1 of no image in the database (gone.jpg)" in table.err
+    assert "1 not in the database (gone.jpg)" in table.err
     assert "precision" in (tmp_path / "curve.svg").read_text()
     with (tmp_path / "tags.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -461,7 +461,7 @@ def test_no_statement_takes_longer_than_a_page_waits(migrated_postgres_url: str)
     """Except for counting the collection, which runs in the background."""
     database = open_database(migrated_postgres_url)
     database.limit_statements(1)
-    with pytest.raises(TransientError, match="stopped before it had an answer"), database.read() as connection:
+    with pytest.raises(TransientError, match="stopped a statement that took too long"), database.read() as connection:
         connection.execute(sql("select pg_sleep(5)"))
     with database.read() as connection:
         lift_statement_timeout(connection)

@@ -134,7 +134,7 @@ def test_reading_asks_for_the_upgrade_and_then_answers_as_before(
     }
     if level != HEAD:
         refused = invoke("export", *database)
-        assert (refused.code, "older ones" in refused.err) == (1, True)
+        assert (refused.code, "older tagonce" in refused.err) == (1, True)
     assert invoke("migrate", *database).code == 0
 
     counted = invoke("counts", "--threshold", "0.5", "--model", "1", "--json", *database)

@@ -65,6 +65,7 @@ def test_what_a_test_expects_is_allowed(browsing: Browsing, served: tuple[Path, 
     assert page.evaluate("fetch('/none').then(answer => answer.status)") == 404
 
 
+@pytest.mark.long
 def test_screenshots_are_kept(browsing: Browsing, served: tuple[Path, str]) -> None:
     """Four of each view."""
     page = browsing.page(600)

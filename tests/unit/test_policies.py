@@ -182,7 +182,7 @@ A_THRESHOLD = "is a number between 0 and 1, or off, not"
         ('{"threshold": ""}', "a threshold is a number between 0 and 1, not ''."),
         (
             '{"threshold": 0.12345}',
-            "a threshold has at most four decimals, since scores are kept in ten-thousandths: 0.12345",
+            "a threshold has at most four decimals, since scores are stored in ten-thousandths; 0.12345 has more.",
         ),
         ('{"tags": null}', "tags is an object, tag to threshold, not None."),
         ('{"tags": ["hair"]}', "tags is an object, tag to threshold, not ['hair']."),

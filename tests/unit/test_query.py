@@ -189,7 +189,7 @@ def test_a_query_is_read_into_a_tree(query: str, tree: Node) -> None:
         ("cat:^..", "A range needs a lower end, an upper end or both"),
         ("cat:^0.4..0.2", "The lower end of a range must be below its upper end."),
         ("cat:^0.4..0.4", "The lower end of a range must be below its upper end."),
-        ("cat:^0.0099", "tiny was stored with a floor of 0.01: what lies below was not kept, so 0.0099 cannot be"),
+        ("cat:^0.0099", "tiny was stored with a floor of 0.01: lower scores were not kept, so 0.0099 cannot be"),
         ("cat:^0", "floor of 0.01"),
         ("cat:^0..", "floor of 0.01"),
         ("cat:^..0.005", "floor of 0.01"),

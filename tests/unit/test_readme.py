@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from tagonce.cli import app
+from tagonce import cli
 from tests.documents import DOCUMENTS, ROOT, SETTINGS, settings_table, table_below
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {name: cli.load(name) for panel in cli.COMMANDS.values() for name in panel}
 SETTINGS_PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 HINT = "Regenerate it: python -m tests.documents"
@@ -96,3 +95,10 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in headings(target)):
             broken.append(link)
     assert not broken
+
+
+@each_document
+def test_files_in_a_document_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:db|workers|producer|tagonce|tests|bench|deploy|docs)/[\w./-]+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -15,6 +15,8 @@ from alembic.script import ScriptDirectory
 
 import db
 import producer
+import tagonce
+import workers
 from db import migrate
 from db.database import open_database
 from db.errors import Reason
@@ -187,3 +189,10 @@ def test_a_command_that_needs_torch_says_what_to_install(tagged_folder: Path) ->
     done = without_torch(tagged_folder, "predict", "cat.jpg", "--model", "demo")
     assert done.returncode == 2
     assert "not installed here: pip install 'tagonce[worker]'" in done.stderr
+
+
+def test_every_module_can_be_imported() -> None:
+    """A name that is imported for types only and is not quoted passes the linters and fails here."""
+    names = [*modules_of(db), *modules_of(producer), *modules_of(tagonce), *modules_of(workers)]
+    done = python("-c", IMPORT_ALL, *(name for name in names if not name.endswith("__main__")))
+    assert done.returncode == 0, done.stderr

@@ -50,7 +50,7 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities, fp32 [N, T], of images [N, 3, S, S] from `Preprocess.normalise`."""
         outputs: torch.Tensor = self.backbone(images.to(self.dtype)).float()
-        # Infinite where activations overflowed fp16: a sigmoid would make 0 or 1 of it, as if it were a score.
+        # Infinite if activations overflowed fp16: a sigmoid would make a score of 0 or 1 of it.
         outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
         if self.head == "gated":
             values, gates = outputs.chunk(2, dim=-1)
@@ -108,17 +108,18 @@ def load_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> N
     with device if device.type != "cpu" else contextlib.nullcontext():
         backbone = build_backbone(spec)
     _load_weights(spec, backbone)
-    # Convolutions run faster with channels last, and that is how the pixels lie.
+    # Convolutions are faster with channels last, which is also the layout of the pixels.
     backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     _cast(backbone, dtype)
     return Network(spec, backbone, dtype).to(device).eval().requires_grad_(requires_grad=False)
 
 
 def _cast(backbone: nn.Module, dtype: torch.dtype) -> None:
-    """All of it but the last layer, which computes in fp32 over the features, whatever their type.
+    """Convert all layers but the last one, which computes in fp32 on the features, whatever their type.
 
-    That costs 21 MFLOP of SO400M's 670 GFLOP an image. Most of the error of a lower precision is the last layer's: with
-    it in bf16, ten of 3,458 decisions of the demo model at 0.2 differ from fp32; with it in fp32, none.
+    In fp32 it costs 21 MFLOP of SO400M's 670 GFLOP an image. Its own rounding is a small part of the error: the mean
+    error of the demo model's tags at or above 0.2 (26 photographs) falls from 0.0269 to 0.0262 in bf16, and from 0.00140
+    to 0.00130 in fp16. The rest is the backbone's.
     """
     found = backbone.get_classifier()  # type: ignore[operator]  # a method of timm's networks
     heads = found if isinstance(found, tuple | list) else (found,)

@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,10 @@ class S3Objects:
         """Read the object with boto3."""
         try:
             answer = self._s3.get_object(Bucket=bucket, Key=key)
-            self._check_size(answer["ContentLength"])
-            data = answer["Body"].read()
+            # Closed: the connection of an object that is too large would stay open until garbage collection.
+            with closing(answer["Body"]) as body:
+                self._check_size(answer["ContentLength"])
+                data = body.read()
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _MISSING:

@@ -1,4 +1,4 @@
-"""What was moved, beside what the profile says; and saving it as a profile."""
+"""Compares the moved thresholds with the profile, and saves them as a profile."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def compare(request: Request) -> Response:
         moves=[one for one in all_sliders(site, view, thresholds) if one.moved is not None],
         name=name,
         names=sorted(names),
-        # With its version: what is saved says what it was made from, whoever else saves meanwhile.
+        # With its version: the saved profile names its origin, even if another person saves meanwhile.
         params=view.params(profile=thresholds.profile.label if thresholds.profile else ""),
         save=save_command(view, name, site.command) if view.changes != Policy() else "",
     )
@@ -78,14 +78,14 @@ def _save(request: Request, said: dict[str, str]) -> Response:
             name,
             thresholds.policy,
             source=source,
-            # A next version begins with the one before it, or what that says would be gone without a word.
+            # A next version starts from the one before it. Otherwise its other thresholds would be lost silently.
             started_from=base.version if base and base.name == name else 0,
         )
     return RedirectResponse(view.address("/", also={"saved": "1"}, profile=saved.label, changes=Policy()), 303)
 
 
 def _free(names: Collection[str]) -> str:
-    """One that no profile has."""
+    """A name that no profile has."""
     candidates = chain(["mine"], (f"mine-{number}" for number in count(2)))
     return next(name for name in candidates if name not in names)
 
@@ -97,7 +97,7 @@ class ByTag:
     gained: Int64Array
     lost: Int64Array
     estimated_from: int | None
-    """So many images drawn at random; None for counts of the whole collection."""
+    """Number of images drawn at random; None for counts of the whole collection."""
 
 
 def _by_tag(site: Site, thresholds: Thresholds) -> ByTag:

@@ -1,4 +1,4 @@
-"""The gallery: pictures with the tags that they have at the thresholds of the moment."""
+"""The gallery: pictures with their tags at the current thresholds."""
 
 from urllib.parse import urlsplit
 
@@ -47,7 +47,7 @@ def gallery(request: Request) -> Response:
     if shown is not None:
         before = View.of(QueryParams(urlsplit(request.headers.get("referer", "")).query))
         known = {}
-        # The card of an image depends on the profile and on the kind of sample, too.
+        # The card of an image also depends on the profile and on the kind of sample.
         if (before.profile, before.sample) == (view.profile, view.sample):
             earlier = cards_of(site, found, thresholds.moved_by(site.model, site.tags, before.changes), said)
             known = deltas(cards, earlier, set(shown.split()))

@@ -1,4 +1,4 @@
-"""One image: large, with everything that is stored of it."""
+"""One image: its preview, and all of its stored scores and labels."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request

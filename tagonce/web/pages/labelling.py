@@ -1,4 +1,4 @@
-"""Judging by hand: what a person says of a tag of a picture."""
+"""Stores and deletes labels."""
 
 import re
 from urllib.parse import quote
@@ -23,7 +23,7 @@ async def label(request: Request) -> Response:
 
 
 async def who(request: Request) -> Response:
-    """`POST /who`: the name that labels are kept under from now on, in this browser."""
+    """`POST /who`: the name of labels from this browser."""
     said = await fields(request)
     name = said.get("name", "").strip()
     labels.check_name(name)

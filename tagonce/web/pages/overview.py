@@ -1,4 +1,4 @@
-"""How far a run is, what failed and why, where the time goes, which tags there are most of."""
+"""Progress of a run, failures, seconds per stage, and the most frequent tags."""
 
 import numpy as np
 from starlette.requests import Request

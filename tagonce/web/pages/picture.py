@@ -1,4 +1,4 @@
-"""Thumbnails and larger ones, for the pages. What has none is a picture that says why; a broken link says nothing."""
+"""Thumbnails and previews for the pages. An image without one gets a picture with the reason, not a broken link."""
 
 import logging
 
@@ -14,9 +14,9 @@ from tagonce.web.shell import site_of
 from tagonce.web.templating import environment
 
 _WAIT_SECONDS = 2.0
-"""A browser asks six things of a host at once: pictures from a storage that is slow would keep the pages waiting."""
+"""Seconds. A browser sends six requests to a host at once: pictures from a slow storage would delay the pages."""
 _WIDTH, WIDTH_TO_COME = SIZE, PREVIEW_SIZE + 1
-"""Pixels of a picture that says something. By the second, which no picture has, the script knows to ask again."""
+"""Sides in pixels of a picture with text. By the second, which no other picture has, the script knows to ask again."""
 _KEEP = {"Cache-Control": "private, max-age=600"}
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ async def preview(request: Request) -> Response:
 
 
 async def _within_seconds(request: Request, side: int) -> Response:
-    """In threads of their own. One that takes longer goes on, and has the picture ready when it is asked for again."""
+    """Runs in a thread of its own. If it takes longer, it continues, and the next request gets the picture."""
     limiter = site_of(request).pictures
     with move_on_after(_WAIT_SECONDS):
         return await to_thread.run_sync(_picture, request, side, limiter=limiter, abandon_on_cancel=True)
@@ -54,7 +54,7 @@ def _picture(request: Request, side: int) -> Response:
         return _words(str(error.reason), error.detail)
     except TagonceError as error:
         log.warning("image %d has no thumbnail now: %s", image_id, error)
-        return _words("not to be had now", "The storage does not answer, or refuses us: the log says why.")
+        return _words("not available now", "The storage does not answer, or refuses access. The log has the reason.")
     return Response(data, media_type="image/webp", headers=_KEEP)
 
 

@@ -1,4 +1,4 @@
-"""One tag: how its scores are spread over the collection, pictures at its line, and how right it is there."""
+"""One tag: the distribution of its scores, pictures at its threshold, and its precision by labels."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,15 +31,15 @@ from tagonce.web.view import View, thresholds_of
 
 BINS = 100
 _PICTURES = 8
-"""On either side of the line."""
+"""Pictures on either side of the threshold."""
 _PAGES = 50
 _DRAWN = 12
-"""To judge."""
+"""Pictures to judge."""
 ENOUGH, ENOUGH_OF_EACH = 10, 3
-"""Labels, and of them right ones, wrong ones, and on either side of the line: fewer say nothing of recall, nor of the
-best threshold."""
+"""Least number of labels; and of right ones, wrong ones, and those on either side of the threshold. Recall and the best
+threshold need as many."""
 _COVERED = 0.8
-"""Of the images above the line: where fewer lie in ranges of scores with labels, no interval is told."""
+"""Share of the images above the threshold that must be in ranges of scores with labels for an interval to be shown."""
 _GOALS = (
     ("best informedness", Goal(min_support=1)),
     ("best F1", Goal(By.F_BETA, min_support=1)),
@@ -48,38 +48,38 @@ _GOALS = (
 
 
 class Show(StrEnum):
-    """Which pictures."""
+    """The pictures to show."""
 
     LINE = "line"
     """Just above and just below it."""
     ABOVE = "above"
-    """Drawn at random from what is kept."""
+    """Drawn at random from the images that keep the tag."""
     BELOW = "below"
-    """Drawn at random from what is not."""
+    """Drawn at random from the images that do not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The threshold that serves a goal best, by the labels."""
+    """The best threshold for a goal, by the labels."""
 
     goal: str
-    """Or several, with commas between."""
+    """One or several, separated by commas."""
     score: int
     figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the labels say of a tag at its line."""
+    """Metrics of a tag at its threshold, by the labels."""
 
     labels: int
     right: int
     precision: Estimate | None
-    """None where nothing above the line was judged."""
+    """None without labels above the threshold."""
     lowest: int
-    """Recall and informedness are of images from this score on; `NOT_STORED` for all."""
+    """Recall and informedness count images from this score on; `NOT_STORED`: all images."""
     figures: Figures | None
-    """None where the labels are too few to speak of more than precision."""
+    """None if the labels suffice for precision only."""
     best: list[Best]
 
 
@@ -117,7 +117,7 @@ def tag(request: Request) -> Response:
         score=score,
         show=show,
         shows=[(Show.LINE, "at the line"), (Show.ABOVE, "random, above"), (Show.BELOW, "random, below")],
-        # Where more than the threshold decides, who stands above it need not have the tag.
+        # With MCut or top-k, an image above the threshold may lack the tag.
         strips=[replace(strip, title=strip.title.partition(":")[0]) for strip in strips] if limits else strips,
         drawn=Drawn.LINE if show is Show.LINE else Drawn.SIDE,
         spread=spread,
@@ -132,7 +132,7 @@ def tag(request: Request) -> Response:
 
 
 def _spread(site: Site, connection: Connection, tag_id: int) -> Histogram:
-    """Of the collection as it was counted; where it was not, one statement counts this tag."""
+    """From the counts of the collection; without them one statement counts this tag."""
     counted = site.collection.distribution
     if counted is not None:
         return counted.histogram(tag_id, BINS)
@@ -140,7 +140,7 @@ def _spread(site: Site, connection: Connection, tag_id: int) -> Histogram:
 
 
 def _keeps(site: Site, connection: Connection, tag_id: int, cut: Cut) -> Number | None:
-    """Images that keep the tag; None while nothing is known."""
+    """Images that keep the tag; None before the first counts."""
     totals = totals_of(site, cut)
     if totals is not None and totals.exact[tag_id]:
         return totals.of(tag_id)

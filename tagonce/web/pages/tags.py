@@ -1,4 +1,4 @@
-"""All tags: how often each is kept at the thresholds of the moment."""
+"""All tags: the number of images that keep each at the current thresholds."""
 
 import numpy as np
 from starlette.requests import Request
@@ -25,7 +25,7 @@ def tags(request: Request) -> Response:
     totals = totals_of(site, thresholds.cut)
     wanted = folded_name(find)
     found = [tag_id for tag_id, name in enumerate(site.folded_names) if name and wanted in name]
-    # The very tag first, then those that begin so; each by how often it is kept.
+    # The exact name first, then names that begin with the text; each group by number of images.
     names, often = site.folded_names, np.zeros(len(site.tags)) if totals is None else totals.kept
     found.sort(key=lambda one: (names[one] != wanted, not names[one].startswith(wanted), -often[one]))
     rows = [

@@ -1,4 +1,4 @@
-"""A picture that is tagged by the model right here, and stored nowhere."""
+"""Tags an uploaded picture with the model, and stores nothing."""
 
 from typing import Any
 

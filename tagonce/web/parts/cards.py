@@ -1,4 +1,4 @@
-"""Pictures with their tags, as the pages show them."""
+"""Cards: pictures with their tags, as the pages show them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class Chip:
     """None below the floor."""
     kept: bool
     gained: bool
-    """Kept now, and not by the profile."""
+    """Kept at the moved thresholds, and not by the profile."""
     verdict: bool | None
-    """What the person who looks has said."""
+    """The label of the person at the browser."""
     others: bool | None
-    """What most have said."""
+    """The majority of all labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +48,42 @@ class Card:
     height: int | None
     chips: tuple[Chip, ...]
     more: int
-    """Tags that are kept and not among the chips."""
+    """Kept tags without a chip."""
     gained: int
     lost: tuple[str, ...]
-    """Tags that the profile keeps, and what was moved does not."""
+    """Tags that the profile keeps and the moved thresholds do not."""
 
     @property
     def parts(self) -> tuple[Chip | str, ...]:
-        """The list of tags as it is shown: chips, then names of lost tags."""
+        """The displayed list of tags: chips, then names of lost tags."""
         return (*self.chips, *self.lost[:MOST_CHIPS])
 
     @property
     def digest(self) -> str:
-        """Of everything that the card shows; 64 bits, valid in this process."""
+        """Hash of everything that the card shows: 64 bits, valid in this process."""
         return f"{hash(self) & (1 << 64) - 1:016x}"
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a card has to get so that it becomes another card of the same image."""
+    """The difference between two cards of an image."""
 
     digest: str
-    """Of the card before."""
+    """Digest of the earlier card."""
     parts: Sequence[Chip | str | range]
-    """As `Card.parts`. A range stands for parts that the card had before, by position."""
+    """Like `Card.parts`. A range is a run of parts of the earlier card, by position."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureVerdicts:
-    """What was said of some images: image id to tag id to right or wrong."""
+    """Labels of some images: image id to tag id to right or wrong."""
 
     own: Mapping[int, Mapping[int, bool]]
     most: Mapping[int, Mapping[int, bool]]
 
 
 def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: str) -> PictureVerdicts:
-    """Of a person, and of most."""
+    """The labels of a person, and the majority's."""
     of_images = labels.of_images
     return PictureVerdicts(
         of_images(connection, site.model, image_ids, by=by), of_images(connection, site.model, image_ids)
@@ -93,11 +93,11 @@ def verdicts(site: Site, connection: Connection, image_ids: Sequence[int], by: s
 def cards_of(
     site: Site, found: TagBatch, thresholds: Thresholds, said: PictureVerdicts, *, most: int | None = MOST_CHIPS
 ) -> list[Card]:
-    """One for each image.
+    """Make a card for each image.
 
     Args:
-        found: with everything down to the model's floor.
-        most: chips of a card, only what is kept; None: everything that is stored, and what was judged besides.
+        found: with all scores down to the model's floor.
+        most: the number of chips, for kept tags only; None: all stored tags, and labelled ones that are not stored.
     """
     named = site.has_name[found.tag_ids]
     before, after = (tag_batches.kept_mask(found, cut) & named for cut in (thresholds.before, thresholds.cut))
@@ -125,11 +125,11 @@ def cards_of(
 
 
 def deltas(cards: Sequence[Card], earlier: Sequence[Card], shown: Collection[str]) -> dict[int, Delta]:
-    """By image id.
+    """The delta of each card, by image id.
 
     Args:
         earlier: cards of the same images, in step.
-        shown: the digests of those that a browser has. The others have no delta.
+        shown: digests of the cards in the browser. Other cards have no delta.
     """
     pairs = zip(cards, earlier, strict=True)
     return {card.image_id: Delta(old.digest, _delta(card, old)) for card, old in pairs if old.digest in shown}
@@ -167,7 +167,7 @@ def chip_of(
 
 
 def picture_of(site: Site, hit: ScoredImage, tag_id: int, line: int, said: PictureVerdicts) -> Card:
-    """A picture with one tag alone."""
+    """A card with a single tag."""
     own, most = said.own.get(hit.image_id, {}), said.most.get(hit.image_id, {})
     chip = chip_of(site, tag_id, hit.score, own, most, kept_=hit.score >= line)
     return Card(hit.image_id, hit.uri, None, None, (chip,), 0, 0, ())

@@ -1,4 +1,4 @@
-"""What a moved slider changes in the whole collection: counted where the counts tell it, else estimated."""
+"""The effect of a moved slider on the whole collection: exact where the counts suffice, else estimated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,28 +12,28 @@ from tagonce.web.view import Thresholds, View, export_command
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From the profile to what was moved."""
+    """The change from the profile to the moved thresholds."""
 
     population: int
-    """Images of the model, when they were counted; of those drawn at random where they were not."""
+    """Images of the model when they were counted; without counts, the images drawn at random."""
     images: int | None
-    """That gain or lose a tag; None while nothing is known."""
+    """Images that gain or lose a tag; None before the first counts."""
     low: int
     high: int
     """The 95 % interval of an estimate."""
     looked_at: int
-    """Images that the estimate is from."""
+    """Number of images that the estimate is based on."""
     gained: int
     """Tags, over all images."""
     lost: int
     exact: bool
-    """Whether `images` is a count."""
+    """Whether `images` is exact."""
     exact_tags: bool
-    """Whether `gained` and `lost` are."""
+    """Whether `gained` and `lost` are exact."""
 
     @property
     def about(self) -> str:
-        """What stands before the number of images."""
+        """The words before the number of images."""
         return "" if self.exact else "about "
 
     @property
@@ -45,7 +45,7 @@ NOTHING_KNOWN = Change(0, None, 0, 0, 0, 0, 0, exact=False, exact_tags=False)
 
 
 def change_of(site: Site, thresholds: Thresholds) -> Change:
-    """In milliseconds, whatever the size of the collection."""
+    """Takes milliseconds for a collection of any size."""
     before, cut = thresholds.before, thresholds.cut
     counted, drawn = site.collection.distribution, site.collection.drawn
     told = counted is not None and counted.can_tell(before) and counted.can_tell(cut)
@@ -58,7 +58,7 @@ def change_of(site: Site, thresholds: Thresholds) -> Change:
     population, exact = drawn.population, drawn.is_everything
     found = sampling.estimate_change(drawn.pool, before, cut, population)
     gained, lost = found.gained, found.lost
-    if counted is not None and told and counted.images == population:  # else the counts are of other images
+    if counted is not None and told and counted.images == population:  # otherwise the counts are of other images
         gained, lost = (int(part.sum()) for part in counted.gained_lost(before, cut))
         return Change(
             population, found.images, found.low, found.high, len(drawn.pool), gained, lost, exact=exact, exact_tags=True
@@ -69,13 +69,13 @@ def change_of(site: Site, thresholds: Thresholds) -> Change:
 
 
 def assignments_of(site: Site, thresholds: Thresholds) -> int | None:
-    """Tags of all images together; None where the counts do not tell it."""
+    """Total number of tags of all images; None if the counts do not suffice."""
     found = site.collection.distribution
     return found.assignments(thresholds.cut) if found is not None and found.can_tell(thresholds.cut) else None
 
 
 def when_counted(site: Site) -> str:
-    """How old the counts are, in words; nothing when they are fresh and all is well."""
+    """The age of the counts, in words; empty if they are fresh."""
     collection = site.collection
     if collection.error:
         return f"The collection could not be counted: {collection.error}"
@@ -90,7 +90,7 @@ def when_counted(site: Site) -> str:
 
 
 def changes_shown(site: Site, view: View, thresholds: Thresholds, path: str) -> dict[str, Any]:
-    """What `_change.html` needs.
+    """The variables of `_change.html`.
 
     Args:
         path: of the page that shows it.

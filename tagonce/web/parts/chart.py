@@ -1,4 +1,4 @@
-"""A histogram as shapes of an SVG: what the template draws, in the units of its view box."""
+"""A histogram as shapes of an SVG, in the units of its view box."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from db.read.histograms import Histogram
 from db.scores import NEVER, SCALE
 
 WIDTH, HEIGHT = 900, 170
-"""Of the view box. Words stand beside it, where they can be read at any width."""
+"""Size of the view box. Text is outside of it, readable at any width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Chart:
     line: float | None
     """None where the tag is off."""
     marks: Sequence[float]
-    """Where upright lines stand."""
+    """Positions of the vertical lines."""
     most: int
     """The highest count."""
 
@@ -35,7 +35,7 @@ class Chart:
 def chart_of(spread: Histogram, score: int, marks: Sequence[int]) -> Chart:
     """Bars, the line of a threshold, and marks at other scores.
 
-    The heights are logarithmic: most scores of most tags lie near 0, and what matters lies elsewhere.
+    Heights are logarithmic: most scores of most tags are near 0, and the relevant ones are elsewhere.
     """
     most = max(spread.counts, default=0)
     width = WIDTH / len(spread.counts)

@@ -1,4 +1,4 @@
-"""Which pictures a view shows."""
+"""Selects the pictures that a view shows."""
 
 from functools import partial
 
@@ -19,12 +19,12 @@ from tagonce.web.state.site import Site
 from tagonce.web.view import Sample, Thresholds, View
 
 MOST_COUNTED = 1_000
-"""Images that a search finds; of more it is said that there are more."""
+"""Limit of the number of hits that is counted; above it the page says that there are more."""
 _DIVERSE_POOL = 2_000
 
 
 def pictures(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> TagBatch:
-    """Those to show, with everything that is stored of them."""
+    """The images to show, with all of their scores."""
     if view.sample is Sample.NEAREST:
         return load(site, connection, _nearest(site, view, thresholds))
     if view.sample is Sample.DIVERSE:
@@ -37,7 +37,7 @@ def pictures(site: Site, connection: Connection, view: View, thresholds: Thresho
 
 
 def found_in_words(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> str:
-    """How many images a search finds; nothing where none was asked for."""
+    """The number of hits in words; empty without a search."""
     if view.sample is not Sample.SEARCH or not view.query:
         return ""
     found = len(_first_found(site, connection, view, thresholds))
@@ -47,15 +47,15 @@ def found_in_words(site: Site, connection: Connection, view: View, thresholds: T
 
 
 def load(site: Site, connection: Connection, ids: list[int]) -> TagBatch:
-    """Images in this order, with all of their scores."""
+    """The images with these ids, in this order, with all of their scores."""
     return sampling.load(connection, site.model, ids, site.model.floor)
 
 
 def parsed(site: Site, connection: Connection, query: str, thresholds: Thresholds) -> Node:
-    """A search, at the thresholds of the profile.
+    """Parse a search, at the thresholds of the profile.
 
     Raises:
-        SettingsError: it cannot be understood, or asks for the scores of another model.
+        SettingsError: it has a syntax error, or names another model.
     """
     if other := named_model(query):
         raise SettingsError(
@@ -65,7 +65,7 @@ def parsed(site: Site, connection: Connection, query: str, thresholds: Threshold
 
 
 def _nearest(site: Site, view: View, thresholds: Thresholds) -> list[int]:
-    """The seed is the number of the page: the nearest ones first, then those that come after them."""
+    """The seed is the number of the page: the nearest images are on the first page."""
     pool = site.collection.pool
     if pool is None:
         return []
@@ -87,7 +87,7 @@ def _spread(site: Site, pool: TagBatch, view: View) -> list[int]:
 
 
 def _found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
-    """Of a search: a page after the other where it finds few; else from a place that the seed says on."""
+    """Hits of a search: pages in order if there are few hits, otherwise hits from a position that the seed selects."""
     first = _first_found(site, connection, view, thresholds)
     if len(first) <= MOST_COUNTED:
         return _page(first, view)
@@ -100,7 +100,7 @@ def _found(site: Site, connection: Connection, view: View, thresholds: Threshold
 
 
 def _first_found(site: Site, connection: Connection, view: View, thresholds: Thresholds) -> list[int]:
-    """No more of them than one more than are counted."""
+    """At most one more than the limit of the count."""
     profile = thresholds.profile.id if thresholds.profile else None
     query = _query(site, connection, view, thresholds).limit(MOST_COUNTED + 1)
     return site.sample((view.query, profile), lambda: [row.image_id for row in connection.execute(query)])
@@ -118,7 +118,7 @@ def _query(site: Site, connection: Connection, view: View, thresholds: Threshold
 
 
 def _page(found: list[int], view: View) -> list[int]:
-    """The seed is its number; after the last one comes the first."""
+    """The seed is the number of the page; the first page follows the last one."""
     pages = max(-(-len(found) // view.size), 1)
     start = (view.seed - 1) % pages * view.size
     return found[start : start + view.size]

@@ -1,4 +1,4 @@
-"""The thresholds that can be moved, as the pages show them."""
+"""Sliders: the thresholds that can be moved, as the pages show them."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ _NUMBER = r"0|1|1\.0{1,4}|0?\.[0-9]{1,4}"
 
 @dataclass(frozen=True, slots=True)
 class Slider:
-    """A threshold to move. Texts as people write them."""
+    """A threshold to move. Its texts are in the syntax of the command line."""
 
     field: str
     """Its name in the address."""
     label: str
     moved: int | None
-    """A score, where it was."""
+    """The score at which it was."""
     otherwise: int
-    """What counts where it was not."""
+    """The threshold that applies if it was not moved."""
     follows: bool = False
-    """It goes along with the threshold for all tags."""
+    """It follows the threshold for all tags."""
 
     @property
     def value(self) -> str:
-        """Empty where it was not moved."""
+        """Empty if it was not moved."""
         return "" if self.moved is None else str(to_threshold(self.moved))
 
     @property
@@ -36,7 +36,7 @@ class Slider:
 
     @property
     def at(self) -> float:
-        """Where on its way from 0 to 1 it stands; at its end when it is off."""
+        """Its position, 0 to 1; 1 when it is off."""
         return to_probability(min(self.otherwise if self.moved is None else self.moved, SCALE))
 
     @property
@@ -45,17 +45,17 @@ class Slider:
 
     @property
     def pattern(self) -> str:
-        """What may be written beside it."""
+        """The values that its field accepts."""
         return f"{OFF}|{_NUMBER}" if self.can_be_off else _NUMBER
 
 
 def default_slider(site: Site, view: View, thresholds: Thresholds) -> Slider:
-    """The one for all tags that nothing else speaks of."""
+    """The slider of all tags without a threshold of their own."""
     return Slider(THRESHOLD, "all tags", view.changes.default, _default(site, thresholds.base))
 
 
 def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    """One for each category of the model."""
+    """A slider for each category of the model."""
     default = _default(site, thresholds.policy)
     of_profile, moved = thresholds.base.categories, view.changes.categories
     return [
@@ -65,13 +65,13 @@ def category_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Sli
 
 
 def all_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    """Of all tags, of categories, of single tags."""
+    """The sliders of all tags, of categories and of single tags."""
     sliders = [default_slider(site, view, thresholds), *category_sliders(site, view, thresholds)]
     return [*sliders, *tag_sliders(site, view, thresholds)]
 
 
 def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
-    """One for each tag that has a threshold of its own: all that were moved, and the profile's where they are few."""
+    """A slider for each tag with its own threshold: all moved ones, and the profile's if they are few."""
     of_profile = thresholds.base.tags if len(thresholds.base.tags) <= _MOST_OF_PROFILE else {}
     names = dict.fromkeys([*view.changes.tags, *of_profile])
     ids = {tag.name: tag_id for tag_id, tag in enumerate(site.tags) if tag.name in names}
@@ -79,7 +79,7 @@ def tag_sliders(site: Site, view: View, thresholds: Thresholds) -> list[Slider]:
 
 
 def tag_slider(site: Site, view: View, thresholds: Thresholds, tag_id: int, *, label: str = "threshold") -> Slider:
-    """The one of a tag."""
+    """The slider of a tag."""
     name = site.tags[tag_id].name
     without = int(thresholds.before.scores[tag_id])
     return Slider(TAG + name, label, view.changes.tags.get(name), min(without, NEVER))

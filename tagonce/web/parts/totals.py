@@ -1,4 +1,4 @@
-"""How many images keep each tag: counted where the counts tell it, else estimated and said to be."""
+"""Number of images that keep each tag: exact where the counts suffice, else an estimate marked as such."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from tagonce.web.state.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Of images."""
+    """A number of images."""
 
     value: int
     exact: bool
@@ -24,24 +24,24 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all tags of the model, arrays in step."""
+    """Numbers of all tags of the model, as arrays in step."""
 
     images: int
-    """Of the collection."""
+    """Images of the collection."""
     kept: Int64Array
-    """(tags,) images that keep each."""
+    """(tags,) images that keep each tag."""
     exact: npt.NDArray[np.bool_]
-    """(tags,) whether that is a count."""
+    """(tags,) whether that number is exact."""
 
     def of(self, tag_id: int) -> Number:
         return Number(int(self.kept[tag_id]), bool(self.exact[tag_id]))
 
 
 def totals_of(site: Site, cut: Cut) -> Totals | None:
-    """In milliseconds, whatever the size of the collection; None while nothing is known.
+    """Takes milliseconds for a collection of any size. None before the first counts.
 
-    Counts tell of thresholds that are multiples of 0.001. With finer ones, `top` or MCut, and before all is counted,
-    the images drawn at random are looked at one by one.
+    Counts suffice for thresholds that are multiples of 0.001. For finer ones, `top` or MCut, and before the counts are
+    complete, the images drawn at random are evaluated.
     """
     counted, drawn = site.collection.distribution, site.collection.drawn
     told = np.zeros(len(site.tags), dtype=np.bool_) if counted is None else counted.tells(cut)
@@ -53,12 +53,12 @@ def totals_of(site: Site, cut: Cut) -> Totals | None:
     estimated = drawn.scaled(np.bincount(here, minlength=len(site.tags)))
     if drawn.is_everything:
         return Totals(drawn.population, estimated, np.ones_like(told))
-    if counted is None or counted.images != drawn.population:  # counts of another day do not go with these images
+    if counted is None or counted.images != drawn.population:  # older counts do not match these images
         return Totals(drawn.population, estimated, np.zeros_like(told))
     return Totals(drawn.population, np.where(told, counted.kept(cut), estimated), told)
 
 
 def limits_in_words(cut: Cut) -> str:
-    """What decides besides the thresholds; empty where nothing does."""
+    """The rules besides thresholds (top, MCut), in words; empty without any."""
     words = [] if cut.mcut is None else ["MCut"]
     return " and ".join(words + ([] if cut.top is None else [f"the {cut.top:,} best of each image"]))

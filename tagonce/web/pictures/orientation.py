@@ -1,4 +1,4 @@
-"""How a picture has to be turned, by its EXIF. Of all EXIF this one number is read, and no library reads any.
+"""The EXIF orientation of a picture. Only this number of the EXIF data is read, without a library.
 
 Tags: Exif 2.32 (CIPA DC-008), section 4.6.4; segments of a JPEG: ITU-T T.81, annex B.
 """
@@ -26,7 +26,7 @@ _ORIENTATION, _SHORT, _ENTRY_BYTES = 0x0112, 3, 12
 
 
 def turn_of(opened: Opened, data: bytes) -> Transpose | None:
-    """What turns the picture upright; None where it is so, or nothing says that it is not.
+    """The transposition that turns the picture upright; None if it is upright, or has no orientation.
 
     Args:
         opened: the image; a TIFF has been turned by Pillow.
@@ -37,7 +37,7 @@ def turn_of(opened: Opened, data: bytes) -> Transpose | None:
 
 
 def _exif_of_jpeg(jpeg: bytes) -> bytes:
-    """Pillow is not shown that of a JPEG (`workers.images.limited_file`)."""
+    """Pillow does not get the EXIF of a JPEG (`workers.images.limited_file`)."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != bytes([_SCAN]):
         content = jpeg[at + 4 : at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")]
@@ -48,7 +48,7 @@ def _exif_of_jpeg(jpeg: bytes) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """Of a TIFF's first directory, where it is a number of 16 bits."""
+    """The orientation in the first directory of a TIFF, if it is a 16-bit number."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if not order:
         return _UPRIGHT
@@ -59,6 +59,6 @@ def _orientation(exif: bytes) -> int:
         for tag, kind, value in struct.iter_unpack(order + "HH4xH2x", table):
             if (tag, kind) == (_ORIENTATION, _SHORT):
                 return int(value)
-    except struct.error:  # it is cut
+    except struct.error:  # truncated
         return _UPRIGHT
     return _UPRIGHT

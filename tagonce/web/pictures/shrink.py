@@ -1,4 +1,4 @@
-"""From a decoded image of whatever mode to a small WebP that holds its pixels, for a screen, and nothing else."""
+"""Converts a decoded image of any mode to a small WebP with its pixels and no metadata."""
 
 import io
 from typing import cast
@@ -10,39 +10,39 @@ from workers.images.alpha import with_alpha
 from workers.images.geometry import Size, fitted_size
 
 SIZE = 360
-"""Pixels of the longer side: two for each that a gallery of 180 shows on a fine screen."""
+"""Pixels of the longer side: twice the 180 of the gallery, for screens of high density."""
 PREVIEW_SIZE = 1200
-"""Of an image that is looked at alone."""
+"""Pixels of the longer side of a preview."""
 
 _QUALITY = 80
 _METHOD = 2
-"""Of searching for the smallest file, 0 to 6: half the time of the default, 4, for 3 % more bytes."""
+"""Effort of the encoder, 0 to 6: half the time of the default 4, for 3 % more bytes."""
 _REDUCING_GAP = 2.0
-"""A large image is first averaged down to so many times its size: Pillow calls it close to as good."""
+"""A large image is first averaged down to this multiple of its final size. Pillow calls the result close to as good."""
 
 _MODES = ("L", "RGB", "CMYK")
-"""Those of pictures without transparency that can be resized and that profiles are about."""
+"""Modes without transparency that can be resized and have ICC profiles."""
 _DEEP = ("I", "F")
-"""How the names of modes of more than eight bits begin."""
+"""Prefixes of modes with more than eight bits."""
 _EIGHT_BITS, _SIXTEEN_BITS = 255, 65535
 
 _LARGEST_PROFILE = 4 * 1024 * 1024
-"""Bytes. Those of printers have up to some two million."""
+"""Bytes of an ICC profile. Profiles of printers have up to two million."""
 _ANY_PROGRAM = b"mpet"
-"""The type of a profile's tag that chains as many steps as it likes, the same ones again and again: minutes."""
+"""Type of a profile's tag that can chain any number of steps, which takes minutes."""
 
 
 def target(original: Size, side: int) -> Size:
-    """What fits into a square of this side. A small image stays as it is."""
+    """The size that fits into a square of this side. A small image keeps its size."""
     return fitted_size(*original, side, grow=False)
 
 
 def shrink(image: Image.Image, turn: Transpose | None, side: int) -> bytes:
-    """The file. Transparency is kept, for the page to show through.
+    """The WebP file. Transparency is kept.
 
     Args:
         image: of any mode; it may have been reduced already.
-        turn: what turns it upright.
+        turn: the transposition that turns it upright.
         side: of the square that it has to fit into, in pixels.
 
     Raises:
@@ -54,14 +54,14 @@ def shrink(image: Image.Image, turn: Transpose | None, side: int) -> bytes:
     image = _in_srgb(image, profile)
     if turn is not None:
         image = image.transpose(turn)
-    image.info = {}  # where an image was taken and by whom is none of a thumbnail's business
+    image.info = {}  # a thumbnail must not hold the place or the author of the image
     file = io.BytesIO()
     image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
     return file.getvalue()
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """L, RGB, CMYK, or RGBA where a pixel is transparent."""
+    """L, RGB, CMYK; RGBA if a pixel is transparent."""
     if image.mode.startswith(_DEEP):
         return _eight_bits(image)
     if image.mode in _MODES and "transparency" not in image.info:
@@ -71,7 +71,7 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey. Pillow would cut off what is above 255; here white is the end of the range that the highest value is in."""
+    """Grey of eight bits. Pillow would clip values above 255; here white is the end of the highest value's range."""
     image = image.convert("F")
     _lowest, highest = cast("tuple[float, float]", image.getextrema())
     white = next((end for end in (1, _EIGHT_BITS, _SIXTEEN_BITS) if highest <= end), highest)
@@ -79,7 +79,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """RGB or RGBA, by the profile if it is sound and of such an image."""
+    """RGB or RGBA, converted by the ICC profile if it is valid and matches the mode."""
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     if isinstance(profile, bytes) and len(profile) <= _LARGEST_PROFILE and _ANY_PROGRAM not in profile:
         try:

@@ -1,4 +1,4 @@
-"""The folder that thumbnails are kept in. Threads and processes share it; whatever is in it can be made anew."""
+"""The folder that caches thumbnails. Threads and processes share it; every file in it can be created again."""
 
 import logging
 import os
@@ -14,32 +14,32 @@ from db.errors import SettingsError, StopError
 from tagonce.whole_files import whole_path
 
 _OURS = re.compile(r"[0-9a-f]{62}\.webp|\.tagonce-.*")
-"""Thumbnails, and what a process that was killed left of one. Nothing else in the folder is ever deleted."""
+"""Names of thumbnails, and of temporary files that a killed process left. No other file is ever deleted."""
 _SHARD = re.compile(r"[0-9a-f]{2}")
 
 _COUNTED_AFTER = 1 / 16
-"""Of the limit: what is written until all is counted again. By so much, for each process, it may be exceeded."""
+"""Share of the limit that is written between two counts. Each process may exceed the limit by so much."""
 _FILLED_TO = 0.9
-"""Of the limit, after the least recently used are deleted."""
+"""Share of the limit that remains after the least recently used files are deleted."""
 _USED_SECONDS = 3600.0
-"""So exact is the time at which a thumbnail was last used: writing it for each look would cost more than the look."""
+"""Precision of the time of last use, in seconds: writing it at each use would cost more than the use."""
 
 log = logging.getLogger(__name__)
 
 
 class _File(NamedTuple):
     used_at: float
-    """By the system's clock: the time of its last change."""
+    """Modification time of the file, by the system's clock."""
     bytes: int
     path: str
 
 
 class ThumbnailFiles:
-    """WebP files by name, of which the least recently used are deleted when they are too many.
+    """WebP files by name. The least recently used are deleted when the limit is exceeded.
 
     Args:
-        folder: made where it is missing, for nobody else to look into.
-        max_bytes: of all files together.
+        folder: created if missing, readable for this user only.
+        max_bytes: limit of all files together.
 
     Raises:
         SettingsError: the folder cannot be made or written to.
@@ -50,11 +50,11 @@ class ThumbnailFiles:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._uncounted = max_bytes  # what other processes have left there
+        self._uncounted = max_bytes  # files of other processes
         self._complained = False
 
     def read(self, name: str) -> bytes | None:
-        """What was kept under this name; None where nothing whole was.
+        """The file of this name; None if there is none, or it is incomplete.
 
         Args:
             name: 64 hexadecimal digits.
@@ -71,7 +71,7 @@ class ThumbnailFiles:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep it; where that fails, say so once and do without."""
+        """Store a file. If that fails, log it once and continue without."""
         try:
             with whole_path(self._path(name)) as temporary:
                 temporary.write_bytes(content)
@@ -110,7 +110,7 @@ class ThumbnailFiles:
                         continue
                     try:
                         status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:  # another process makes room as well, or has finished a file
+                    except FileNotFoundError:  # another process deletes files too, or has finished one
                         continue
                     yield _File(status.st_mtime, status.st_size, entry.path)
 
@@ -127,5 +127,5 @@ def _look_at(folder: Path) -> None:
 
 
 def _is_whole(content: bytes) -> bool:
-    """By the number of bytes that a WebP says it has: https://developers.google.com/speed/webp/docs/riff_container."""
+    """Compares the size with the one in the header: https://developers.google.com/speed/webp/docs/riff_container."""
     return content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") == len(content) - 8

@@ -1,8 +1,7 @@
-"""Thumbnails of local files and of objects in S3: made once, kept in a folder. Needs no torch.
+"""Thumbnails of local files and S3 objects: created once and cached in a folder. Needs no torch.
 
-The files of strangers are opened in this process, within the limits of `workers.images.safe_open`, and are only where
-workers read, too (`workers.storage.roots`). What a browser gets is a picture that was made here, and nothing of the
-file itself.
+Untrusted files are opened in this process, within the limits of `workers.images.safe_open` and only below
+`workers.storage.roots`, like those of workers. A browser gets a picture encoded here, and no part of the file itself.
 """
 
 import hashlib
@@ -29,12 +28,12 @@ from workers.storage.roots import Roots
 KEPT_BYTES = Settings.model_fields["thumbnails_bytes"].default
 
 _FILES = 16
-"""Being fetched, or waiting in memory for a core. Fetching waits for others, so more than there are cores."""
+"""Files being fetched, or waiting in memory for a core. Fetching waits for storage, so there are more than cores."""
 
 _FAILED_SECONDS = 60.0
-"""For so long an image without a thumbnail is not tried again: a page of them would fetch them all at each look."""
+"""Seconds until an image without a thumbnail is tried again. Otherwise each view of a page would fetch all of them."""
 _FAILED_NUMBER = 10_000
-"""Of which so much is remembered, more or less."""
+"""Approximate number of such images that are remembered."""
 
 __all__ = ["PREVIEW_SIZE", "SIZE", "Thumbnails", "open_thumbnails"]
 
@@ -48,12 +47,12 @@ class Thumbnails:
         folder: where thumbnails are kept.
         max_bytes: larger files are refused before they are read.
         max_pixels: larger images are refused by their header.
-        pixels_in_flight: of all images that are decoded at once. None: twice the above.
-        roots: what lies outside is refused; none means no limit.
-        kept_bytes: of all thumbnails in the folder; the least recently used go.
+        pixels_in_flight: pixels of all images decoded at once. None: twice `max_pixels`.
+        roots: files outside of these are refused; empty means no limit.
+        kept_bytes: limit of all thumbnails in the folder; the least recently used are deleted.
 
     Raises:
-        SettingsError: the folder cannot be written to, or a root is no place.
+        SettingsError: the folder cannot be written to, or a root is not a folder or prefix.
     """
 
     def __init__(
@@ -75,24 +74,24 @@ class Thumbnails:
         self._lock = threading.Lock()
         self._begun: dict[str, Future[bytes]] = {}
         self._failed: dict[str, tuple[float, ImageError]] = {}
-        """Until when, by the monotonic clock, and why; oldest first."""
+        """Image to (time by the monotonic clock until which it is not tried, error), oldest first."""
 
     def get(self, image_id: int, uri: str, version: str, *, side: int = SIZE) -> bytes:
-        """A WebP. It waits for the storage, up to minutes where that is away.
+        """The thumbnail, as WebP. Waits for the storage, up to minutes if that does not answer.
 
         Args:
-            image_id: by which the log calls it.
-            uri: of the original.
-            version: of the original, as it is stored. What is read is the file as it is now.
-            side: of the square that it fits into, in pixels. Each that is asked for is kept: take `SIZE` and
-                `PREVIEW_SIZE`, and no number of a request.
+            image_id: for the log.
+            uri: of the image.
+            version: of the image in the database. The file is read in its present version.
+            side: of the square that it fits into, in pixels. Every side is cached: pass `SIZE` or `PREVIEW_SIZE`,
+                never a number of a request.
 
         Raises:
-            ImageError: there can be none, for its reason; for a minute the same is said without trying.
-            TransientError: the storage is away. Nothing of that is remembered.
-            SettingsError: S3 cannot be asked at all. Nothing of that is remembered.
+            ImageError: it cannot be created, with the reason. For a minute it is raised again without an attempt.
+            TransientError: the storage does not answer. This is not remembered.
+            SettingsError: S3 cannot be used at all. This is not remembered.
         """
-        self._check_root(uri)  # what is kept here was perhaps made when more was allowed
+        self._check_root(uri)  # a cached thumbnail may be from a time when more was allowed
         name = _name(uri, version, side)
         kept = self._files.read(name)
         return self._once(image_id, name, uri, side) if kept is None else kept
@@ -104,7 +103,7 @@ class Thumbnails:
             self._roots.check_object(uri)
 
     def _once(self, image_id: int, name: str, uri: str, side: int) -> bytes:
-        """Makes it, or waits for the thread that is making it."""
+        """Create it, or wait for the thread that creates it."""
         with self._lock:
             self._raise_known(name)
             future = self._begun.get(name)
@@ -116,7 +115,7 @@ class Thumbnails:
                 future.set_result(self._made(name, uri, side))
             except ImageError as error:
                 log.info("image %d has no thumbnail: %s", image_id, error)
-                # A new one: on the error hang the frames that it went through, and on these the whole file.
+                # A new error: the old one holds its frames, and these hold the whole file.
                 known = ImageError(error.reason, error.detail)
                 self._remember(name, known)
                 future.set_exception(known)
@@ -128,7 +127,7 @@ class Thumbnails:
         return future.result()
 
     def _made(self, name: str, uri: str, side: int) -> bytes:
-        kept = self._files.read(name)  # since the first look, another thread or process may have made it
+        kept = self._files.read(name)  # another thread or process may have created it meanwhile
         if kept is not None:
             return kept
         with self._in_memory:
@@ -153,7 +152,7 @@ class Thumbnails:
 
 
 def open_thumbnails(config: Settings) -> Thumbnails:
-    """As the settings say.
+    """Thumbnails by the settings.
 
     Raises:
         SettingsError: see `Thumbnails`.
@@ -169,5 +168,5 @@ def open_thumbnails(config: Settings) -> Thumbnails:
 
 
 def _name(uri: str, version: str, side: int) -> str:
-    """Of what the thumbnail depends on."""
+    """Hash of everything that the thumbnail depends on."""
     return hashlib.sha256(f"{side}\0{version}\0{uri}".encode(errors="surrogatepass")).hexdigest()

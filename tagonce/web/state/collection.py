@@ -1,4 +1,4 @@
-"""The whole collection, counted in the background: a page does not wait for it, and says how old the counts are."""
+"""Counts of the whole collection, made in the background: pages do not wait for them, and show their age."""
 
 import hashlib
 import logging
@@ -23,30 +23,30 @@ from db.sql.connections import lift_statement_timeout
 from workers.cache_folder import cache_folder
 
 POOL = 10_000
-"""Images drawn at random that are kept in memory: among them diverse and undecided ones are looked for, and from them
-the number of images that change is estimated where it cannot be told. 191 scores an image are 12 MB."""
+"""Images drawn at random and held in memory. Diverse and undecided ones are selected from them, and changes that cannot
+be counted are estimated from them. 191 scores per image take 12 MB."""
 _POOL_SECONDS = 20.0
-"""A page waits so long for it."""
+"""Seconds that a page waits for the first counts."""
 _FRESH_SECONDS, _COST_SHARE = 600.0, 20
-"""Counts are looked at when they are older than this and somebody looks; what took a minute is good for twenty."""
+"""A request renews counts that are older than this. Counts that took a minute are valid for twenty."""
 _TRUE_FOR = timedelta(days=1)
-"""Of as many images as there are, they are taken to be true for so long; images that are tagged anew are rare."""
+"""Time for which counts of an unchanged number of images count as current; images are rarely tagged again."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnSample:
-    """Images drawn at random, read at one moment."""
+    """Images drawn at random, read in one transaction."""
 
     pool: TagBatch
-    """With all their scores."""
+    """The images with all of their scores."""
     population: int
     """Images of the model at that moment."""
 
     @property
     def is_everything(self) -> bool:
-        """What is counted of them is exact."""
+        """The images are the whole collection, so their counts are exact."""
         return len(self.pool) >= self.population
 
     def scaled(self, counts: Int64Array) -> Int64Array:
@@ -66,40 +66,40 @@ class Collection:
         self._file = cache_folder() / "distributions" / f"{model.fingerprint[:32]}-{_place(database)}.npz"
         self._lock = threading.Lock()
         self._old_at = math.inf
-        """By the monotonic clock."""
+        """Time by the monotonic clock."""
         self._has_pool = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
         self._drawn: DrawnSample | None = None
         self.error: str | None = None
-        """Why it could not be counted."""
+        """The reason if counting failed."""
         self.counting = False
         self.counted = 0
-        """Images, while it is being counted."""
+        """Images counted so far, during a count."""
         self.distribution: Distribution | None = distribution.load(self._file)
-        """As it was when it was last counted."""
+        """The counts of the last time."""
 
     @property
     def pool(self) -> TagBatch | None:
-        """Images drawn at random, with all their scores; None when they took too long, or there are none."""
+        """Images drawn at random, with all scores; None if drawing takes too long, or there are no images."""
         self._has_pool.wait(_POOL_SECONDS)
         return self._drawn.pool if self._drawn else None
 
     @property
     def drawn(self) -> DrawnSample | None:
-        """The same as it is now, without waiting; None where there is no image in it."""
+        """The same without waiting; None if it is empty."""
         return self._drawn if self._drawn and len(self._drawn.pool) else None
 
     def count_again(self) -> None:
-        """Begin to count when the counts are old."""
+        """Start to count if the counts are old."""
         if time.monotonic() > self._old_at:
             self.count()
 
     def count(self, *, anyway: bool = False) -> None:
-        """Begin to count, unless that is going on.
+        """Start to count, unless a count is running.
 
         Args:
-            anyway: also when the counts are of today and of as many images as there are.
+            anyway: even if the counts are current.
         """
         with self._lock:
             if self.counting:
@@ -109,7 +109,7 @@ class Collection:
         threading.Thread(target=self._count, args=(anyway,), name="count", daemon=True).start()
 
     def wait(self) -> None:
-        """Until what was begun is counted."""
+        """Wait until the running count ends."""
         self._idle.wait()
 
     def _count(self, anyway: bool) -> None:
@@ -147,7 +147,7 @@ class Collection:
 
 
 def _place(database: Database) -> str:
-    """Another database is another collection; so is a file that was made anew."""
+    """A key of the collection: of the database, and of the inode of a file, which changes when it is created again."""
     place = database.label
     if database.file is not None:
         file = database.file.resolve()

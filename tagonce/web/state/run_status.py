@@ -1,4 +1,4 @@
-"""How far a run is, as the database says it, and no more often than that costs."""
+"""The progress of a run, read from the database no more often than its cost allows."""
 
 import threading
 import time
@@ -18,12 +18,12 @@ from db.truth.labels import LabelCounts
 _FAILURES = 24
 _FRESH_SECONDS = 2.0
 _COST_SHARE = 10
-"""Progress scans two tables: what took a second to count is shown for ten."""
+"""Reading scans two tables: a result that took a second is shown for ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The state of a run at one moment, as the database has it."""
+    """The state of a run at one moment."""
 
     at: datetime
     progress: ModelProgress
@@ -33,7 +33,7 @@ class RunStatus:
 
     @property
     def work(self) -> Work | None:
-        """Of all workers together."""
+        """The sum of all workers."""
         return together([work for _, work in self.workers]) if self.workers else None
 
 

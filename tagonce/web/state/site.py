@@ -1,4 +1,4 @@
-"""What all pages share: the database, the model, and what is known of the whole collection."""
+"""State that all pages share: the database, the model, and the counts of the collection."""
 
 import getpass
 import threading
@@ -19,18 +19,18 @@ from tagonce.web.state.run_status import Watch
 from tagonce.web.state.tagger import Tagger
 
 _ASKERS = 8
-"""Of the 15 connections that an engine of SQLAlchemy opens at most; one counts, and pictures need one for a moment."""
+"""Connections for pages, of the 15 of a pool: one is for counting, and pictures need some briefly."""
 _PICTURES = 32
 _SAMPLES, _SAMPLE_SECONDS = 64, 60.0
-"""So that a slider does not search for the same pictures again; not for long, since images come and go."""
+"""Seconds. A slider then does not draw the same pictures again; they expire because images are added and removed."""
 
 
 class Site:
     """Threads share it.
 
     Args:
-        reviewer: who judges, unless a person says another name.
-        command: what names the model and the database on a command line, with a space before it.
+        reviewer: the default name of labels.
+        command: the options of a command line that select the model and the database, with a leading space.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Site:
         self.categories = {
             name: number for number, name in enumerate(dict.fromkeys(tag.category for tag in self.tags if tag.category))
         }
-        """Numbers by name, in the model's order."""
+        """Category numbers by name, in the model's order."""
         self.collection = Collection(database, model)
         self.watch = Watch(database, model)
         self.tagger = Tagger(model, settings)
         self.askers = CapacityLimiter(_ASKERS)
-        """Threads that make pages."""
+        """Limits the threads that make pages."""
         self.pictures = CapacityLimiter(_PICTURES)
-        """Threads that make and send pictures."""
+        """Limits the threads that make and send pictures."""
         self._samples: TTLCache[Hashable, list[int]] = TTLCache(_SAMPLES, _SAMPLE_SECONDS)
         self._samples_lock = threading.Lock()
 
@@ -78,7 +78,7 @@ class Site:
 
 
 def login_name() -> str:
-    """Of the user who runs this; `anonymous` where the system knows none."""
+    """Name of the user who runs the server; `anonymous` if the system has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""The model whose scores are stored, for one picture at a time."""
+"""Runs the model of the stored scores on one picture at a time."""
 
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,11 @@ class Tagger:
 
     @property
     def missing(self) -> str:
-        """What to install; empty when a model can run here."""
+        """Packages that are missing; empty if a model can run here."""
         return ", ".join(missing_for_worker())
 
     def probabilities(self, data: bytes) -> list[float]:
-        """(tags,) of a file.
+        """(tags,) the probabilities of a file.
 
         Raises:
             ImageError: it cannot be decoded, or the model gives NaN for it.
@@ -44,7 +44,7 @@ class Tagger:
         from workers.inference.infer import Inferencer
 
         model, settings = self._model, self._settings
-        if "model" not in settings.model_fields_set:  # nobody named one: then it is that of the scores
+        if "model" not in settings.model_fields_set:  # not set: the model of the scores
             settings = settings.model_copy(update={"model": model.name})
         spec = find_spec_of(settings)
         if spec.weights_sha256() != model.weights_sha256:

@@ -9,7 +9,7 @@ async function ask(address, options) {
   return PARTS.parseFromString(await answer.text(), "text/html");
 }
 
-// What can be reached by Tab, in order. Whoever stood on one of them stands on the one in its place afterwards.
+// What can be reached by Tab, in order. The focus moves to the element in the same place afterwards.
 const STOPS = "a, button, input, select, summary";
 
 function replace(id, page) {
@@ -99,7 +99,7 @@ function remember(where, control) {
   else history.pushState(null, "", where);
 }
 
-// How often somebody went back or forward: what was asked before is not shown any more.
+// Number of steps back or forward: an answer to an earlier request is not shown any more.
 let travels = 0;
 
 function live(form) {
