@@ -13,8 +13,6 @@ as a table clustered by its key. A query on `tag_scores` is the same on both.
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -39,9 +37,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-Int16Array = npt.NDArray[np.int16]
-Int64Array = npt.NDArray[np.int64]
-
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime: `timestamptz` on PostgreSQL, naive text in UTC on SQLite."""
@@ -60,7 +55,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
-class SmallintArray(UserDefinedType[Int16Array]):
+class SmallintArray(UserDefinedType[Any]):
     """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` converts the bytes."""
 
     cache_ok = True

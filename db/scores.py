@@ -8,11 +8,12 @@ exactly the tags whose float32 probability is >= t. (Rounding to nearest would l
 
 from dataclasses import dataclass
 from decimal import Decimal, DecimalException
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from db.errors import ThresholdError
-from db.schema import Int16Array
+
+if TYPE_CHECKING:
+    from db.arrays.types import Int16Array
 
 SCALE = 10_000
 NEVER = SCALE + 1
@@ -25,16 +26,13 @@ MAX_TAGS = 32_767
 class Scores:
     """The tags of one image that reached the floor, sorted by ascending score (ties by ascending tag_id)."""
 
-    tag_ids: Int16Array
+    tag_ids: "Int16Array"
     """Output positions in the model, 0-based."""
-    scores: Int16Array
+    scores: "Int16Array"
     """Ten-thousandths, parallel to `tag_ids`."""
 
     def __len__(self) -> int:
         return int(self.tag_ids.size)
-
-
-NO_SCORES = Scores(np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int16))
 
 
 def to_score(threshold: float | str | Decimal, *, what: str = "A threshold") -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from db.schema import Int64Array
+from db.arrays.types import Int64Array
 
 
 def offsets_of(sizes: npt.ArrayLike) -> Int64Array:

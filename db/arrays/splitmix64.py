@@ -1,9 +1,8 @@
 """SplitMix64 (Steele, Lea, Flood 2014): 64-bit numbers that look random, the same on every machine and version."""
 
 import numpy as np
-import numpy.typing as npt
 
-UInt64Array = npt.NDArray[np.uint64]
+from db.arrays.types import UInt64Array
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 """What the generator adds to its state for each number: number n of seed 0 is `splitmix64((n - 1) * GAMMA)`."""

@@ -33,14 +33,14 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.csr import offsets_of
-from db.arrays.splitmix64 import UInt64Array, splitmix64
+from db.arrays.splitmix64 import splitmix64
+from db.arrays.types import Int16Array, Int64Array, UInt64Array
 from db.export.items import NAMESPACES, make_items, one_line
 from db.export.options import CaptionOptions, Sort
 from db.ledger.models import Tag
 from db.policy.policies import Cut
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array, Int64Array
 from db.scores import SCALE
 
 _SORT_BITS = 32

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.csr import offsets_of
+from db.arrays.types import Int64Array
 from db.errors import SettingsError
 from db.export.options import CaptionOptions, Placement, plain_name, styled
 from db.ledger.models import Tag
 from db.policy.policies import unknown_name
-from db.schema import Int64Array
 
 CHARACTER, COPYRIGHT, GENERAL = "character", "copyright", "general"
 NAMESPACES: Mapping[str, str] = {}

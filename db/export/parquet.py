@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from db.arrays.types import Int64Array
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch
-from db.schema import Int64Array
 from db.scores import SCALE
 
 _WIDE_CELLS = 16 * 2**20

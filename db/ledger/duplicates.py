@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.schema import Int16Array, images, predictions
+from db.arrays.types import Int16Array
+from db.schema import images, predictions
 from db.scores import Scores
 from db.sql.in_list import hash_rows, in_list
-from db.sql.score_sql import Packed, unpack
+from db.sql.packed import Packed, unpack
 
 
 @dataclass(frozen=True, slots=True)

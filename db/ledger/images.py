@@ -4,17 +4,19 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
-from db.arrays.id_set import IdSet
 from db.ledger.gone import unmark
 from db.schema import failures, images, predictions
 from db.sql import registration
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
 from db.sql.registration import Known, NewImage
+
+if TYPE_CHECKING:
+    from db.arrays.id_set import IdSet
 
 LOOKUP_SIZE = 5_000
 """Uris or ids in one statement: SQLite accepts 32,766 parameters, PostgreSQL 65,535."""
@@ -62,7 +64,7 @@ def stored_version(version: str) -> str:
 
 
 def register(
-    connection: Connection, found: Iterable[Reference], model_id: int, *, seen: IdSet | None = None
+    connection: Connection, found: Iterable[Reference], model_id: int, *, seen: "IdSet | None" = None
 ) -> list[int]:
     """Insert or update the rows of references. Returns the ids that are pending for the model, in the order of `found`.
 

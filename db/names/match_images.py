@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import Connection, select
 
+from db.arrays.types import Int64Array
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
-from db.schema import Int64Array, images
+from db.schema import images
 from db.sql.gone_scope import in_scope
 
 _AT_ONCE = 10_000

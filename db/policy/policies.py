@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from db.arrays.types import Int16Array
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
-from db.schema import Int16Array
 from db.scores import NEVER, to_probability, to_score
 
 OFF = "off"

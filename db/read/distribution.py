@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from db.arrays.types import Int16Array, Int64Array
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, category_numbers
 from db.read import unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
-from db.schema import Int16Array, Int64Array
 from db.scores import NEVER, SCALE
 
 STEP = 10

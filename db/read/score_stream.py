@@ -7,11 +7,12 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from db.arrays.batches import batched
+from db.arrays.types import Int16Array, Int64Array
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
-from db.schema import Int16Array, Int64Array, predictions
+from db.schema import predictions
 from db.sql.gone_scope import tagged
-from db.sql.score_sql import Packed, unpack
+from db.sql.packed import Packed, unpack
 from db.sql.streams import stream_column
 
 

@@ -17,12 +17,14 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
 from db.arrays.csr import offsets_of
+from db.arrays.types import Int16Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.schema import Int16Array, Int64Array, images, predictions
+from db.schema import images, predictions
 from db.scores import SCALE
 from db.sql.gone_scope import tagged
-from db.sql.score_sql import Packed, begins_with, unpack
+from db.sql.packed import Packed, unpack
+from db.sql.score_sql import begins_with
 from db.sql.streams import plan_for_all_rows
 
 IMAGES_AT_ONCE = 2_000

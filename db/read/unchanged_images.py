@@ -15,8 +15,8 @@ is rounded.
 
 import numpy as np
 
+from db.arrays.types import Int16Array, Int64Array
 from db.read.score_stream import ScoreBatch
-from db.schema import Int16Array, Int64Array
 from db.scores import NEVER, SCALE
 
 STEP = 100

@@ -7,10 +7,11 @@ from sqlalchemy import Connection
 
 from db.arrays.batches import batched
 from db.arrays.csr import offsets_of, ranges
+from db.arrays.types import Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
-from db.schema import Int64Array, predictions
+from db.schema import predictions
 from db.scores import NEVER
 from db.sql.in_list import in_list
 

@@ -9,13 +9,15 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null, or_, select, true
 
 from db.arrays.csr import offsets_of
+from db.arrays.types import Int16Array
 from db.ledger.models import Model
-from db.schema import Int16Array, images, predictions
+from db.schema import images, predictions
 from db.scores import NEVER, to_probability
 from db.search.tree import And, Node, Not, Or, Reaches, Under
 from db.sql.conditions import ScoreOf, can_use_index, reaches
 from db.sql.gone_scope import tagged
-from db.sql.score_sql import Packed, begins_with, unpack
+from db.sql.packed import Packed, unpack
+from db.sql.score_sql import begins_with
 from db.sql.streams import plan_for_all_rows
 from db.sql.tag_index_ddl import indexed_score
 

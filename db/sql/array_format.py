@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from db.schema import Int16Array
+from db.arrays.types import Int16Array
 
 INT2_OID = 21
 

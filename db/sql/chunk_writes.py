@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, insert, text, update
 
-from db.schema import Int16Array, images, predictions, tag_scores
+from db.arrays.types import Int16Array
+from db.schema import images, predictions, tag_scores
 from db.sql.driver_errors import as_sqlalchemy_errors
 
 Facts = tuple[int, int, int, int, str, bytes]

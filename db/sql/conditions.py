@@ -35,7 +35,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.schema import Int16Array, SmallintArray, predictions, tag_scores
+from db.arrays.types import Int16Array
+from db.schema import SmallintArray, predictions, tag_scores
 from db.scores import NEVER
 from db.sql.score_sql import start_of_slice
 from db.sql.tag_index_ddl import indexed_slice

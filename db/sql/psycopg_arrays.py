@@ -7,7 +7,7 @@ from psycopg import Connection, ServerCursor
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
 
-from db.schema import Int16Array
+from db.arrays.types import Int16Array
 from db.sql import array_format
 
 INT2_ARRAY_OID = 1005

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection
 
+from db.arrays.types import Int16Array, Int64Array
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, Policy, resolve
 from db.read import tag_batches
 from db.read.tag_batches import TagBatch, read_tag_batches
-from db.schema import Int16Array, Int64Array, predictions
+from db.schema import predictions
 from db.scores import SCALE
 from db.truth.truth import Truth
 

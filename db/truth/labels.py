@@ -32,9 +32,10 @@ from sqlalchemy import (
     select,
 )
 
+from db.arrays.types import Int16Array, Int64Array
 from db.errors import SettingsError
 from db.ledger.models import Model
-from db.schema import Int16Array, Int64Array, UtcDateTime, images, labels, predictions, tags
+from db.schema import UtcDateTime, images, labels, predictions, tags
 from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import in_scope
 from db.sql.in_list import in_list

@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 from sqlalchemy import ColumnElement, Connection
 
+from db.arrays.types import Int16Array, Int64Array
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import below_floor
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array, Int64Array
 from db.scores import to_probability
 from db.truth.evaluation import labelled_images
 from db.truth.truth import Truth

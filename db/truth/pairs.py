@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.csr import offsets_of, ranges
+from db.arrays.types import Int16Array, Int64Array
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from math import nan, sqrt
 
 import numpy as np
 
-from db.schema import Int64Array
+from db.arrays.types import Int64Array
 from db.scores import SCALE
 from db.truth.evaluation import Confusion, FloatArray
 from db.truth.labels import NOT_STORED, BoolArray, TagLabels

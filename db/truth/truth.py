@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.splitmix64 import GAMMA, splitmix64
+from db.arrays.types import Int16Array, Int64Array
 from db.read.tag_batches import TagBatch
-from db.schema import Int16Array, Int64Array
 from db.truth.pairs import Pairs
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Connection
 
+from db.arrays.types import Int64Array
 from db.errors import SettingsError
 from db.export.captions import Captioner, Written
 from db.export.items import NAMESPACES, unique_names
@@ -19,7 +20,6 @@ from db.export.options import CaptionOptions, changed
 from db.export.tagged_images import uri_range
 from db.ledger.models import Model, Tag
 from db.read.tag_batches import TagBatch, read_tag_batches
-from db.schema import Int64Array
 from db.scope import Gone
 from db.sql.gone_scope import scope_of
 from tagonce.export.choices import Existing

@@ -14,8 +14,9 @@ from db.ledger import images, results
 from db.ledger.duplicates import stored_results
 from db.ledger.models import Model
 from db.ledger.results import Failure, Prediction
-from db.scores import NO_SCORES, Scores
+from db.scores import Scores
 from producer.queue.chunks import MAX_IMAGES
+from tests.fixtures.scores import NO_SCORES
 
 Register = Callable[..., list[int]]
 

@@ -15,7 +15,7 @@ from db.ledger.images import Reference
 from db.ledger.models import Model
 from db.ledger.results import Failure, Prediction
 from db.schema import images as table
-from db.scores import NO_SCORES
+from tests.fixtures.scores import NO_SCORES
 
 Register = Callable[..., list[int]]
 InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]

@@ -22,8 +22,9 @@ from db.ledger.results import Failure, Prediction
 from db.schema import deliveries, failures, packed_predictions, predictions, tag_scores
 from db.schema import images as image_table
 from db.schema import models as model_table
-from db.scores import NO_SCORES, Scores
+from db.scores import Scores
 from tests.fixtures.examples import up_to
+from tests.fixtures.scores import NO_SCORES
 
 Register = Callable[..., list[int]]
 InThreads = Callable[[int, Callable[[int, threading.Barrier], None]], None]

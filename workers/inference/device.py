@@ -37,8 +37,8 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type of weights and activations: `fp32`, `fp16`, `bf16` or `auto`. Probabilities are always float32."""
     if precision != "auto":
         return _PRECISIONS[precision]
-    # fp16 and not bf16: its error is a twentieth, and images that overflow are computed again in fp32. Mean error of the
-    # demo model's tags at or above 0.2, of 26 photographs: 0.0013 in fp16, 0.0262 in bf16.
+    # fp16 and not bf16: its error is a twentieth, and images that overflow are computed again in fp32. Mean error of
+    # the demo model's tags at or above 0.2, of 26 photographs: 0.0013 in fp16, 0.0262 in bf16.
     fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FP16_CAPABILITY
     return torch.float16 if fast else torch.float32
 

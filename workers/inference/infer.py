@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from db.arrays.batches import batched
+from db.arrays.types import Int16Array
 from db.errors import ImageError, ModelError, Reason
-from db.schema import Int16Array
 from db.scores import SCALE, Scores
 from workers.images.decode import Decoded
 from workers.inference.compiled import compiled

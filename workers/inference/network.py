@@ -118,8 +118,8 @@ def _cast(backbone: nn.Module, dtype: torch.dtype) -> None:
     """Convert all layers but the last one, which computes in fp32 on the features, whatever their type.
 
     In fp32 it costs 21 MFLOP of SO400M's 670 GFLOP an image. Its own rounding is a small part of the error: the mean
-    error of the demo model's tags at or above 0.2 (26 photographs) falls from 0.0269 to 0.0262 in bf16, and from 0.00140
-    to 0.00130 in fp16. The rest is the backbone's.
+    error of the demo model's tags at or above 0.2 (26 photographs) falls from 0.0269 to 0.0262 in bf16, and from
+    0.00140 to 0.00130 in fp16. The rest is the backbone's.
     """
     found = backbone.get_classifier()  # type: ignore[operator]  # a method of timm's networks
     heads = found if isinstance(found, tuple | list) else (found,)

@@ -9,11 +9,11 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from db.arrays.types import Int64Array
 from db.errors import ThresholdError
 from db.policy import profiles
 from db.policy.policies import Policy
 from db.read import comparison
-from db.schema import Int64Array
 from tagonce.web.parts.changes import changes_shown
 from tagonce.web.parts.sliders import all_sliders
 from tagonce.web.parts.totals import Number

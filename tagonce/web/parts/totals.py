@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from db.arrays.types import Int64Array
 from db.policy.policies import Cut
 from db.read import tag_batches
-from db.schema import Int64Array
 from tagonce.web.state.site import Site
 
 

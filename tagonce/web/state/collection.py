@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from db import sampling
+from db.arrays.types import Int64Array
 from db.database import Database
 from db.errors import TagonceError
 from db.ledger import run_progress
@@ -18,7 +19,6 @@ from db.ledger.models import Model
 from db.read import distribution
 from db.read.distribution import Distribution
 from db.read.tag_batches import TagBatch
-from db.schema import Int64Array
 from db.sql.connections import lift_statement_timeout
 from workers.cache_folder import cache_folder
 
