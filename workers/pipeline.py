@@ -38,12 +38,10 @@ BYTES_UNDER_WAY = 512 * 1024 * 1024
 """Files of all chunks together in memory. Each chunk has an equal share, and one file if that is larger."""
 BYTES_UNKNOWN = 4 * 1024 * 1024
 """Assumed for a file whose size the source does not give."""
-LOOK_UP_IMAGES = 32
+LOOK_UP_IMAGES = 64
 """Files whose hashes are looked up together in the database."""
 LOOK_UP_SECONDS = 0.02
 """How long a file waits for others to be looked up with, while nothing else of its chunk is being decoded."""
-TOGETHER_SECONDS = 0.003
-"""How long a chunk lets news of its images gather."""
 STOP_POLL_SECONDS = 0.5
 """How often a chunk that waits asks whether the worker has to stop."""
 
@@ -72,10 +70,15 @@ class Share:
     images: int
     bytes: int
 
+    @property
+    def refill(self) -> int:
+        """Images that are started together: their hashes are looked up together, and a look-up costs milliseconds."""
+        return max(1, min(LOOK_UP_IMAGES, self.images // 2))
+
     @classmethod
     def of(cls, options: Options) -> "Share":
         """Enough images for the device and for every thread that fetches."""
-        wanted = max(BATCHES_UNDER_WAY * options.batch_size, 2 * options.fetchers)
+        wanted = max(BATCHES_UNDER_WAY * options.batch_size, 3 * options.fetchers)
         return cls(math.ceil(wanted / options.concurrency), BYTES_UNDER_WAY // options.concurrency)
 
 
@@ -200,11 +203,11 @@ class _Chunk:
     def _wait(self) -> None:
         """Handle what has happened since the last time, and wait for it where that is nothing."""
         with suppress(Empty):
-            self._handle(self.listener.events.get(timeout=self._patience))
-            # Others follow at once. To wake this thread for each of them would cost more than all it does.
-            time.sleep(TOGETHER_SECONDS)
+            events = self.listener.events.get(timeout=self._patience)
             while True:
-                self._handle(self.listener.events.get_nowait())
+                for event in events:
+                    self._handle(event)
+                events = self.listener.events.get_nowait()
 
     @property
     def _under_way(self) -> int:
@@ -216,6 +219,8 @@ class _Chunk:
 
     def _fetch_more(self) -> None:
         share = self._pipeline.share
+        if self._under_way > share.images - share.refill:
+            return
         started: list[Image] = []
         while self._to_fetch and self._under_way + len(started) < share.images:
             expected = _expected_bytes(self._to_fetch[0])
@@ -226,8 +231,7 @@ class _Chunk:
         if started:
             self._fetching += len(started)
             self._pipeline.device.expect(self.listener.group, len(started))
-            for image in started:
-                self._pipeline.stages.fetch(self.listener, image)
+            self._pipeline.stages.fetch(self.listener, started)
 
     def _is_time_to_look_up(self) -> bool:
         if not self._fetched:
@@ -244,14 +248,12 @@ class _Chunk:
         with pipeline.database.read() as connection:
             stored = duplicates.stored_results(connection, pipeline.model.id, list(new))
         self._by_hash.update(stored)
-        decoded = 0
+        to_decode: list[Fetched] = []
         for one in fetched:
             size, known = len(one.data), self._by_hash.get(one.sha256)
             if known is None:
                 self._by_hash[one.sha256] = []
-                self._decoding += 1
-                decoded += 1
-                pipeline.stages.decode(self.listener, one)
+                to_decode.append(one)
                 continue
             self._bytes -= size
             copy = Copy(one.image, size)
@@ -259,7 +261,9 @@ class _Chunk:
                 known.append(copy)
             else:
                 self._results.add(copy, one.sha256, known, is_copy=True)
-        pipeline.device.expect(self.listener.group, decoded - len(fetched))
+        self._decoding += len(to_decode)
+        pipeline.device.expect(self.listener.group, len(to_decode) - len(fetched))
+        pipeline.stages.decode(self.listener, to_decode)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -283,14 +287,14 @@ class _Chunk:
                 self._decoding -= 1
                 self._pipeline.device.expect(self.listener.group, -1)
                 self._finish(Copy(event.image, event.size), event.sha256, event.failure)
-            case Inferred():
+            case Inferred(decoded, scores):
                 self._inferring -= 1
-                copy = Copy(event.image, event.size)
-                if event.scores is None:
-                    self._finish(copy, event.sha256, self._pipeline.nan_failure(event.image))
+                copy = Copy(decoded.image, decoded.size)
+                if scores is None:
+                    self._finish(copy, decoded.sha256, self._pipeline.nan_failure(decoded.image))
                 else:
-                    found = StoredResult(event.width, event.height, event.format, event.scores)
-                    self._finish(copy, event.sha256, found)
+                    found = StoredResult(decoded.width, decoded.height, decoded.format, scores)
+                    self._finish(copy, decoded.sha256, found)
             case _:
                 raise event
 

@@ -7,10 +7,11 @@ step tells the image's chunk what became of it. What may be under way at once is
 import contextvars
 import hashlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
 from db.errors import ImageError
 from db.ledger.images import Image
@@ -24,6 +25,11 @@ from workers.options import Options
 from workers.storage.fetch import Fetcher
 from workers.storage.roots import Roots
 from workers.telemetry.metrics import WorkerMetrics
+
+TOGETHER = 16
+"""Images that a thread hands on together at most."""
+TOGETHER_SECONDS = 0.002
+"""A thread hands on what it has after this time. To hand on a small image alone takes longer than to read it."""
 
 T = TypeVar("T")
 
@@ -49,8 +55,14 @@ class NotFetched:
 class Decoded:
     """An image waits for the device; its file is not in memory any more."""
 
+    image: Image
     size: int
     """Bytes of the file."""
+    sha256: bytes
+    width: int
+    """Pixels of the original; so is the height."""
+    height: int
+    format: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +80,7 @@ class NotDecoded:
 class Inferred:
     """An image that went all the way."""
 
-    image: Image
-    size: int
-    """Bytes of the file."""
-    sha256: bytes
-    width: int
-    """Pixels of the original; so is the height."""
-    height: int
-    format: str
+    decoded: Decoded
     scores: Scores | None
     """None: the model gives NaN for it."""
 
@@ -87,20 +92,25 @@ class Listener:
     """A chunk as its images' steps see it."""
 
     def __init__(self) -> None:
-        self.events: SimpleQueue[Event] = SimpleQueue()
-        self.group = Group()
+        self.events: SimpleQueue[Sequence[Event]] = SimpleQueue()
+        self.group: Group[Decoded] = Group(self._inferred)
         self._context = contextvars.copy_context()
         """What logs of the chunk are bound to."""
 
-    def run(self, function: Callable[["Listener", T], object], item: T) -> None:
-        """A step of an image, unless the chunk has ended. Its error, if any, is an event."""
+    def run(self, function: Callable[[], object]) -> None:
+        """Part of a step, unless the chunk has ended. Its error, if any, is an event."""
         if self.group.is_closed:
             return
         try:
-            # A copy for each: one context cannot be entered by two threads at once.
-            self._context.copy().run(function, self, item)
+            # A copy: one context cannot be entered by two threads at once.
+            self._context.copy().run(function)
         except Exception as error:  # noqa: BLE001 - raised again by the chunk's own thread
-            self.events.put(error)
+            self.events.put([error])
+
+    def _inferred(self, outcomes: Sequence[tuple[Decoded, Outcome]]) -> None:
+        self.events.put(
+            [outcome if isinstance(outcome, Exception) else Inferred(decoded, outcome) for decoded, outcome in outcomes]
+        )
 
 
 class Stages:
@@ -111,61 +121,93 @@ class Stages:
         self._device = device
         self._fetcher = Fetcher(max_bytes=options.max_bytes, connections=options.fetchers, roots=Roots(options.roots))
         self._decoder = Decoder(spec, options.max_pixels, pixels_in_flight=options.max_pixels_in_flight)
-        self._to_fetch: SimpleQueue[tuple[Listener, Image]] = SimpleQueue()
-        self._to_decode: SimpleQueue[tuple[Listener, Fetched]] = SimpleQueue()
-        for number in range(options.fetchers):
-            _start(f"fetch-{number}", self._to_fetch, self._fetch)
-        for number in range(options.decoders):
-            _start(f"decode-{number}", self._to_decode, self._decode)
+        self._to_fetch = _Queue[Image]("fetch", options.fetchers, self._fetch)
+        self._to_decode = _Queue[Fetched]("decode", options.decoders, self._decode)
 
-    def fetch(self, listener: Listener, image: Image) -> None:
-        """The chunk gets `Fetched` or `NotFetched`."""
-        self._to_fetch.put((listener, image))
+    def fetch(self, listener: Listener, images: Iterable[Image]) -> None:
+        """The chunk gets `Fetched` or `NotFetched` for each."""
+        self._to_fetch.put(listener, images)
 
-    def decode(self, listener: Listener, fetched: Fetched) -> None:
-        """The chunk gets `Decoded` and then `Inferred`; or `NotDecoded`."""
-        self._to_decode.put((listener, fetched))
+    def decode(self, listener: Listener, files: Iterable[Fetched]) -> None:
+        """The chunk gets `Decoded` and then `Inferred` for each; or `NotDecoded`."""
+        self._to_decode.put(listener, files)
 
-    def _fetch(self, listener: Listener, image: Image) -> None:
-        with self._metrics.timed(Stage.FETCH):
-            try:
-                data = self._fetcher.fetch(image.uri)
-            except ImageError as error:
-                listener.events.put(NotFetched(image, _failure(image, error)))
-                return
-            fetched = Fetched(image, data, hashlib.sha256(data).digest())
-        listener.events.put(fetched)
+    def _fetch(self, listener: Listener, images: Iterable[Image]) -> None:
+        events: list[Event] = []
+        with self._metrics.timed(Stage.FETCH, 0) as timed:
+            for image in images:
+                timed.images += 1
+                try:
+                    data = self._fetcher.fetch(image.uri)
+                except ImageError as error:
+                    events.append(NotFetched(image, _failure(image, error)))
+                else:
+                    events.append(Fetched(image, data, hashlib.sha256(data).digest()))
+        listener.events.put(events)
 
-    def _decode(self, listener: Listener, fetched: Fetched) -> None:
-        image, size, sha256 = fetched.image, len(fetched.data), fetched.sha256
-        with self._metrics.timed(Stage.DECODE):
-            try:
-                decoded = self._decoder.decode(fetched.data)
-            except ImageError as error:
-                listener.events.put(NotDecoded(image, size, sha256, _failure(image, error)))
-                return
-        listener.events.put(Decoded(size))
-        width, height, format_ = decoded.width, decoded.height, decoded.format
-
-        def done(outcome: Outcome) -> None:
-            if isinstance(outcome, Exception):
-                listener.events.put(outcome)
-            else:
-                listener.events.put(Inferred(image, size, sha256, width, height, format_, outcome))
-
-        self._device.put(Request(decoded, listener.group, done))
+    def _decode(self, listener: Listener, files: Iterable[Fetched]) -> None:
+        events: list[Event] = []
+        requests: list[Request[Decoded]] = []
+        with self._metrics.timed(Stage.DECODE, 0) as timed:
+            for file in files:
+                timed.images += 1
+                image, size = file.image, len(file.data)
+                try:
+                    pixels = self._decoder.decode(file.data)
+                except ImageError as error:
+                    events.append(NotDecoded(image, size, file.sha256, _failure(image, error)))
+                else:
+                    decoded = Decoded(image, size, file.sha256, pixels.width, pixels.height, pixels.format)
+                    events.append(decoded)
+                    requests.append(Request(pixels, listener.group, decoded))
+        listener.events.put(events)
+        if requests:
+            self._device.put(requests)
 
 
 def _failure(image: Image, error: ImageError) -> Failure:
     return Failure(image.id, image.version, error.reason, error.detail)
 
 
-def _start(name: str, queue: "SimpleQueue[tuple[Listener, T]]", function: Callable[[Listener, T], object]) -> None:
-    def serve() -> None:
-        while True:
-            listener, item = queue.get()
-            listener.run(function, item)
-            del listener, item  # or the last file would stay in memory until the next one comes
+class _Queue(Generic[T]):
+    """What waits for a step, and the threads that do it.
 
-    # A daemon: a storage that hangs holds a call for minutes, and a worker that ends does not wait for it.
-    threading.Thread(target=serve, name=name, daemon=True).start()
+    A thread does one item after the other and hands them on together, while they are quick and of one chunk.
+    """
+
+    def __init__(self, name: str, threads: int, step: Callable[[Listener, Iterable[T]], object]) -> None:
+        self._waiting: SimpleQueue[tuple[Listener, T]] = SimpleQueue()
+        self._step = step
+        for number in range(threads):
+            # A daemon: a storage that hangs holds a call for minutes, and a worker that ends does not wait for it.
+            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True).start()
+
+    def put(self, listener: Listener, items: Iterable[T]) -> None:
+        for item in items:
+            self._waiting.put((listener, item))
+
+    def _serve(self) -> None:
+        following: tuple[Listener, T] | None = None
+        while True:
+            following = self._turn(*(following or self._waiting.get()))
+
+    def _turn(self, listener: Listener, first: T) -> "tuple[Listener, T] | None":
+        """Do an item and those that follow. Returns the one of another chunk that ended the turn."""
+        others: list[tuple[Listener, T]] = []
+        listener.run(lambda: self._step(listener, self._taken(listener, first, others)))
+        return others[0] if others else None
+
+    def _taken(self, listener: Listener, first: T, others: list[tuple[Listener, T]]) -> Iterator[T]:
+        ends = time.monotonic() + TOGETHER_SECONDS
+        yield first
+        for _ in range(TOGETHER - 1):
+            if time.monotonic() > ends:
+                return
+            try:
+                following, item = self._waiting.get_nowait()
+            except Empty:
+                return
+            if following is not listener:
+                others.append((following, item))
+                return
+            yield item

@@ -1,6 +1,7 @@
 """Identical files under another reference get the stored result: nothing is decoded or inferred again."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from db.schema import failures, predictions, tag_scores
 from db.schema import images as image_table
 from producer.sources import references
 from tagonce import from_settings, settings
+from tests.fixtures.command import wait_until
 from workers.inference import device_thread
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
@@ -162,7 +164,11 @@ def test_a_batch_holds_images_of_several_chunks(collection: Collection, monkeypa
     collection.pipeline.inferencer.batch_size = 10
     with collection.database.write() as connection:
         ids = images.register(connection, list(references(str(collection.folder))), collection.model.id)
-    with ThreadPoolExecutor(2) as pool:
-        reports = list(pool.map(collection.pipeline.run, (ids[:7], ids[7:])))
+    pipeline, go = collection.pipeline, threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(pipeline.device.call, go.wait)  # or it would begin before it expects the second chunk
+        reports = pool.map(pipeline.run, (ids[:7], ids[7:]))
+        wait_until(lambda: len(pipeline.device._requests) == len(ids), every=0.01)
+        go.set()
     assert [report.done for report in reports] == [7, 3]
     assert collection.batches == [10]

@@ -88,18 +88,25 @@ def start() -> Iterator[Start]:
         device.go.set()
 
 
-def put(thread: DeviceThread, group: Group, images: Sequence[Decoded]) -> list[Outcome]:
+def chunk() -> Group[list[Outcome]]:
+    def done(found: Sequence[tuple[list[Outcome], Outcome]]) -> None:
+        for outcomes, outcome in found:
+            outcomes.append(outcome)
+
+    return Group(done)
+
+
+def put(thread: DeviceThread, group: Group[list[Outcome]], images: Sequence[Decoded]) -> list[Outcome]:
     """The list fills when they are inferred."""
     outcomes: list[Outcome] = []
-    for one in images:
-        thread.put(Request(one, group, outcomes.append))
+    thread.put([Request(one, group, outcomes) for one in images])
     return outcomes
 
 
 def test_eight_chunks_of_64_are_one_batch_of_512(start: Start) -> None:
     device, thread = start(batch_size=512)
     device.go.set()
-    groups = [Group() for _ in FORMATS]
+    groups = [chunk() for _ in FORMATS]
     for group in groups:
         thread.expect(group, 64)
     outcomes = [put(thread, group, [image(name)] * 64) for group, name in zip(groups, FORMATS, strict=True)]
@@ -113,7 +120,7 @@ def test_an_image_does_not_wait_for_those_of_other_chunks_that_come_later(start:
     """Its batch is launched when the device is idle and the next images do not come in time."""
     device, thread = start(batch_size=4)
     device.go.set()
-    group, slow = Group(), Group()
+    group, slow = chunk(), chunk()
     thread.expect(group, 1)
     thread.expect(slow, 3)
     assert wait_until_filled(put(thread, group, [image()]), 1)
@@ -125,7 +132,7 @@ def test_the_last_images_are_not_waited_for(start: Start, monkeypatch: pytest.Mo
     monkeypatch.setattr(device_thread, "FILL_SECONDS", 3600.0)
     device, thread = start(batch_size=4)
     device.go.set()
-    group, broken, closed = Group(), Group(), Group()
+    group, broken, closed = chunk(), chunk(), chunk()
     for one, number in ((group, 2), (broken, 3), (closed, 3)):
         thread.expect(one, number)
     outcomes = put(thread, group, [image()] * 2)
@@ -140,7 +147,7 @@ def test_the_last_images_are_not_waited_for(start: Start, monkeypatch: pytest.Mo
 def test_batches_fill_while_the_device_is_busy(start: Start) -> None:
     """On a GPU a second batch waits behind the first one; a third one is not launched, and becomes full."""
     device, thread = start(batch_size=2, kind="cuda")
-    group = Group()
+    group = chunk()
     thread.expect(group, 7)
     outcomes = put(thread, group, [image()] * 5)
     wait_until(lambda: len(device.batches) == 2, every=0.01)
@@ -153,7 +160,7 @@ def test_batches_fill_while_the_device_is_busy(start: Start) -> None:
 def test_of_a_batch_that_fails_only_the_chunk_that_fails_alone_gets_the_error(start: Start) -> None:
     device, thread = start(batch_size=3, fails_for="bad")
     device.go.set()
-    good, bad = Group(), Group()
+    good, bad = chunk(), chunk()
     thread.expect(good, 2)
     thread.expect(bad, 1)
     fine = put(thread, good, [image("good")] * 2)
@@ -167,7 +174,7 @@ def test_of_a_batch_that_fails_only_the_chunk_that_fails_alone_gets_the_error(st
 
 def test_what_a_closed_chunk_left_is_dropped(start: Start) -> None:
     device, thread = start(batch_size=1, kind="cpu")
-    stopped, other = Group(), Group()
+    stopped, other = chunk(), chunk()
     thread.expect(stopped, 3)
     outcomes = put(thread, stopped, [image("stopped")] * 2)
     wait_until(lambda: len(device.batches) == 1, every=0.01)
@@ -187,7 +194,7 @@ def test_functions_run_between_batches_and_raise_where_they_are_called(start: St
     assert thread.call(lambda: threading.current_thread().name) == "device"
     with pytest.raises(ZeroDivisionError):
         thread.call(lambda: 1 // 0)
-    group = Group()
+    group = chunk()
     thread.expect(group, 1)
     assert wait_until_filled(put(thread, group, [image()]), 1)
 
@@ -195,7 +202,7 @@ def test_functions_run_between_batches_and_raise_where_they_are_called(start: St
 def test_a_thread_that_ended_fails_what_comes(start: Start) -> None:
     """No chunk waits for it for ever."""
     _, thread = start(is_there=False)
-    group = Group()
+    group = chunk()
     thread.expect(group, 2)
     outcomes = put(thread, group, [image()] * 2)
     assert wait_until_filled(outcomes, 2)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from db.ledger.workers import Stage
 from db.scores import Scores
@@ -33,10 +33,16 @@ Outcome = Scores | Exception | None
 """Scores; None where the model gives NaN; or the error that this image's batch, of its chunk alone, failed with."""
 
 
-class Group:
-    """Images that fail together: those of one chunk."""
+class Group(Generic[T]):
+    """Images that fail together: those of one chunk.
 
-    def __init__(self) -> None:
+    Args:
+        done: gets what images were handed over with, and their outcomes, each once and together where they were of one
+            batch. Called in the device's thread; after the group was closed only for a batch that was under way.
+    """
+
+    def __init__(self, done: Callable[[Sequence[tuple[T, Outcome]]], object]) -> None:
+        self.done = done
         self.expected = 0
         """Images that are still to be put in."""
         self.is_closed = False
@@ -44,13 +50,13 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Generic[T]):
     """An image to be inferred."""
 
     image: Decoded
-    group: Group
-    done: Callable[[Outcome], object]
-    """Called in the device's thread, once; never after the group was closed."""
+    group: Group[T]
+    about: T
+    """Goes back with the outcome."""
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -65,16 +71,16 @@ class DeviceThread:
         self._inferencer = inferencer
         self._metrics = metrics
         self._changed = threading.Condition()
-        self._requests = deque[Request]()
+        self._requests = deque[Request[Any]]()
         self._calls = deque[Callable[[], object]]()
         self._expected = 0
-        self._in_flight = deque[tuple[list[Request], Launched]]()
+        self._in_flight = deque[tuple[list[Request[Any]], Launched]]()
         self._most_in_flight = IN_FLIGHT if inferencer.device.type == "cuda" else 1
         self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
-    def expect(self, group: Group, images: int) -> None:
+    def expect(self, group: Group[Any], images: int) -> None:
         """So many more images of the group will be put in; negative: so many fewer."""
         with self._changed:
             if not group.is_closed:
@@ -83,21 +89,23 @@ class DeviceThread:
             if self._expected == 0:
                 self._changed.notify_all()
 
-    def put(self, request: Request) -> None:
-        """Hand over an image that was expected."""
+    def put(self, requests: Sequence[Request[Any]]) -> None:
+        """Hand over images of one group that were expected."""
+        group = requests[0].group
         with self._changed:
-            if request.group.is_closed:
+            if group.is_closed:
                 return
-            request.group.expected -= 1
-            self._expected -= 1
+            group.expected -= len(requests)
+            self._expected -= len(requests)
             if self._broken is None:
-                self._requests.append(request)
-            if len(self._requests) in {1, self._inferencer.batch_size} or self._expected == 0:
-                self._changed.notify_all()
+                waiting, full = len(self._requests), self._inferencer.batch_size
+                self._requests.extend(requests)
+                if waiting == 0 or waiting < full <= len(self._requests) or self._expected == 0:
+                    self._changed.notify_all()
         if self._broken is not None:
-            request.done(self._broken)
+            _hand_back(requests, [self._broken] * len(requests))
 
-    def close(self, group: Group) -> None:
+    def close(self, group: Group[Any]) -> None:
         """Nothing of the group is expected or wanted any more."""
         with self._changed:
             group.is_closed = True
@@ -129,8 +137,7 @@ class DeviceThread:
             with self._changed:
                 self._broken = error
                 left = [*(one for batch, _ in self._in_flight for one in batch), *self._requests]
-            for one in left:
-                one.done(error)
+            _hand_back(left, [error] * len(left))
 
     def _serve(self) -> None:
         while True:
@@ -143,7 +150,7 @@ class DeviceThread:
             if self._in_flight and (len(self._in_flight) >= self._most_in_flight or self._in_flight[0][1].is_done()):
                 self._finish(*self._in_flight.popleft())
 
-    def _next_batch(self) -> list[Request]:
+    def _next_batch(self) -> list[Request[Any]]:
         """Waits until there is a batch to launch, one to finish, or a function to call."""
         with self._changed:
             while True:
@@ -168,7 +175,7 @@ class DeviceThread:
             return False
         return self._expected <= 0 or time.monotonic() - self._requests[0].arrived >= FILL_SECONDS
 
-    def _launch(self, batch: list[Request]) -> None:
+    def _launch(self, batch: list[Request[Any]]) -> None:
         wanted = [one for one in batch if not one.group.is_closed]
         if not wanted:
             return
@@ -178,19 +185,18 @@ class DeviceThread:
         except Exception as error:  # noqa: BLE001 - each chunk gets its error
             self._fail(wanted, error)
 
-    def _finish(self, batch: list[Request], launched: Launched) -> None:
+    def _finish(self, batch: list[Request[Any]], launched: Launched) -> None:
         try:
             inferred = self._inferencer.finish(launched)
         except Exception as error:  # noqa: BLE001 - each chunk gets its error
             self._fail(batch, error)
             return
         self._metrics.add(Stage.INFER, inferred.device_seconds, len(batch))
-        for one, scores in zip(batch, inferred.scores, strict=True):
-            one.done(scores)
+        _hand_back(batch, inferred.scores)
 
-    def _fail(self, batch: list[Request], error: Exception) -> None:
+    def _fail(self, batch: list[Request[Any]], error: Exception) -> None:
         """A batch of several chunks is run again, chunk by chunk, so that only the chunks that fail get an error."""
-        groups: dict[Group, list[Request]] = {}
+        groups: dict[Group[Any], list[Request[Any]]] = {}
         for one in batch:
             groups.setdefault(one.group, []).append(one)
         if len(groups) > 1:
@@ -202,5 +208,13 @@ class DeviceThread:
                     outcomes = self._inferencer.scores([one.image for one in requests]).scores
                 except Exception as own:  # noqa: BLE001 - the chunk gets it
                     outcomes = [own] * len(requests)
-            for one, outcome in zip(requests, outcomes, strict=True):
-                one.done(outcome)
+            _hand_back(requests, outcomes)
+
+
+def _hand_back(requests: Sequence[Request[Any]], outcomes: Sequence[Outcome]) -> None:
+    """Each group gets its own together: to wake a chunk's thread for each image would cost more than all it does."""
+    of_groups: dict[Group[Any], list[tuple[Any, Outcome]]] = {}
+    for one, outcome in zip(requests, outcomes, strict=True):
+        of_groups.setdefault(one.group, []).append((one.about, outcome))
+    for group, found in of_groups.items():
+        group.done(found)
