@@ -73,6 +73,7 @@ def run(config: "Settings") -> int:
     from db.ledger.workers import forget_old
     from tagonce import from_settings
     from workers.inference.malloc import keep_freed_memory
+    from workers.options import MOST_CHUNKS
 
     keep_freed_memory()
     broker_url = config.need_broker()
@@ -82,7 +83,7 @@ def run(config: "Settings") -> int:
     from workers.queue.process import run_worker
 
     log = logging.getLogger("tagonce")
-    with from_settings.stored(config, create=True, threads=config.concurrency) as database:
+    with from_settings.stored(config, create=True, threads=config.concurrency or MOST_CHUNKS) as database:
         with database.write() as connection:
             forget_old(connection)
         spec, model = from_settings.find_and_register(database, config)

@@ -137,3 +137,9 @@ def test_the_shares_of_all_chunks_keep_the_device_and_the_fetchers_busy() -> Non
     assert share.images * 16 >= 3 * 512
     assert share.bytes * 16 == BYTES_UNDER_WAY
     assert Share.of(Options(batch_size=8, concurrency=3, fetchers=32)).images * 3 >= 64
+
+
+@pytest.mark.parametrize(("batch_size", "chunks"), [(1, 3), (64, 3), (65, 4), (512, 24), (4096, 64)])
+def test_small_chunks_fill_three_batches(batch_size: int, chunks: int) -> None:
+    assert Options(batch_size=batch_size).concurrency == chunks
+    assert Options(batch_size=batch_size, concurrency=2).concurrency == 2
