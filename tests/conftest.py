@@ -13,6 +13,11 @@ import pytest
 
 from tests.fixtures import examples
 
+# pytest has a process for each core. The threads of torch would be twice as many as cores, and each waits for the rest
+# by spinning: a forward takes up to ten times as long. The processes that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.checkpoints",

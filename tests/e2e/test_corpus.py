@@ -1,4 +1,4 @@
-"""Every image of the installed packages, odd files, bombs and a thousand broken ones, under mad names."""
+"""Every image of the installed packages, odd files, bombs and hundreds of broken ones, under mad names."""
 
 import json
 import os
@@ -18,8 +18,9 @@ from producer.storage.s3_client import s3_client
 from tests.e2e.ledger import Ledger
 from tests.fixtures import hostile
 from tests.fixtures.command import Outcome
+from tests.fixtures.examples import up_to
 
-BROKEN = 1_000
+BROKEN = up_to(1_000)
 NAMES = [
     b"new\nline.jpg", b"quo\"te's.jpg", b"tab\tand\rreturn.jpg", b"caf\xe9 \xff\xfe.jpg", "日本語 🐈‍⬛.jpg".encode(),
     "\u202egpj.moc".encode() + b".jpg", b"100%41#?&;$(id)`id`.jpg", b"-rf.jpg", b"--help.jpg", b" two  spaces .jpg",

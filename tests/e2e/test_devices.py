@@ -60,9 +60,9 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
 
 
 def test_one_that_cannot_work_ends_all_with_its_sentence(
-    start_script: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
+    start_tagonce: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
 ) -> None:
-    parent = start_script(
+    parent = start_tagonce(
         *("worker", "--devices", "cpu,cuda:7", "--model", jtp2_folder),
         TAGONCE_BROKER_URL=redis_url,
         TAGONCE_DATABASE_URL=sqlite_url,

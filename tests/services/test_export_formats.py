@@ -38,7 +38,7 @@ from tagonce.export.formats import FORMATS
 from tagonce.export.job import Export
 from tagonce.export.run import run
 from tagonce.options.policy_options import resolve_policy
-from tests.fixtures.command import script
+from tests.fixtures.command import Outcome, script
 from tests.fixtures.straight import straight_caption, straight_items
 from tests.unit.test_captions import TAGS
 
@@ -569,25 +569,26 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 SINGLE_FILES = [Format.JSONL, Format.CSV, Format.KOHYA, Format.PARQUET, Format.PARQUET_WIDE]
 
 
-def small_files_only() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
+@pytest.fixture
+def small_files_only() -> Iterator[None]:
+    """No file of this process grows beyond 80 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("format_", SINGLE_FILES)
-def test_an_export_that_fails_half_way_leaves_the_old_file(large_store: str, tmp_path: Path, format_: Format) -> None:
+def test_an_export_that_fails_half_way_leaves_the_old_file(
+    large_store: str, tmp_path: Path, format_: Format, invoke: Callable[..., Outcome], small_files_only: None
+) -> None:
     """As on a full disk: a limit stops the growth of the file."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("old")
-    failed = subprocess.run(
-        [script(), "export", "--format", format_, "--out", "out/file", "-t", "0.02", "-d", large_store, "--overwrite"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=small_files_only,
-    )
-    assert failed.returncode == 1, failed.stderr
-    assert "error: Cannot write out/file: File too large. --out names another place." in failed.stderr
+    command = ("export", "--format", format_, "--out", "out/file", "-t", "0.02", "-d", large_store, "--overwrite")
+    failed = invoke(*command)
+    assert failed.code == 1, failed.err
+    assert "error: Cannot write out/file: File too large. --out names another place." in failed.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
     assert (tmp_path / "out" / "file").read_text() == "old"
 

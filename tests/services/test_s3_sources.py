@@ -6,7 +6,6 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,16 +18,13 @@ from db.names.uris import file_uri
 from producer.sources import NameFilter, references
 from producer.storage.s3_client import is_anonymous, s3_client, s3_errors
 from producer.uris import split_s3
-from tests.fixtures.s3 import new_bucket
+from tests.fixtures.s3 import fill, new_bucket
 from workers.storage.fetch import Fetcher
 
 
 def put(bucket: str, *keys: str) -> set[Reference]:
     """Store objects whose content is their key. Returns the references that a source should yield."""
-    client = s3_client(max_pool_connections=8)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=key.encode()), keys))
-    client.close()
+    fill(bucket, {key: key.encode() for key in keys})
     return {expected(bucket, key) for key in keys}
 
 

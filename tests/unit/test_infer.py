@@ -187,9 +187,9 @@ def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(
     size = alone._preprocess.blank().pixels.shape[0]
     images = noise(6, size)
     expected = alone.probabilities(images)
-    for batch_size, filled in ((6, False), (4, False), (4, True), (16, True)):
+    for batch_size, filled in ((6, False), (4, False), (4, True), (8, True)):
         together = one_by_one(batch_size, filled)
-        for turned in (0, 2, 5):
+        for turned in (0, 5):
             found = together.probabilities([*images[turned:], *images[:turned]]).roll(turned, dims=0)
             torch.testing.assert_close(found, expected, atol=SMALL_DIFFERENCE, rtol=0)
 
