@@ -57,7 +57,7 @@ class Roots:
         try:
             found = os.open(path, os.O_PATH | os.O_CLOEXEC)  # finds the file, opens nothing
         except OSError:
-            self.check_path(path)  # nobody learns whether a file outside exists
+            self.check_path(path)  # no user of the queue learns whether a file outside exists
             raise
         try:
             # The link names what was found, even if another process replaces it now.
