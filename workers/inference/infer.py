@@ -245,11 +245,11 @@ class Inferencer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if size == 1:
-            raise ModelError(f"{self.device} has too little memory for a single image with this model.")
+            raise ModelError(f"{self.where[0]} has too little memory for a single image with this model.")
         # Of two batches in flight that ran out of memory at the same size, the first one halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
-            log.warning("out of memory on %s: the batch size is now %d", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is now %d", self.where[0], self.batch_size)
 
 
 def quantised(probabilities: torch.Tensor) -> torch.Tensor:
