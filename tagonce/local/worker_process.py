@@ -28,7 +28,7 @@ class WorkerProcess:
     def __init__(
         self, settings: Settings, environment: Mapping[str, str] | None = None, *, log: Path | None = None
     ) -> None:
-        self._environment = os.environ | settings.as_environment() | (environment or {})
+        self._environment = {**os.environ, **settings.as_environment(), **(environment or {})}
         self._log = log
         self.start()
 

@@ -1,6 +1,7 @@
 """`--devices`: the selected devices, and the threads of each process."""
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -69,7 +70,8 @@ def test_a_process_sees_no_gpu_but_its_own(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with caplog.at_level(logging.INFO):
         assert supervisor.Supervisor(supervisor.shares(settings.load(), devices, 2)).run() == 0
-    found = [(record.args[0], (tmp_path / str(record.args[1])).read_text().split()) for record in caplog.records]
+    started = re.findall(r"the worker on (\S+) is process (\d+)", caplog.text)
+    found = [(device, (tmp_path / process).read_text().split()) for device, process in started]
     as_seen = ["cpu" if device == "cpu" else "cuda" for device in devices]
     assert found == [(device, [one, own]) for device, one, own in zip(devices, seen, as_seen, strict=True)]
 
