@@ -57,7 +57,7 @@ class Inferencer:
         floor: in ten-thousandths; lower scores are dropped.
 
     Raises:
-        ModelError: the weights do not fit the specification.
+        ModelError: the weights do not fit the specification, or the memory of the device.
         SettingsError: this machine has no such device.
     """
 
@@ -69,7 +69,14 @@ class Inferencer:
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         self.use_device()
-        network = load_network(spec, self.device, self.dtype)
+        try:
+            network = load_network(spec, self.device, self.dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{self.where[0]} has too little memory to load {spec.name} in {self.where[1]}."
+            ) from error
         self._network = compiled(network, self.device) if options.compile else network
         # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
         # CPU, filling a short batch would only cost time.
@@ -164,13 +171,15 @@ class Inferencer:
 
         Raises what `warm_up` does.
         """
-        images = [self._preprocess.blank()] * self.batch_size
-        launched = deque([self.launch(images)])
+        launched = deque([self._launch_blank()])
         seconds = []
         for _ in range(number - 1):
-            launched.append(self.launch(images))
+            launched.append(self._launch_blank())
             seconds.append(self.finish(launched.popleft()).device_seconds)
         return [*seconds, self.finish(launched.popleft()).device_seconds]
+
+    def _launch_blank(self) -> Launched:
+        return self.launch([self._preprocess.blank()] * self.batch_size)
 
     def works(self) -> bool:
         """Whether a test image gets scores. In a lower precision some images overflow and others do not."""
