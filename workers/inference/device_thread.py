@@ -113,9 +113,10 @@ class DeviceThread:
         future: Future[T] = Future()
 
         def run() -> None:
+            if self._broken is not None:
+                future.set_exception(self._broken)
+                return
             try:
-                if self._broken is not None:
-                    raise self._broken
                 future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - the caller raises it
                 future.set_exception(error)
