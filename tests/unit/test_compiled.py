@@ -149,6 +149,18 @@ def test_where_nothing_can_be_compiled_the_uncompiled_network_serves(
     ]
 
 
+def test_where_no_process_can_be_started_the_uncompiled_network_serves(
+    jtp1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(infer, "COMPILED_AHEAD", {"cpu"})
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    found = inferencer(jtp1_folder, compile=None)
+    found.warm_up()
+    assert len(found.scores(noise(3)).scores) == 3
+    assert len(caplog.messages) == 1
+    assert "the network stays uncompiled, which is slower: [Errno 2] No such file" in caplog.text
+
+
 def test_a_smaller_batch_is_compiled_anew(jtp1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that compiles for the size before the halving ends."""
     monkeypatch.setattr(infer, "COMPILED_AHEAD", {"cpu"})

@@ -30,20 +30,27 @@ class CompileAhead:
 
     Args:
         size: images in a batch.
+
+    Raises:
+        OSError: no process can be started.
     """
 
     def __init__(self, spec: ModelSpec, options: Options, size: int) -> None:
         self.size = size
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `stop` closes it
-        self._process = subprocess.Popen(
-            # -P: the current folder may contain another db.py.
-            [sys.executable, "-P", "-m", "workers.inference.compile_ahead"],
-            stdin=subprocess.PIPE,
-            stdout=self._output,
-            stderr=self._output,
-            env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": str(options.decoders)},
-            start_new_session=True,  # Ctrl-C is for the worker
-        )
+        try:
+            self._process = subprocess.Popen(
+                # -P: the current folder may contain another db.py.
+                [sys.executable, "-P", "-m", "workers.inference.compile_ahead"],
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=self._output,
+                env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": str(options.decoders)},
+                start_new_session=True,  # Ctrl-C is for the worker
+            )
+        except OSError:
+            self._output.close()
+            raise
         self._input = cast("IO[bytes]", self._process.stdin)
         with contextlib.suppress(BrokenPipeError):  # it has ended: `failure` says why
             pickle.dump((spec, options.model_copy(update={"batch_size": size})), self._input)

@@ -221,7 +221,11 @@ class Inferencer:
         if self._ahead is None or self._ahead.size != size:  # halved meanwhile
             if self._ahead is not None:
                 self._ahead.stop()
-            self._ahead = CompileAhead(self._spec, self._options, size)
+                self._ahead = None
+            try:
+                self._ahead = CompileAhead(self._spec, self._options, size)
+            except OSError as error:  # no memory for another process, no room for its output
+                self._stay_uncompiled(str(error))
             return
         if self._ahead.is_running:
             return
@@ -232,8 +236,11 @@ class Inferencer:
         if failure is None:
             log.info("compiled for batches of %d; loading it took %.1f s", size, time.monotonic() - begun)
         else:
-            self._compiles_ahead = False
-            log.warning("the network stays uncompiled, which is slower: %s", failure)
+            self._stay_uncompiled(failure)
+
+    def _stay_uncompiled(self, why: str) -> None:
+        self._compiles_ahead = False
+        log.warning("the network stays uncompiled, which is slower: %s", why)
 
     def _take_compiled(self) -> str | None:
         try:
