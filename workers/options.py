@@ -28,8 +28,10 @@ class WorkerSettings(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
     """`auto`: fp16 on a CUDA GPU of compute capability 7.0 or later, fp32 elsewhere. The last layer is always fp32."""
-    compile: bool = Field(False, description="compile the network with torch; takes minutes once")
-    """At the first forward; later starts take seconds from torch's cache."""
+    compile: bool | None = Field(
+        None, description="compile the network with torch, minutes once; default: on a CUDA GPU, while it already runs"
+    )
+    """True: before the first image, or the worker ends. None: images are inferred uncompiled until it is done."""
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of one forward on the CPU; default: one per core"
     )

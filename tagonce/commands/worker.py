@@ -72,10 +72,12 @@ def run(config: "Settings") -> int:
     """Load the model, then process chunks. Returns the exit code."""
     from db.ledger.workers import forget_old
     from tagonce import from_settings
+    from workers.cache_folder import keep_compiled_code
     from workers.inference.malloc import keep_freed_memory
     from workers.options import MOST_CHUNKS
 
     keep_freed_memory()
+    keep_compiled_code()
     broker_url = config.need_broker()
 
     from producer.queue import broker

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -207,6 +208,33 @@ def test_a_thread_that_ended_fails_what_comes(start: Start) -> None:
     outcomes = put(thread, group, [image()] * 2)
     assert wait_until_filled(outcomes, 2)
     assert [str(one) for one in outcomes] == ["no device"] * 2
+    with pytest.raises(RuntimeError, match="no device"):
+        thread.call(lambda: pytest.fail("there is no thread to run it in"))
+
+
+def test_a_function_that_waits_for_a_thread_that_ends_is_not_waited_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test of the device, for example, after an error that CUDA reports when it is asked whether a batch is done."""
+    breaks = threading.Event()
+
+    def is_done(_launched: FakeLaunched) -> bool:
+        if breaks.is_set():
+            raise RuntimeError("illegal memory access")
+        return False
+
+    monkeypatch.setattr(FakeLaunched, "is_done", is_done)
+    device, thread = start(kind="cuda")
+    group = Group()
+    thread.expect(group, 1)
+    outcomes = put(thread, group, [image()])
+    wait_until(lambda: len(device.batches) == 1, every=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(thread.call, lambda: pytest.fail("the device is broken"))
+        wait_until(lambda: len(thread._calls) == 1, every=0.01)
+        breaks.set()
+        assert str(waiting.exception(20)) == "illegal memory access"
+    assert [str(one) for one in outcomes] == ["illegal memory access"]
 
 
 def wait_until_filled(outcomes: list[Outcome], number: int) -> bool:

@@ -9,7 +9,9 @@ import torch
 
 from db.errors import ImageError, ModelError, SettingsError
 from db.scores import Scores
+from tests.fixtures.memory import OUT_OF_MEMORY
 from workers.images.decode import Decoded
+from workers.inference import infer
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.inference.network import load_network
@@ -95,18 +97,6 @@ def assert_same(found: Sequence[Scores | None], expected: Sequence[Scores | None
         np.testing.assert_array_equal(one.scores, other.scores)
 
 
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB)."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried ..."),
-    MemoryError(),
-]
-
-
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
 def test_out_of_memory_halves_the_batch_and_loses_no_image(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -136,6 +126,23 @@ def test_a_device_without_memory_for_one_image_is_said(inferencer: Inferencer, m
     monkeypatch.setattr(inferencer, "_network", full)
     with pytest.raises(ModelError, match="too little memory for a single image"):
         inferencer.scores(noise(1, 98))
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
+def test_too_little_memory_for_the_network_in_fp32_fails_the_chunk_and_not_the_worker(
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An unexpected error ends the worker. The chunk with the image would end one worker after the other."""
+    half = Inferencer(read_folder(jtp1_folder), Options(batch_size=4, device="cpu", precision="fp16"), floor=0)
+    images = noise(3, 98)
+    monkeypatch.setattr(half, "_network", nan_for(images[1], half))
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(infer, "load_network", full)
+    with pytest.raises(ModelError, match="cpu has too little memory to load tiny-jtp1 in float32"):
+        half.scores(images)
 
 
 def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch) -> None:

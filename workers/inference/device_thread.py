@@ -114,18 +114,28 @@ class DeviceThread:
                 self._changed.notify_all()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run a function in the device's thread, between two batches, and return what it returns."""
+        """Run a function in the device's thread, between two batches, and return what it returns.
+
+        Raises what the function raises, or the error with which the thread ended.
+        """
         future: Future[T] = Future()
 
         def run() -> None:
+            if self._broken is not None:
+                future.set_exception(self._broken)
+                return
             try:
                 future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - the caller raises it
                 future.set_exception(error)
 
         with self._changed:
-            self._calls.append(run)
-            self._changed.notify_all()
+            is_broken = self._broken is not None
+            if not is_broken:
+                self._calls.append(run)
+                self._changed.notify_all()
+        if is_broken:
+            run()
         return future.result()
 
     def _run(self) -> None:
@@ -138,6 +148,8 @@ class DeviceThread:
                 self._broken = error
                 left = [*(one for batch, _ in self._in_flight for one in batch), *self._requests]
             _hand_back(left, [error] * len(left))
+            while self._calls:
+                self._calls.popleft()()  # raises the error where it was called
 
     def _serve(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """Infer: from decoded images to scores. `workers.inference.device_thread` keeps the device busy with it."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from db.arrays.types import Int16Array
 from db.errors import ImageError, ModelError, Reason
 from db.scores import SCALE, Scores
 from workers.images.decode import Decoded
-from workers.inference.compiled import compiled
+from workers.inference.compile_ahead import CompileAhead
+from workers.inference.compiled import Forward, compiled
 from workers.inference.device import Span, begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
 from workers.inference.network import load_network
 from workers.inference.preprocess import Batch, Preprocess
@@ -22,6 +24,10 @@ from workers.models.spec import ModelSpec
 from workers.options import Options
 
 log = logging.getLogger(__name__)
+
+COMPILED_AHEAD = {"cuda"}
+"""Types of device for which `compile=None` compiles, while batches are computed without. A CPU gains a tenth of a
+forward, and meanwhile the compiler takes the cores that compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Inferencer:
         floor: in ten-thousandths; lower scores are dropped.
 
     Raises:
-        ModelError: the weights do not fit the specification.
+        ModelError: the weights do not fit the specification, or the memory of the device.
         SettingsError: this machine has no such device.
     """
 
@@ -69,11 +75,23 @@ class Inferencer:
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         self.use_device()
-        network = load_network(spec, self.device, self.dtype)
-        self._network = compiled(network, self.device) if options.compile else network
+        try:
+            self._network = load_network(spec, self.device, self.dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{self.where[0]} has too little memory to load {spec.name} in {self.where[1]}."
+            ) from error
+        self._compiled: dict[int, Forward] = {}
+        """The network, compiled for batches of so many images."""
+        self._ahead: CompileAhead | None = None
+        self._compiles_ahead = False
         # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
         # CPU, filling a short batch would only cost time.
-        self._one_shape = options.compile or self.device.type == "cuda"
+        self._one_shape = self.device.type == "cuda" or (
+            self.device.type in COMPILED_AHEAD if options.compile is None else options.compile
+        )
         self._preprocess = Preprocess(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
@@ -116,6 +134,8 @@ class Inferencer:
 
     def launch(self, images: Sequence[Decoded]) -> Launched:
         """Start a forward of one batch, at most `batch_size` images. On CUDA the device computes when this returns."""
+        if self._compiles_ahead:
+            self._look_after_compiling()
         span = begin_span(self.device)
         launched = Launched(images, self.batch_size, None, span)
         try:
@@ -152,25 +172,39 @@ class Inferencer:
     def warm_up(self) -> None:
         """Run a full batch if the first forward is slow, as on a GPU or compiled, so that errors show before a chunk.
 
+        From then on the network is compiled in another process, if compiling is left to the program.
+
         Raises:
             ModelError: the device has too little memory for a single image.
-            SettingsError: the network cannot be compiled here.
+            SettingsError: the network cannot be compiled here, and `compile` asks for it.
         """
         if self._one_shape:
             self.time_forwards(1)
+        self._compiles_ahead = self._options.compile is None and self.device.type in COMPILED_AHEAD
+
+    def compile(self) -> None:
+        """Compile the network for the batch size, in this process. Takes seconds if torch's cache has it, else minutes.
+
+        Raises what `workers.inference.compiled.compiled` does.
+        """
+        blank = self._preprocess.collate([self._preprocess.blank()], self.batch_size)
+        with torch.inference_mode():
+            self._compiled[self.batch_size] = compiled(self._network, self._preprocess.normalise(blank))
 
     def time_forwards(self, number: int) -> list[float]:
         """Seconds that the device takes for each of some full batches of blank images, two of them in flight.
 
         Raises what `warm_up` does.
         """
-        images = [self._preprocess.blank()] * self.batch_size
-        launched = deque([self.launch(images)])
+        launched = deque([self._launch_blank()])
         seconds = []
         for _ in range(number - 1):
-            launched.append(self.launch(images))
+            launched.append(self._launch_blank())
             seconds.append(self.finish(launched.popleft()).device_seconds)
         return [*seconds, self.finish(launched.popleft()).device_seconds]
+
+    def _launch_blank(self) -> Launched:
+        return self.launch([self._preprocess.blank()] * self.batch_size)
 
     def works(self) -> bool:
         """Whether a test image gets scores. In a lower precision some images overflow and others do not."""
@@ -178,6 +212,42 @@ class Inferencer:
         return any(
             scores is not None for batch in self._batches(images) for scores in self._wait(self.launch(batch)).scores
         )
+
+    def _look_after_compiling(self) -> None:
+        """Compile ahead for the batch size, and take what has been compiled."""
+        size = self.batch_size
+        if size in self._compiled:
+            return
+        if self._ahead is None or self._ahead.size != size:  # halved meanwhile
+            if self._ahead is not None:
+                self._ahead.stop()
+                self._ahead = None
+            try:
+                self._ahead = CompileAhead(self._spec, self._options, size)
+            except OSError as error:  # no memory for another process, no room for its output
+                self._stay_uncompiled(str(error))
+            return
+        if self._ahead.is_running:
+            return
+        begun = time.monotonic()
+        failure = self._ahead.failure() or self._take_compiled()
+        self._ahead.stop()
+        self._ahead = None
+        if failure is None:
+            log.info("compiled for batches of %d; loading it took %.1f s", size, time.monotonic() - begun)
+        else:
+            self._stay_uncompiled(failure)
+
+    def _stay_uncompiled(self, why: str) -> None:
+        self._compiles_ahead = False
+        log.warning("the network stays uncompiled, which is slower: %s", why)
+
+    def _take_compiled(self) -> str | None:
+        try:
+            self.compile()
+        except Exception as error:  # noqa: BLE001 - the uncompiled network works
+            return str(error)
+        return None
 
     def _wait(self, launched: Launched) -> Inferred:
         device_seconds = 0.0
@@ -238,18 +308,20 @@ class Inferencer:
         return self._preprocess.collate(batch, size if self._one_shape else len(batch))
 
     def _forward(self, batch: Batch) -> torch.Tensor:
-        probabilities: torch.Tensor = self._network(self._preprocess.normalise(batch))
-        return probabilities
+        images = self._preprocess.normalise(batch)
+        if self._options.compile and len(images) not in self._compiled:
+            self._compiled[len(images)] = compiled(self._network, images)
+        return self._compiled.get(len(images), self._network)(images)
 
     def _halve(self, size: int) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if size == 1:
-            raise ModelError(f"{self.device} has too little memory for a single image with this model.")
+            raise ModelError(f"{self.where[0]} has too little memory for a single image with this model.")
         # Of two batches in flight that ran out of memory at the same size, the first one halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
-            log.warning("out of memory on %s: the batch size is now %d", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is now %d", self.where[0], self.batch_size)
 
 
 def quantised(probabilities: torch.Tensor) -> torch.Tensor:
