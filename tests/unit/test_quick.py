@@ -16,6 +16,7 @@ from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import picture, png, png_header, saved
 from workers.images import blend, quick_jpeg, quick_png
+from workers.images import jpeg as jpeg_segments
 from workers.images.decode import Decoder
 from workers.images.pixels import Raster
 
@@ -101,13 +102,20 @@ SCAN = JPEG.index(b"\xff\xda")
         ("two components", hostile.jpeg_frame(9, 2)),
         ("lossless", hostile.jpeg_frame(1, 0xC3)),
         ("arithmetic codes", hostile.jpeg_frame(1, 0xC9)),
-        ("101 scans", hostile.progressive_scans(101, 64, 64)),
         ("nothing", b"\xff\xd8"),
         ("a length beyond the end", JPEG[:4] + b"\xff\xff"),
     ],
 )
 def test_jpegs_that_are_left_to_pillow(why: str, data: bytes) -> None:
     assert quick(data) is None, why
+
+
+def test_the_limit_of_scans_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sound file: libjpeg warns of those that `hostile` makes of equal scans."""
+    data = saved(smooth(40, 30), "jpeg", progressive=True)
+    assert quick(data) is not None
+    monkeypatch.setattr(jpeg_segments, "_SCANS", 5)
+    assert quick(data) is None
 
 
 def test_another_libjpeg_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
