@@ -81,7 +81,7 @@ class Opener:
 
     def __init__(self, max_pixels: int, *, pixels_in_flight: int | None = None) -> None:
         self.max_pixels = max_pixels
-        self._in_flight = Budget(pixels_in_flight or 2 * max_pixels)
+        self.in_flight = Budget(pixels_in_flight or 2 * max_pixels)
         self._formats = _prepare_pillow(max_pixels)
 
     @contextmanager
@@ -108,7 +108,7 @@ class Opener:
         reduced = target is not None and _reduce(image, target(image.size))
         self._refuse_undecodable(image, data)
         self._refuse_slow(image, data)
-        with self._in_flight.taken(self._pixels(image)):
+        with self.in_flight.taken(self._pixels(image)):
             file.allow_pixels()
             self._load(image, name, data)
             try:
