@@ -225,7 +225,7 @@ def test_a_function_that_waits_for_a_thread_that_ends_is_not_waited_for(
 
     monkeypatch.setattr(FakeLaunched, "is_done", is_done)
     device, thread = start(kind="cuda")
-    group = Group()
+    group = chunk()
     thread.expect(group, 1)
     outcomes = put(thread, group, [image()])
     wait_until(lambda: len(device.batches) == 1, every=0.01)
