@@ -20,12 +20,12 @@ from workers.options import Options
 
 THRESHOLDS = (0.2, 0.35, 0.5)
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
-SIDES = {"cuda": 8_192, "cpu": 2_048}
+SIDES = {"cuda": 8_192, "mps": 4_096, "cpu": 2_048}
 """Side of the square matrices of the peak rate."""
 SECONDS = 2.0
 DECODED = 50
 """Images that are decoded to measure the cost of one."""
-COMPARED = {"cuda": 2_000, "cpu": 8}
+COMPARED = {"cuda": 2_000, "mps": 200, "cpu": 8}
 """Images whose probabilities are computed in three precisions."""
 
 
@@ -73,7 +73,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         begun = time.perf_counter()
         one @ other
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
         best = min(best, time.perf_counter() - begun)
     return 2 * side**3 / best
 
