@@ -104,7 +104,8 @@ def put(thread: DeviceThread, group: Group[list[Outcome]], images: Sequence[Deco
     return outcomes
 
 
-def test_eight_chunks_of_64_are_one_batch_of_512(start: Start) -> None:
+def test_eight_chunks_of_64_are_one_batch_of_512(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_thread, "FILL_SECONDS", 3600.0)
     device, thread = start(batch_size=512)
     device.go.set()
     groups = [chunk() for _ in FORMATS]
