@@ -161,6 +161,21 @@ def test_where_no_process_can_be_started_the_uncompiled_network_serves(
     assert "the network stays uncompiled, which is slower: [Errno 2] No such file" in caplog.text
 
 
+def test_a_compiled_network_that_gives_other_scores_is_not_used(
+    jtp1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(infer, "COMPILED_AHEAD", {"cpu"})
+    monkeypatch.setattr(infer, "compiled", lambda network, _images: lambda images: network(images) + 0.01)
+    stand_in(monkeypatch, tmp_path, "exit 0")
+    images, found = noise(3), inferencer(jtp1_folder, compile=None)
+    expected = inferencer(jtp1_folder, compile=False).probabilities(images)
+    found.warm_up()
+    found.scores(images)
+    wait_until(lambda: found._ahead is None or not found._ahead.is_running, every=0.01)
+    same(scores(found, images), expected)
+    assert "probabilities of test images differ by 0.0100" in caplog.text
+
+
 def test_a_smaller_batch_is_compiled_anew(jtp1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that compiles for the size before the halving ends."""
     monkeypatch.setattr(infer, "COMPILED_AHEAD", {"cpu"})
