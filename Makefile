@@ -46,7 +46,7 @@ gpu: $(if $(WHEELS),,$(VENV)/.test) ## Test and measure on a GPU, in nine minute
 	PYTHONPATH=$(CURDIR) $(if $(WHEELS),$(PYTHON),$(BIN)/python) bench/gpu.py --device $(DEVICE) --out build/gpu.md
 
 # PYTHON is a version here, of the GPU host; this machine need not have it.
-wheels: ## Collect wheels for a GPU host without a package index (PYTHON=3.12 for its Python; docs/gpu.md)
+wheels: ## Collect wheels for a GPU host without a package index (PYTHON=3.12: its version of Python)
 	$(MAKE) $(VENV)/.test PYTHON=python3
 	$(BIN)/python deploy/wheels.py build/wheels $(if $(filter 3.%,$(PYTHON)),--python $(PYTHON)) --without $(WITHOUT)
 

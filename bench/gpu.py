@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PARTS = {
     "prepare": 60,
-    "model": 60,
+    "model": 75,
     "tests": 110,
     "one": 80,
     "attention": 60,

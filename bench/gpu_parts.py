@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from runs import Setup
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from db.errors import SettingsError
 from workers.cpus import cores
 from workers.images.decode import Decoded, Decoder
 from workers.inference.compiled import compiled
@@ -87,6 +89,7 @@ class Bench:
         self.sizes = SIZES.get(self.device.type, OF_GPU)
         self._model, self._folder, self._images = model, folder, images
         self._on_cuda = self.device.type == "cuda"
+        torch.backends.cudnn.benchmark = True  # as `Inferencer` does
 
     # ── the parts ──
 
@@ -185,10 +188,9 @@ class Bench:
 
     # ── measurements ──
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
-        made = {"so400m": random_model.so400m, "tiny": random_model.tiny}.get(self._model)
-        return find_model(str(made(self._folder)) if made else self._model)
+        return find_model(self._model_name)
 
     def _network(self, precision: str) -> Forward:
         return load_network(self.spec, self.device, PRECISIONS[precision])
@@ -207,7 +209,7 @@ class Bench:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         try:
             seconds = self._seconds(lambda: network(pixels))
-        except RuntimeError as error:  # too little memory, or no such kernel
+        except (RuntimeError, SettingsError) as error:  # too little memory, no such kernel, no compiler
             value = str(error).strip().partition("\n")[0]
         else:
             value = f"{batch / seconds:,.1f} images/s, {1e3 * seconds:,.1f} ms"
@@ -241,7 +243,7 @@ class Bench:
 
     def _end_to_end(self, processes: int) -> ours.Shared:
         batch = self.sizes.batches[0]
-        setup = Setup(self._model_name(), len(self.spec.tags), self._photos(), batch, str(self.device), "auto")
+        setup = Setup(self._model_name, len(self.spec.tags), self._photos(), batch, str(self.device), "auto")
         samples: list[float] = []
         with tempfile.TemporaryDirectory(prefix="run-", dir=self._folder) as own, utilisation(samples):
             shared = ours.on_one_device(setup, Path(own), processes, samples.clear)
@@ -252,6 +254,7 @@ class Bench:
             show("device busy, by nvidia-smi", f"{statistics.mean(samples):.0f}%")
         return shared
 
+    @property
     def _model_name(self) -> str:
         """As `tagonce --model` takes it."""
         made = {"so400m": random_model.so400m, "tiny": random_model.tiny}.get(self._model)
@@ -298,7 +301,12 @@ def utilisation(samples: list[float]) -> Iterator[None]:
         yield
         return
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: samples.extend(float(line) for line in process.stdout or ()))
+
+        def collect() -> None:
+            for line in process.stdout or ():
+                samples.append(float(line))  # noqa: PERF401 - the list is cleared meanwhile
+
+        thread.submit(collect)
         try:
             yield
         finally:
