@@ -92,7 +92,7 @@ def main() -> None:
     trees = {"this commit": here}
     with tempfile.TemporaryDirectory(prefix="tagonce-bench-") as place:
         photos = Path(place) / "photos"
-        _write_photos(photos, arguments.images)
+        write_photos(photos, arguments.images)
         if arguments.before:
             trees = {arguments.before: Path(place) / "before", **trees}
             subprocess.run(
@@ -108,7 +108,7 @@ def main() -> None:
     Console().print(table)
 
 
-def _write_photos(folder: Path, number: int) -> None:
+def write_photos(folder: Path, number: int) -> None:
     folder.mkdir()
     noise = np.random.default_rng(0)
     for position in range(number):
