@@ -33,15 +33,15 @@ from workers.telemetry.metrics import WorkerMetrics
 WRITE_SECONDS = 5.0
 """A chunk that takes longer is written in parts: progress shows, and a crash costs seconds, not minutes."""
 BATCHES_UNDER_WAY = 3
-"""Images of all chunks together that are under way: so many batches."""
+"""Limit of images between fetching and the device, in batches, of all chunks together."""
 BYTES_UNDER_WAY = 512 * 1024 * 1024
-"""Files of all chunks together in memory. Each chunk has an equal share, and one file if that is larger."""
+"""Limit of files in memory, of all chunks together. A file larger than the share of its chunk is fetched alone."""
 BYTES_UNKNOWN = 4 * 1024 * 1024
 """Assumed for a file whose size the source does not give."""
 LOOK_UP_IMAGES = 64
 """Files whose hashes are looked up together in the database."""
 LOOK_UP_SECONDS = 0.02
-"""How long a file waits for others to be looked up with, while nothing else of its chunk is being decoded."""
+"""A file waits this long for others to be looked up with it, if nothing of its chunk is being decoded."""
 STOP_POLL_SECONDS = 0.5
 """How often a chunk that waits asks whether the worker has to stop."""
 
@@ -65,14 +65,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one chunk may have under way, so that all chunks together stay within bounds."""
+    """Limits of one chunk: equal parts of those of the process."""
 
     images: int
     bytes: int
 
     @property
     def refill(self) -> int:
-        """Images that are started together: their hashes are looked up together, and a look-up costs milliseconds."""
+        """Images that are fetched and looked up together. A look-up in the database costs milliseconds, however few."""
         return max(1, min(LOOK_UP_IMAGES, self.images // 2))
 
     @classmethod
@@ -84,7 +84,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An image of some content."""
+    """An image whose file has the content of another one."""
 
     image: Image
     size: int
@@ -92,7 +92,7 @@ class Copy:
 
 
 Result = StoredResult | Failure
-"""What is found out about a content."""
+"""The result of a content, shared by all images that have it."""
 
 
 class Pipeline:
@@ -164,12 +164,12 @@ class Pipeline:
         return Failure(image.id, image.version, Reason.NAN, self.inferencer.nan)
 
     def save_heartbeat(self, connection: Connection) -> None:
-        """That this worker is alive, and what it spends its time on."""
+        """Record that this worker is alive, and what it spends its time on."""
         worker_rows.save(connection, self.model.id, self.worker, self.metrics.recent())
 
 
 class _Chunk:
-    """The images of one chunk on their way, each at its own pace. Its thread looks up hashes and writes results."""
+    """Sends the images of one chunk through the stages. The thread of the chunk looks up hashes and writes results."""
 
     def __init__(self, pipeline: Pipeline, pending: Sequence[Image], results: "_Results") -> None:
         self.listener = Listener()
@@ -184,9 +184,9 @@ class _Chunk:
         self._decoding = 0
         self._inferring = 0
         self._bytes = 0
-        """Of files in memory, or expected there."""
+        """Bytes of files in memory or being fetched."""
         self._by_hash: dict[bytes, Result | list[Copy]] = {}
-        """The result of a content; until there is one, the copies that wait for it."""
+        """The result of each content, or the copies that wait for it."""
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Until all images are finished, or the worker has to stop."""
@@ -201,7 +201,7 @@ class _Chunk:
             self._results.write_if_due()
 
     def _wait(self) -> None:
-        """Handle what has happened since the last time, and wait for it where that is nothing."""
+        """Handle all events; if there is none, wait for one."""
         with suppress(Empty):
             events = self.listener.events.get(timeout=self._patience)
             while True:
@@ -241,7 +241,7 @@ class _Chunk:
         return not self._decoding and time.monotonic() - self._fetched_at > LOOK_UP_SECONDS
 
     def _look_up(self) -> None:
-        """Files whose content is known, from this chunk or ever, are not decoded."""
+        """Look up the hashes of fetched files. Only files of unknown content are decoded."""
         pipeline, fetched = self._pipeline, self._fetched
         self._fetched = []
         new = {one.sha256 for one in fetched} - self._by_hash.keys()
@@ -319,7 +319,7 @@ class _Results:
         self._written_at = time.monotonic()
 
     def add(self, one: Copy, sha256: bytes, found: Result, *, is_copy: bool) -> None:
-        """What was found out about a content, for one image that has it."""
+        """Add the result of a content for one image that has it."""
         self._duplicates += is_copy
         if isinstance(found, Failure):
             self.add_failure(replace(found, image_id=one.image.id, image_version=one.image.version))
@@ -341,7 +341,7 @@ class _Results:
         self._failures.append(failure)
 
     def write_if_due(self) -> None:
-        """What is finished, if that has taken long."""
+        """Write finished results, if the last write was long ago."""
         if time.monotonic() - self._written_at > WRITE_SECONDS and (self._predictions or self._failures):
             self.write()
 

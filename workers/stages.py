@@ -1,7 +1,8 @@
 """The threads of a process that fetch and decode, for all of its chunks.
 
-An image goes from queue to queue: to be fetched, to be decoded, to the device (`workers.inference.device_thread`). Each
-step tells the image's chunk what became of it. What may be under way at once is up to the chunk (`workers.pipeline`).
+An image passes three queues: of files to fetch, of files to decode, of the device (`workers.inference.device_thread`).
+After each step the image's chunk gets an event. The chunk limits how many of its images are in the stages
+(`workers.pipeline`).
 """
 
 import contextvars
@@ -27,16 +28,16 @@ from workers.storage.roots import Roots
 from workers.telemetry.metrics import WorkerMetrics
 
 TOGETHER = 16
-"""Images that a thread hands on together at most."""
+"""Limit of images that a thread hands on together."""
 TOGETHER_SECONDS = 0.002
-"""A thread hands on what it has after this time. To hand on a small image alone takes longer than to read it."""
+"""After this time a thread hands on what it has. Handing on a small image alone takes longer than reading it."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An image whose file is here."""
+    """The file of an image was read."""
 
     image: Image
     data: bytes
@@ -45,7 +46,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class NotFetched:
-    """An image without a file, or whose file may not be read."""
+    """The file of an image does not exist or may not be read."""
 
     image: Image
     failure: Failure
@@ -53,7 +54,7 @@ class NotFetched:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image waits for the device; its file is not in memory any more."""
+    """An image was decoded and waits for the device. Its file is no longer in memory."""
 
     image: Image
     size: int
@@ -67,7 +68,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class NotDecoded:
-    """An image whose file cannot be decoded, and is not in memory any more."""
+    """The file of an image cannot be decoded. It is no longer in memory."""
 
     image: Image
     size: int
@@ -78,7 +79,7 @@ class NotDecoded:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """An image that went all the way."""
+    """An image has scores."""
 
     decoded: Decoded
     scores: Scores | None
@@ -89,16 +90,16 @@ Event = Fetched | NotFetched | Decoded | NotDecoded | Inferred | Exception
 
 
 class Listener:
-    """A chunk as its images' steps see it."""
+    """Receives the events of one chunk's images."""
 
     def __init__(self) -> None:
         self.events: SimpleQueue[Sequence[Event]] = SimpleQueue()
         self.group: Group[Decoded] = Group(self._inferred)
         self._context = contextvars.copy_context()
-        """What logs of the chunk are bound to."""
+        """Fields of the log: id of the chunk, name of the model."""
 
     def run(self, function: Callable[[], object]) -> None:
-        """Part of a step, unless the chunk has ended. Its error, if any, is an event."""
+        """Run a step, unless the chunk has ended. An error becomes an event."""
         if self.group.is_closed:
             return
         try:
@@ -114,7 +115,7 @@ class Listener:
 
 
 class Stages:
-    """Fetching waits for others and wants many threads; decoding computes and wants one a core."""
+    """Threads that fetch, which mostly wait for the storage, and threads that decode, one per core."""
 
     def __init__(self, spec: ModelSpec, options: Options, metrics: WorkerMetrics, device: DeviceThread) -> None:
         self._metrics = metrics
@@ -170,9 +171,9 @@ def _failure(image: Image, error: ImageError) -> Failure:
 
 
 class _Queue(Generic[T]):
-    """What waits for a step, and the threads that do it.
+    """Items that wait for a step, and the threads that run it.
 
-    A thread does one item after the other and hands them on together, while they are quick and of one chunk.
+    A thread hands on several items together if they are quick and of one chunk.
     """
 
     def __init__(self, name: str, threads: int, step: Callable[[Listener, Iterable[T]], object]) -> None:
@@ -192,7 +193,7 @@ class _Queue(Generic[T]):
             following = self._turn(*(following or self._waiting.get()))
 
     def _turn(self, listener: Listener, first: T) -> "tuple[Listener, T] | None":
-        """Do an item and those that follow. Returns the one of another chunk that ended the turn."""
+        """Run the step for an item and those that follow it. Returns the item of another chunk that ended the group."""
         others: list[tuple[Listener, T]] = []
         listener.run(lambda: self._step(listener, self._taken(listener, first, others)))
         return others[0] if others else None

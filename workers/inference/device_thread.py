@@ -1,4 +1,4 @@
-"""The thread that owns the device: it forms batches of images of all chunks, and keeps the device busy.
+"""The thread that owns the device. It forms batches of the images of all chunks and keeps the device busy.
 
 Streams, cuBLAS handles, and the plans of cuDNN and of attention belong to the thread that made them, so there is one
 thread, and it also runs the warm-up.
@@ -26,27 +26,27 @@ IN_FLIGHT = 2
 FILL_SECONDS = 0.25
 """How long an idle device waits for a batch to fill while images are on their way."""
 POLL_SECONDS = 0.001
-"""While the device computes one batch and the next one is not full."""
+"""Between two looks at the device, while it computes one batch and the next one is not full."""
 
 T = TypeVar("T")
 Outcome = Scores | Exception | None
-"""Scores; None where the model gives NaN; or the error that this image's batch, of its chunk alone, failed with."""
+"""Scores; None if the model gives NaN; or the error of the batch, which was run again with this chunk alone."""
 
 
 class Group(Generic[T]):
     """Images that fail together: those of one chunk.
 
     Args:
-        done: gets what images were handed over with, and their outcomes, each once and together where they were of one
-            batch. Called in the device's thread; after the group was closed only for a batch that was under way.
+        done: called in the device's thread, once for each batch with images of the group, with (`Request.about`,
+            outcome) of each. After `DeviceThread.close` it is called only for batches that were launched before.
     """
 
     def __init__(self, done: Callable[[Sequence[tuple[T, Outcome]]], object]) -> None:
         self.done = done
         self.expected = 0
-        """Images that are still to be put in."""
+        """Images that were announced and not yet put in."""
         self.is_closed = False
-        """Its results are not wanted any more."""
+        """Its results are no longer needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Request(Generic[T]):
 
 
 class DeviceThread:
-    """Infers what other threads put in, in the order it comes.
+    """Infers the images that other threads put in, in their order.
 
     A batch is launched when it is full. One that is not full is launched when the device is idle and no more images are
     expected, or none came in time.
@@ -81,7 +81,7 @@ class DeviceThread:
         self._thread.start()
 
     def expect(self, group: Group[Any], images: int) -> None:
-        """So many more images of the group will be put in; negative: so many fewer."""
+        """Announce images of a group, or take back an announcement with a negative number."""
         with self._changed:
             if not group.is_closed:
                 group.expected += images
@@ -90,7 +90,7 @@ class DeviceThread:
                 self._changed.notify_all()
 
     def put(self, requests: Sequence[Request[Any]]) -> None:
-        """Hand over images of one group that were expected."""
+        """Put in images of one group that were announced."""
         group = requests[0].group
         with self._changed:
             if group.is_closed:
@@ -106,7 +106,7 @@ class DeviceThread:
             _hand_back(requests, [self._broken] * len(requests))
 
     def close(self, group: Group[Any]) -> None:
-        """Nothing of the group is expected or wanted any more."""
+        """Drop what the group has announced and put in. Its results are not needed."""
         with self._changed:
             group.is_closed = True
             self._expected -= group.expected
@@ -163,7 +163,7 @@ class DeviceThread:
                 self._finish(*self._in_flight.popleft())
 
     def _next_batch(self) -> list[Request[Any]]:
-        """Waits until there is a batch to launch, one to finish, or a function to call."""
+        """Wait until a batch can be launched or finished, or there is a function to call."""
         with self._changed:
             while True:
                 if self._is_ready():
