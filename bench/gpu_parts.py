@@ -8,6 +8,7 @@
 import gc
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,8 @@ class Bench:
         self.sizes = SIZES.get(self.device.type, OF_GPU)
         self._model, self._folder, self._images = model, folder, images
         self._on_cuda = self.device.type == "cuda"
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
         torch.backends.cudnn.benchmark = True  # as `Inferencer` does
 
     # ── the parts ──
@@ -96,8 +99,10 @@ class Bench:
     def prepare(self) -> None:
         """Write the model, and say what this machine is."""
         if self._on_cuda:
-            asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv,noheader"]
-            show("GPU, driver, memory, power limit", subprocess.check_output(asked, text=True).strip())
+            show("GPU", torch.cuda.get_device_name(self.device))
+            if shutil.which("nvidia-smi"):
+                asked = nvidia_smi(self.device, "driver_version,memory.total,power.limit")
+                show("driver, MiB of memory, W of power", subprocess.check_output(asked, text=True).strip())
             show("CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
         libraries = ("torchvision", "timm", "numpy", "pillow")
         show("Python, torch", f"{sys.version.partition(' ')[0]}, {torch.__version__}")
@@ -245,7 +250,7 @@ class Bench:
         batch = self.sizes.batches[0]
         setup = Setup(self._model_name, len(self.spec.tags), self._photos(), batch, str(self.device), "auto")
         samples: list[float] = []
-        with tempfile.TemporaryDirectory(prefix="run-", dir=self._folder) as own, utilisation(samples):
+        with tempfile.TemporaryDirectory(prefix="run-", dir=self._folder) as own, utilisation(self.device, samples):
             shared = ours.on_one_device(setup, Path(own), processes, samples.clear)
         stored = "PostgreSQL" if services.has_postgresql() else "SQLite"
         show(f"{self._images:,} JPEGs of a megapixel to {stored}", f"{shared.images_per_second:,.1f} images/s")
@@ -291,15 +296,19 @@ class Bench:
         return found
 
 
+def nvidia_smi(device: torch.device, fields: str) -> list[str]:
+    """A command that prints fields of a GPU without their units."""
+    number = 0 if device.index is None else device.index
+    return ["nvidia-smi", f"--id={number}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+
+
 @contextmanager
-def utilisation(samples: list[float]) -> Iterator[None]:
+def utilisation(device: torch.device, samples: list[float]) -> Iterator[None]:
     """Collect, each second of the block, the share of time in which the GPU ran a kernel, in percent."""
-    asked = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop=1"]
-    try:
-        process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True)
-    except FileNotFoundError:
+    if device.type != "cuda" or not shutil.which("nvidia-smi"):
         yield
         return
+    process = subprocess.Popen([*nvidia_smi(device, "utilization.gpu"), "--loop=1"], stdout=subprocess.PIPE, text=True)
     with ThreadPoolExecutor(1) as thread:
 
         def collect() -> None:

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.gpu
 
 CLOSE = 1e-4
 """Tolerance of a probability in fp32."""
-LOWER = {"fp16": 0.02, "bf16": 0.1}
+LOWER = {"fp16": 0.03, "bf16": 0.1}
 """Tolerance in lower precisions: the errors of a dozen layers with large random weights."""
 FLOOR = 100
 DELAY_CYCLES = 20_000_000
@@ -105,7 +105,7 @@ def test_lower_precisions_agree_with_fp32(spec: ModelSpec, precision: str) -> No
 def memory_left(more: int) -> Iterator[None]:
     """The device gives this process at most so many bytes more."""
     if TEST_DEVICE.startswith("cuda"):
-        device = torch.device(TEST_DEVICE)
+        device = torch.device(TEST_DEVICE).index  # None is the current one; torch refuses `cuda` without a number here
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + more) / total, device)
