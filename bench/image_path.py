@@ -75,9 +75,13 @@ def decode_alone(folder: Path, side: int) -> dict[str, float]:
     from workers.cpus import cores
     from workers.images.decode import Decoder
 
-    decoder, paths = Decoder(_spec(side), 1 << 28), list(folder.iterdir())
-    with ThreadPoolExecutor(cores()) as pool:
-        return _timed(len(paths), lambda: len(list(pool.map(lambda path: decoder.decode(path.read_bytes()), paths))))
+    decoder, paths, threads = Decoder(_spec(side), 1 << 28), sorted(folder.iterdir()), cores()
+
+    def decode(start: int) -> int:
+        return len([decoder.decode(path.read_bytes()) for path in paths[start::threads]])
+
+    with ThreadPoolExecutor(threads) as pool:
+        return _timed(len(paths), lambda: sum(pool.map(decode, range(threads))))
 
 
 def _timed(images: int, run: Callable[[], int]) -> dict[str, float]:
