@@ -15,10 +15,11 @@ from PIL import Image
 from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import picture, png, png_header, saved
-from workers.images import blend, quick_jpeg, quick_png
 from workers.images import jpeg as jpeg_segments
+from workers.images import quick_jpeg, quick_png
 from workers.images.decode import Decoder
-from workers.images.pixels import Raster
+from workers.resize import blend
+from workers.resize.pixels import Raster
 
 RNG = np.random.default_rng(5)
 SIZES = [(1, 1), (7, 9), (16, 16), (17, 33), (64, 1), (131, 70)]

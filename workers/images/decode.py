@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.images import quick_jpeg, quick_png
-from workers.images.geometry import Size, target_of
-from workers.images.resize import Resizer
 from workers.images.safe_open import Opener
 from workers.models.spec import ModelSpec
+from workers.resize.geometry import Size, target_of
+from workers.resize.resize import Resizer
 
 _QUICK = {b"\xff\xd8": ("jpeg", quick_jpeg), b"\x89P": ("png", quick_png)}
 """By the first bytes of a file: Pillow's name of the format, and the module that may decode it."""

@@ -11,9 +11,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from workers.images.geometry import Size
 from workers.images.jpeg import has_too_many_scans
-from workers.images.pixels import Raster
+from workers.resize.geometry import Size
+from workers.resize.pixels import Raster
 
 _SEGMENTS = 1_000
 """Limit of segments of a header. Pillow refuses a file with several times as many."""

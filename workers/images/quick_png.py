@@ -11,10 +11,10 @@ import numpy as np
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from workers.images.compiled import compiled
-from workers.images.geometry import Size
 from workers.images.metadata import CHUNKS_OF_PIXELS
-from workers.images.pixels import Bytes, Raster, Words
+from workers.resize.geometry import Size
+from workers.resize.jit import compiled
+from workers.resize.pixels import Bytes, Raster, Words
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS = {bytes((8, colour, 0, 0, 0)): channels for colour, channels in ((2, 3), (6, 4))}

@@ -5,9 +5,9 @@ Words are little-endian: red is the lowest byte of a word and alpha the highest.
 
 import numpy as np
 
-from workers.images.compiled import compiled
-from workers.images.pixels import Raster, Source, Words, strips
 from workers.models.spec import Colour
+from workers.resize.jit import compiled
+from workers.resize.pixels import Raster, Source, Words, strips
 
 
 def is_opaque(image: Source) -> bool:

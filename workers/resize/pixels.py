@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from workers.images.geometry import Size
+from workers.resize.geometry import Size
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]

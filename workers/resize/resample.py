@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from workers.images.compiled import compiled
-from workers.images.geometry import COLUMNS_FIRST_SINCE, Box, Size
-from workers.images.pixels import Bytes, Raster, Source, Words, cropped, strips
 from workers.models.spec import Filter
+from workers.resize.geometry import COLUMNS_FIRST_SINCE, Box, Size
+from workers.resize.jit import compiled
+from workers.resize.pixels import Bytes, Raster, Source, Words, cropped, strips
 
 Starts = npt.NDArray[np.int64]
 """For each output pixel, the first source pixel with a weight."""

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from workers.images.alpha import as_composited, as_words, without_alpha
-from workers.images.blend import is_opaque, over, premultiplied, to_bytes
-from workers.images.depth import eight_bits
-from workers.images.geometry import Box, Size, canvas_of, target_of
-from workers.images.pixels import Bytes, Raster, Source
-from workers.images.resample import can_resample, resample, warm_up, without_fourth
 from workers.models.spec import ModelSpec
+from workers.resize.alpha import as_composited, as_words, without_alpha
+from workers.resize.blend import is_opaque, over, premultiplied, to_bytes
+from workers.resize.depth import eight_bits
+from workers.resize.geometry import Box, Size, canvas_of, target_of
+from workers.resize.pixels import Bytes, Raster, Source
+from workers.resize.resample import can_resample, resample, warm_up, without_fourth
 
 
 class Resizer:
