@@ -11,10 +11,11 @@ from db.errors import ImageError, ModelError, SettingsError
 from db.scores import Scores
 from tests.fixtures.memory import OUT_OF_MEMORY
 from workers.images.decode import Decoded
-from workers.inference import infer
+from workers.inference import device, infer
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.inference.network import load_network
+from workers.inference.preprocess import Batch
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
 from workers.models.spec import ModelSpec
@@ -143,6 +144,21 @@ def test_too_little_memory_for_the_network_in_fp32_fails_the_chunk_and_not_the_w
     monkeypatch.setattr(infer, "load_network", full)
     with pytest.raises(ModelError, match="cpu has too little memory to load tiny-jtp1 in float32"):
         half.scores(images)
+
+
+def test_the_device_is_not_busy_while_the_host_collates(
+    inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collating takes an hour here."""
+    clock, collate = [0.0], inferencer._collate
+
+    def collate_for_an_hour(images: Sequence[Decoded], size: int) -> Batch:
+        clock[0] += 3600
+        return collate(images, size)
+
+    monkeypatch.setattr(inferencer, "_collate", collate_for_an_hour)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    assert inferencer.scores(noise(2, 98)).device_seconds == 0
 
 
 def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch) -> None:

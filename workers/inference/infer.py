@@ -139,17 +139,18 @@ class Inferencer:
         """Start a forward of one batch, at most `batch_size` images. On CUDA the device computes when this returns."""
         if self._compiles_ahead:
             self._look_after_compiling()
-        span = begin_span(self.device)
-        launched = Launched(images, self.batch_size, None, span)
+        launched = Launched(images, self.batch_size, None, begin_span(self.device))
         try:
             with torch.inference_mode():
-                probabilities = self._forward(self._collate(images, launched.size))
+                batch = self._collate(images, launched.size)
+                launched.span = begin_span(self.device)  # while the host collates, an idle device stays idle
+                probabilities = self._forward(batch)
                 nan = probabilities.isnan().any(dim=1)
                 launched.results = download(nan), download(quantised(probabilities))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        span.end()
+        launched.span.end()
         return launched
 
     def finish(self, launched: Launched) -> Inferred:
