@@ -186,9 +186,9 @@ class Bench:
     def compiled(self) -> None:
         """The network as TAGONCE_COMPILE compiles it."""
         begun = time.perf_counter()
-        forward = compiled(self._network(self.sizes.precision), self.device)
+        network = self._network(self.sizes.precision)
         for batch in self.sizes.batches[:2]:
-            self._rate(f"compiled {self.sizes.precision}", forward, batch)
+            self._rate(f"compiled {self.sizes.precision}", compiled(network, self._pixels(batch)), batch)
             show("seconds since the start", f"{time.perf_counter() - begun:.0f}")
 
     # ── measurements ──
@@ -208,10 +208,14 @@ class Bench:
             network(torch.zeros(1, 3, self.spec.size, self.spec.size, device=self.device))
         return int(counter.get_total_flops())
 
-    def _rate(self, name: str, network: Forward, batch: int) -> None:
-        """Show images/s of batches that are on the device, with random pixels: zeros are faster."""
+    def _pixels(self, batch: int) -> torch.Tensor:
+        """Random, since zeros are faster."""
         pixels = torch.rand(batch, 3, self.spec.size, self.spec.size, device=self.device) * 2 - 1
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _rate(self, name: str, network: Forward, batch: int) -> None:
+        """Show images/s of batches that are on the device."""
+        pixels = self._pixels(batch)
         try:
             seconds = self._seconds(lambda: network(pixels))
         except (RuntimeError, SettingsError) as error:  # too little memory, no such kernel, no compiler
