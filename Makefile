@@ -7,9 +7,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 # A second core halves the tests; each worker process of pytest starts servers of its own, so more is not better.
 JOBS   ?= 2
 FUZZ_SECONDS ?= 600
+DEVICE ?= cuda
+# Packages that a GPU host has already.
+WITHOUT ?= torch,torchvision,timm,numpy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos fuzz lint format clean
+.PHONY: help demo test test-all chaos fuzz gpu wheels lint format clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,6 +38,17 @@ chaos: $(VENV)/.test ## Let everything fail, by ten seeds, in three quarters of 
 fuzz: $(VENV)/.test ## Feed the decoder files that a fuzzer makes, for ten minutes (FUZZ_SECONDS=36000 for longer)
 	$(PIP) --group fuzz
 	PYTHONPATH=. $(BIN)/python fuzz/decode.py -max_total_time=$(FUZZ_SECONDS) -timeout=30 -max_len=20000 build/fuzz
+
+# With WHEELS, the environment of $(PYTHON), which has torch, gets what it lacks from there. The checkout comes first on
+# the path, so that wheels of an older commit serve too.
+gpu: $(if $(WHEELS),,$(VENV)/.test) ## Test and measure on a GPU, in nine minutes (WHEELS=FOLDER without a package index, DEVICE=cpu)
+	$(if $(WHEELS),$(PYTHON) -m pip install --quiet --no-index --find-links $(WHEELS) --requirement $(WHEELS)/requirements.txt)
+	PYTHONPATH=$(CURDIR) $(if $(WHEELS),$(PYTHON),$(BIN)/python) bench/gpu.py --device $(DEVICE) --out build/gpu.md
+
+# PYTHON is a version here, of the GPU host; this machine need not have it.
+wheels: ## Collect wheels for a GPU host without a package index (PYTHON=3.12: its version of Python)
+	$(MAKE) $(VENV)/.test PYTHON=python3
+	$(BIN)/python deploy/wheels.py build/wheels $(if $(filter 3.%,$(PYTHON)),--python $(PYTHON)) --without $(WITHOUT)
 
 lint: $(VENV)/.test ## Check style, types, the direction of imports, and the words of the documents
 	$(BIN)/ruff check .

@@ -1,15 +1,23 @@
-"""tagonce from end to end, as commands: a folder into SQLite, and S3 through Redis into PostgreSQL."""
+"""tagonce from end to end, as commands: a folder into SQLite, S3 through Redis into PostgreSQL, several processes."""
 
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import services
 from runs import Run, Setup, from_database, times
+from sqlalchemy import select
 
+from db.database import open_database
+from db.ledger import workers
+from db.ledger.workers import Work
+from db.schema import models
 from producer.queue import broker
 
 READY = "batches of"
@@ -58,6 +66,56 @@ def on_servers(setup: Setup, folder: Path) -> Run:
             worker.wait()
         number, first, last = times(postgresql.url)
         return Run(complete(setup, number, folder) / (last - first), last - begun, from_database(setup, postgresql.url))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Measurements of worker processes that share a device."""
+
+    images_per_second: float
+    """From the first registered image to the last row."""
+    cpu_seconds: float
+    """Of all worker processes in that time, an image."""
+    busy: list[float]
+    """Share of each process's time in which the device computed its batches, 0 to 1."""
+
+
+def on_one_device(setup: Setup, folder: Path, processes: int, busy: Callable[[], object]) -> Shared:
+    """Worker processes of one device on a folder, and PostgreSQL or SQLite.
+
+    Args:
+        busy: called when the workers have their models and the work begins.
+    """
+    number = len(setup.names)
+    with services.database(folder) as url, services.redis() as redis:
+        where = {"TAGONCE_MODEL": setup.model, "TAGONCE_DATABASE_URL": url, "TAGONCE_BROKER_URL": redis.url}
+        devices = ["--devices", ",".join([setup.device] * processes)]
+        options = ["--batch-size", str(setup.batch_size), "--precision", setup.precision]
+        with running(["worker", *devices, *options], folder, **where) as worker:
+            wait_until(worker, folder, lambda: log_of(folder).count(READY) >= processes)
+            app = broker.create_app(redis.url, 1)
+            wait_until(worker, folder, lambda: len(broker.workers(app)) == processes)
+            parent = psutil.Process(worker.pid)
+            cpu = services.cpu_seconds(parent)
+            busy()
+            chunk = str(max(1, min(256, number // (8 * processes))))
+            with running(["enqueue", str(setup.photos), "--chunk-size", chunk], folder, **where) as producer:
+                producer.wait()
+            wait_until(worker, folder, lambda: times(url)[0] == number, every=0.2)
+            cpu = services.cpu_seconds(parent) - cpu
+        _number, first, last = times(url)
+        shares = [share for work in works(url) if (share := work.device_busy) is not None]
+        return Shared(number / (last - first), cpu / number, shares)
+
+
+def works(url: str) -> list[Work]:
+    """What the workers of the only model say of their last minute."""
+    database = open_database(url, create=False)
+    with database.read() as connection:
+        (model_id,) = connection.scalars(select(models.c.id))
+        found = workers.seen_since(connection, model_id, datetime.now(UTC) - workers.LOOK_BACK)
+    database.close()
+    return [work for _worker, work in found]
 
 
 @contextmanager

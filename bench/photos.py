@@ -1,5 +1,11 @@
-"""Photographs for benchmarks, made from the CC0 ones in scikit-image's wheel. No two files are identical."""
+"""Photographs for benchmarks, made from the CC0 ones in scikit-image's wheel. No two files are identical.
 
+    python bench/photos.py FOLDER NUMBER DRAWN
+
+makes the folder of `with_copies`.
+"""
+
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +34,30 @@ def one_megapixel(folder: Path, number: int) -> Path:
         return Image.fromarray((np.asarray(enlarged) + grain).clip(0, 255).astype(np.uint8))
 
     return _fill(folder / f"photos-{number}", number, make)
+
+
+def copies_folder(folder: Path, number: int) -> Path:
+    """The folder of `with_copies`."""
+    return folder / f"copies-{number}"
+
+
+def with_copies(folder: Path, number: int, drawn: int) -> None:
+    """Write JPEGs of about 1 megapixel, keeping existing files. Only some are drawn.
+
+    The others have the pixels of one of these and another comment: they take as long to decode, and no two files have
+    the same hash.
+    """
+    sources = sorted(one_megapixel(folder, min(number, drawn)).iterdir())
+    target = copies_folder(folder, number)
+    target.mkdir(exist_ok=True)
+    for position in range(number):
+        path = target / f"{position:06}.jpg"
+        if not path.exists():
+            data, comment = sources[position % len(sources)].read_bytes(), position.to_bytes(8, "big")
+            unfinished = path.with_suffix(".part")
+            # A comment segment after the marker that every JPEG begins with.
+            unfinished.write_bytes(data[:2] + b"\xff\xfe" + (2 + len(comment)).to_bytes(2, "big") + comment + data[2:])
+            unfinished.rename(path)
 
 
 def all_sizes(folder: Path, number: int) -> Path:
@@ -69,3 +99,7 @@ def _fill(folder: Path, number: int, make: Callable[[int, list[Image.Image]], Im
 def _source(name: str) -> Image.Image:
     with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
         return image.convert("RGB")
+
+
+if __name__ == "__main__":
+    with_copies(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

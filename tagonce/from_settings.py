@@ -134,7 +134,7 @@ def worker_options(settings: Settings, spec: "ModelSpec") -> Options:
     if settings.batch_size == "auto":
         from workers.inference.tuning import best_batch_size
 
-        return options.model_copy(update={"batch_size": best_batch_size(spec, options)})
+        return Options(**given | {"batch_size": best_batch_size(spec, options)})
     return options
 
 

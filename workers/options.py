@@ -1,10 +1,20 @@
 """What a worker can be configured with. `tagonce.settings` reads the same fields from the environment."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers.cpus import cores
+
+SMALL_CHUNK = 64
+"""Images in a chunk of `tagonce tag`, and few for one of `tagonce enqueue`."""
+MOST_CHUNKS = 64
+
+
+def chunks_for(batch_size: int) -> int:
+    """Chunks that fill three batches: one is fetched and decoded, one is on the device, and one is written."""
+    return min(MOST_CHUNKS, math.ceil(3 * max(1, batch_size / SMALL_CHUNK)))
 
 
 class WorkerSettings(BaseModel):
@@ -18,13 +28,20 @@ class WorkerSettings(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="of weights and activations")
     """`auto`: fp16 on a CUDA GPU of compute capability 7.0 or later, fp32 elsewhere. The last layer is always fp32."""
-    compile: bool = Field(False, description="compile the network with torch; takes minutes once")
-    """At the first forward; later starts take seconds from torch's cache."""
+    compile: bool | None = Field(
+        None, description="compile the network with torch, minutes once; default: on a CUDA GPU, while it already runs"
+    )
+    """True: before the first image, or the worker ends. None: images are inferred uncompiled until it is done."""
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of one forward on the CPU; default: one per core"
     )
-    concurrency: int = Field(3, ge=1, le=64, description="chunks that a worker processes at once")
-    """One is fetched and decoded while another is on the device and a third is written."""
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_CHUNKS,
+        description="chunks that a worker processes at once; default: 3, more for large batches",
+    )
+    """None: `chunks_for` the batch size."""
     fetchers: int = Field(32, ge=1, le=256, description="fetching threads of a worker")
     """Shared by the chunks. They wait for storage, so many cost little."""
     decoders: int | None = Field(None, ge=1, le=256, description="decoding threads of a worker; default: one per core")
@@ -55,5 +72,6 @@ class Options(WorkerSettings):
     """The settings of a worker that starts: nothing is left to decide but the device and the precision."""
 
     batch_size: int
+    concurrency: int = Field(default_factory=lambda given: chunks_for(given["batch_size"]))
     decoders: int = Field(default_factory=cores)
     roots: tuple[str, ...] = ()

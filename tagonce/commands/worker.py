@@ -72,9 +72,12 @@ def run(config: "Settings") -> int:
     """Load the model, then process chunks. Returns the exit code."""
     from db.ledger.workers import forget_old
     from tagonce import from_settings
+    from workers.cache_folder import keep_compiled_code
     from workers.inference.malloc import keep_freed_memory
+    from workers.options import MOST_CHUNKS
 
     keep_freed_memory()
+    keep_compiled_code()
     broker_url = config.need_broker()
 
     from producer.queue import broker
@@ -82,7 +85,7 @@ def run(config: "Settings") -> int:
     from workers.queue.process import run_worker
 
     log = logging.getLogger("tagonce")
-    with from_settings.stored(config, create=True, threads=config.concurrency) as database:
+    with from_settings.stored(config, create=True, threads=config.concurrency or MOST_CHUNKS) as database:
         with database.write() as connection:
             forget_old(connection)
         spec, model = from_settings.find_and_register(database, config)
@@ -92,7 +95,7 @@ def run(config: "Settings") -> int:
         options = from_settings.worker_options(config, spec)
         # Loaded before the first chunk is taken: a worker whose model does not load must not hold a chunk.
         pipeline = Pipeline(database, model, spec, options)
-        pipeline.inferencer.warm_up()
+        pipeline.warm_up()
         device, precision = pipeline.inferencer.where
         log.info("%s on %s (%s), batches of %d", model.label, device, precision, options.batch_size)
         with ExitStack() as stack:

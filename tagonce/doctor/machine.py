@@ -13,9 +13,9 @@ from db.scores import to_probability
 from tagonce import from_settings
 from tagonce.doctor.finding import Finding, Status
 from tagonce.settings import Settings
-from workers.images.geometry import COLUMNS_FIRST_SINCE
 from workers.models.registry import in_cache
 from workers.models.spec import ModelSpec
+from workers.resize.geometry import COLUMNS_FIRST_SINCE
 
 MODEL = "model"
 DEVICE = "device"

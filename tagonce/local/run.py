@@ -58,7 +58,7 @@ class LocalWorker:
                 "max_idle": math.inf,  # `stop` ends it
             }
         )
-        self._process = WorkerProcess(worker_settings, self.log)
+        self._process = WorkerProcess(worker_settings, log=self.log)
 
     def look_after(self) -> bool:
         """Restart it if it died. Returns whether it did.

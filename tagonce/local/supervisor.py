@@ -1,11 +1,14 @@
 """One worker process per device of this machine, restarted if it dies."""
 
 import logging
+import os
+import re
 import signal
 import time
 from dataclasses import dataclass, field
 
 from db.errors import EXIT_FAILED, SettingsError
+from db.names.plural import counted
 from tagonce.local.worker_process import STOP_SECONDS, STOPPED_BY_US, WorkerProcess
 from tagonce.settings import Settings
 
@@ -15,25 +18,44 @@ POLL_SECONDS = 0.25
 RESTART_SECONDS = 10.0
 """Between two starts on a device, so that a worker that dies at once does not keep the machine busy."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def named_devices(devices: str) -> list[str]:
     """The devices of --devices: `all` CUDA GPUs, or a list separated by commas.
 
     Raises:
-        SettingsError: there is no GPU, or a name is empty.
+        SettingsError: there is no such GPU, or a name is empty.
     """
     if devices == "all":
-        import torch
-
-        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        found = [f"cuda:{number}" for number in range(_gpus())]
         if not found:
             raise SettingsError("--devices all: no CUDA GPU was found. Name the devices, or use --device.")
         return found
     names = [name.strip() for name in devices.split(",")]
     if not all(names):
         raise SettingsError(f"--devices is `all` or a list such as cuda:0,cuda:1, not {devices!r}.")
+    for name in names:
+        number = _gpu(name)
+        if number is not None and number >= (gpus := _gpus()):
+            raise SettingsError(
+                f"--devices: {name} was not found, {counted(gpus, 'CUDA GPU')} visible here. Choose others, or check "
+                "`nvidia-smi -L` and CUDA_VISIBLE_DEVICES."
+            )
     return names
+
+
+def _gpus() -> int:
+    """Number of visible CUDA GPUs. Counting makes no context, which would take memory on a GPU."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _gpu(device: str) -> int | None:
+    """Number of the GPU, from 0; None for another device."""
+    found = re.fullmatch(r"cuda(?::(\d+))?", device)
+    return int(found[1] or 0) if found else None
 
 
 def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
@@ -52,9 +74,23 @@ def shares(config: Settings, devices: list[str], cores: int) -> list[Settings]:
     ]
 
 
+def alone(config: Settings) -> tuple[Settings, dict[str, str]]:
+    """Settings and environment of a process that sees no GPU but its own, and so takes memory on no other.
+
+    An entry of CUDA_VISIBLE_DEVICES (a number, or the UUID of a GPU or of a MIG instance) is passed on as it is.
+    """
+    number = _gpu(config.device)
+    if number is None:
+        return config, {}
+    visible = os.environ.get(VISIBLE)
+    own = str(number) if visible is None else visible.split(",")[number].strip()
+    return config.model_copy(update={"device": "cuda"}), {VISIBLE: own}
+
+
 @dataclass(slots=True)
 class _Child:
     device: str
+    """As the user named it."""
     worker: WorkerProcess
     started_at: float = field(default_factory=time.monotonic)
     logged: bool = False
@@ -75,7 +111,9 @@ class Supervisor:
         self._signals: list[int] = []
         for number in PASSED_ON:
             signal.signal(number, lambda number, _frame: self._signals.append(number))
-        self._children = [_Child(config.device, WorkerProcess(config)) for config in configs]
+        self._children = [_Child(config.device, WorkerProcess(*alone(config))) for config in configs]
+        for child in self._children:
+            _log_start(child)
 
     def run(self) -> int:
         """Run until a signal arrives, a worker exits with an error at its first start, or all workers were idle.
@@ -111,9 +149,15 @@ class Supervisor:
         if time.monotonic() >= child.started_at + RESTART_SECONDS:
             child.worker.start()
             child.started_at, child.logged, child.restarted = time.monotonic(), False, True
+            _log_start(child)
 
     def _pass_on(self) -> None:
         while self._signals:
             number = self._signals.pop(0)
             for child in self._children:
                 child.worker.signal(number)
+
+
+def _log_start(child: _Child) -> None:
+    """Name its device: the process itself sees one GPU only, and the names of its metrics and rows have its id."""
+    log.info("the worker on %s is process %d", child.device, child.worker.pid)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from db.errors import EXIT_FAILED, EXIT_USAGE
@@ -20,11 +21,14 @@ class WorkerProcess:
 
     Args:
         settings: passed as environment variables.
+        environment: other variables that are not those of this process.
         log: file for its output; None: the output of this process.
     """
 
-    def __init__(self, settings: Settings, log: Path | None = None) -> None:
-        self._environment = os.environ | settings.as_environment()
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str] | None = None, *, log: Path | None = None
+    ) -> None:
+        self._environment = {**os.environ, **settings.as_environment(), **(environment or {})}
         self._log = log
         self.start()
 
@@ -44,6 +48,11 @@ class WorkerProcess:
         finally:
             if output:
                 output.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:

@@ -63,7 +63,12 @@ Device = Annotated[str | None, typer.Option(help="TAGONCE_DEVICE. auto, cpu, cud
 Precision = Annotated[str | None, typer.Option(help="TAGONCE_PRECISION. auto, fp32, fp16, bf16.", show_default=False)]
 Compile = Annotated[
     bool | None,
-    typer.Option("--compile/--no-compile", help="TAGONCE_COMPILE. Compile the network with torch.", show_default=False),
+    typer.Option(
+        "--compile/--no-compile",
+        help="TAGONCE_COMPILE. Compile the network before the first image, or not at all. Default: on a CUDA GPU, "
+        "while the worker already runs.",
+        show_default=False,
+    ),
 ]
 MetricsPort = Annotated[
     int | None, typer.Option(help="TAGONCE_METRICS_PORT. Port to serve metrics for Prometheus on.", show_default=False)

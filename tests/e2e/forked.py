@@ -128,17 +128,17 @@ def fail_where_marked(omens: Path | None) -> None:
 
     from db.errors import ModelError
     from workers.images.decode import Decoded
-    from workers.inference.infer import Inferencer, Inferred
+    from workers.inference.infer import Inferencer, Launched
 
-    scores = Inferencer.scores
+    launch = Inferencer.launch
 
-    def or_fail(self: Inferencer, images: Sequence[Decoded]) -> Inferred:
+    def or_fail(self: Inferencer, images: Sequence[Decoded]) -> Launched:
         broken = omens and (omens / BROKEN_DEVICE).exists()
         if broken or any(image.format == NAN.decode() for image in images):
             raise ModelError("The model gives NaN.")
-        return scores(self, images)
+        return launch(self, images)
 
-    Inferencer.scores = or_fail
+    Inferencer.launch = or_fail
 
 
 def obey(omens: Path) -> None:

@@ -63,10 +63,10 @@ def test_one_that_cannot_work_ends_all_with_its_sentence(
     start_tagonce: Callable[..., Process], jtp2_folder: Path, redis_url: str, sqlite_url: str
 ) -> None:
     parent = start_tagonce(
-        *("worker", "--devices", "cpu,cuda:7", "--model", jtp2_folder),
+        *("worker", "--devices", "cpu,tpu", "--model", jtp2_folder),
         TAGONCE_BROKER_URL=redis_url,
         TAGONCE_DATABASE_URL=sqlite_url,
     )
     assert parent.wait() == 2, parent.words()
-    assert "error: The device 'cuda:7' (TAGONCE_DEVICE, --device) cannot be used here" in parent.words()
+    assert "error: The device 'tpu' (TAGONCE_DEVICE, --device) cannot be used here" in parent.words()
     assert "Traceback" not in parent.words()

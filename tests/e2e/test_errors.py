@@ -17,7 +17,7 @@ from producer.storage.s3_client import s3_client
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
 from tests.fixtures.command import Outcome, wait_until
-from workers.queue.process import MAX_DELIVERIES
+from workers.queue.isolation import MAX_DELIVERIES
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens there."""

@@ -1,9 +1,10 @@
 """Identical files under another reference get the stored result: nothing is decoded or inferred again."""
 
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from db.schema import failures, predictions, tag_scores
 from db.schema import images as image_table
 from producer.sources import references
 from tagonce import from_settings, settings
+from tests.fixtures.command import wait_until
+from workers.inference import device_thread
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
 
@@ -58,13 +61,13 @@ def collection(
     spec, model = from_settings.find_and_register(database, settings.load(model=str(jtp1_folder)))
     pipeline = Pipeline(database, model, spec, Options(batch_size=4, device="cpu"))
     made = Collection(tmp_path / "photos", database, model, pipeline)
-    infer = pipeline.inferencer.scores
+    launch = pipeline.inferencer.launch
 
     def counted(pixels: list) -> object:
         made.batches.append(len(pixels))
-        return infer(pixels)
+        return launch(pixels)
 
-    pipeline.inferencer.scores = counted  # type: ignore[method-assign]
+    pipeline.inferencer.launch = counted  # type: ignore[method-assign]
     return made
 
 
@@ -124,15 +127,16 @@ def test_an_image_that_gives_nan_fails_with_its_copies_and_no_other(
     """The worker continues. Otherwise it would end because of this image, and so would the next worker."""
     shutil.copy(collection.folder / "00003.jpg", collection.folder / "copy.jpg")
     inferencer = collection.pipeline.inferencer
-    network, forwards = inferencer._network, count()
+    network = inferencer._network
+    decoded = collection.pipeline.stages._decoder.decode((collection.folder / "00003.jpg").read_bytes())
+    marked = inferencer._preprocess.normalise(inferencer._collate([decoded], 1))[0]
 
-    def nan_in_the_first_forward(pixels: torch.Tensor) -> torch.Tensor:
+    def nan_for_one_image(pixels: torch.Tensor) -> torch.Tensor:
         found = network(pixels)
-        if next(forwards) == 0:
-            found[3] = torch.nan
+        found[(pixels == marked).flatten(1).all(1)] = torch.nan
         return found
 
-    monkeypatch.setattr(inferencer, "_network", nan_in_the_first_forward)
+    monkeypatch.setattr(inferencer, "_network", nan_for_one_image)
     done = collection.tag()
     assert (done.done, done.failed) == (9, 2)
     with collection.database.read() as connection:
@@ -152,3 +156,19 @@ def test_a_file_that_became_another_is_inferred_again(collection: Collection) ->
     assert again.done == 1
     assert collection.batches == [4, 4, 2]
     assert collection.scores("00002.jpg") == collection.scores("00001.jpg") != before
+
+
+def test_a_batch_holds_images_of_several_chunks(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk is written as soon as its own images are done."""
+    monkeypatch.setattr(device_thread, "FILL_SECONDS", 60.0)
+    collection.pipeline.inferencer.batch_size = 10
+    with collection.database.write() as connection:
+        ids = images.register(connection, list(references(str(collection.folder))), collection.model.id)
+    pipeline, go = collection.pipeline, threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(pipeline.device.call, go.wait)  # or it would begin before it expects the second chunk
+        reports = pool.map(pipeline.run, (ids[:7], ids[7:]))
+        wait_until(lambda: len(pipeline.device._requests) == len(ids), every=0.01)
+        go.set()
+    assert [report.done for report in reports] == [7, 3]
+    assert collection.batches == [10]

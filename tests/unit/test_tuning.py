@@ -1,17 +1,22 @@
 """`--batch-size auto`: measured once, cached, and optional."""
 
+import gc
 import json
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from workers.inference import tuning
-from workers.inference.infer import Inferencer
-from workers.inference.network import Network
+from tests.fixtures.memory import OUT_OF_MEMORY
+from workers.images.decode import Decoded
+from workers.inference import infer, tuning
+from workers.inference.infer import Inferencer, Inferred, Launched
+from workers.inference.network import Network, load_network
 from workers.models.folder import read_folder
+from workers.models.spec import ModelSpec
 from workers.options import Options
 
 OPTIONS = Options(batch_size=3, device="cpu")
@@ -59,6 +64,12 @@ def test_it_doubles_until_that_does_not_pay_or_memory_runs_out(
     assert tuning.search(curve(rates), smallest, 64) == best
 
 
+def test_on_a_gpu_only_memory_ends_the_search() -> None:
+    fits = 4096
+    assert tuning.search(lambda size: size if size <= fits else None, tuning.SMALLEST["cuda"], None) == fits
+    assert {tuning.LARGEST.get(kind) for kind in ("cuda", "mps")} == {None}
+
+
 def test_it_is_measured_once_for_each_of_what_it_depends_on(
     jtp1_folder: Path, cache: Path, measured: list[Options], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,17 +86,61 @@ def test_it_is_measured_once_for_each_of_what_it_depends_on(
     assert len(json.loads(cache.read_text())) == 2
 
 
-def test_what_does_not_fit_into_memory_is_not_chosen(jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Network.forward
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])
+def test_what_does_not_fit_into_memory_is_not_chosen(
+    jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A size that runs out of memory is computed at most once, in halves, before the search ends."""
+    forward, sizes = Network.forward, []
 
     def small(self: Network, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
         if len(pixels) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(self, pixels)
 
     monkeypatch.setattr(Network, "forward", small)
     monkeypatch.setattr(tuning, "GAIN", 0.0)
     assert tuning.best_batch_size(read_folder(jtp1_folder), OPTIONS) == 2
+    assert min(sizes[sizes.index(4) :]) == 2
+
+
+def test_two_forwards_are_in_flight_while_it_measures(jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a worker on a GPU: alone, a forward would also wait for its launch."""
+    begun: list[Launched] = []
+    most = 0
+
+    def launch(self: Inferencer, images: Sequence[Decoded]) -> Launched:
+        nonlocal most
+        begun.append(launched := real_launch(self, images))
+        most = max(most, len(begun))
+        return launched
+
+    def finish(self: Inferencer, launched: Launched) -> Inferred:
+        assert launched is begun.pop(0)
+        return real_finish(self, launched)
+
+    real_launch, real_finish = Inferencer.launch, Inferencer.finish
+    monkeypatch.setattr(Inferencer, "launch", launch)
+    monkeypatch.setattr(Inferencer, "finish", finish)
+    monkeypatch.setattr(tuning, "LARGEST", {"cpu": 1})
+    tuning.best_batch_size(read_folder(jtp1_folder), OPTIONS)
+    assert (most, begun) == (2, [])
+
+
+def test_the_network_is_not_kept(jtp1_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker loads it again for the measured size, into the same memory."""
+    networks: list[weakref.ref[Network]] = []
+
+    def remembered(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Network:
+        networks.append(weakref.ref(network := load_network(spec, device, dtype)))
+        return network
+
+    monkeypatch.setattr(infer, "load_network", remembered)
+    monkeypatch.setattr(tuning, "LARGEST", {"cpu": 1})
+    tuning.best_batch_size(read_folder(jtp1_folder), OPTIONS)
+    gc.collect()
+    assert [network() for network in networks] == [None]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": "b"}'])

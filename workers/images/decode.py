@@ -1,18 +1,24 @@
 """Decodes a file to the resized pixels of a model's input, or gives the reason why it cannot.
 
+Sound JPEGs and PNGs are decoded by `quick_jpeg` and `quick_png`, all other files by Pillow, to the same pixels.
 `workers.images.safe_open` limits the cost of untrusted files. The steps after the resize run on whole batches, in
 `workers.inference.preprocess`.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.images.geometry import target_of
-from workers.images.resize import Resizer
+from workers.images import quick_jpeg, quick_png
 from workers.images.safe_open import Opener
 from workers.models.spec import ModelSpec
+from workers.resize.geometry import Size, target_of
+from workers.resize.resize import Resizer
+
+_QUICK = {b"\xff\xd8": ("jpeg", quick_jpeg), b"\x89P": ("png", quick_png)}
+"""By the first bytes of a file: Pillow's name of the format, and the module that may decode it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes and resizes as one model's reference does. Threads may share it; Pillow releases the interpreter lock.
+    """Decodes and resizes as one model's reference does. Threads may share it; decoders release the interpreter lock.
 
     As in the references of all models here, only the first frame of an animation is used, and EXIF orientation and ICC
     profiles are ignored.
@@ -46,6 +52,8 @@ class Decoder:
         self._opener = Opener(max_pixels, pixels_in_flight=pixels_in_flight)
         self._target = (lambda size: target_of(spec, size).size) if spec.dct_scaling else None
         self._resizer = Resizer(spec)
+        quick_jpeg.gives_pillows_pixels()
+        quick_png.warm_up()
 
     def decode(self, data: bytes) -> Decoded:
         """Decode one file.
@@ -53,6 +61,33 @@ class Decoder:
         Raises:
             ImageError: `corrupt`, `unsupported` or `too_large`.
         """
+        return self._quickly(data) or self._by_pillow(data)
+
+    def _quickly(self, data: bytes) -> Decoded | None:
+        """A sound file of a usual kind; None for any other."""
+        if data[:2] not in _QUICK:
+            return None
+        name, kind = _QUICK[data[:2]]
+        size = kind.size_of(data)
+        if size is None or math.prod(size) > self._opener.max_pixels or self._is_reduced(name, size):
+            return None
+        try:
+            with self._opener.in_flight.taken(math.prod(size)):
+                raster = kind.decoded(data, size)
+                if raster is None:
+                    return None
+                self._refuse_elongated(*size)
+                return Decoded(self._resizer.pixels(raster, size), raster.width, raster.height, name)
+        except (MemoryError, OSError, ValueError):  # also of the resize; Pillow's path names the reason
+            return None
+
+    def _is_reduced(self, name: str, size: Size) -> bool:
+        """Whether Pillow would decode a JPEG at reduced size."""
+        if name != "jpeg" or self._target is None:
+            return False
+        return any(side >= 4 * target for side, target in zip(size, self._target(size), strict=True))
+
+    def _by_pillow(self, data: bytes) -> Decoded:
         with self._opener.opened(data, self._target) as opened:
             self._refuse_elongated(*opened.original_size)
             pixels = self._resizer.pixels(opened.image, opened.original_size)

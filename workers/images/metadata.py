@@ -13,7 +13,7 @@ from typing import Literal
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAY_HOLD_PNG = (_PNG, b"\0\0\1\0", b"\0\0\2\0", b"icns")
 """First bytes of a PNG, and of icons, cursors and Apple's icons, which may contain some."""
-_OF_PIXELS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+CHUNKS_OF_PIXELS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 """Ancillary chunks, by their first letter, that affect pixels."""
 _IGNORED = b"skIp"
 """An undefined kind of chunk: private and ancillary, so that decoders skip it."""
@@ -101,7 +101,7 @@ def _changes_of_png(data: bytes, begin: int) -> Iterator[tuple[int, bytes]]:
         first, end = at + 8, at + 8 + length
         if end + 4 > len(data) or not kind.isalpha() or kind == b"IEND":
             return
-        if kind[:1].islower() and kind not in _OF_PIXELS:
+        if kind[:1].islower() and kind not in CHUNKS_OF_PIXELS:
             chunks += 1
             content = memoryview(data)[first:end]
             sound = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end : end + 4], "big")

@@ -12,11 +12,11 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from db.errors import ImageError, Reason
 from workers.images.budget import Budget
-from workers.images.geometry import Size
 from workers.images.jpeg import has_too_many_scans
 from workers.images.limited_file import LimitedFile
 from workers.images.metadata import has_too_many_numbers, without_metadata
 from workers.images.variants import unread_variant
+from workers.resize.geometry import Size
 
 # fmt: off
 FORMATS = frozenset({
@@ -81,7 +81,7 @@ class Opener:
 
     def __init__(self, max_pixels: int, *, pixels_in_flight: int | None = None) -> None:
         self.max_pixels = max_pixels
-        self._in_flight = Budget(pixels_in_flight or 2 * max_pixels)
+        self.in_flight = Budget(pixels_in_flight or 2 * max_pixels)
         self._formats = _prepare_pillow(max_pixels)
 
     @contextmanager
@@ -108,7 +108,7 @@ class Opener:
         reduced = target is not None and _reduce(image, target(image.size))
         self._refuse_undecodable(image, data)
         self._refuse_slow(image, data)
-        with self._in_flight.taken(self._pixels(image)):
+        with self.in_flight.taken(self._pixels(image)):
             file.allow_pixels()
             self._load(image, name, data)
             try:

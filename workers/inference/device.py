@@ -102,6 +102,9 @@ class Span(Protocol):
     def end(self) -> None:
         """End the span: later launches do not belong to it."""
 
+    def is_over(self) -> bool:
+        """Whether `wait` would return at once."""
+
     def wait(self) -> float:
         """Wait until the device has finished the span. Returns the seconds that it was busy with it."""
 
@@ -127,6 +130,10 @@ class _CudaSpan:
     def end(self) -> None:
         self._ended.record(self._stream)
 
+    def is_over(self) -> bool:
+        over: bool = self._ended.query()  # type: ignore[no-untyped-call]  # torch's stubs
+        return over
+
     def wait(self) -> float:
         self._ended.synchronize()
         milliseconds: float = self._begun.elapsed_time(self._ended)
@@ -141,6 +148,9 @@ class _HostSpan:
 
     def end(self) -> None:
         self._ended = time.perf_counter()
+
+    def is_over(self) -> bool:
+        return True
 
     def wait(self) -> float:
         return self._ended - self._begun

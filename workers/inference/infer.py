@@ -1,9 +1,9 @@
-"""Infer: from decoded images to scores. The next batch is queued on the device before the current one is done."""
+"""Infer: from decoded images to scores. `workers.inference.device_thread` keeps the device busy with it."""
 
 import logging
-import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +14,23 @@ from db.arrays.types import Int16Array
 from db.errors import ImageError, ModelError, Reason
 from db.scores import SCALE, Scores
 from workers.images.decode import Decoded
-from workers.inference.compiled import compiled
-from workers.inference.device import begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
+from workers.inference.compile_ahead import CompileAhead
+from workers.inference.compiled import Forward, compiled
+from workers.inference.device import Span, begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
 from workers.inference.network import load_network
 from workers.inference.preprocess import Batch, Preprocess
+from workers.inference.self_test import test_images
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2
-"""Concurrent forwards on a GPU: one that runs and one queued behind it. A third would only use memory."""
+COMPILED_AHEAD = {"cuda"}
+"""Types of device for which `compile=None` compiles, while batches are computed without. A CPU gains a tenth of a
+forward, and meanwhile the compiler takes the cores that compute."""
+COMPILED_DIFFERS = {torch.float32: 0.001, torch.float16: 0.05, torch.bfloat16: 0.4}
+"""Largest accepted difference between probabilities of the compiled and the uncompiled network. The order of operations
+changes less in each type; a kernel that is wrong for a GPU changes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +39,34 @@ class Inferred:
 
     scores: list[Scores | None]
     """Scores at or above the floor, one entry an image, in the given order. None: the model gives NaN for it."""
-    wait_seconds: float
-    """Time until the device was free, including the launch."""
     device_seconds: float
     """Time that the device was busy with these images."""
 
 
+@dataclass(slots=True)
+class Launched:
+    """A batch on its way through the device."""
+
+    images: Sequence[Decoded]
+    size: int
+    """The batch size when it was launched."""
+    results: tuple[torch.Tensor, torch.Tensor] | None
+    """(NaN? bool [rows], scores int16 [rows, tags]), complete when the span is over. None: memory ran out."""
+    span: Span
+
+    def is_done(self) -> bool:
+        """Whether `Inferencer.finish` would not wait."""
+        return self.results is None or self.span.is_over()
+
+
 class Inferencer:
-    """One model on one device, shared by all threads of the process.
+    """One model on one device. One thread at a time uses it: `DeviceThread` in a worker, a lock elsewhere.
 
     Args:
         floor: in ten-thousandths; lower scores are dropped.
 
     Raises:
-        ModelError: the weights do not fit the specification.
+        ModelError: the weights do not fit the specification, or the memory of the device.
         SettingsError: this machine has no such device.
     """
 
@@ -57,22 +77,39 @@ class Inferencer:
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
-        network = load_network(spec, self.device, self.dtype)
-        self._network = compiled(network, self.device) if options.compile else network
+        self.use_device()
+        try:
+            self._network = load_network(spec, self.device, self.dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{self.where[0]} has too little memory to load {spec.name} in {self.where[1]}."
+            ) from error
+        self._compiled: dict[int, Forward] = {}
+        """The network, compiled for batches of so many images."""
+        self._ahead: CompileAhead | None = None
+        self._compiles_ahead = False
         # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
         # CPU, filling a short batch would only cost time.
-        self._one_shape = options.compile or self.device.type == "cuda"
+        self._one_shape = self.device.type == "cuda" or (
+            self.device.type in COMPILED_AHEAD if options.compile is None else options.compile
+        )
         self._preprocess = Preprocess(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None
         """The same model in fp32, created at the first NaN of a lower precision."""
         self.batch_size = options.batch_size
-        """Images in one forward; halved whenever memory runs out."""
-        self._in_flight = threading.Semaphore(IN_FLIGHT)
-        # One forward at a time: two would share the device and double the memory, and not be faster. On a GPU the lock
-        # covers only the launch, so that the next batch of another thread is queued while one is computed.
-        self._turn = threading.Lock()
+        """Images in one forward; less than was asked for once memory has run out."""
+
+    def use_device(self) -> None:
+        """To be called once in each thread that uses this object.
+
+        Each thread of CUDA begins on GPU 0, and leaving a stream's context makes a context there, which takes memory.
+        """
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
     @property
     def nan(self) -> str:
@@ -91,45 +128,34 @@ class Inferencer:
             ModelError: the model gives NaN for all of the images and a blank one, or a single image needs too much
                 memory.
         """
-        inferred = self._batches(images)
-        nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
-        if not nan:
-            return inferred
-        if len(nan) == len(images):
-            self._check_blank()
-        if self.dtype == torch.float32:
-            return inferred
-        again = self._in_fp32().scores([images[position] for position in nan])
-        for position, scores in zip(nan, again.scores, strict=True):
-            inferred.scores[position] = scores
-        log.info("NaN in %s for %d of %d images: computed in fp32", self.where[1], len(nan), len(images))
-        return Inferred(
-            inferred.scores,
-            inferred.wait_seconds + again.wait_seconds,
-            inferred.device_seconds + again.device_seconds,
-        )
+        found, device_seconds = [], 0.0
+        for batch in self._batches(images):
+            part = self.finish(self.launch(batch))
+            found += part.scores
+            device_seconds += part.device_seconds
+        return Inferred(found, device_seconds)
 
-    def _batches(self, images: Sequence[Decoded]) -> Inferred:
-        found: list[Scores | None] = []
-        wait_seconds = device_seconds = 0.0
-        while len(found) < len(images):
-            size = self.batch_size
-            batch = images[len(found) : len(found) + size]
-            try:
-                part = self._one_batch(batch, size)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                out_of_memory = True
-            else:
-                out_of_memory = False
-                found += part.scores
-                wait_seconds += part.wait_seconds
-                device_seconds += part.device_seconds
-            # Outside of the except block, where the traceback would keep the tensors of the failed forward alive.
-            if out_of_memory:
-                self._halve(size)
-        return Inferred(found, wait_seconds, device_seconds)
+    def launch(self, images: Sequence[Decoded]) -> Launched:
+        """Start a forward of one batch, at most `batch_size` images. On CUDA the device computes when this returns."""
+        if self._compiles_ahead:
+            self._look_after_compiling()
+        launched = Launched(images, self.batch_size, None, begin_span(self.device))
+        try:
+            with torch.inference_mode():
+                batch = self._collate(images, launched.size)
+                launched.span = begin_span(self.device)  # while the host collates, an idle device stays idle
+                probabilities = self._forward(batch)
+                nan = probabilities.isnan().any(dim=1)
+                launched.results = download(nan), download(quantised(probabilities))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        launched.span.end()
+        return launched
+
+    def finish(self, launched: Launched) -> Inferred:
+        """Wait for a batch. The scores and errors are those of `scores`."""
+        return self._without_nan(launched.images, self._wait(launched))
 
     def probabilities(self, images: Sequence[Decoded]) -> torch.Tensor:
         """Unrounded probabilities of all tags: float32 [images, tags] on the CPU.
@@ -138,7 +164,7 @@ class Inferencer:
             ImageError: `nan`: some are NaN, in fp32 too.
         """
         size = self.batch_size
-        with self._turn, torch.inference_mode():
+        with torch.inference_mode():
             rows = [self._forward(self._collate(batch, size))[: len(batch)].cpu() for batch in batched(images, size)]
         probabilities = torch.cat(rows)
         if not probabilities.isnan().any():
@@ -150,64 +176,174 @@ class Inferencer:
     def warm_up(self) -> None:
         """Run a full batch if the first forward is slow, as on a GPU or compiled, so that errors show before a chunk.
 
+        From then on the network is compiled in another process, if compiling is left to the program.
+
         Raises:
             ModelError: the device has too little memory for a single image.
-            SettingsError: the network cannot be compiled here.
+            SettingsError: the network cannot be compiled here, and `compile` asks for it.
         """
         if self._one_shape:
-            self.time_forward()
+            self.time_forwards(1)
+        self._compiles_ahead = self._options.compile is None and self.device.type in COMPILED_AHEAD
 
-    def time_forward(self) -> float:
-        """Seconds of the device for a full batch of blank images. Raises the errors of `warm_up`."""
-        return self.scores([self._preprocess.blank()] * self.batch_size).device_seconds
+    def compile(self) -> None:
+        """Compile the network for the batch size, in this process. Takes seconds if torch's cache has it, else minutes.
 
-    def _one_batch(self, batch: Sequence[Decoded], size: int) -> Inferred:
-        collated = self._collate(batch, size)
-        begun = time.perf_counter()
-        with self._in_flight:
-            with self._turn, torch.inference_mode():
-                span = begin_span(self.device)
-                probabilities = self._forward(collated)
-                nan, scores = download(probabilities.isnan().any(dim=1)), download(quantised(probabilities))
-                span.end()
-            device_seconds = span.wait()
-        wait_seconds = max(0.0, time.perf_counter() - begun - device_seconds)
-        found: list[Scores | None] = [*cut(scores[: len(batch)].numpy(), self._floor)]
-        for position in nan[: len(batch)].nonzero().flatten().tolist():
-            found[position] = None  # NaN as scores would be stored as an image without tags
-        return Inferred(found, wait_seconds, device_seconds)
+        Raises what `workers.inference.compiled.compiled` does.
+        """
+        blank = self._preprocess.collate([self._preprocess.blank()], self.batch_size)
+        with torch.inference_mode():
+            self._compiled[self.batch_size] = compiled(self._network, self._preprocess.normalise(blank))
 
-    def _check_blank(self) -> None:
-        """Raise ModelError if a blank image gives NaN too: then the device is broken, not the images."""
-        if self._batches([self._preprocess.blank()]).scores == [None]:
+    def time_forwards(self, number: int) -> list[float]:
+        """Seconds that the device takes for each of some full batches of blank images, two of them in flight.
+
+        Raises what `warm_up` does.
+        """
+        launched = deque([self._launch_blank()])
+        seconds = []
+        for _ in range(number - 1):
+            launched.append(self._launch_blank())
+            seconds.append(self.finish(launched.popleft()).device_seconds)
+        return [*seconds, self.finish(launched.popleft()).device_seconds]
+
+    def _launch_blank(self) -> Launched:
+        return self.launch([self._preprocess.blank()] * self.batch_size)
+
+    def works(self) -> bool:
+        """Whether a test image gets scores. In a lower precision some images overflow and others do not."""
+        images = test_images(self._spec.size)
+        return any(
+            scores is not None for batch in self._batches(images) for scores in self._wait(self.launch(batch)).scores
+        )
+
+    def _look_after_compiling(self) -> None:
+        """Compile ahead for the batch size, and take what has been compiled."""
+        size = self.batch_size
+        if size in self._compiled:
+            return
+        if self._ahead is None or self._ahead.size != size:  # halved meanwhile
+            if self._ahead is not None:
+                self._ahead.stop()
+                self._ahead = None
+            try:
+                self._ahead = CompileAhead(self._spec, self._options, size)
+            except OSError as error:  # no memory for another process, no room for its output
+                self._stay_uncompiled(str(error))
+            return
+        if self._ahead.is_running:
+            return
+        begun = time.monotonic()
+        failure = self._ahead.failure() or self._take_compiled()
+        self._ahead.stop()
+        self._ahead = None
+        if failure is None:
+            log.info("compiled for batches of %d; loading it took %.1f s", size, time.monotonic() - begun)
+        else:
+            self._stay_uncompiled(failure)
+
+    def _stay_uncompiled(self, why: str) -> None:
+        self._compiles_ahead = False
+        log.warning("the network stays uncompiled, which is slower: %s", why)
+
+    def _take_compiled(self) -> str | None:
+        try:
+            self.compile()
+            difference = self._difference_of_compiled()
+        except Exception as error:  # noqa: BLE001 - the uncompiled network works
+            return str(error)
+        if difference <= COMPILED_DIFFERS[self.dtype]:
+            return None
+        del self._compiled[self.batch_size]
+        return (
+            f"compiled, its probabilities of test images differ by {difference:.4f}. Please report this model and GPU"
+        )
+
+    def _difference_of_compiled(self) -> float:
+        """The largest difference between probabilities of the compiled and the uncompiled network, on test images."""
+        largest = 0.0
+        with torch.inference_mode():
+            for images in self._batches(test_images(self._spec.size)):
+                tensor = self._preprocess.normalise(self._collate(images, self.batch_size))
+                plain, own = (run(tensor)[: len(images)] for run in (self._network, self._compiled[self.batch_size]))
+                both_nan = plain.isnan() & own.isnan()
+                difference = (plain - own).abs().masked_fill(both_nan, 0.0).nan_to_num(1.0)
+                largest = max(largest, float(difference.max()))
+        return largest
+
+    def _wait(self, launched: Launched) -> Inferred:
+        device_seconds = 0.0
+        if launched.results is not None:
+            try:
+                device_seconds = launched.span.wait()
+            except RuntimeError as error:  # the device reports here what failed after the launch
+                if not is_out_of_memory(error):
+                    raise
+                launched.results = None
+        # Outside of the except block: inside, the traceback keeps the tensors of the failed forward alive.
+        if launched.results is None:
+            return self._in_pieces(launched.images, launched.size)
+        nan, scores = (one[: len(launched.images)] for one in launched.results)
+        found: list[Scores | None] = [*cut(scores.numpy(), self._floor)]
+        for position in nan.nonzero().flatten().tolist():
+            found[position] = None  # as scores it would look like an image without tags, for ever
+        return Inferred(found, device_seconds)
+
+    def _in_pieces(self, images: Sequence[Decoded], size: int) -> Inferred:
+        """Batches of half the size and less, one after the other."""
+        self._halve(size)
+        parts = [self._wait(self.launch(piece)) for piece in self._batches(images)]
+        return Inferred([one for part in parts for one in part.scores], sum(part.device_seconds for part in parts))
+
+    def _without_nan(self, images: Sequence[Decoded], inferred: Inferred) -> Inferred:
+        nan = [position for position, scores in enumerate(inferred.scores) if scores is None]
+        if not nan:
+            return inferred
+        if len(nan) == len(images) and not self.works():
             raise ModelError(
-                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for a blank image: try --precision "
-                "fp32. If that gives NaN too, the weights or the device are broken."
+                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for test images: try --precision "
+                "fp32. If that does not help, the weights or the device are broken."
             )
+        if self.dtype == torch.float32:
+            return inferred
+        again = self._in_fp32().scores([images[position] for position in nan])
+        for position, scores in zip(nan, again.scores, strict=True):
+            inferred.scores[position] = scores
+        log.info("NaN in %s for %d of %d images: computed in fp32", self.where[1], len(nan), len(images))
+        return Inferred(inferred.scores, inferred.device_seconds + again.device_seconds)
 
     def _in_fp32(self) -> "Inferencer":
-        with self._turn:
-            if self._exact is None:
-                options = self._options.model_copy(update={"precision": "fp32", "compile": False, "batch_size": 1})
-                self._exact = Inferencer(self._spec, options, floor=self._floor)
-            return self._exact
+        if self._exact is None:
+            options = self._options.model_copy(update={"precision": "fp32", "compile": False, "batch_size": 1})
+            self._exact = Inferencer(self._spec, options, floor=self._floor)
+        return self._exact
+
+    def _batches(self, images: Sequence[Decoded]) -> Iterator[Sequence[Decoded]]:
+        """Each as large as the batch size is by then: it may have been halved meanwhile."""
+        start = 0
+        while start < len(images):
+            size = self.batch_size
+            yield images[start : start + size]
+            start += size
 
     def _collate(self, batch: Sequence[Decoded], size: int) -> Batch:
         return self._preprocess.collate(batch, size if self._one_shape else len(batch))
 
     def _forward(self, batch: Batch) -> torch.Tensor:
-        probabilities: torch.Tensor = self._network(self._preprocess.normalise(batch))
-        return probabilities
+        images = self._preprocess.normalise(batch)
+        if self._options.compile and len(images) not in self._compiled:
+            self._compiled[len(images)] = compiled(self._network, images)
+        return self._compiled.get(len(images), self._network)(images)
 
     def _halve(self, size: int) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if size == 1:
-            raise ModelError(f"{self.device} has too little memory for a single image with this model.")
-        # If several threads run out of memory at the same size, only the first halves it.
+            raise ModelError(f"{self.where[0]} has too little memory for a single image with this model.")
+        # Of two batches in flight that ran out of memory at the same size, the first one halves it.
         if self.batch_size == size:
             self.batch_size = size // 2
-            log.warning("out of memory on %s: the batch size is now %d", self.device, self.batch_size)
+            log.warning("out of memory on %s: the batch size is now %d", self.where[0], self.batch_size)
 
 
 def quantised(probabilities: torch.Tensor) -> torch.Tensor:

@@ -1,50 +1,62 @@
-"""Self-test of a worker after a failure: generated images show whether a chunk is the cause, or the worker."""
+"""Test images: they tell an image that the model cannot compute from a device or a model that is broken."""
 
 import io
 import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from db.scores import Scores
-from workers.images.decode import Decoder
-from workers.inference.infer import Inferencer
+from workers.images.decode import Decoded, Decoder
 from workers.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
 SIDE = 256
-"""Side of the images, in pixels."""
+"""Pixels of a test image as a file."""
 
 
 class SelfTest:
-    """Decodes and infers a few generated images in the same way as the images of a chunk."""
+    """Decodes and infers the test images as a worker does those of a chunk.
 
-    def __init__(self, spec: ModelSpec, inferencer: Inferencer, max_pixels: int) -> None:
-        self._inferencer = inferencer
+    Args:
+        infer: scores of decoded images, None for NaN.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, infer: Callable[[Sequence[Decoded]], Sequence[Scores | None]], max_pixels: int
+    ) -> None:
+        self._infer = infer
         self._decoder = Decoder(spec, max(max_pixels, SIDE * SIDE))
 
     def passes(self) -> bool:
-        """Whether each of them gets scores. If not, the reason is logged."""
+        """Whether each of them gets scores. If not, the log has the reason."""
         try:
-            inferred = self._inferencer.scores([self._decoder.decode(data) for data in _pictures()])
+            scores = self._infer([self._decoder.decode(_png(plane)) for plane in _planes(SIDE)])
         except Exception:
-            log.exception("the model fails on the images of the self-test too")
+            log.exception("the model fails on test images, too")
             return False
-        return all(isinstance(scores, Scores) for scores in inferred.scores)
+        return all(one is not None for one in scores)
 
 
-def _pictures() -> list[bytes]:
-    """PNGs: white, a gradient and noise, since half precision overflows on some and not on others."""
-    ramp = np.linspace(0, 255, SIDE, dtype=np.uint8)
-    planes = (
-        np.full((SIDE, SIDE, 3), 255, np.uint8),
-        np.stack([np.tile(ramp, (SIDE, 1)), np.tile(ramp[:, None], (1, SIDE)), np.tile(ramp[::-1], (SIDE, 1))], -1),
-        np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8),
+def test_images(size: int) -> list[Decoded]:
+    """The test images as they come out of the decoder, size x size pixels."""
+    return [Decoded(plane, size, size, "png") for plane in _planes(size)]
+
+
+def _planes(side: int) -> tuple[npt.NDArray[np.uint8], ...]:
+    """uint8 [side, side, 3]: white, a ramp and noise, since half precision overflows on some and not on others."""
+    ramp = np.linspace(0, 255, side, dtype=np.uint8)
+    return (
+        np.full((side, side, 3), 255, np.uint8),
+        np.stack([np.tile(ramp, (side, 1)), np.tile(ramp[:, None], (1, side)), np.tile(ramp[::-1], (side, 1))], -1),
+        np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8),
     )
-    pictures = []
-    for plane in planes:
-        buffer = io.BytesIO()
-        Image.fromarray(plane).save(buffer, "png")
-        pictures.append(buffer.getvalue())
-    return pictures
+
+
+def _png(plane: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(plane).save(buffer, "png")
+    return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Measures the best batch size of a model on a device, and stores it in tagonce's cache folder."""
 
+import gc
 import json
 import logging
 import tempfile
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 SMALLEST = {"cuda": 8}
 """First size of the search, by type of device; 1 for others."""
 LARGEST = {"cpu": 64}
-"""Last size of the search; 512 for others, so that at most seven networks are compiled."""
+"""Where it ends; elsewhere only memory ends it."""
 GAIN = 1.05
 """Doubling the size must increase images/s by at least this factor."""
 FORWARDS = 3
@@ -40,14 +41,18 @@ def best_batch_size(spec: ModelSpec, options: Options) -> int:
     if key not in known:
         inferencer = Inferencer(spec, options, floor=0)
         kind = inferencer.device.type
-        known[key] = search(_measure(inferencer), SMALLEST.get(kind, 1), LARGEST.get(kind, 512))
+        known[key] = search(_measure(inferencer), SMALLEST.get(kind, 1), LARGEST.get(kind))
+        del inferencer
+        if kind == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
         _write(file, known)
         log.info("the best batch size for %s is %d, stored in %s", spec.name, known[key], file)
     return known[key]
 
 
-def search(images_per_second: Callable[[int], float | None], smallest: int, largest: int) -> int:
-    """The best batch size: doubled until that gains less than `GAIN`, or memory runs out.
+def search(images_per_second: Callable[[int], float | None], smallest: int, largest: int | None) -> int:
+    """Doubles the size until that does not pay any more, or memory runs out.
 
     Args:
         images_per_second: measures a batch size; returns None if memory runs out.
@@ -58,7 +63,7 @@ def search(images_per_second: Callable[[int], float | None], smallest: int, larg
     while best is None and size > 1:
         size //= 2
         best = images_per_second(size)
-    while best is not None and size < largest:
+    while best is not None and (largest is None or size < largest):
         faster = images_per_second(2 * size)
         if faster is None or faster < GAIN * best:
             break
@@ -69,10 +74,10 @@ def search(images_per_second: Callable[[int], float | None], smallest: int, larg
 def _measure(inferencer: Inferencer) -> Callable[[int], float | None]:
     def images_per_second(size: int) -> float | None:
         inferencer.batch_size = size
-        inferencer.time_forward()
-        if inferencer.batch_size < size:  # the inferencer halves it if memory runs out
+        seconds = inferencer.time_forwards(1 + FORWARDS)[1:]
+        if inferencer.batch_size < size:  # it halves itself when memory runs out
             return None
-        return size / min(inferencer.time_forward() for _ in range(FORWARDS))
+        return size / min(seconds)
 
     return images_per_second
 

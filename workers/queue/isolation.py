@@ -1,12 +1,33 @@
-"""Isolates a chunk that was delivered before: it runs alone, so that only it can be the cause if the worker dies again.
+"""Isolates the image that crashes its worker, and records it as `crashed`.
 
-A worker runs several chunks at once. When one image kills the process, all of them are delivered again. Without
-isolation, deliveries of the innocent chunks would be counted along, and in the end their images recorded as `crashed`.
+A chunk that was delivered before runs alone, so that only it can be the cause if the worker dies again. A worker runs
+several chunks at once: when one image kills the process, all of them are delivered again, and without isolation the
+deliveries of innocent chunks would be counted along. A chunk that was delivered too often is split, down to one image.
 """
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import structlog
+from celery import Celery
+
+from db.arrays.batches import batched
+from db.database import Database
+from db.errors import Reason
+from db.ledger import images, results
+from db.ledger.results import Failure
+from producer.queue.chunks import Chunk, sending
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_DELIVERIES = 3
+"""A chunk delivered a fourth time has killed or failed three workers: it is split, down to the image that causes
+it."""
+
+SPLIT = 8
+"""Pieces of a chunk that is split. Each level costs `MAX_DELIVERIES` dead workers; 256 images take three levels."""
 
 
 class SharedLock:
@@ -50,3 +71,20 @@ class SharedLock:
             self._holders -= 1
             self._exclusive -= exclusive
             self._changed.notify_all()
+
+
+def send_pieces(app: Celery, chunk: Chunk) -> None:
+    """Split a chunk that killed or failed too many workers."""
+    with sending(app, chunk.model_id, max_waiting=2**31) as sender:
+        for piece in batched(chunk.image_ids, math.ceil(len(chunk.image_ids) / SPLIT)):
+            sender.send(piece)
+
+
+def record_as_crashed(database: Database, chunk: Chunk) -> None:
+    """Record the image of a chunk of one image as a failure, if it is still pending."""
+    detail = f"a worker died, was killed, or its model failed {MAX_DELIVERIES} times with this image alone"
+    with database.write() as connection:
+        for image in images.pending_among(connection, chunk.image_ids, chunk.model_id):
+            log.error("an image is recorded as crashed", uri=image.uri)
+            failure = Failure(image.id, image.version, Reason.CRASHED, detail)
+            results.save(connection, chunk.model_id, [], [failure])

@@ -1,6 +1,5 @@
 """The worker process: Celery's worker with our task, error handling and shutdown."""
 
-import math
 import os
 import socket
 import threading
@@ -16,28 +15,20 @@ from celery.worker.control import Panel
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
-from db.arrays.batches import batched
-from db.errors import BrokerError, ModelError, Reason, StopError, TagonceError, TransientError
-from db.ledger import deliveries, images, results
-from db.ledger.results import Failure
+from db.errors import BrokerError, ModelError, StopError, TagonceError, TransientError
+from db.ledger import deliveries
 from producer.queue.broker import TASK_NAME, depth
-from producer.queue.chunks import Chunk, sending
+from producer.queue.chunks import Chunk
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
-from workers.queue.isolation import SharedLock
+from workers.queue import isolation
+from workers.queue.isolation import MAX_DELIVERIES, SharedLock
 from workers.queue.leases import Leases
 from workers.queue.watchdog import Watchdog
 
 log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
-
-MAX_DELIVERIES = 3
-"""A chunk delivered a fourth time has killed or failed three workers: it is split, down to the image that causes
-it."""
-
-SPLIT = 8
-"""Pieces of a chunk that is split. Each level costs `MAX_DELIVERIES` dead workers; 256 images take three levels."""
 
 RETRY_SECONDS = 3.0
 """Between two attempts while the database or the storage does not answer."""
@@ -213,24 +204,11 @@ class _Tagger:
         ids = chunk.image_ids
         if len(ids) > 1:
             log.warning("split a chunk that killed or failed workers", images=len(ids), deliveries=MAX_DELIVERIES)
-            self._retried(lambda: self._send_pieces(chunk))
+            self._retried(lambda: isolation.send_pieces(self._app, chunk))
         else:
-            self._retried(lambda: self._record_as_crashed(chunk))
+            self._retried(lambda: isolation.record_as_crashed(self._database, chunk))
         # Separate from the sending: retrying both together would send the pieces again after an outage.
         self._retried(lambda: self._forget(chunk_id))
-
-    def _send_pieces(self, chunk: Chunk) -> None:
-        with sending(self._app, chunk.model_id, max_waiting=2**31) as sender:
-            for piece in batched(chunk.image_ids, math.ceil(len(chunk.image_ids) / SPLIT)):
-                sender.send(piece)
-
-    def _record_as_crashed(self, chunk: Chunk) -> None:
-        detail = f"a worker died, was killed, or its model failed {MAX_DELIVERIES} times with this image alone"
-        with self._database.write() as connection:
-            for image in images.pending_among(connection, chunk.image_ids, chunk.model_id):
-                log.error("an image is recorded as crashed", uri=image.uri)
-                failure = Failure(image.id, image.version, Reason.CRASHED, detail)
-                results.save(connection, chunk.model_id, [], [failure])
 
 
 def _end_this_worker(error: Exception, stop: Stop) -> None:

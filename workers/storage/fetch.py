@@ -50,17 +50,29 @@ class Fetcher:
             TransientError: the storage fails for all objects, so the image is not the cause.
             SettingsError: the S3 client cannot be used, so the image is not the cause.
         """
+        begun = time.monotonic()
+        try:
+            return self._read(uri)  # outside of stamina, which takes longer than to read a small file
+        except TransientError as error:
+            return self._read_again(uri, error, begun)
+
+    def _read_again(self, uri: str, error: TransientError, begun: float) -> bytes:
+        """The attempts after the first one, which failed with this error."""
+        first: TransientError | None = error
         try:
             for attempt in stamina.retry_context(on=TransientError, attempts=ATTEMPTS, timeout=60):
-                begun = time.monotonic()
                 with attempt:
+                    if first is not None:
+                        failed, first = first, None
+                        raise failed
+                    begun = time.monotonic()
                     return self._read(uri)
-        except TransientError as error:
+        except TransientError as last:
             # Since the last attempt, not the first: others may have been delivered before the storage failed.
             since = max(begun, time.monotonic() - RECENT_SECONDS)
             if uri.startswith(_S3) and self._objects.is_away(split_s3(uri)[0], since=since):
                 raise
-            raise ImageError(Reason.TIMEOUT, str(error)) from error
+            raise ImageError(Reason.TIMEOUT, str(last)) from last
         raise AssertionError("unreachable: a retry context ends with a result or an error")
 
     def _read(self, uri: str) -> bytes:
@@ -76,10 +88,8 @@ class Fetcher:
 
     def _read_file(self, path: str) -> bytes:
         try:
-            self._roots.check_path(path)
             # Checks use the open descriptor, so that they apply to the file that is read.
-            with open(path, "rb", opener=_open) as file:
-                self._roots.check_opened(file.fileno())
+            with open(path, "rb", opener=self._roots.opener) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise _not_regular()
@@ -104,11 +114,6 @@ class Fetcher:
             raise ImageError(
                 Reason.TOO_LARGE, f"the file has {size:,} bytes, the limit is {self._max_bytes:,} (TAGONCE_MAX_BYTES)"
             )
-
-
-def _open(path: str, flags: int) -> int:
-    """Open without blocking: opening a pipe would wait for a writer, possibly for ever."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _not_regular() -> ImageError:

@@ -10,8 +10,8 @@ from db.names.uris import file_path
 
 _S3 = "s3://"
 _UP_OR_HERE = {".", ".."}
-_OPENED = "/proc/self/fd/{}"
-"""Linux: a link to the real path of an open descriptor."""
+_FOUND = "/proc/self/fd/{}"
+"""Linux: a link to the real path of a descriptor's file, which opens this file again."""
 
 
 class Roots:
@@ -43,10 +43,30 @@ class Roots:
         if self._limited and not self._holds(os.path.realpath(path)):
             raise _outside()
 
-    def check_opened(self, descriptor: int) -> None:
-        """The same for an open file: a link may have changed between `check_path` and opening. Linux only."""
-        if self._limited and sys.platform == "linux" and not self._holds(os.path.realpath(_OPENED.format(descriptor))):
-            raise _outside()
+    def opener(self, path: str, flags: int) -> int:
+        """Open a file, for `open(..., opener=...)`. Raises ImageError (`denied`) if it is outside.
+
+        Opening a pipe does not wait for a writer.
+        """
+        flags |= os.O_NONBLOCK | os.O_NOCTTY
+        if not self._limited:
+            return os.open(path, flags)
+        if sys.platform != "linux":
+            self.check_path(path)
+            return os.open(path, flags)
+        try:
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC)  # finds the file, opens nothing
+        except OSError:
+            self.check_path(path)  # no user of the queue learns whether a file outside exists
+            raise
+        try:
+            # The link names what was found, even if another process replaces it now.
+            there = _FOUND.format(found)
+            if not self._holds(os.readlink(there)):  # noqa: PTH115 - a path per image is slow
+                raise _outside()
+            return os.open(there, flags)
+        finally:
+            os.close(found)
 
     def _holds(self, path: str) -> bool:
         return any(path.startswith(folder) for folder in self._folders)

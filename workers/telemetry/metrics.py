@@ -35,6 +35,13 @@ class StageTotals:
         return replace(self, seconds=self.seconds.copy(), images=self.images.copy(), failures=self.failures.copy())
 
 
+@dataclass(slots=True)
+class Timed:
+    """A block that is being timed."""
+
+    images: int
+
+
 class WorkerMetrics:
     """Counters of one process, shared by its threads. An addition takes about a microsecond."""
 
@@ -46,13 +53,14 @@ class WorkerMetrics:
         self._marks = deque([(time.monotonic(), StageTotals())])
 
     @contextmanager
-    def timed(self, stage: Stage, images: int = 1) -> Iterator[None]:
-        """Count the block as a stage of so many images, also if it fails."""
+    def timed(self, stage: Stage, images: int) -> Iterator[Timed]:
+        """Count the block as a stage of so many images, which the block may change. It counts also if it fails."""
         begun = time.perf_counter()
+        timed = Timed(images)
         try:
-            yield
+            yield timed
         finally:
-            self.add(stage, time.perf_counter() - begun, images)
+            self.add(stage, time.perf_counter() - begun, timed.images)
 
     def add(self, stage: Stage, seconds: float, images: int) -> None:
         with self._lock:

@@ -6,8 +6,8 @@ from typing import cast
 from PIL import Image, ImageCms
 from PIL.Image import Transpose
 
-from workers.images.alpha import with_alpha
-from workers.images.geometry import Size, fitted_size
+from workers.resize.alpha import with_alpha
+from workers.resize.geometry import Size, fitted_size
 
 SIZE = 360
 """Pixels of the longer side: twice the 180 of the gallery, for screens of high density."""

@@ -11,20 +11,16 @@ image is transposed, so that the pixels with the same weight are adjacent.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
 
-from workers.images.geometry import COLUMNS_FIRST_SINCE, Box, Size
-from workers.images.pixels import Words, strips
 from workers.models.spec import Filter
+from workers.resize.geometry import COLUMNS_FIRST_SINCE, Box, Size
+from workers.resize.jit import compiled
+from workers.resize.pixels import Bytes, Raster, Source, Words, cropped, strips
 
-Bytes = npt.NDArray[np.uint8]
 Starts = npt.NDArray[np.int64]
 """For each output pixel, the first source pixel with a weight."""
 Weights = npt.NDArray[np.int32]
@@ -60,20 +56,6 @@ _LANES = 4 * _STRIP
 _STEP = 4
 """Taps added at once, so that a sum is read and written once for four products."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _compiled(function: F) -> F:
-    """Compile a function at its first call, to machine code that runs without the interpreter lock.
-
-    The result is cached beside this file or in the user's cache folder. If neither is writable, every process compiles.
-    """
-    try:
-        compiled = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        compiled = numba.njit(nogil=True)(function)
-    return cast("F", compiled)
-
 
 def can_resample(kind: Filter, canvas: Size) -> bool:
     """Whether `resample` supports a filter and a size. Callers use Pillow for others; it is fast for `nearest`."""
@@ -89,7 +71,7 @@ def columns_first(canvas: Size, size: Size, pillow: int) -> bool:
 
 
 def resample(
-    image: Image.Image,
+    image: Source,
     kind: Filter,
     size: Size,
     window: Box,
@@ -120,10 +102,10 @@ def resample(
     passes = _columns_then_rows if columns_first(canvas, size, _PILLOW) else _rows_then_columns
     words = passes(image, left, top, colour, rows, columns)
     pixels = words.view(np.uint8).reshape(words.shape[0], -1, 4)[:, : window[2] - window[0]]
-    return pixels if alpha else _without_fourth(pixels)
+    return pixels if alpha else without_fourth(pixels)
 
 
-def _rows_then_columns(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
+def _rows_then_columns(image: Source, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
     row_starts, row_weights, begin, end = rows
     # Rows above and below the image have the colour of the fill before the first pass, and also after it.
     narrow = np.full((end - begin, _padded(columns[0].size)), colour, np.uint32)
@@ -134,7 +116,7 @@ def _rows_then_columns(image: Image.Image, left: int, top: int, colour: int, row
     return out
 
 
-def _columns_then_rows(image: Image.Image, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
+def _columns_then_rows(image: Source, left: int, top: int, colour: int, rows: Weighed, columns: Weighed) -> Words:
     row_starts, row_weights, begin, end = rows
     first, last = max(columns[2], left), min(columns[3], left + image.width)
     low = np.empty((row_starts.size, max(last - first, 0)), np.uint32)
@@ -142,8 +124,8 @@ def _columns_then_rows(image: Image.Image, left: int, top: int, colour: int, row
     sums = np.empty((row_starts.size, _STRIP), np.uint32)
     for column in range(0, low.shape[1], _STRIP):
         at = first - left + column
-        for row, words in strips(image.crop((at, 0, at + _STRIP, image.height)), begin - top, end - top):
-            block[row + top - begin :][: words.shape[0]] = words
+        for row, words in strips(cropped(image, at, at + _STRIP), begin - top, end - top):
+            block[row + top - begin :][: words.shape[0], : words.shape[1]] = words
         _add_up(block.view(np.uint8), row_starts, row_weights, sums.view(np.uint8))
         low[:, column : column + _STRIP] = sums[:, : low.shape[1] - column]
     low.flags.writeable = False  # like the words of an image: the pass is compiled for read-only arrays
@@ -159,10 +141,10 @@ def _padded(width: int) -> int:
 
 def warm_up() -> None:
     """Compile, or load from the cache, so that the first image need not wait: seconds, or tenths of a second."""
-    resample(Image.new("RGB", (1, 1)), "box", (2, 2), (0, 0, 2, 2), canvas=(1, 1))
+    resample(Raster(np.zeros((1, 1), np.uint32)), "box", (2, 2), (0, 0, 2, 2), canvas=(1, 1))
 
 
-@_compiled
+@compiled
 def _filter(kind: int, x: float) -> float:
     """Value of a filter at x, in units of its support."""
     support = _SUPPORTS[kind]
@@ -180,7 +162,7 @@ def _filter(kind: int, x: float) -> float:
     return _bicubic(x)
 
 
-@_compiled
+@compiled
 def _bicubic(x: float) -> float:
     """Keys' cubic convolution for x from 0 to 2, with a = -0.5 (IEEE Trans. ASSP 29, 1981)."""
     a = -0.5
@@ -189,7 +171,7 @@ def _bicubic(x: float) -> float:
     return (((x - 5) * x + 8) * x - 4) * a
 
 
-@_compiled
+@compiled
 def _sinc(x: float) -> float:
     if x == 0.0:
         return 1.0
@@ -197,7 +179,7 @@ def _sinc(x: float) -> float:
     return math.sin(x) / x
 
 
-@_compiled
+@compiled
 def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> Weighed:
     """Weights of the output pixels from `begin` to `end` of one side, as `precompute_coeffs` of Pillow's Resample.c.
 
@@ -230,7 +212,7 @@ def _weigh(source: int, target: int, begin: int, end: int, kind: int) -> Weighed
     return starts - first, weights, first, starts[-1] + counts[-1]
 
 
-@_compiled
+@compiled
 def _along_rows(
     words: Words, left: int, fill: int, starts: Starts, weights: Weights, begin: int, end: int, out: Words
 ) -> None:
@@ -253,8 +235,8 @@ def _along_rows(
                 out[top + row, output] = sums[output, row]
 
 
-@_compiled
-def _without_fourth(pixels: Bytes) -> Bytes:
+@compiled
+def without_fourth(pixels: Bytes) -> Bytes:
     """[height, width, 4] without the fourth channel. numpy takes ten times as long, since it copies byte by byte."""
     height, width, _channels = pixels.shape
     out = np.empty((height, width, 3), np.uint8)
@@ -266,7 +248,7 @@ def _without_fourth(pixels: Bytes) -> Bytes:
     return out
 
 
-@_compiled
+@compiled
 def _add_up(rows: Bytes, starts: Starts, weights: Weights, out: Bytes) -> None:
     """`out[i] = sum over tap of weights[i, tap] * rows[starts[i] + tap]`, rounded half up and clipped to 8 bits.
 

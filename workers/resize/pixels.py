@@ -6,13 +6,18 @@ is needed: https://arrow.apache.org/docs/format/CDataInterface.html
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from workers.resize.geometry import Size
+
+Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
+"""[height, width]: a word of four bytes a pixel, with the red byte first in memory."""
 
 _STRIP_PIXELS = 1 << 20
 """4 MiB: Pillow stores an image of 16 MiB and more in several blocks."""
@@ -52,13 +57,63 @@ class _Exported:
         }
 
 
-def strips(image: Image.Image, begin: int, end: int) -> Iterator[tuple[int, Words]]:
-    """Rows `begin` to `end` of an image with four bytes a pixel: RGB, RGBA, RGBa.
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """An image in memory that is not Pillow's. It looks like one of Pillow's where the steps after decoding need it.
+
+    `words` become read-only, so that one compiled loop serves them and images of Pillow.
+    """
+
+    words: Words
+    mode: str = "RGB"
+    """RGB, whose fourth byte means nothing; RGBA; or RGBa, which is premultiplied."""
+
+    def __post_init__(self) -> None:
+        self.words.flags.writeable = False
+
+    @property
+    def size(self) -> Size:
+        height, width = self.words.shape
+        return width, height
+
+    @property
+    def width(self) -> int:
+        return self.size[0]
+
+    @property
+    def height(self) -> int:
+        return self.size[1]
+
+    def bytes(self) -> Bytes:
+        """uint8 [height, width, 4], without a copy."""
+        return self.words.view(np.uint8).reshape(*self.words.shape, 4)
+
+    def to_pillow(self) -> Image.Image:
+        """A copy as RGB or RGBA. Not for RGBa."""
+        return Image.frombytes(self.mode, self.size, self.words, "raw", "RGBX" if self.mode == "RGB" else self.mode)
+
+
+Source = Image.Image | Raster
+"""Pixels of four bytes each: RGB, RGBA, RGBa."""
+
+
+def cropped(image: Source, left: int, right: int) -> Source:
+    """Columns `left` to `right` of an image; a raster ends at its last column."""
+    if isinstance(image, Raster):
+        return Raster(np.ascontiguousarray(image.words[:, left:right]), image.mode)
+    return image.crop((left, 0, right, image.height))
+
+
+def strips(image: Source, begin: int, end: int) -> Iterator[tuple[int, Words]]:
+    """Rows `begin` to `end` of an image with four bytes a pixel.
 
     Yields:
         Number of the first row, and read-only uint32 words [rows, width], with the red byte first in memory.
     """
     begin, end = max(0, begin), min(end, image.height)
+    if isinstance(image, Raster):
+        yield begin, image.words[begin:end]
+        return
     try:
         words = np.asarray(_Exported(image))
     except ValueError:  # it is stored in several blocks; a copy of some rows is not

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from workers.images.alpha import flattened, to_bytes, with_alpha, without_alpha
-from workers.images.depth import eight_bits
-from workers.images.geometry import Box, Size, canvas_of, target_of
-from workers.images.resample import can_resample, resample, warm_up
 from workers.models.spec import ModelSpec
-
-Bytes = npt.NDArray[np.uint8]
+from workers.resize.alpha import as_composited, as_words, without_alpha
+from workers.resize.blend import is_opaque, over, premultiplied, to_bytes
+from workers.resize.depth import eight_bits
+from workers.resize.geometry import Box, Size, canvas_of, target_of
+from workers.resize.pixels import Bytes, Raster, Source
+from workers.resize.resample import can_resample, resample, warm_up, without_fourth
 
 
 class Resizer:
@@ -30,11 +29,11 @@ class Resizer:
         self._timm_stages = timm_stages(spec) if own else None
         warm_up()
 
-    def pixels(self, image: Image.Image, original: Size) -> Bytes:
+    def pixels(self, image: Image.Image | Raster, original: Size) -> Bytes:
         """Pixels of an image for a batch.
 
         Args:
-            image: of any mode.
+            image: of any mode of Pillow; a raster is RGB or RGBA.
             original: size of the image; of one that was decoded at reduced size, the size before.
 
         Returns:
@@ -43,33 +42,36 @@ class Resizer:
         Raises:
             ImageError: `unsupported`: it has more than eight bits, and its white level is unknown.
         """
-        spec, image = self._spec, eight_bits(image)
+        spec = self._spec
         if spec.background is None:
-            return self._resized(without_alpha(image), original)
-        if spec.resize != "fit":
-            return self._resized(flattened(image, spec.background), original)
-        image, transparent = with_alpha(image)
-        return self._resized(image, original, alpha=transparent)
+            return self._resized(_words(image, without_alpha), original)
+        composited = spec.resize != "fit"
+        words = _words(image, as_composited if composited else as_words)
+        transparent = words.mode == "RGBA" and not is_opaque(words)
+        if transparent and composited:
+            return self._resized(over(words, spec.background), original)
+        return self._resized(words, original, alpha=transparent)
 
-    def _resized(self, image: Image.Image, original: Size, *, alpha: bool = False) -> Bytes:
+    def _resized(self, image: Source, original: Size, *, alpha: bool = False) -> Bytes:
         spec, canvas = self._spec, canvas_of(self._spec, image.size)
         if self._timm_stages:
             return np.asarray(self._timm_stages(self._padded(image, canvas, alpha)))
         target = target_of(spec, original)
         if target.size == image.size:
             # A resize to the same size changes nothing without alpha, and rounds twice with it.
-            return np.asarray(_plain(_cut(image, target.window), alpha))
+            return _cut(image, target.window, alpha)
         if not can_resample(spec.filter, canvas):
             padded = self._padded(image, canvas, alpha)
-            return np.asarray(_cut(padded.resize(target.size, Image.Resampling[spec.filter.upper()]), target.window))
+            return _cut(padded.resize(target.size, Image.Resampling[spec.filter.upper()]), target.window, alpha)
         if alpha:
-            image = image.convert("RGBa")
+            image = premultiplied(image)
         pixels = resample(image, spec.filter, target.size, target.window, canvas=canvas, fill=self._fill, alpha=alpha)
         return _straight(pixels) if alpha else pixels
 
-    def _padded(self, image: Image.Image, canvas: Size, alpha: bool) -> Image.Image:
+    def _padded(self, image: Source, canvas: Size, alpha: bool) -> Image.Image:
         """The image centred on its canvas; an odd pixel of padding is at the right or the bottom."""
-        image = _plain(image, alpha)
+        image = image.to_pillow() if isinstance(image, Raster) else image
+        image = image if alpha or image.mode == "RGB" else image.convert("RGB")
         if image.size == canvas:
             return image
         padded = Image.new("RGB", canvas, self._fill)
@@ -94,13 +96,19 @@ def timm_stages(spec: ModelSpec) -> Callable[[Image.Image], Image.Image]:
     return stages
 
 
-def _plain(image: Image.Image, alpha: bool) -> Image.Image:
-    """The image as RGB, unless alpha is used."""
-    return image if alpha or image.mode == "RGB" else image.convert("RGB")
+def _words(image: Image.Image | Raster, converted: Callable[[Image.Image], Image.Image]) -> Source:
+    """The image with four bytes a pixel; one of Pillow is converted to eight bits, and from its mode."""
+    return image if isinstance(image, Raster) else converted(eight_bits(image))
 
 
-def _cut(image: Image.Image, window: Box) -> Image.Image:
-    return image if window == (0, 0, *image.size) else image.crop(window)
+def _cut(image: Source, window: Box, alpha: bool) -> Bytes:
+    """Pixels of a window, with three or four channels."""
+    if isinstance(image, Raster):
+        left, top, right, bottom = window
+        pixels = image.bytes()[top:bottom, left:right]
+        return pixels if alpha else without_fourth(pixels)
+    image = image if alpha or image.mode == "RGB" else image.convert("RGB")
+    return np.asarray(image if window == (0, 0, *image.size) else image.crop(window))
 
 
 def _straight(premultiplied: Bytes) -> Bytes:
