@@ -188,7 +188,12 @@ class Bench:
         begun = time.perf_counter()
         network = self._network(self.sizes.precision)
         for batch in self.sizes.batches[:2]:
-            self._rate(f"compiled {self.sizes.precision}", compiled(network, self._pixels(batch)), batch)
+            try:
+                forward = compiled(network, self._pixels(batch))
+            except (RuntimeError, SettingsError) as error:  # no compiler, or too little memory for this batch
+                show(f"compiled {self.sizes.precision}, batch {batch}", first_line(error))
+                continue
+            self._rate(f"compiled {self.sizes.precision}", forward, batch)
             show("seconds since the start", f"{time.perf_counter() - begun:.0f}")
 
     # ── measurements ──
@@ -218,8 +223,8 @@ class Bench:
         pixels = self._pixels(batch)
         try:
             seconds = self._seconds(lambda: network(pixels))
-        except (RuntimeError, SettingsError) as error:  # too little memory, no such kernel, no compiler
-            value = str(error).strip().partition("\n")[0]
+        except RuntimeError as error:  # too little memory, no such kernel
+            value = first_line(error)
         else:
             value = f"{batch / seconds:,.1f} images/s, {1e3 * seconds:,.1f} ms"
         show(f"{name}, batch {batch}", value)
@@ -325,6 +330,10 @@ def utilisation(device: torch.device, samples: list[float]) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait()
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def show(name: str, value: str) -> None:

@@ -60,7 +60,7 @@ class Launched:
 
 
 class Inferencer:
-    """One model on one device. One thread at a time uses it: `DeviceThread` in a worker, a lock elsewhere.
+    """One model on one device. Only one thread may use it at a time: in a worker, `DeviceThread`.
 
     Args:
         floor: in ten-thousandths; lower scores are dropped.
@@ -125,8 +125,8 @@ class Inferencer:
         """Scores at or above the floor. Images whose activations overflow a lower precision are computed in fp32.
 
         Raises:
-            ModelError: the model gives NaN for all of the images and a blank one, or a single image needs too much
-                memory.
+            ModelError: the model gives NaN for all of the images and for the test images, or a single image needs too
+                much memory.
         """
         found, device_seconds = [], 0.0
         for batch in self._batches(images):

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SMALLEST = {"cuda": 8}
 """First size of the search, by type of device; 1 for others."""
 LARGEST = {"cpu": 64}
-"""Where it ends; elsewhere only memory ends it."""
+"""Last size of the search, by type of device. For others, memory limits it."""
 GAIN = 1.05
 """Doubling the size must increase images/s by at least this factor."""
 FORWARDS = 3
@@ -52,12 +52,12 @@ def best_batch_size(spec: ModelSpec, options: Options) -> int:
 
 
 def search(images_per_second: Callable[[int], float | None], smallest: int, largest: int | None) -> int:
-    """Doubles the size until that does not pay any more, or memory runs out.
+    """The best batch size: doubled until that gains less than `GAIN`, or memory runs out.
 
     Args:
         images_per_second: measures a batch size; returns None if memory runs out.
         smallest: first size; halved if memory does not suffice even for it.
-        largest: last size.
+        largest: last size; None: no limit but memory.
     """
     size, best = smallest, images_per_second(smallest)
     while best is None and size > 1:
