@@ -10,6 +10,7 @@ from producer.queue import broker, chunks
 from producer.sources import references
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
+from tests.fixtures.migrated import SCHEMA
 from tests.fixtures.photos import MAKER
 from tests.fixtures.servers import RedisServer
 
@@ -31,8 +32,8 @@ def test_a_worker_ends_at_its_next_chunk_and_leaves_that_to_a_newer_one(
         sender.send(ids)
     assert worker.wait() == 1
     assert worker.words().splitlines()[-1] == (
-        "error: The database was written by a newer tagonce (schema 9999; this one knows up to 0006). Upgrade this "
-        "program."
+        f"error: The database was written by a newer tagonce (schema 9999; this one knows up to {SCHEMA}). Upgrade "
+        "this program."
     )
     assert Ledger(sqlite_url).count() == Ledger(sqlite_url).deliveries() == 0
     assert broker.depth(app, model.id) == broker.Depth(waiting=1, in_flight=0)
