@@ -1,12 +1,12 @@
 """What the image path costs a worker's process besides the network: CPU time an image, and images/s.
 
-    python bench/image_path.py [--images 6000] [--megapixel] [--rate 300] [--before HEAD~1]
+    python bench/image_path.py [--images 6000] [--sqlite] [--megapixel] [--rate 300] [--before HEAD~1]
 
 Files are JPEGs in a folder: of 16 x 16 pixels, which take next to nothing to decode, or photographs of a megapixel. The
 network is replaced by one that answers at once, or computes `--rate` images/s, with 191 scores an image. Everything
-else is real: PostgreSQL, and the threads of a worker, which runs chunks of 256, three at a time. CPU is user and system
-time of the worker's process, without PostgreSQL's. `--before` measures another commit in the same run. The runs take
-turns; shown is the best of three. The last row reads and decodes the files and does nothing else.
+else is real: PostgreSQL or SQLite, and the threads of a worker, which runs chunks of 256, three at a time. CPU is user
+and system time of the worker's process, without PostgreSQL's. `--before` measures another commit in the same run. The
+runs take turns; shown is the best of three. The last row reads and decodes the files and does nothing else.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -110,6 +111,7 @@ def _replace_network(pipeline: ModuleType, rate: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=6_000)
+    parser.add_argument("--sqlite", action="store_true", help="an SQLite file, not PostgreSQL")
     parser.add_argument("--megapixel", action="store_true")
     parser.add_argument("--rate", type=float, default=INSTANT, help="images/s of the network")
     parser.add_argument("--before", help="a commit to measure as well")
@@ -133,7 +135,7 @@ def main() -> None:
             )
         try:
             table = Table("", "CPU, µs an image", "images/s")
-            for name, figures in _best(trees, photos, given).items():
+            for name, figures in _best(trees, photos, given, sqlite=arguments.sqlite).items():
                 table.add_row(name, f"{figures['cpu']:,.0f}", f"{figures['rate']:,.0f}")
         finally:
             if arguments.before:
@@ -160,15 +162,27 @@ def write_photos(folder: Path, number: int) -> None:
         Image.fromarray(pixels).save(folder / f"{position:06}.jpg")
 
 
-def _best(trees: dict[str, Path], photos: Path, given: list[str]) -> dict[str, dict[str, float]]:
+def _best(trees: dict[str, Path], photos: Path, given: list[str], *, sqlite: bool) -> dict[str, dict[str, float]]:
     best: dict[str, dict[str, float]] = {}
     for _ in range(ROUNDS):
         for name, tree in trees.items():
-            with services.postgresql() as server:
-                figures = _measured(tree, [photos, server.url, *given])
+            with _sqlite_url() if sqlite else _postgresql_url() as url:
+                figures = _measured(tree, [photos, url, *given])
             if name not in best or figures["cpu"] < best[name]["cpu"]:
                 best[name] = figures
     return best | {ALONE: _measured(Path(__file__).parents[1], [photos, "", *given])}
+
+
+@contextmanager
+def _postgresql_url() -> Iterator[str]:
+    with services.postgresql() as server:
+        yield server.url
+
+
+@contextmanager
+def _sqlite_url() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="tagonce-bench-") as place:
+        yield f"sqlite:///{place}/tags.db"
 
 
 def _measured(tree: Path, arguments: list[str | Path]) -> dict[str, float]:
