@@ -10,7 +10,7 @@ from producer.queue import broker, chunks
 from producer.sources import references
 from tests.e2e.forked import Workers
 from tests.e2e.ledger import Ledger
-from tests.fixtures.migrated import SCHEMA
+from tests.fixtures.databases.restored import HEAD
 from tests.fixtures.photos import MAKER
 from tests.fixtures.servers import RedisServer
 
@@ -32,7 +32,7 @@ def test_a_worker_ends_at_its_next_chunk_and_leaves_that_to_a_newer_one(
         sender.send(ids)
     assert worker.wait() == 1
     assert worker.words().splitlines()[-1] == (
-        f"error: The database was written by a newer tagonce (schema 9999; this one knows up to {SCHEMA}). Upgrade "
+        f"error: The database was written by a newer tagonce (schema 9999; this one knows up to {HEAD}). Upgrade "
         "this program."
     )
     assert Ledger(sqlite_url).count() == Ledger(sqlite_url).deliveries() == 0

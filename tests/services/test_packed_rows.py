@@ -136,6 +136,10 @@ def _store(database: Database, model: Model, image: int, row: dict[int, int]) ->
 
 
 def _in_views(connection: sqlite3.Connection) -> set[tuple[str, float]]:
-    rows = connection.execute("select tag, probability from tag_probabilities").fetchall()
+    rows, by_tag = (
+        connection.execute(f"select tag, probability from {view}").fetchall()  # noqa: S608 - constants
+        for view in ("tag_probabilities", "tag_images")
+    )
+    assert sorted(rows) == sorted(by_tag)
     assert len(rows) == len(set(rows))
     return set(rows)

@@ -188,7 +188,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
 def test_the_relations_for_people_hold_what_was_stored(
     database: Database, model: Model, other_model: Model, registered: Register
 ) -> None:
-    """`tag_scores` and `tag_probabilities` have the same rows on both databases, for each model separately."""
+    """`tag_scores`, `tag_probabilities` and `tag_images` have the same rows on both databases, each model its own."""
     ids = registered(IMAGES)
 
     @thoroughly
@@ -207,10 +207,15 @@ def test_the_relations_for_people_hold_what_was_stored(
         with database.read() as connection:
             stored = [tuple(row) for row in connection.execute(select(tag_scores))]
             shown = [tuple(row) for row in connection.execute(text("select * from tag_probabilities"))]
+            by_tag = [tuple(row) for row in connection.execute(text("select * from tag_images"))]
         assert sorted(stored) == sorted(expected)
         name = {model.id: "tiny", other_model.id: "other"}
         assert sorted((*row[:5], round(float(row[6]) * SCALE)) for row in shown) == sorted(
             (one, name[one], image_id, f"s3://b/{ids.index(image_id):04}", f"tag_{tag:02}", score)
+            for one, image_id, tag, score in expected
+        )
+        assert sorted((*row[:3], *row[4:7], round(float(row[7]) * SCALE)) for row in by_tag) == sorted(
+            (one, tag, f"tag_{tag:02}", image_id, f"s3://b/{ids.index(image_id):04}", score, score)
             for one, image_id, tag, score in expected
         )
         assert {row[4]: row[5] for row in shown}.items() <= {
