@@ -4,8 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# A second core halves the tests; each worker process of pytest starts servers of its own, so more is not better.
-JOBS   ?= 2
+# On two cores. Most tests of the end wait for a third of their time: with a third process of pytest the cores have work
+# meanwhile, and a fourth costs more, with servers of its own, than it gains.
+JOBS   ?= 3
+# Containers like to set it. Without bytecode pytest rewrites all tests in each process, and each command that a test
+# starts compiles all of our modules.
+export PYTHONDONTWRITEBYTECODE =
 FUZZ_SECONDS ?= 600
 DEVICE ?= cuda
 # Packages that a GPU host has already.

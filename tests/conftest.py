@@ -4,6 +4,7 @@ So does one that is not installed, and it fails no other: what only some tests n
 starts it, so that `pytest tests/unit/test_infer.py` runs on a GPU machine that has `tagonce[worker]` and pytest.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -38,8 +39,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all is imported, of which nothing is garbage
     with suppress(ModuleNotFoundError):
         examples.load(thorough=config.getoption("thorough"))
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is searched for among what the tests make, and not again and again among all modules."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # what is frozen at the end of a process, nanobind reports as leaked
 
 
 @pytest.fixture(autouse=True)

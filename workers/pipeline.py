@@ -22,7 +22,7 @@ from db.ledger.images import Image
 from db.ledger.models import Model
 from db.ledger.results import Failure, Prediction, save
 from db.ledger.workers import Stage, Worker
-from workers.inference.device_thread import DeviceThread
+from workers.inference.batching import DeviceThread
 from workers.inference.infer import Inferencer
 from workers.inference.self_test import SelfTest
 from workers.models.spec import ModelSpec

@@ -1,6 +1,6 @@
 """The threads of a process that fetch and decode, for all of its chunks.
 
-An image passes three queues: of files to fetch, of files to decode, of the device (`workers.inference.device_thread`).
+An image passes three queues: of files to fetch, of files to decode, of the device (`workers.inference.batching`).
 After each step the image's chunk gets an event. The chunk limits how many of its images are in the stages
 (`workers.pipeline`).
 """
@@ -20,7 +20,7 @@ from db.ledger.results import Failure
 from db.ledger.workers import Stage
 from db.scores import Scores
 from workers.images.decode import Decoder
-from workers.inference.device_thread import DeviceThread, Group, Outcome, Request
+from workers.inference.batching import DeviceThread, Group, Outcome, Request
 from workers.models.spec import ModelSpec
 from workers.options import Options
 from workers.storage.fetch import Fetcher

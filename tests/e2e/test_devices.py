@@ -1,5 +1,6 @@
 """`tagonce worker --devices`: a process for each device, and a supervisor."""
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,14 @@ PHOTOS = 32
 
 
 def children(parent: Process) -> list[psutil.Process]:
-    """In the order of their start."""
-    return sorted(psutil.Process(parent.popen.pid).children(), key=lambda child: child.create_time())
+    """Those that run, in the order of their start, as its log names them."""
+    started = map(int, re.findall(r"the worker on cpu is process (\d+)", parent.words()))
+    return [psutil.Process(number) for number in started if psutil.pid_exists(number)]
 
 
 def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     tagonce: Callable[..., Outcome],
-    start_script: Callable[..., Process],
+    start_tagonce: Callable[..., Process],
     make_photos: Callable[..., list[Path]],
     jtp2_folder: Path,
     redis_server: RedisServer,
@@ -29,7 +31,7 @@ def test_both_work_a_dead_one_comes_back_and_sigterm_ends_all(
     """A dead one that cannot start, because Redis does not answer, is started again until it can."""
     settings = {"TAGONCE_BROKER_URL": redis_server.url, "TAGONCE_DATABASE_URL": sqlite_url}
     rows = Ledger(sqlite_url)
-    parent = start_script("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
+    parent = start_tagonce("worker", "--devices", "cpu,cpu", "--model", jtp2_folder, **settings)
     wait_until(lambda: parent.words().count("batches of") == 2 or parent.popen.poll() is not None)
     pair = children(parent)
 

@@ -158,7 +158,7 @@ def test_a_worker_without_credentials_stops_and_blames_no_image(
     sent = tagonce("enqueue", f"s3://{bucket}/", "--model", jtp2_folder.name, TAGONCE_BROKER_URL=redis_url)
     assert "1 sent" in sent.err
     options = ("--model", jtp2_folder, "--floor", "0.05", "--broker", redis_url)
-    for _ in range(MAX_DELIVERIES + 2):
+    for _ in range(MAX_DELIVERIES + 1):
         worker = workers.start(*options, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
         assert worker.wait() == EXIT_USAGE, worker.words()
         assert worker.words().count("error: there are no complete S3 credentials") == 1

@@ -85,7 +85,7 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     outside.parent.mkdir()
     shutil.copy(photos[0], outside)
     rows = Ledger(settings["TAGONCE_DATABASE_URL"])
-    worker = workers.start("--max-idle", "8", TAGONCE_ROOTS=f"s3://b/p,{photos[0].parent}", **settings)
+    worker = workers.start(TAGONCE_ROOTS=f"s3://b/p,{photos[0].parent}", **settings)
     worker.wait_until_ready()
     app, other = (broker.create_app(settings["TAGONCE_BROKER_URL"], model_id) for model_id in (1, 2))
     junk = junk_like(a_message(other, 2))
@@ -98,6 +98,8 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     for command, arguments in COMMANDS.items():
         app.control.broadcast(command, arguments=arguments)
     assert tagonce("enqueue", "photos", "elsewhere", **settings).code == 0
+    wait_until(lambda: rows.count() == len(photos) + 1)
+    worker.signal(signal.SIGTERM)
     assert worker.wait() == 0, worker.words()
     assert len(rows.predicted()) == len(photos)
     assert rows.failed() == {file_uri(str(outside)): "denied"}

@@ -21,7 +21,7 @@ from db.schema import images as image_table
 from producer.sources import references
 from tagonce import from_settings, settings
 from tests.fixtures.command import wait_until
-from workers.inference import device_thread
+from workers.inference import batching
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
 
@@ -160,7 +160,7 @@ def test_a_file_that_became_another_is_inferred_again(collection: Collection) ->
 
 def test_a_batch_holds_images_of_several_chunks(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chunk is written as soon as its own images are done."""
-    monkeypatch.setattr(device_thread, "FILL_SECONDS", 60.0)
+    monkeypatch.setattr(batching, "FILL_SECONDS", 60.0)
     collection.pipeline.inferencer.batch_size = 10
     with collection.database.write() as connection:
         ids = images.register(connection, list(references(str(collection.folder))), collection.model.id)

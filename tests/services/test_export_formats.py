@@ -44,8 +44,8 @@ from tests.unit.test_captions import TAGS
 
 SCORE = 3500
 FLOOR = 100
-IMAGES = 2_100
-"""More than one batch."""
+AT_ONCE, IMAGES = 100, 110
+"""Images in a batch here, and more than one batch of them."""
 
 
 @dataclass
@@ -129,7 +129,9 @@ def fill(database: Database, number: int) -> Store:
 
 
 @pytest.fixture
-def store(database: Database) -> Store:
+def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> Store:
+    for module in ("db.read.tag_batches", "db.export.parquet", "tagonce.export.parquet_writer"):
+        monkeypatch.setattr(f"{module}.IMAGES_AT_ONCE", AT_ONCE)
     return fill(database, IMAGES)
 
 

@@ -33,6 +33,8 @@ from workers.storage.obstore_like_boto3 import Stores
 
 LIMIT = 1_000
 NOBODY = 65_534
+DOWN = "ServiceUnavailable"
+"""With 503. After a `SlowDown` boto3 sends the next requests more slowly, by seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +277,7 @@ def test_a_private_object_of_a_public_bucket_is_denied(
 
 @pytest.mark.parametrize("status", [503, 0], ids=["busy", "half an answer"])
 def test_a_storage_that_recovers_costs_nothing_but_time(fetcher: Fetcher, failing: Storage, status: int) -> None:
-    failing.answers = [(status, "SlowDown")] * (fetch.ATTEMPTS - 1)
+    failing.answers = [(status, DOWN)] * (fetch.ATTEMPTS - 1)
     assert fetcher.fetch("s3://b/a.jpg") == CONTENT
     assert failing.requests == fetch.ATTEMPTS
 
@@ -300,9 +302,9 @@ def test_a_bucket_that_cannot_be_asked_for_is_no_outage(fetcher: Fetcher, monkey
 
 def test_an_outage_is_no_fault_of_the_images(fetcher: Fetcher, failing: Storage) -> None:
     """After failures the bucket is probed; while it does not answer, one thread probes for all."""
-    failing.answers, failing.repeat, failing.alive = [(503, "SlowDown")], True, False
+    failing.answers, failing.repeat, failing.alive = [(503, DOWN)], True, False
     for name in ("a", "b"):
-        with pytest.raises(TransientError, match="S3 answered SlowDown"):
+        with pytest.raises(TransientError, match=f"S3 answered {DOWN}"):
             fetcher.fetch(f"s3://b/{name}.jpg")
 
 
@@ -318,10 +320,10 @@ def test_an_outage_may_begin_while_an_object_is_tried_for_the_second_time(
         if failing.alive:
             fetcher.fetch("s3://b/other.jpg")
             failing.alive = False
-        return 503, "SlowDown"
+        return 503, DOWN
 
     monkeypatch.setattr(failing, "next", answer)
-    with pytest.raises(TransientError, match="S3 answered SlowDown"):
+    with pytest.raises(TransientError, match=f"S3 answered {DOWN}"):
         fetcher.fetch("s3://b/a.jpg")
 
 

@@ -91,6 +91,7 @@ def test_options_are_saved_and_changed(run: Run) -> None:
     assert "Nothing to save" in run("thresholds", "save", "-n", "empty", code=2).err
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize(
     "options",
     [

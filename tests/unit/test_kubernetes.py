@@ -4,6 +4,7 @@ No cluster is needed. What only a cluster can show is listed at the end of deplo
 """
 
 import copy
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -13,9 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda import v1alpha1 as keda
-from cloudcoil.models.prometheus_operator import v1 as prometheus
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from producer.queue.broker import queue_name
 from tagonce.cli import load
@@ -25,14 +24,20 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.29", "1.37")
 """Of Kubernetes: the oldest for which these are meant, and the newest with a schema here."""
-CUSTOM = {
-    "ScaledObject": keda.ScaledObject,
-    "TriggerAuthentication": keda.TriggerAuthentication,
-    "PodMonitor": prometheus.PodMonitor,
-    "PrometheusRule": prometheus.PrometheusRule,
-}
-"""Models that cloudcoil generates from the definitions that the two projects publish (KEDA 2.16, operator 0.80)."""
 KUSTOMIZE = ("Kustomization", "Component")
+
+
+@functools.cache
+def custom() -> dict[str, type[BaseModel]]:
+    """Models that cloudcoil generates from the definitions that the two projects publish (KEDA 2.16, operator 0.80).
+
+    Importing them takes seconds. Every process of pytest collects this file, and one runs it.
+    """
+    from cloudcoil.models.keda import v1alpha1 as keda
+    from cloudcoil.models.prometheus_operator import v1 as prometheus
+
+    kinds = (keda.ScaledObject, keda.TriggerAuthentication, prometheus.PodMonitor, prometheus.PrometheusRule)
+    return {kind.__name__: kind for kind in kinds}
 
 
 def documents() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,7 +66,7 @@ def check(document: dict[str, Any]) -> None:
     Raises:
         ValueError: something is wrong.
     """
-    model = CUSTOM.get(document["kind"])
+    model = custom().get(document["kind"])
     if model is None:
         for version in VERSIONS:
             try:

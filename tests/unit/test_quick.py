@@ -15,8 +15,7 @@ from PIL import Image
 from db.errors import ImageError, Reason
 from tests.fixtures import hostile
 from tests.fixtures.hostile import picture, png, png_header, saved
-from workers.images import jpeg as jpeg_segments
-from workers.images import quick_jpeg, quick_png
+from workers.images import jpeg_segments, quick_jpeg, quick_png
 from workers.images.decode import Decoder
 from workers.resize import blend
 from workers.resize.pixels import Raster

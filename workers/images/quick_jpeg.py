@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from workers.images.jpeg import has_too_many_scans
+from workers.images.jpeg_segments import has_too_many_scans
 from workers.resize.geometry import Size
 from workers.resize.pixels import Raster
 

@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from db.errors import ImageError, Reason
 from workers.images.budget import Budget
-from workers.images.jpeg import has_too_many_scans
+from workers.images.jpeg_segments import has_too_many_scans
 from workers.images.limited_file import LimitedFile
 from workers.images.metadata import has_too_many_numbers, without_metadata
 from workers.images.variants import unread_variant

@@ -1,6 +1,6 @@
 """Kinds of valid files that Pillow reports as broken, because its libraries do not tell the difference."""
 
-from workers.images.jpeg import segments
+from workers.images.jpeg_segments import segments
 
 _NOT_DECODED = {0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
 """Frame markers of JPEGs that libjpeg does not decode: hierarchical, lossless with arithmetic coding, JPEG-LS."""

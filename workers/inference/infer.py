@@ -1,4 +1,4 @@
-"""Infer: from decoded images to scores. `workers.inference.device_thread` keeps the device busy with it."""
+"""Infer: from decoded images to scores. `workers.inference.batching` keeps the device busy with it."""
 
 import logging
 import time

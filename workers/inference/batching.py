@@ -1,4 +1,4 @@
-"""The thread that owns the device. It forms batches of the images of all chunks and keeps the device busy.
+"""Puts batches together: the thread that owns the device fills them with images of all chunks, and keeps it busy.
 
 Streams, cuBLAS handles, and the plans of cuDNN and of attention belong to the thread that made them, so there is one
 thread, and it also runs the warm-up.

@@ -12,8 +12,8 @@ import torch
 from db.scores import Scores
 from tests.fixtures.command import wait_until
 from workers.images.decode import Decoded
-from workers.inference import device_thread
-from workers.inference.device_thread import DeviceThread, Group, Outcome, Request
+from workers.inference import batching
+from workers.inference.batching import DeviceThread, Group, Outcome, Request
 from workers.inference.infer import Inferred
 from workers.telemetry.metrics import WorkerMetrics
 
@@ -105,7 +105,7 @@ def put(thread: DeviceThread, group: Group[list[Outcome]], images: Sequence[Deco
 
 
 def test_eight_chunks_of_64_are_one_batch_of_512(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_thread, "FILL_SECONDS", 3600.0)
+    monkeypatch.setattr(batching, "FILL_SECONDS", 3600.0)
     device, thread = start(batch_size=512)
     device.go.set()
     groups = [chunk() for _ in FORMATS]
@@ -131,7 +131,7 @@ def test_an_image_does_not_wait_for_those_of_other_chunks_that_come_later(start:
 
 def test_the_last_images_are_not_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is expected: the rest goes at once, however long a batch may take to fill."""
-    monkeypatch.setattr(device_thread, "FILL_SECONDS", 3600.0)
+    monkeypatch.setattr(batching, "FILL_SECONDS", 3600.0)
     device, thread = start(batch_size=4)
     device.go.set()
     group, broken, closed = chunk(), chunk(), chunk()
