@@ -18,7 +18,7 @@ from tagonce.doctor import clock, databases, finding, machine
 from tagonce.doctor.finding import Check, Finding, Status
 from tagonce.local.embedded_redis import find_server
 from tests.fixtures.command import Outcome
-from tests.fixtures.databases.restored import restore
+from tests.fixtures.databases.restored import HEAD, restore
 from tests.fixtures.photos import MAKER
 from tests.fixtures.servers import RedisServer
 
@@ -86,7 +86,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
         "profiles",
     }
     assert {one["check"] for one in found} == expected
-    assert "schema 0006, up to date" in told(found, "database", "ok")
+    assert "schema 0008, up to date" in told(found, "database", "ok")
     assert f"{find_server().name}, a round trip" in told(found, "broker", "ok")
     assert "registered as tiny-jtp2 (id 1" in told(found, "model", "ok")
     assert f"s3://{bucket}/cats/1.png can be read" in told(found, "storage", "ok")
@@ -112,14 +112,14 @@ def test_a_server_that_is_away_is_one_line_without_its_password(doctor: Doctor, 
 def test_a_schema_of_another_version(new_database_url: str, tmp_path: Path, doctor: Doctor) -> None:
     restore("0001", new_database_url, tmp_path)
     older = doctor("--database", new_database_url, "--model", "demo")
-    assert "its schema 0001 is older than this program's, 0006 | Stop all workers" in told(older, "database", "warning")
+    assert f"its schema 0001 is older than this program's, {HEAD} | Stop all workers" in told(older, "database", "warning")
     opened = Database(new_database_url)
     with opened.write() as connection:
         assert connection.scalar(text("select version_num from alembic_version")) == "0001"
         connection.execute(text("update alembic_version set version_num = '9999'"))
     opened.close()
     newer = doctor("--database", new_database_url, "--model", "demo")
-    assert "schema 9999 is of a newer tagonce; this one knows up to 0006 | Upgrade" in told(newer, "database", "failed")
+    assert f"schema 9999 is of a newer tagonce; this one knows up to {HEAD} | Upgrade" in told(newer, "database", "failed")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
