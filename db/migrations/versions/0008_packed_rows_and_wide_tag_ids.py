@@ -1,6 +1,11 @@
-"""SQLite stores one packed row per image, as PostgreSQL does: a third of the space, and ten times as fast to write."""
+"""SQLite stores one packed row per image, as PostgreSQL does: a third of the space, and ten times as fast to write.
 
+PostgreSQL stores tag ids of models with more than 32,767 tags, in a column of their own: a null takes no space.
+"""
+
+import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0008"
 down_revision = "0007"
@@ -10,9 +15,41 @@ NARROW, WIDE = 2, 3
 
 
 def upgrade() -> None:
-    if op.get_bind().dialect.name == "postgresql":
-        return
     op.execute("drop view tag_probabilities")
+    if op.get_bind().dialect.name == "postgresql":
+        _widen_postgresql()
+    else:
+        _exchange_tables_of_sqlite()
+    op.execute(
+        """
+        create view tag_probabilities as
+        select s.model_id, m.name as model, s.image_id, i.uri, t.name as tag, t.category,
+            s.score / 10000.0 as probability
+        from tag_scores s
+        join models m on m.id = s.model_id
+        join images i on i.id = s.image_id
+        join tags t on t.model_id = s.model_id and t.tag_id = s.tag_id
+        """
+    )
+
+
+def _widen_postgresql() -> None:
+    op.execute("drop view tag_scores")
+    for table in ("tags", "profile_thresholds"):
+        op.alter_column(table, "tag_id", type_=sa.Integer)
+    op.alter_column("predictions", "tag_ids", nullable=True)
+    op.add_column("predictions", sa.Column("wide_tag_ids", postgresql.ARRAY(sa.Integer)))
+    # unnest in the select list ran 1.7 to 4 times faster than the same in a lateral FROM.
+    op.execute(
+        """
+        create view tag_scores as
+        select model_id, image_id, unnest(coalesce(wide_tag_ids, tag_ids)) as tag_id, unnest(scores) as score
+        from predictions
+        """
+    )
+
+
+def _exchange_tables_of_sqlite() -> None:
     op.execute("drop trigger predictions_take_their_scores")
     op.execute("drop table tag_scores")
     op.execute("drop table predictions")
@@ -29,17 +66,6 @@ def upgrade() -> None:
             {_number("p.scores", NARROW)} as score
         from predictions p cross join tags k on k.model_id = p.model_id and k.tag_id < length(p.scores) / 2
         """  # noqa: S608 - constants
-    )
-    op.execute(
-        """
-        create view tag_probabilities as
-        select s.model_id, m.name as model, s.image_id, i.uri, t.name as tag, t.category,
-            s.score / 10000.0 as probability
-        from tag_scores s
-        join models m on m.id = s.model_id
-        join images i on i.id = s.image_id
-        join tags t on t.model_id = s.model_id and t.tag_id = s.tag_id
-        """
     )
 
 
