@@ -117,7 +117,7 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str, *, create: bool = True, threads: int = 1) -> Database:
+def open_database(url: str, *, create: bool = True, threads: int = 1, report: migrate.Report | None = None) -> Database:
     """Open a database that has the schema of this program.
 
     Args:
@@ -125,6 +125,7 @@ def open_database(url: str, *, create: bool = True, threads: int = 1) -> Databas
         create: create or upgrade the tables. With False nothing is written, and a missing or older database is an
             error.
         threads: see `Database`.
+        report: is called with the progress of an upgrade in pieces; by default it is logged.
 
     Raises:
         DatabaseError: the database cannot be reached, was written by a newer tagonce, or, with `create=False`, is
@@ -140,8 +141,7 @@ def open_database(url: str, *, create: bool = True, threads: int = 1) -> Databas
         )
     try:
         if create:
-            with database.write() as connection:
-                migrate.upgrade(connection)
+            migrate.upgrade(database.write, report or migrate.LogProgress())
         else:
             with database.read() as connection:
                 migrate.check(connection)

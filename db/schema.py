@@ -55,6 +55,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
+class IntegerArray(UserDefinedType[Any]):
+    """`integer[]`, bound as a one-dimensional int32 array. PostgreSQL only, as `SmallintArray`."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        return "INTEGER[]"
+
+
 class SmallintArray(UserDefinedType[Any]):
     """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` converts the bytes."""
 
@@ -68,6 +77,8 @@ metadata = MetaData()
 
 # SQLite assigns ids only to a column that is declared as INTEGER, literally.
 RowId = BigInteger().with_variant(Integer, "sqlite")
+# SQLite's tables declare a smallint, which limits nothing there.
+TagId = Integer().with_variant(SmallInteger, "sqlite")
 Packed = SmallintArray().with_variant(LargeBinary(), "sqlite")
 
 images = Table(
@@ -113,7 +124,7 @@ tags = Table(
     "tags",
     metadata,
     Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
-    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),  # output position, 0-based
+    Column("tag_id", TagId, primary_key=True, autoincrement=False),  # output position, 0-based
     Column("name", Text, nullable=False),
     Column("category", Text),
 )
@@ -126,7 +137,8 @@ predictions = Table(
     Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
     Column("image_version", Text, nullable=False),
     Column("predicted_at", UtcDateTime, nullable=False),
-    # On SQLite the bytes of a tag id are a property of the model: three from 16,385 tags on.
+    # On SQLite the bytes of a tag id are a property of the model: three from 16,385 tags on. On PostgreSQL the ids of
+    # models with more than 32,767 tags are in a column `wide_tag_ids`, and this one is null (`db.sql.tag_id_width`).
     Column("tag_ids", Packed, nullable=False),
     Column("scores", Packed, nullable=False),  # floor(probability * 10000)
     # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in
@@ -175,7 +187,7 @@ tag_scores = Table(
     MetaData(),
     Column("model_id", RowId),
     Column("image_id", RowId),
-    Column("tag_id", SmallInteger),
+    Column("tag_id", TagId),
     Column("score", SmallInteger),
 )
 """A view of the packed rows, one row per tag."""
@@ -210,7 +222,7 @@ profile_thresholds = Table(
     "profile_thresholds",
     metadata,
     Column("profile_id", RowId, ForeignKey("profiles.id", ondelete="CASCADE"), primary_key=True),
-    Column("tag_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("tag_id", TagId, primary_key=True, autoincrement=False),
     Column("score", SmallInteger, nullable=False),  # the lowest score to keep; 10001 keeps none
 )
 """The threshold of each tag of the model under a policy, so that a join in SQL applies the policy."""

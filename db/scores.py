@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING
 from db.errors import ThresholdError
 
 if TYPE_CHECKING:
-    from db.arrays.types import Int16Array
+    from db.arrays.types import Int16Array, Int32Array
 
 SCALE = 10_000
 NEVER = SCALE + 1
 """A threshold above every score."""
-MAX_TAGS = 32_767
-"""`tag_id` is a smallint."""
+TAG_ID_BITS = 17
+MAX_TAGS = 1 << TAG_ID_BITS
+"""With the 14 bits of a score, a tag id fits in 31 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """The tags of one image that reached the floor, sorted by ascending score (ties by ascending tag_id)."""
 
-    tag_ids: "Int16Array"
+    tag_ids: "Int32Array"
     """Output positions in the model, 0-based."""
     scores: "Int16Array"
     """Ten-thousandths, parallel to `tag_ids`."""

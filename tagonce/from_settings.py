@@ -1,13 +1,14 @@
 """Objects made from settings: database, model, options of a worker; and checks of installed extras."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from db import migrate
 from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
 from db.ledger import models
@@ -25,9 +26,21 @@ CPU_BATCH_SIZE = 8
 
 
 @contextmanager
-def stored(settings: Settings, *, create: bool = False, threads: int = 1) -> Iterator[Database]:
-    """Open the database of the settings, and close it at the end. `threads`: how many use it at the same time."""
-    database = open_database(settings.database_url, create=create, threads=threads)
+def stored(
+    settings: Settings,
+    *,
+    create: bool = False,
+    threads: int = 1,
+    display: AbstractContextManager[migrate.Report] | None = None,
+) -> Iterator[Database]:
+    """Open the database of the settings, and close it at the end.
+
+    Args:
+        create, threads: see `open_database`.
+        display: shows the progress of an upgrade; by default it is logged.
+    """
+    with display or nullcontext() as report:
+        database = open_database(settings.database_url, create=create, threads=threads, report=report)
     try:
         yield database
     finally:

@@ -240,14 +240,17 @@ class Captioner:
 
 
 def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Array:
-    """32 bits of all three: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)).
+    """32 bits of all three: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)), for
+    tag ids of 16 bits.
 
     Args:
         seed: its lower 64 bits are used.
         image: the CRC-32 of the uri in UTF-8.
     """
     mixed = splitmix64(np.array([seed & (2**64 - 1)], dtype=np.uint64))
-    both = (image << np.uint64(16)) | tag_id.astype(np.uint64)
+    # Bits 16 to 47 are those of the image: the 17th bit of a tag id is above them.
+    low, high = tag_id.astype(np.uint64) & np.uint64(0xFFFF), tag_id.astype(np.uint64) >> np.uint64(16)
+    both = (high << np.uint64(48)) | (image << np.uint64(16)) | low
     return (splitmix64(mixed ^ both) >> np.uint64(32)).astype(np.int64)
 
 

@@ -21,6 +21,8 @@ _WIDE_CELLS = 16 * 2**20
 """Probabilities in a row group of the wide form: 64 MB before they are compressed."""
 _WIDE_CHUNKS = 40_000
 """Columns times row groups in one file of the wide form: a writer, and a reader, holds 1 kB for each."""
+MOST_WIDE_COLUMNS = 32_767
+"""Tags of a file of the wide form. Its footer has a hundred bytes and more for each column of each row group."""
 _IMAGE_COLUMNS = ("image_id", "uri", "width", "height")
 
 

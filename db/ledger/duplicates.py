@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.arrays.types import Int16Array
+from db.arrays.types import Int16Array, Int32Array
 from db.schema import images, predictions
 from db.scores import Scores
 from db.sql.in_list import hash_rows, in_list
@@ -75,6 +75,6 @@ def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[b
     return [found for found in connection.scalars(select(one).select_from(wanted)) if found is not None]
 
 
-def _ascending(tag_ids: Int16Array, scores: Int16Array) -> Scores:
+def _ascending(tag_ids: Int32Array, scores: Int16Array) -> Scores:
     order = np.lexsort((tag_ids, scores))
     return Scores(tag_ids[order], scores[order])

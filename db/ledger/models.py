@@ -69,10 +69,10 @@ def register(
             part of the fingerprint.
 
     Raises:
-        ModelError: the model has more tags than a smallint can number.
+        ModelError: the model has more than `MAX_TAGS` tags.
     """
     if len(tag_list) > MAX_TAGS:
-        raise ModelError(f"The model {name} has {len(tag_list)} tags; tagonce supports at most {MAX_TAGS}.")
+        raise ModelError(f"The model {name} has {len(tag_list):,} tags; tagonce supports at most {MAX_TAGS:,}.")
     fingerprint = fingerprint_of(name, weights_sha256, spec, tag_list, floor)
     if found := with_fingerprint(connection, fingerprint):
         return found

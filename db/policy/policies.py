@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from db.arrays.types import Int16Array
+from db.arrays.types import Int16Array, Int32Array
 from db.errors import ThresholdError
 from db.ledger.models import Model, Tag
 from db.scores import NEVER, to_probability, to_score
@@ -152,7 +152,7 @@ class Cut:
     floor: int
     """The model's floor: lower scores are not stored."""
     top: int | None = None
-    mcut: Int16Array | None = None
+    mcut: Int32Array | None = None
     """(tags,) the category number of each tag; None if MCut is not applied."""
 
     @property
@@ -244,7 +244,7 @@ def _named(policy: Policy) -> list[tuple[str, int]]:
     return default + categories + [(f"the tag {name}", score) for name, score in policy.tags.items()]
 
 
-def category_numbers(tags: Sequence[Tag]) -> Int16Array:
+def category_numbers(tags: Sequence[Tag]) -> Int32Array:
     """(tags,) a number for each category, in the order of first occurrence; tags without a category share one."""
     numbers: dict[str | None, int] = {}
-    return np.array([numbers.setdefault(tag.category, len(numbers)) for tag in tags], dtype=np.int16)
+    return np.array([numbers.setdefault(tag.category, len(numbers)) for tag in tags], dtype=np.int32)

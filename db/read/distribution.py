@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, category_numbers
@@ -51,7 +51,7 @@ class Distribution:
     """Start of the count, UTC."""
     reaching: npt.NDArray[np.int32]
     """(tags, CELLS) images that have the tag at or above 0, 0.001, 0.002, ..., 1."""
-    categories: Int16Array
+    categories: Int32Array
     """(tags,) the number of each tag's category."""
     unchanged: Int64Array
     """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, from `db.read.unchanged_images`."""

@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from db.arrays.batches import batched
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
 from db.schema import predictions
@@ -22,7 +22,7 @@ class ScoreBatch:
 
     counts: Int64Array
     """(images,) number of scores of each image."""
-    tag_ids: Int16Array
+    tag_ids: Int32Array
     """(scores,) in no order within an image."""
     scores: Int16Array
     """(scores,) ten-thousandths, parallel to `tag_ids`."""

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
 from db.arrays.csr import offsets_of
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import images, predictions
-from db.scores import SCALE
+from db.scores import SCALE, TAG_ID_BITS
 from db.sql.gone_scope import tagged
 from db.sql.packed import Packed, unpack
 from db.sql.score_sql import begins_with
@@ -29,6 +29,9 @@ from db.sql.streams import plan_for_all_rows
 
 IMAGES_AT_ONCE = 2_000
 """Images in one batch, which bounds the memory at any size of the collection. 2,000 images of 100 tags take 1.2 MB."""
+
+_TAG_ID = (1 << TAG_ID_BITS) - 1
+_SCORE = 0x3FFF
 
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ class TagBatch:
     heights: Sequence[int | None]
     offsets: Int64Array
     """(images + 1,) image i has the tags from offsets[i] to offsets[i + 1]."""
-    tag_ids: Int16Array
+    tag_ids: Int32Array
     """(tags of all images,)"""
     scores: Int16Array
     """(tags of all images,) ten-thousandths."""
@@ -129,17 +132,17 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _ranked(counts: Int64Array, tag_ids: Int16Array, scores: Int16Array) -> tuple[Int64Array, Int16Array, Int16Array]:
+def _ranked(counts: Int64Array, tag_ids: Int32Array, scores: Int16Array) -> tuple[Int64Array, Int32Array, Int16Array]:
     """(offsets, tag ids, scores), sorted within each image by descending score, ties by ascending tag id."""
     offsets = offsets_of(counts)
     rows = np.repeat(np.arange(counts.size, dtype=np.int64), counts)
     # One integer that sorts by image, descending score, tag id: sorting integers is several times faster than lexsort.
-    key = (rows << 32) | ((SCALE - scores.astype(np.int64)) << 16) | tag_ids.astype(np.int64)
+    key = (rows << 32) | ((SCALE - scores.astype(np.int64)) << TAG_ID_BITS) | tag_ids.astype(np.int64)
     key.sort()
-    return offsets, (key & 0x7FFF).astype(np.int16), (SCALE - ((key >> 16) & 0x7FFF)).astype(np.int16)
+    return offsets, (key & _TAG_ID).astype(np.int32), (SCALE - ((key >> TAG_ID_BITS) & _SCORE)).astype(np.int16)
 
 
-def _above_the_widest_gap(batch: TagBatch, categories: Int16Array, floor: int) -> npt.NDArray[np.bool_]:
+def _above_the_widest_gap(batch: TagBatch, categories: Int32Array, floor: int) -> npt.NDArray[np.bool_]:
     """MCut: in each category of an image, the tags above the widest gap between two neighbouring scores.
 
     Largeron, Moulin, Gery: "MCut: a thresholding strategy for multi-label classification" (IDA 2012). Of equally wide
@@ -154,7 +157,7 @@ def _above_the_widest_gap(batch: TagBatch, categories: Int16Array, floor: int) -
     if not batch.tag_ids.size:
         return np.zeros(0, dtype=np.bool_)
     category = categories[batch.tag_ids].astype(np.int64)
-    group = (batch.rows << 16) | category
+    group = (batch.rows << TAG_ID_BITS) | category  # a category has at least one tag
     order = np.argsort(group, kind="stable")  # stable: scores stay descending
     scores, group = batch.scores[order].astype(np.int64), group[order]
     starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))

@@ -15,7 +15,7 @@ is rounded.
 
 import numpy as np
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int32Array, Int64Array
 from db.read.score_stream import ScoreBatch
 from db.scores import NEVER, SCALE
 
@@ -42,7 +42,7 @@ class UnchangedCounter:
         categories: (tags,) the number of each tag's category, from 0.
     """
 
-    def __init__(self, categories: Int16Array) -> None:
+    def __init__(self, categories: Int32Array) -> None:
         self._categories = np.minimum(categories, MOST_CATEGORIES).astype(np.int64)
         self._tables = int(self._categories.max(initial=0)) + 2
         self._pairs = np.zeros(self._tables * WIDTH * WIDTH, dtype=np.int64)

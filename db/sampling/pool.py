@@ -120,7 +120,7 @@ def undecided(pool: TagBatch, cut: Cut, n: int, tag_id: int | None = None) -> li
 
 def _joined(batches: Sequence[TagBatch]) -> TagBatch:
     """Concatenate batches."""
-    none = np.empty(0, dtype=np.int16)
+    none = np.empty(0, dtype=np.int32)
     return TagBatch(
         [one for batch in batches for one in batch.image_ids],
         [one for batch in batches for one in batch.uris],
@@ -128,5 +128,5 @@ def _joined(batches: Sequence[TagBatch]) -> TagBatch:
         [one for batch in batches for one in batch.heights],
         offsets_of(np.concatenate([none.astype(np.int64), *(np.diff(batch.offsets) for batch in batches)])),
         np.concatenate([none, *(batch.tag_ids for batch in batches)]),
-        np.concatenate([none, *(batch.scores for batch in batches)]),
+        np.concatenate([none.astype(np.int16), *(batch.scores for batch in batches)]),
     )

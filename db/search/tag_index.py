@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from db.database import Database
 from db.errors import DatabaseError
 from db.ledger.models import Model
+from db.sql.tag_id_width import tag_ids_column
 from db.sql.tag_index_ddl import creation, indexes, is_possible, removal
 
 
@@ -32,11 +33,12 @@ def create(database: Database, model: Model, score: int) -> bool:
         return False
     with database.read() as connection:
         present = indexes(connection, model.id)
+        column = tag_ids_column(connection, model.id)
     built = not present.get(score, False)
     if built:
         if score in present:  # PostgreSQL keeps the remains of an interrupted build, and never uses them
             _run(database, removal(model.id, score))
-        _run(database, creation(model.id, score))
+        _run(database, creation(model.id, score, column))
     for other in present.keys() - {score}:
         _run(database, removal(model.id, other))
     return built

@@ -1,4 +1,4 @@
-"""PostgreSQL's binary `smallint[]` to and from numpy arrays. Needs no driver.
+"""PostgreSQL's binary `smallint[]` and `integer[]` to and from numpy arrays. Needs no driver.
 
 Format: PostgreSQL `src/backend/utils/adt/arrayfuncs.c`, `array_send`. Big-endian int32: number of dimensions, null
 flag, oid of the element type; then per dimension its length and lower bound; then per element its length in bytes,
@@ -11,49 +11,61 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from db.arrays.types import Int16Array
+from db.arrays.types import Int16Array, Int32Array
 
-INT2_OID = 21
+INT2_OID, INT4_OID = 21, 23
 
 _HEADER = struct.Struct("!iiiii")
-_EMPTY = struct.pack("!iii", 0, 0, INT2_OID)
+_EMPTY = struct.Struct("!iii")
 _LENGTH_BYTES = 4
-_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i2")])
+_ELEMENTS = {
+    INT2_OID: np.dtype([("length", ">i4"), ("value", ">i2")]),
+    INT4_OID: np.dtype([("length", ">i4"), ("value", ">i4")]),
+}
 
 
-def to_bytes(array: Int16Array) -> bytes:
-    """Encode a one-dimensional int16 array."""
+def to_bytes(array: npt.NDArray[np.integer], oid: int = INT2_OID) -> bytes:
+    """Encode a one-dimensional array.
+
+    Args:
+        oid: the type of its elements in PostgreSQL.
+    """
     if not array.size:
-        return _EMPTY
-    elements = np.empty(array.size, dtype=_ELEMENT)
-    elements["length"] = 2
+        return _EMPTY.pack(0, 0, oid)
+    elements = np.empty(array.size, dtype=_ELEMENTS[oid])
+    elements["length"] = elements.dtype["value"].itemsize
     elements["value"] = array
-    return _HEADER.pack(1, 0, INT2_OID, array.size, 1) + elements.tobytes()
+    return _HEADER.pack(1, 0, oid, array.size, 1) + elements.tobytes()
 
 
 def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:
-    """Decode one array, of one dimension or empty."""
-    if len(data) <= len(_EMPTY):
+    """Decode one `smallint[]`, of one dimension or empty."""
+    if len(data) <= _EMPTY.size:
         return np.empty(0, dtype=np.int16)
-    return np.frombuffer(data, dtype=_ELEMENT, offset=_HEADER.size)["value"].astype(np.int16)
+    return np.frombuffer(data, dtype=_ELEMENTS[INT2_OID], offset=_HEADER.size)["value"].astype(np.int16)
 
 
-def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
+def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int32Array, Int16Array]:
     """Decode many pairs of arrays of equal length.
 
     Args:
-        pairs: the bytes of the two arrays of each pair, concatenated.
+        pairs: the bytes of the two arrays of each pair, concatenated. The first one is `smallint[]` in all pairs, or
+            `integer[]` in all; the second one is `smallint[]`.
 
     Returns:
         (pairs,) the length of the arrays of each pair, then the elements of all first and of all second arrays.
     """
     sizes = np.fromiter(map(len, pairs), dtype=np.int64, count=len(pairs))
-    halves = sizes // 2
-    lengths = (halves - _HEADER.size).clip(0) // _ELEMENT.itemsize
+    oid = _EMPTY.unpack_from(pairs[0])[2] if pairs else INT2_OID
+    first_size, second_size = _ELEMENTS[oid].itemsize, _ELEMENTS[INT2_OID].itemsize
+    lengths = (sizes - 2 * _HEADER.size).clip(0) // (first_size + second_size)
     # Headers, lengths of elements and elements all have even sizes: every offset is a multiple of two bytes.
     words = np.frombuffer(b"".join(pairs), dtype=">i2")
-    firsts = np.cumsum(sizes) - sizes + _HEADER.size + _LENGTH_BYTES
+    begins = np.cumsum(sizes) - sizes + _HEADER.size + _LENGTH_BYTES
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    positions = (np.repeat(firsts, lengths) + within * _ELEMENT.itemsize) // 2
-    first, second = words[positions], words[positions + np.repeat(halves // 2, lengths)]
-    return lengths, first.astype(np.int16), second.astype(np.int16)
+    firsts = (np.repeat(begins, lengths) + within * first_size) // 2
+    seconds = (np.repeat(begins + lengths * first_size + _HEADER.size, lengths) + within * second_size) // 2
+    first = words[firsts].astype(np.int32)
+    if oid == INT4_OID:
+        first = first << 16 | words[firsts + 1].astype(np.int32) & 0xFFFF
+    return lengths, first, words[seconds].astype(np.int16)

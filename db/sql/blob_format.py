@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.csr import offsets_of
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 
 NARROW, WIDE = 2, 3
 """Bytes of a number."""
@@ -64,7 +64,7 @@ def decode(blob: bytes) -> Int64Array:
     return values
 
 
-def split_pairs(pairs: Sequence[bytes]) -> tuple[Int64Array, Int16Array, Int16Array]:
+def split_pairs(pairs: Sequence[bytes]) -> tuple[Int64Array, Int32Array, Int16Array]:
     """Decode many pairs of blobs with equally many numbers.
 
     Args:
@@ -74,9 +74,9 @@ def split_pairs(pairs: Sequence[bytes]) -> tuple[Int64Array, Int16Array, Int16Ar
         (pairs,) the length of each pair's rows, then the numbers of all first and of all second rows.
     """
     joined = b"".join(pairs)
-    numbers = decode(joined).astype(np.int16)
+    numbers = decode(joined).astype(np.int32)
     sizes = np.fromiter(map(len, pairs), dtype=np.int64, count=len(pairs))
     # A tag and its score take four bytes, or five.
     lengths = sizes // (len(joined) * 2 // numbers.size) if numbers.size else sizes
     first = np.repeat(np.tile([True, False], lengths.size), np.repeat(lengths, 2))
-    return lengths, numbers[first], numbers[~first]
+    return lengths, numbers[first], numbers[~first].astype(np.int16)

@@ -6,16 +6,16 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, insert, text, update
 
-from db.arrays.types import Int16Array
+from db.arrays.types import Int16Array, Int32Array
 from db.schema import images, predictions
 from db.sql.blob_format import NARROW, encode
 from db.sql.driver_errors import as_sqlalchemy_errors
-from db.sql.tag_id_width import tag_id_width
+from db.sql.tag_id_width import tag_id_width, tag_ids_column
 
 Facts = tuple[int, int, int, int, str, bytes]
 """Image id, bytes, width, height, format, sha256."""
 
-PredictionRow = tuple[int, int, str, datetime, Int16Array, Int16Array]
+PredictionRow = tuple[int, int, str, datetime, Int32Array, Int16Array]
 """Model id, image id, image version, time, tag ids, scores."""
 
 _UPDATE_FACTS = text(
@@ -28,9 +28,10 @@ _UPDATE_FACTS = text(
     """
 )
 _COPY_PREDICTIONS = (
-    "copy predictions (model_id, image_id, image_version, predicted_at, tag_ids, scores) from stdin (format binary)"
+    "copy predictions (model_id, image_id, image_version, predicted_at, {}, scores) from stdin (format binary)"
 )
-_TYPES = ("int8", "int8", "text", "timestamptz", "int2[]", "int2[]")
+_TYPES = ("int8", "int8", "text", "timestamptz")
+_TAG_ID_TYPES = {"tag_ids": "int2[]", "wide_tag_ids": "int4[]"}
 
 
 def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
@@ -51,29 +52,28 @@ def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
 
 
 def insert_predictions(connection: Connection, rows: Sequence[PredictionRow]) -> None:
-    """Insert rows of `predictions` with their scores. None of the rows may exist."""
+    """Insert rows of `predictions` with their scores, all of one model. None of the rows may exist."""
     if connection.dialect.name == "postgresql":
         _copy(connection, rows)
         return
     names = ("model_id", "image_id", "image_version", "predicted_at", "tag_ids", "scores")
-    widths = {model_id: tag_id_width(connection, model_id) for model_id in {row[0] for row in rows}}
+    tag_ids = encode([row[4] for row in rows], tag_id_width(connection, rows[0][0]))
     scores = encode([row[5] for row in rows], NARROW)
     connection.execute(
         insert(predictions),
-        [
-            dict(zip(names, (*row[:4], encode([row[4]], widths[row[0]])[0], blob), strict=True))
-            for row, blob in zip(rows, scores, strict=True)
-        ],
+        [dict(zip(names, (*row[:4], *blobs), strict=True)) for row, *blobs in zip(rows, tag_ids, scores, strict=True)],
     )
 
 
 def _copy(connection: Connection, rows: Sequence[PredictionRow]) -> None:
+    column = tag_ids_column(connection, rows[0][0])
+    statement = _COPY_PREDICTIONS.format(column)
     driver = connection.connection.driver_connection
     with (
-        as_sqlalchemy_errors(connection, _COPY_PREDICTIONS),
+        as_sqlalchemy_errors(connection, statement),
         driver.cursor() as cursor,  # type: ignore[union-attr]  # None only for a closed connection
-        cursor.copy(_COPY_PREDICTIONS) as copy,
+        cursor.copy(statement) as copy,
     ):
-        copy.set_types(_TYPES)
+        copy.set_types((*_TYPES, _TAG_ID_TYPES[column], "int2[]"))
         for row in rows:
             copy.write_row(row)

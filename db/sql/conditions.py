@@ -35,12 +35,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.arrays.types import Int16Array
-from db.schema import SmallintArray, predictions
+from db.arrays.types import Int16Array, Int32Array
+from db.schema import IntegerArray, SmallintArray, predictions
 from db.scores import NEVER
 from db.sql.blob_format import NARROW, encode_one
 from db.sql.score_sql import start_of_slice
-from db.sql.tag_id_width import tag_id_width
+from db.sql.tag_id_width import tag_id_width, tag_ids_column
 from db.sql.tag_index_ddl import indexed_slice
 
 FEW = 50
@@ -65,7 +65,7 @@ def reaches(
         indexed: the lowest score in the model's index by tag; None not to use the index.
     """
     if connection.dialect.name == "postgresql":
-        return _on_postgresql(model_id, tag_ids, lows, high, indexed)
+        return _on_postgresql(tag_ids_column(connection, model_id), model_id, tag_ids, lows, high, indexed)
     return _on_sqlite(connection, model_id, tag_ids, lows, high)
 
 
@@ -75,27 +75,29 @@ def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | No
 
 
 def _on_postgresql(
-    model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
+    column: str, model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
 ) -> ColumnElement[bool]:
     lowest, uniform = min(lows), len(set(lows)) == 1
-    above = _Slice("tag_ids", lowest, high)
-    wanted = np.array(tag_ids, dtype=np.int16)
+    above = _Slice(column, lowest, high)
+    is_narrow = column == "tag_ids"
+    wanted: Int16Array | Int32Array = np.array(tag_ids, np.int16) if is_narrow else np.array(tag_ids, np.int32)
+    type_of_ids = SmallInteger if is_narrow else Integer
     exact: ColumnElement[bool]
     if len(tag_ids) == 1:
-        exact = literal(tag_ids[0], SmallInteger) == func.any(above)
+        exact = literal(tag_ids[0], type_of_ids) == func.any(above)
     elif uniform and len(tag_ids) <= FEW:
         exact = _overlap(above, wanted)
     else:
         # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
         rows = select(
-            func.unnest(above, type_=SmallInteger).label("tag_id"),
+            func.unnest(above, type_=type_of_ids).label("tag_id"),
             func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
         ).subquery("above")
         exact = exists(select(1).select_from(rows).where(rows.c.score >= _LowOf(tag_ids, lows, rows.c.tag_id)))
     if indexed is None:
         return exact
     of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # as in the definition of the index
-    found = and_(of_model, _overlap(literal_column(indexed_slice(indexed)), wanted))
+    found = and_(of_model, _overlap(literal_column(indexed_slice(indexed, column)), wanted))
     is_all = uniform and lowest == indexed and high == NEVER
     return found if is_all else and_(found, exact)
 
@@ -127,13 +129,17 @@ class ScoreOf(FunctionElement[int]):
     inherit_cache = True
 
     def __init__(self, tag_id: int) -> None:
-        super().__init__(bindparam("sort_tag", tag_id, SmallInteger, unique=True))
+        super().__init__(bindparam("sort_tag", tag_id, Integer, unique=True))
         self.type = SmallInteger()
 
 
 @compiles(ScoreOf, "postgresql")
 def _score_of_postgresql(element: ScoreOf, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"predictions.scores[array_position(predictions.tag_ids, {compiler.process(element.clauses, **kw)})]"
+    tag_id = compiler.process(element.clauses, **kw)
+    # One of the two columns is null. An id that is no smallint is not in the first one, and its cast would fail.
+    small = f"(case when {tag_id}::integer <= 32767 then {tag_id}::integer end)::smallint"
+    narrow = f"array_position(predictions.tag_ids, {small})"
+    return f"predictions.scores[coalesce({narrow}, array_position(predictions.wide_tag_ids, {tag_id}::integer))]"
 
 
 @compiles(ScoreOf, "sqlite")
@@ -142,7 +148,7 @@ def _score_of_sqlite(element: ScoreOf, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class _Slice(FunctionElement[Int16Array]):
-    """PostgreSQL: the elements of `tag_ids` or `scores` of a row with low <= score < high."""
+    """PostgreSQL: the elements of a column of arrays of a row with low <= score < high."""
 
     name = "slice"
     inherit_cache = True
@@ -162,8 +168,9 @@ def _slice_postgresql(element: _Slice, compiler: SQLCompiler, **kw: Any) -> str:
     return f"predictions.{column}[{start}:{f'{after[0]} - 1' if after else ''}]"
 
 
-def _overlap(tag_ids: ColumnElement[Any], wanted: Int16Array) -> ColumnElement[bool]:
-    return tag_ids.bool_op("&&")(literal(wanted, SmallintArray()))
+def _overlap(tag_ids: ColumnElement[Any], wanted: Int16Array | Int32Array) -> ColumnElement[bool]:
+    wanted_type = SmallintArray() if wanted.dtype == np.int16 else IntegerArray()
+    return tag_ids.bool_op("&&")(literal(wanted, wanted_type))
 
 
 class _LowOf(FunctionElement[int]):

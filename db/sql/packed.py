@@ -9,7 +9,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.sql import array_format, blob_format
 from db.sql.score_sql import start_of_slice
 
@@ -37,7 +37,10 @@ class Packed(FunctionElement[bytes]):
 @compiles(Packed, "postgresql")
 def _packed_postgresql(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
     start = start_of_slice(compiler.process(element.clauses, **kw))
-    return f"array_send(predictions.tag_ids[{start}:]) || array_send(predictions.scores[{start}:])"
+    return (
+        f"case when predictions.tag_ids is null then array_send(predictions.wide_tag_ids[{start}:]) "
+        f"else array_send(predictions.tag_ids[{start}:]) end || array_send(predictions.scores[{start}:])"
+    )
 
 
 @compiles(Packed, "sqlite")
@@ -45,7 +48,7 @@ def _packed_sqlite(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
     return f"tagonce_packed(predictions.tag_ids, predictions.scores, {compiler.process(element.clauses, **kw)})"
 
 
-def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[Int64Array, Int16Array, Int16Array]:
+def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[Int64Array, Int32Array, Int16Array]:
     """Decode the column `Packed` of many rows.
 
     Returns:

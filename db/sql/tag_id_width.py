@@ -1,12 +1,23 @@
-"""The bytes of a tag id in the packed rows of SQLite, a property of the model."""
+"""Where and how a model's packed rows have their tag ids: narrow in models with few tags, wide in others."""
 
 from sqlalchemy import Connection, exists, select
 
 from db.schema import tags
 from db.sql.blob_format import LIMITS, NARROW, WIDE
 
+TAGS_OF_SMALLINTS = 32_767
+"""Most tags of a model whose ids PostgreSQL stores as `smallint[]`."""
+
 
 def tag_id_width(connection: Connection, model_id: int) -> int:
-    """Two bytes, or three for a model with larger tag ids."""
-    large = exists().where(tags.c.model_id == model_id, tags.c.tag_id >= LIMITS[NARROW])
-    return WIDE if connection.scalar(select(large)) else NARROW
+    """SQLite: two bytes, or three for a model with larger tag ids."""
+    return WIDE if _has_more(connection, model_id, LIMITS[NARROW]) else NARROW
+
+
+def tag_ids_column(connection: Connection, model_id: int) -> str:
+    """PostgreSQL: the column of `predictions` with the tag ids of a model, `smallint[]` or `integer[]`."""
+    return "wide_tag_ids" if _has_more(connection, model_id, TAGS_OF_SMALLINTS) else "tag_ids"
+
+
+def _has_more(connection: Connection, model_id: int, number: int) -> bool:
+    return bool(connection.scalar(select(exists().where(tags.c.model_id == model_id, tags.c.tag_id >= number))))

@@ -14,9 +14,13 @@ def indexed_score(connection: Connection, model_id: int) -> int | None:
     return min((score for score, usable in indexes(connection, model_id).items() if usable), default=None)
 
 
-def indexed_slice(score: int) -> str:
-    """The indexed expression. A query uses the index only if it has the same expression."""
-    return f"predictions.tag_ids[width_bucket('{score - 1}'::smallint, predictions.scores) + 1 :]"
+def indexed_slice(score: int, column: str) -> str:
+    """The indexed expression. A query uses the index only if it has the same expression.
+
+    Args:
+        column: from `tag_ids_column`.
+    """
+    return f"predictions.{column}[width_bucket('{score - 1}'::smallint, predictions.scores) + 1 :]"
 
 
 def _name(model_id: int, score: int) -> str:
@@ -38,12 +42,16 @@ def indexes(connection: Connection, model_id: int) -> dict[int, bool]:
     return found
 
 
-def creation(model_id: int, score: int) -> str:
-    """The statement that creates the index. It runs outside a transaction, and writers continue meanwhile."""
+def creation(model_id: int, score: int, column: str) -> str:
+    """The statement that creates the index. It runs outside a transaction, and writers continue meanwhile.
+
+    Args:
+        column: from `tag_ids_column`.
+    """
     # The numbers are our own, and DDL accepts no parameters.
     return (
-        f"create index concurrently {_name(model_id, score)} on predictions using gin (({indexed_slice(score)})) "
-        f"where model_id = {model_id}"
+        f"create index concurrently {_name(model_id, score)} on predictions "
+        f"using gin (({indexed_slice(score, column)})) where model_id = {model_id}"
     )
 
 

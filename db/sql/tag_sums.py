@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, SmallInteger, bindparam, func, literal_column, select
+from sqlalchemy import Connection, Integer, SmallInteger, bindparam, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -16,6 +16,7 @@ from db.sql.gone_scope import tagged
 from db.sql.packed import Packed, unpack
 from db.sql.score_sql import start_of_slice
 from db.sql.streams import stream_column
+from db.sql.tag_id_width import tag_ids_column
 
 _IMAGES_AT_ONCE = 2_000
 
@@ -30,14 +31,14 @@ class TagSums(NamedTuple):
 
 
 class _SliceOf(FunctionElement[Any]):
-    """PostgreSQL: the elements of `tag_ids` or `scores` at or above a score, one row each."""
+    """PostgreSQL: the elements of a column of arrays at or above a score, one row each."""
 
     inherit_cache = True
 
     def __init__(self, column: str, score: int) -> None:
         self.name = f"slice_of_{column}"
         super().__init__(literal_column(column), bindparam("slice_score", score, SmallInteger, unique=True))
-        self.type = SmallInteger()
+        self.type = Integer()
 
 
 @compiles(_SliceOf, "postgresql")
@@ -55,7 +56,8 @@ def tag_sums(connection: Connection, model_id: int, tags: int, score: int) -> Ta
     """
     images, sums = np.zeros(tags, dtype=np.int64), np.zeros(tags)
     if connection.dialect.name == "postgresql":
-        columns = (_SliceOf("tag_ids", score).label("tag_id"), _SliceOf("scores", score).label("score"))
+        ids = tag_ids_column(connection, model_id)
+        columns = (_SliceOf(ids, score).label("tag_id"), _SliceOf("scores", score).label("score"))
         rows = select(*columns).where(tagged(connection, model_id)).subquery()
         grouped = select(rows.c.tag_id, func.count(), func.sum(rows.c.score)).group_by(rows.c.tag_id)
         for tag_id, number, total in connection.execute(grouped):

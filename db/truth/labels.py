@@ -32,7 +32,7 @@ from sqlalchemy import (
     select,
 )
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.errors import SettingsError
 from db.ledger.models import Model
 from db.schema import UtcDateTime, images, labels, predictions, tags
@@ -83,7 +83,7 @@ class ModelLabels:
     """The labels of all tags of a model: arrays of shape (labels,), by image id and then tag id."""
 
     image_ids: Int64Array
-    tag_ids: Int16Array
+    tag_ids: Int32Array
     right: BoolArray
     undecided: int
     """Judged tags of images that are not in the arrays: a tie, or the file has changed."""
@@ -198,7 +198,7 @@ def every(connection: Connection, model: Model) -> ModelLabels:
         .where(or_(predictions.c.image_id.is_(None), predictions.c.image_version == verdicts.c.version))
         .order_by(verdicts.c.image_id, verdicts.c.tag_id)
     )
-    image_ids, tag_ids, right = _columns(connection, query, np.int64, np.int16, np.bool_)
+    image_ids, tag_ids, right = _columns(connection, query, np.int64, np.int32, np.bool_)
     judged = select(labels.c.image_id, tags.c.tag_id).join_from(labels, tags, _of_tag(model)).distinct()
     judged = judged.where(in_scope(connection, labels.c.image_id))
     undecided = int(connection.scalar(select(func.count()).select_from(judged.subquery())) or 0) - image_ids.size

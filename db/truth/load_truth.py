@@ -20,6 +20,7 @@ from db.names.plural import counted
 from db.names.spellings import composed, shown
 from db.names.uris import file_path
 from db.schema import images, predictions
+from db.scores import TAG_ID_BITS
 from db.sql.gone_scope import tagged
 from db.sql.score_sql import begins_with
 from db.truth import labels
@@ -138,7 +139,7 @@ class _TruthBuilder:
 
     def __init__(self, index: TagIndex) -> None:
         self._index = index
-        self._image_ids, self._sizes, self._tag_ids = array("q"), array("q"), array("h")
+        self._image_ids, self._sizes, self._tag_ids = array("q"), array("q"), array("i")
         self._unknown: Counter[str] = Counter()
         self._misfits: Counter[str] = Counter()
         self._examples: list[str] = []
@@ -195,19 +196,19 @@ class _TruthBuilder:
         records = np.array(self._image_ids, dtype=np.int64)
         sizes = np.array(self._sizes, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
-        tags = np.array(self._tag_ids, dtype=np.int16)
+        tags = np.array(self._tag_ids, dtype=np.int32)
         order = np.argsort(records, kind="stable")
         image_ids, firsts = np.unique(records[order], return_index=True)
         stops = np.append(firsts[1:], order.size)
-        counts, parts = np.zeros(image_ids.size, dtype=np.int64), [np.empty(0, dtype=np.int16)]
+        counts, parts = np.zeros(image_ids.size, dtype=np.int64), [np.empty(0, dtype=np.int32)]
         for begin in range(0, image_ids.size, _AT_ONCE):
             last = min(begin + _AT_ONCE, image_ids.size)
             some = order[firsts[begin] : stops[last - 1]]
             rows = np.repeat(np.searchsorted(image_ids, records[some]), sizes[some])
             # Keys that sort by image, then tag.
-            keys = np.unique(rows << 16 | tags[ranges(starts[some], sizes[some])].astype(np.int64))
-            counts[begin:last] = np.bincount((keys >> 16) - begin, minlength=last - begin)
-            parts.append((keys & 0x7FFF).astype(np.int16))
+            keys = np.unique(rows << TAG_ID_BITS | tags[ranges(starts[some], sizes[some])].astype(np.int64))
+            counts[begin:last] = np.bincount((keys >> TAG_ID_BITS) - begin, minlength=last - begin)
+            parts.append((keys & (1 << TAG_ID_BITS) - 1).astype(np.int32))
         found = Found(
             self._entries,
             unmatched=self._misfits["unmatched"],

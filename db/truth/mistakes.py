@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 from sqlalchemy import ColumnElement, Connection
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.errors import ThresholdError
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import below_floor
 from db.read.tag_batches import TagBatch
-from db.scores import to_probability
+from db.scores import TAG_ID_BITS, to_probability
 from db.truth.evaluation import labelled_images
 from db.truth.truth import Truth
 
@@ -101,12 +101,12 @@ def _stream(
             )
 
 
-def _scores(batch: TagBatch, rows: Int64Array, tag_ids: Int16Array) -> Int16Array:
+def _scores(batch: TagBatch, rows: Int64Array, tag_ids: Int32Array) -> Int16Array:
     """(pairs,) the score of each (row, tag id) in a batch; _NOT_STORED if it is not stored."""
     if not batch.tag_ids.size:
         return np.full(rows.size, _NOT_STORED, dtype=np.int16)
-    stored = batch.rows << 16 | batch.tag_ids.astype(np.int64)
+    stored = batch.rows << TAG_ID_BITS | batch.tag_ids.astype(np.int64)
     order = np.argsort(stored)
-    wanted = rows << 16 | tag_ids.astype(np.int64)
+    wanted = rows << TAG_ID_BITS | tag_ids.astype(np.int64)
     at = order[np.minimum(np.searchsorted(stored, wanted, sorter=order), order.size - 1)]
     return np.where(stored[at] == wanted, batch.scores[at], np.int16(_NOT_STORED))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.csr import offsets_of, ranges
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int32Array, Int64Array
 from db.read.tag_batches import TagBatch
 
 
@@ -16,10 +16,10 @@ class Pairs:
 
     offsets: Int64Array
     """(images + 1,)"""
-    tag_ids: Int16Array
+    tag_ids: Int32Array
     """(pairs,) ascending within an image."""
 
-    def of(self, positions: Int64Array) -> tuple[Int64Array, Int16Array]:
+    def of(self, positions: Int64Array) -> tuple[Int64Array, Int32Array]:
         """The pairs of some images, as (rows, tag ids) of shape (pairs,).
 
         Args:
@@ -40,7 +40,7 @@ class Pairs:
             positions: (images,) the index of each image of the batch, as for `of`.
             tags: number of tags of the model.
         """
-        # A dense table per batch, at most 65 MB, is several times faster than a search for every tag.
+        # A dense table per batch, at most 262 MB, is several times faster than a search for every tag.
         table = np.zeros((len(batch), tags), dtype=np.bool_)
         table[self.of(positions)] = True
         found: npt.NDArray[np.bool_] = table[batch.rows, batch.tag_ids]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from db.arrays.splitmix64 import GAMMA, splitmix64
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int32Array, Int64Array
 from db.read.tag_batches import TagBatch
 from db.truth.pairs import Pairs
 
@@ -52,7 +52,7 @@ class Truth:
     """(labelled images,) ascending."""
     offsets: Int64Array
     """(labelled images + 1,)"""
-    tag_ids: Int16Array
+    tag_ids: Int32Array
     """(pairs,) ascending within an image."""
     found: Found
     judged: Pairs | None = None
@@ -69,7 +69,7 @@ class Truth:
         at = np.minimum(np.searchsorted(self.image_ids, wanted), len(self) - 1)
         return np.where(self.image_ids[at] == wanted, at, -1)
 
-    def pairs(self, positions: Int64Array) -> tuple[Int64Array, Int16Array]:
+    def pairs(self, positions: Int64Array) -> tuple[Int64Array, Int32Array]:
         """The true tags of some images, as `Pairs.of` returns them."""
         return self._given.of(positions)
 

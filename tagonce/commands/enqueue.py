@@ -107,12 +107,13 @@ def send(
     from tagonce.from_settings import stored, stored_model, with_stored_model
     from tagonce.options.gone_option import GoneOption
     from tagonce.output.progress import progress_bar
+    from tagonce.output.upgrade_display import UpgradeDisplay
 
     # First, so that a missing source is an error before anything is written.
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     broker_url = config.need_broker()
     config = with_stored_model(config, files=False)
-    with stored(config, create=True) as database:
+    with stored(config, create=True, display=UpgradeDisplay()) as database:
         with database.read() as connection:
             model = stored_model(connection, config.model)
         app = broker.create_app(

@@ -79,6 +79,7 @@ def _run(
     from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker
     from tagonce.options.gone_option import GoneOption
     from tagonce.output.progress import progress_bar
+    from tagonce.output.upgrade_display import UpgradeDisplay
 
     found = chain.from_iterable([references(source, column=column, null=null, names=names) for source in sources])
     from_settings.need_worker_extra()
@@ -87,7 +88,10 @@ def _run(
     config = config.model_copy(update={"lease_seconds": LEASE_SECONDS})
     # An embedded Redis even if the settings name another: that one may be shared, and here is only one worker, whose
     # chunks can be released as soon as it dies.
-    with from_settings.stored(config, create=True) as database, embedded_redis.broker() as broker_url:
+    with (
+        from_settings.stored(config, create=True, display=UpgradeDisplay()) as database,
+        embedded_redis.broker() as broker_url,
+    ):
         if_any_gone = GoneOption(database, sources, gone, even_most=even_most)
         # The worker loads the model while this process hashes the weights and lists the sources.
         worker = LocalWorker(config, broker_url)

@@ -56,6 +56,8 @@ def _level(level: Level) -> Finding:
         return Finding(NAME, Status.OK, f"schema {level.present}, up to date")
     if level.present is None:
         return Finding(NAME, Status.OK, f"no tables yet: {_UPGRADE} creates them")
+    if level.interrupted:
+        return Finding(NAME, Status.WARNING, "an upgrade is not complete", f"{_UPGRADE} goes on with it.")
     words = f"its schema {level.present} is older than this program's, {level.head}"
     advice = f"Stop all workers and producers of the older version. {_UPGRADE} upgrades it."
     return Finding(NAME, Status.WARNING, words, advice)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from db.errors import SettingsError
-from db.export.parquet import ParquetFile, WideParquet, images_in_a_file, import_pyarrow
+from db.export.parquet import MOST_WIDE_COLUMNS, ParquetFile, WideParquet, images_in_a_file, import_pyarrow
 from db.names.plural import counted
 from db.read.tag_batches import IMAGES_AT_ONCE
 from tagonce.export import destinations
@@ -20,7 +20,7 @@ class ParquetWriter(Writer):
         kind: their form.
 
     Raises:
-        SettingsError: pyarrow is not installed, or the export names no file.
+        SettingsError: pyarrow is not installed, the export names no file, or the wide form would have too many columns.
     """
 
     def __init__(self, job: Job, kind: type[ParquetFile]) -> None:
@@ -28,10 +28,16 @@ class ParquetWriter(Writer):
         out = job.export.out
         if out is None:
             raise SettingsError(f"--format {job.export.format.name} is not text: name a file with --out.")
+        columns = len(job.captioner.texts)
+        if kind is WideParquet and columns > MOST_WIDE_COLUMNS:
+            raise SettingsError(
+                f"--format {job.export.format.name} has a column for each tag: {columns:,} of {job.model.name}, and at "
+                f"most {MOST_WIDE_COLUMNS:,}. Choose --format parquet, with a row for each tag of an image."
+            )
         self._job = job
         self._kind = kind
         self._out = out
-        self._limit = images_in_a_file(len(job.captioner.texts)) if kind is WideParquet else job.total
+        self._limit = images_in_a_file(columns) if kind is WideParquet else job.total
         self._several = job.total > self._limit
         self._names = _possible_names(out, job.total, self._limit) if self._several else [out]
         self.record_at = f"{out}.export.json"

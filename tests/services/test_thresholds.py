@@ -311,14 +311,14 @@ def test_another_floor_weights_or_tags_is_another_model_and_the_same_is_the_same
             models.find(connection, "n")
 
 
-def test_more_tags_than_a_smallint_numbers_are_refused(database: Database) -> None:
-    with database.write() as connection, pytest.raises(ModelError, match="big has 32768 tags; .* at most 32767"):
+def test_more_tags_than_the_database_numbers_are_refused(database: Database) -> None:
+    with database.write() as connection, pytest.raises(ModelError, match="big has 131,073 tags; .* at most 131,072"):
         models.register(
             connection,
             name="big",
             weights_sha256="",
             spec={},
-            tag_list=[Tag("a")] * 32_768,
+            tag_list=[Tag("a")] * 131_073,
             floor=0,
             default_threshold=0,
         )

@@ -5,6 +5,7 @@ The databases in tests/fixtures/databases were filled by those versions: its REA
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -60,7 +61,7 @@ EVERY_COMMAND = (
 
 MANY_IMAGES = (
     """
-    with recursive n(n) as (select 1000 union all select n + 1 from n where n < 9000)
+    with recursive n(n) as (select 1000 union all select n + 1 from n where n < 25000)
     insert into images (id, uri, version, added_at) select n, 's3://b/' || n, '', '2026-01-01 00:00:00.000000' from n
     """,
     """
@@ -73,14 +74,15 @@ MANY_IMAGES = (
     from images i join tags t on t.model_id = 1 where i.id >= 1000
     """,
 )
-"""Enough rows that the last migration takes some tenths of a second."""
+"""25 pieces of a migration."""
 UPGRADE = """
-import sys
-from alembic import command
+import resource, sys
 from db.database import open_database
-print("upgrading", flush=True)
-open_database(sys.argv[1])
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+open_database(sys.argv[1], report=lambda progress: print(progress.done, progress.total, flush=True))
 """
+"""Prints how far it is before the first piece and after each one."""
 
 
 @pytest.fixture(params=LEVELS)
@@ -247,30 +249,108 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_database(new_database_url: 
     assert rows(new_database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
-def test_an_upgrade_to_packed_rows_that_is_killed_leaves_the_old_database_whole(
-    sqlite_url: str, tmp_path: Path, kills: int
-) -> None:
-    """It is one transaction: the next attempt begins again, and no score is lost. A kill may also come too late."""
+@pytest.fixture
+def large(sqlite_url: str, tmp_path: Path) -> tuple[str, list[Any]]:
+    """The URL of a database with rows for many pieces, and all its scores."""
     restore("0006", sqlite_url, tmp_path)
     database = Database(sqlite_url)
     with database.write() as connection:
         for statement in MANY_IMAGES:
             connection.execute(text(statement))
     database.close()
-    before = _all_scores(sqlite_url)
+    return sqlite_url, _all_scores(sqlite_url)
+
+
+def _begin_upgrade(url: str, *largest_file: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", UPGRADE, url, *largest_file]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_an_upgrade_in_pieces_that_is_killed_goes_on(
+    large: tuple[str, list[Any]], kills: int, invoke: Callable[..., Outcome]
+) -> None:
+    """Each time after some pieces, and at any moment of the next one. No score is lost, and none is moved twice."""
+    url, before = large
     chance = random.Random(kills)
-    for number in range(kills):
-        copy = f"sqlite:///{shutil.copy(database.file or '', tmp_path / f'{number}.db')}"
-        process = subprocess.Popen([sys.executable, "-c", UPGRADE, copy], stdout=subprocess.PIPE)
+    done = [0]
+    for _ in range(kills):
+        process = _begin_upgrade(url)
         assert process.stdout is not None
-        assert process.stdout.readline() == b"upgrading\n"
-        time.sleep(chance.uniform(0, 0.4))
+        for _ in range(chance.randint(1, 3)):
+            found, total = map(int, process.stdout.readline().split())
+        time.sleep(chance.uniform(0, 0.03))
         process.kill()
         process.communicate()
-        assert _all_scores(copy) == before
-        assert _revision(copy) == HEAD
-        assert _all_scores(copy) == before
+        assert total == 24_011
+        assert done[-1] <= found < total
+        done.append(found)
+    assert done[-1] > 0
+    refused = invoke("status", "--database", url)
+    assert (refused.code, "not complete" in refused.err, "tagonce migrate" in refused.err) == (1, True, True)
+    assert "Traceback" not in refused.err
+    assert _revision(url) == HEAD
+    assert _all_scores(url) == before
+
+
+def test_an_upgrade_that_fills_the_disk_goes_on_when_there_is_space(large: tuple[str, list[Any]]) -> None:
+    """A limit of the size of files stands for the disk: the write-ahead log reaches it after some pieces."""
+    url, before = large
+    process = _begin_upgrade(url, str(2 << 20))
+    said, error = process.communicate()
+    assert process.returncode != 0
+    assert "DatabaseError: The database" in error
+    assert "Check the disk" in error
+    done, total = map(int, said.splitlines()[-1].split())
+    assert 0 < done < total
+    assert _revision(url) == HEAD
+    assert _all_scores(url) == before
+
+
+def test_an_upgrade_in_pieces_does_not_let_the_file_grow(large: tuple[str, list[Any]]) -> None:
+    """Each piece deletes its old rows first, and SQLite uses their pages for the new ones."""
+    url, _before = large
+    file = Path(url.removeprefix("sqlite:///"))
+    size = file.stat().st_size
+    assert _revision(url) == HEAD
+    assert file.stat().st_size < 1.01 * size
+
+
+def test_processes_take_turns_at_the_pieces_of_an_upgrade(large: tuple[str, list[Any]]) -> None:
+    url, before = large
+    processes = [_begin_upgrade(url) for _ in range(2)]
+    for process in processes:
+        _said, error = process.communicate()
+        assert (process.returncode, error) == (0, "")
+    assert _all_scores(url) == before
+
+
+def test_an_upgrade_without_the_disk_space_for_it_changes_nothing(
+    sqlite_url: str, tmp_path: Path, invoke: Callable[..., Outcome]
+) -> None:
+    """A hole at the end makes the file large; SQLite counts pages by its header and does not see it."""
+    restore("0006", sqlite_url, tmp_path)
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    before = everything(sqlite_url)
+    os.truncate(file, 25 * shutil.disk_usage(tmp_path).free)
+    refused = invoke("migrate", "--database", sqlite_url)
+    assert refused.code == 1
+    assert "MB of free disk space, and" in refused.err
+    assert "Nothing was changed." in refused.err
+    assert everything(sqlite_url) == before
+
+
+def test_migrate_says_what_an_upgrade_needs_and_how_to_return_the_space(
+    sqlite_url: str, tmp_path: Path, invoke: Callable[..., Outcome]
+) -> None:
+    restore("0006", sqlite_url, tmp_path)
+    said = invoke("migrate", "--database", sqlite_url)
+    assert said.code == 0
+    assert "10 of 10 images are converted" in said.err
+    assert "It needs 67 MB of free disk space; " in said.err
+    assert f"sqlite3 {sqlite_url.removeprefix('sqlite:///')} vacuum" in said.err
+    again = invoke("migrate", "--database", sqlite_url)
+    assert (again.code, "converted" in again.err, "vacuum" in again.err) == (0, False, False)
 
 
 def _all_scores(url: str) -> list[Any]:

@@ -70,7 +70,7 @@ def expected_scores(row: np.ndarray, floor: int) -> list[tuple[int, int]]:
 
 
 def pairs(scores: Scores) -> list[tuple[int, int]]:
-    assert scores.tag_ids.dtype == scores.scores.dtype == np.int16
+    assert (scores.tag_ids.dtype, scores.scores.dtype) == (np.int32, np.int16)
     return list(zip(scores.scores.tolist(), scores.tag_ids.tolist(), strict=True))
 
 
@@ -108,11 +108,11 @@ def test_a_floor_above_all_keeps_nothing() -> None:
     assert len(kept) == 0
 
 
-def test_the_last_tag_id_of_a_smallint_is_kept_as_it_is() -> None:
-    probabilities = torch.zeros(1, 32_767)
+def test_the_last_tag_id_of_the_widest_model_is_kept_as_it_is() -> None:
+    probabilities = torch.zeros(1, 131_072)
     probabilities[0, -1] = 1.0
     (kept,) = keep(probabilities, 1)
-    assert pairs(kept) == [(10_000, 32_766)]
+    assert pairs(kept) == [(10_000, 131_071)]
 
 
 # ── thresholds as people write them ──

@@ -11,7 +11,7 @@ from db.policy.policies import Policy
 from db.policy.threshold_files import for_model, read_thresholds
 from db.scores import NEVER
 
-MANY = dict.fromkeys([f"tag_{number}" for number in range(32_768)], 0.5)
+MANY = dict.fromkeys([f"tag_{number}" for number in range(131_073)], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_more_than_four_decimals_are_rounded_up(tmp_path: Path) -> None:
         ),
         ("x.json", '{"policy": {"top": 1%s}}' % ("0" * 30), "top is a whole number from 1 to .*, not 1000"),
         ("x.json", '{"policy": {"top": 1%s}}' % ("0" * 5000), "top is a whole number from 1 to .*, not 1000"),
-        ("x.json", json.dumps(MANY), "tags holds 32,768 thresholds. A model has at most 32,767 tags."),
-        ("x.csv", "".join(f"{name},0.5\n" for name in MANY), "holds 32,768 thresholds. A model has at most 32,767"),
+        ("x.json", json.dumps(MANY), "tags holds 131,073 thresholds. A model has at most 131,072 tags."),
+        ("x.csv", "".join(f"{name},0.5\n" for name in MANY), "holds 131,073 thresholds. A model has at most 131,072"),
         (
             "x.tsv",
             "tag\tthreshold\ncat\ttrue\n",

@@ -367,5 +367,5 @@ def cut(scores: Int16Array, floor: int) -> list[Scores]:
         tag_ids = np.flatnonzero(row >= floor)
         order = row[tag_ids].argsort(kind="stable")
         tag_ids = tag_ids[order]
-        found.append(Scores(tag_ids.astype(np.int16), row[tag_ids]))
+        found.append(Scores(tag_ids.astype(np.int32), row[tag_ids]))
     return found

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 
 _FIRST, _NEXT = (f"x'{bytes(range(start, start + 128)).hex()}'" for start in (128, 0))
 """The first bytes of numbers, and their other bytes, in order: `db.sql.blob_format` as of this migration."""
@@ -44,7 +44,11 @@ _POSTGRESQL = """
     from tags k
     join predictions p on p.model_id = k.model_id
     -- `offset 0` keeps the planner from computing the position once for each of its uses.
-    cross join lateral (select array_position(p.tag_ids, k.tag_id) as at offset 0) found
+    cross join lateral (
+        select case when p.wide_tag_ids is null then array_position(p.tag_ids, k.tag_id::smallint)
+            else array_position(p.wide_tag_ids, k.tag_id) end as at
+        offset 0
+    ) found
     join images i on i.id = p.image_id
     where found.at is not null
 """
