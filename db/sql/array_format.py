@@ -1,4 +1,4 @@
-"""PostgreSQL's binary `smallint[]` to and from numpy arrays. Needs no driver.
+"""PostgreSQL's binary arrays of integers to and from numpy arrays. Needs no driver.
 
 Format: PostgreSQL `src/backend/utils/adt/arrayfuncs.c`, `array_send`. Big-endian int32: number of dimensions, null
 flag, oid of the element type; then per dimension its length and lower bound; then per element its length in bytes,
@@ -7,13 +7,15 @@ followed by the bytes.
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from db.arrays.csr import offsets_of
 from db.arrays.types import Int16Array
 
-INT2_OID = 21
+INT2_OID, INT4_OID = 21, 23
 
 _HEADER = struct.Struct("!iiiii")
 _EMPTY = struct.pack("!iii", 0, 0, INT2_OID)
@@ -23,12 +25,27 @@ _ELEMENT = np.dtype([("length", ">i4"), ("value", ">i2")])
 
 def to_bytes(array: Int16Array) -> bytes:
     """Encode a one-dimensional int16 array."""
-    if not array.size:
-        return _EMPTY
-    elements = np.empty(array.size, dtype=_ELEMENT)
-    elements["length"] = 2
-    elements["value"] = array
-    return _HEADER.pack(1, 0, INT2_OID, array.size, 1) + elements.tobytes()
+    return encode([array])[0]
+
+
+def encode(rows: Sequence[npt.NDArray[np.int16] | npt.NDArray[np.int32]]) -> list[bytes]:
+    """Each array as PostgreSQL's `smallint[]`, or as `integer[]`.
+
+    Args:
+        rows: at least one array; all of one dimension and of the same type.
+    """
+    values = np.concatenate(rows)
+    size = values.itemsize
+    oid = {2: INT2_OID, 4: INT4_OID}[size]
+    elements = np.empty(values.size, dtype=[("length", ">i4"), ("value", f">i{size}")])
+    elements["length"] = size
+    elements["value"] = values
+    data = elements.tobytes()
+    ends = (offsets_of([row.size for row in rows]) * elements.itemsize).tolist()
+    return [
+        _HEADER.pack(1, 0, oid, row.size, 1) + data[start:end] if row.size else struct.pack("!iii", 0, 0, oid)
+        for row, (start, end) in zip(rows, pairwise(ends), strict=True)
+    ]
 
 
 def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:

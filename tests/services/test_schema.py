@@ -58,7 +58,7 @@ def test_the_comparison_would_notice(database: Database) -> None:
     """An additional column in the database, and a column of another name."""
     with database.write() as connection:
         connection.execute(text("alter table images add column colour integer"))
-        connection.execute(text("alter table images rename column width to breadth"))
+        connection.execute(text("alter table files rename column width to breadth"))
         assert {(one[0], one[3].name) for one in differences(connection)} == {
             ("remove_column", "colour"),
             ("remove_column", "breadth"),
@@ -134,7 +134,7 @@ def _revision(url: str) -> str:
 def test_processes_may_make_the_same_database_at_once(new_database_url: str) -> None:
     """As when a producer and its workers start together on a new database."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_revision, [new_database_url] * 2)) == ["0007"] * 2
+        assert list(pool.map(_revision, [new_database_url] * 2)) == ["0009"] * 2
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(new_database_url: str) -> None:
@@ -151,7 +151,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(new_database_url: str) -> 
 def test_a_database_of_a_newer_tagonce_is_refused(database: Database, database_url: str) -> None:
     with database.write() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0007\)\. Upgrade this program"):
+    with pytest.raises(DatabaseError, match=r"newer tagonce \(schema 9999; .* 0009\)\. Upgrade this program"):
         open_database(database_url)
 
 
