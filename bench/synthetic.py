@@ -28,7 +28,8 @@ DEFAULT_THRESHOLD = 3_500
 AT_ONCE = 2_000
 VERSION = stored_version("d41d8cd98f00b204e9800998ecf8427e")
 """Of an ETag."""
-FACTS = (VERSION, 250_000, 1_200, 900, "jpeg")
+FILE_BYTES = 250_000
+FACTS = (VERSION, FILE_BYTES, 1_200, 900, "jpeg")
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -121,12 +122,19 @@ def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
     with psycopg.connect(url) as connection:
         psycopg_arrays.register(connection)
         with connection.cursor().copy(
-            "copy images (id, uri, version, bytes, width, height, format, sha256, added_at) from stdin (format binary)"
+            "copy images (id, uri, version, bytes, added_at) from stdin (format binary)"
         ) as copy:
-            copy.set_types(["int8", "text", "text", "int8", "int4", "int4", "varchar", "bytea", "timestamptz"])
+            copy.set_types(["int8", "text", "text", "int8", "timestamptz"])
             for batch in images:
                 for number in batch.numbers:
-                    copy.write_row((number, uri(number), *FACTS, number.to_bytes(32), now))
+                    copy.write_row((number, uri(number), VERSION, FILE_BYTES, now))
+        with connection.cursor().copy(
+            "copy files (image_id, image_version, bytes, width, height, format, sha256) from stdin (format binary)"
+        ) as copy:
+            copy.set_types(["int8", "text", "int8", "int4", "int4", "varchar", "bytea"])
+            for batch in images:
+                for number in batch.numbers:
+                    copy.write_row((number, *FACTS, number.to_bytes(32)))
         with connection.cursor().copy(
             "copy predictions (model_id, image_id, image_version, predicted_at, tag_ids, scores) "
             "from stdin (format binary)"
@@ -147,9 +155,13 @@ def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
     for batch in images:
         with connection:
             connection.executemany(
-                "insert into images (id, uri, version, bytes, width, height, format, sha256, added_at) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((number, uri(number), *FACTS, number.to_bytes(32), now) for number in batch.numbers),
+                "insert into images (id, uri, version, bytes, added_at) values (?, ?, ?, ?, ?)",
+                ((number, uri(number), VERSION, FILE_BYTES, now) for number in batch.numbers),
+            )
+            connection.executemany(
+                "insert into files (image_id, image_version, bytes, width, height, format, sha256) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                ((number, *FACTS, number.to_bytes(32)) for number in batch.numbers),
             )
             connection.executemany(
                 "insert into predictions (model_id, image_id, image_version, predicted_at, tag_ids, scores) "

@@ -1,7 +1,8 @@
 """The tables and views, as queries see them. `db/migrations` creates them; a test compares the two.
 
     images ──────────┬── predictions ── tag_scores        scores of the tags at or above the model's floor
-    (one per uri)    ├── failures                         a (model, image) in neither of the two is pending
+    (one per uri)    ├── files                            what is known of the file since it was read
+                     ├── failures                         a (model, image) without prediction or failure is pending
     models ── tags   ├── labels                           judgements by people on a tag of an image
                      └── gone                             images that no longer exist at their uri
 
@@ -88,14 +89,25 @@ images = Table(
     # Bytewise order under any locale of the server: the common prefix of min(uri) and max(uri) is that of all uris.
     Column("uri", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False, unique=True),
     Column("version", Text, nullable=False),
-    Column("bytes", BigInteger),
-    Column("width", Integer),
-    Column("height", Integer),
-    Column("format", String(16)),
-    Column("sha256", LargeBinary(32)),
+    Column("bytes", BigInteger),  # as listed by the source; null if unknown
     Column("added_at", UtcDateTime, nullable=False),
-    Index("ix_images_sha256", "sha256"),  # on PostgreSQL a hash index
 )
+
+files = Table(
+    "files",
+    metadata,
+    # No sequence: this is the id of the image.
+    Column("image_id", RowId, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("bytes", BigInteger, nullable=False),  # as read
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("image_version", Text, nullable=False),  # a row of another version of the file is ignored
+    Column("format", String(16), nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Index("ix_files_sha256", "sha256"),  # on PostgreSQL a hash index
+)
+"""What a worker found when it read the file of an image. A table of its own: an update of `images`, which has several
+indexes, would enter the row in each of them anew."""
 
 gone = Table(
     "gone",

@@ -13,7 +13,7 @@ from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import read_tag_batches
-from db.schema import images, predictions
+from db.schema import files, images, predictions
 from db.scores import SCALE
 from db.sql.gone_scope import tagged
 from db.sql.score_sql import begins_with
@@ -89,7 +89,7 @@ def uris_ending(connection: Connection, ending: str) -> list[str]:
 def is_registered(connection: Connection, uris: Iterable[str], sha256: bytes | None) -> bool:
     """Whether an image is registered under one of these uris, or with this SHA-256."""
     conditions: list[ColumnElement[bool]] = [images.c.uri.in_(list(uris))]
-    conditions += [images.c.sha256 == sha256] if sha256 else []
+    conditions += [images.c.id.in_(select(files.c.image_id).where(files.c.sha256 == sha256))] if sha256 else []
     return connection.scalar(select(images.c.id).where(or_(*conditions)).limit(1)) is not None
 
 

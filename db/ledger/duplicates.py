@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from db.arrays.types import Int16Array, Int32Array
-from db.schema import images, predictions
+from db.schema import files, predictions
 from db.scores import Scores
 from db.sql.in_list import hash_rows, in_list
 from db.sql.packed import Packed, unpack
@@ -40,8 +40,8 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
     if not image_ids:
         return {}
     query = (
-        select(images.c.sha256, images.c.width, images.c.height, images.c.format, Packed(0).label("packed"))
-        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+        select(files.c.sha256, files.c.width, files.c.height, files.c.format, Packed(0).label("packed"))
+        .select_from(predictions.join(files, files.c.image_id == predictions.c.image_id))
         .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, image_ids))
     )
     rows = connection.execute(query).all()
@@ -61,13 +61,13 @@ def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[b
     # compared each hash with all predictions of the model.
     version = (
         select(predictions.c.image_version)
-        .where(predictions.c.model_id == model_id, predictions.c.image_id == images.c.id)
-        .correlate(images)
+        .where(predictions.c.model_id == model_id, predictions.c.image_id == files.c.image_id)
+        .correlate(files)
         .scalar_subquery()
     )
     one = (
-        select(images.c.id)
-        .where(images.c.sha256 == wanted.c.sha256, images.c.version == version)
+        select(files.c.image_id)
+        .where(files.c.sha256 == wanted.c.sha256, files.c.image_version == version)
         .limit(1)
         .correlate(wanted)
         .scalar_subquery()

@@ -49,7 +49,7 @@ class Image:
     uri: str
     version: str
     bytes: int | None
-    """Size in bytes as listed by the source, or as of the last read of the file."""
+    """Size in bytes as listed by the source; None if unknown."""
 
 
 def stored_version(version: str) -> str:
@@ -68,7 +68,7 @@ def register(
 ) -> list[int]:
     """Insert or update the rows of references. Returns the ids that are pending for the model, in the order of `found`.
 
-    A row whose version changed loses its size and hash, which belonged to the old file, and is pending again. Marks as
+    A row whose version changed is pending again. Its row of `files` names the old version, and is ignored. Marks as
     gone are removed. Rows without a change are not locked.
 
     Args:

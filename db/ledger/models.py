@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, select
 
 from db.errors import ModelError
 from db.schema import models, tags
 from db.scores import MAX_TAGS, to_probability
+from db.sql.tag_rows import insert_tags
 from db.sql.upsert import insert_into
 
 _ID_DIGITS = 18
@@ -88,11 +89,7 @@ def register(
     row = connection.execute(_upsert(connection).values(values).returning(models)).one()
     model = _model(row)
     if not connection.scalar(select(func.count()).select_from(tags).where(tags.c.model_id == model.id)):
-        rows = [
-            {"model_id": model.id, "tag_id": position, "name": tag.name, "category": tag.category}
-            for position, tag in enumerate(tag_list)
-        ]
-        connection.execute(insert(tags), rows)
+        insert_tags(connection, model.id, [(tag.name, tag.category) for tag in tag_list])
     return model
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Subquery, and_, delete, exists, func, not_, select, tuple_
 
-from db.schema import gone, images, labels
+from db.schema import files, gone, images, labels
+from db.sql.current_file import is_file_of
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
 from db.sql.upsert import insert_into
@@ -45,10 +46,14 @@ def move_labels(connection: Connection, to: Sequence[int] | None = None) -> int:
 def _moving(connection: Connection, to: Sequence[int] | None) -> Subquery:
     """(gone_id, gone_version, new_id, new_version): images that are gone and have labels, and images of their bytes."""
     old, copy, new = images.alias("old"), images.alias("copy"), images.alias("new")
+    old_file, same_file = files.alias("old_file"), files.alias("same_file")
     labelled = exists().where(labels.c.image_id == old.c.id, labels.c.image_version == old.c.version)
     # A join leaves the direction to the planner: from the few images of a worker by their hashes, or from all labels.
     pairs = select(old.c.id, old.c.version, func.min(copy.c.id).label("new_id")).select_from(
-        gone.join(old, old.c.id == gone.c.image_id).join(copy, copy.c.sha256 == old.c.sha256)
+        gone.join(old, old.c.id == gone.c.image_id)
+        .join(old_file, is_file_of(old_file, old))
+        .join(same_file, same_file.c.sha256 == old_file.c.sha256)
+        .join(copy, is_file_of(same_file, copy))
     )
     pairs = pairs.where(labelled, not_(is_gone(copy.c.id)))
     if to is not None:

@@ -1,14 +1,15 @@
 """Write the results of a chunk of images in one transaction. Writing them twice has the same effect as once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, not_, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, literal_column, not_, null, select, union_all
 
 from db.errors import Reason
 from db.ledger import moved_labels
-from db.schema import failures, images, predictions
+from db.schema import failures, files, images, predictions
 from db.scores import Scores
 from db.sql import chunk_writes
 from db.sql.gone_scope import is_gone
@@ -54,25 +55,25 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     current = _lock(connection, [*done, *failed])
     # A file that was registered in a new version meanwhile is pending again; the result of the old file is void.
     done = sorted((one for one in done if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id)
-    failed = [one for one in failed if current.get(one.image_id) == one.image_version]
+    failed = sorted(
+        (one for one in failed if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id
+    )
+    if not done and not failed:
+        return
+    known = _known(connection, model_id, [*(one.image_id for one in done), *(one.image_id for one in failed)])
+    # Another worker with the same chunk may have predicted the image meanwhile.
+    failed = [one for one in failed if known.predictions.get(one.image_id) != one.image_version]
+    # A result replaces that of an older version, or the same one if a chunk runs twice.
+    predicted = {one.image_id for one in done}
+    written = predicted | {one.image_id for one in failed}
+    _delete(connection, predictions, written & known.predictions.keys(), model_id)
     if done:
-        chunk_writes.update_facts(
-            connection,
-            [(one.image_id, one.file_bytes, one.width, one.height, one.format, one.sha256) for one in done],
-        )
-        # On SQLite a trigger deletes the scores as well, so a second run leaves no tag of the first one.
-        connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, done)))
-        now = datetime.now(UTC)
-        chunk_writes.insert_predictions(
-            connection,
-            [(model_id, one.image_id, one.image_version, now, one.scores.tag_ids, one.scores.scores) for one in done],
-        )
-        connection.execute(delete(failures).where(*_of(connection, failures, model_id, done)))
+        _save_predictions(connection, model_id, done)
+        _delete(connection, failures, predicted & known.failures.keys(), model_id)
+        _save_files(connection, done, known.files)
         moved_labels.move_labels(connection, [one.image_id for one in done])
-    if failed := _not_predicted(connection, model_id, failed):
-        _save_failures(connection, model_id, sorted(failed, key=lambda one: one.image_id))
-        # A remaining prediction is of an older version of the file, not of the one that failed.
-        connection.execute(delete(predictions).where(*_of(connection, predictions, model_id, failed)))
+    if failed:
+        _save_failures(connection, model_id, failed)
 
 
 def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> dict[int, str]:
@@ -85,25 +86,62 @@ def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> di
     ids = [one.image_id for one in results]
     query = select(images.c.id, images.c.version).where(in_list(connection, images.c.id, ids))
     locked = lock_rows(connection, query.order_by(images.c.id), key_share=True)
-    return {row.id: row.version for row in connection.execute(locked)}
+    return dict(map(tuple, connection.execute(locked).all()))
 
 
-def _of(
-    connection: Connection, table: Table, model_id: int, results: Sequence[Prediction | Failure]
-) -> tuple[ColumnElement[bool], ...]:
-    ids = [one.image_id for one in results]
-    return table.c.model_id == model_id, in_list(connection, table.c.image_id, ids)
+class _Known(NamedTuple):
+    """What the database has of some images. Most chunks are of new images, of which it has nothing."""
+
+    files: dict[int, tuple[str, bytes]]
+    """Version and sha256, by the id of the image."""
+    predictions: dict[int, str]
+    """Versions, by the id of the image; so are the failures."""
+    failures: dict[int, str]
 
 
-def _not_predicted(connection: Connection, model_id: int, failed: Sequence[Failure]) -> list[Failure]:
-    """The failures without those of images that another worker with the same chunk predicted meanwhile."""
-    if not failed:
-        return []
-    present = select(predictions.c.image_id, predictions.c.image_version).where(
-        *_of(connection, predictions, model_id, failed)
-    )
-    versions = {row.image_id: row.image_version for row in connection.execute(present)}
-    return [one for one in failed if versions.get(one.image_id) != one.image_version]
+def _known(connection: Connection, model_id: int, ids: Sequence[int]) -> _Known:
+    # A statement of its own after that of the locks: a statement that waits for a lock still sees the other rows as
+    # they were before.
+    of_files = select(literal_column("0"), files.c.image_id, files.c.image_version, files.c.sha256)
+    queries = [of_files.where(in_list(connection, files.c.image_id, ids))]
+    for number, table in enumerate((predictions, failures), start=1):
+        columns: tuple[ColumnElement[Any], ...] = (
+            literal_column(str(number)),
+            table.c.image_id,
+            table.c.image_version,
+            null(),
+        )
+        queries.append(select(*columns).where(table.c.model_id == model_id, in_list(connection, table.c.image_id, ids)))
+    found: tuple[dict[int, Any], ...] = ({}, {}, {})
+    for number, image_id, version, sha256 in connection.execute(union_all(*queries)).all():
+        found[number][image_id] = version if number else (version, sha256)
+    return _Known(*found)
+
+
+def _delete(connection: Connection, table: Table, ids: Collection[int], model_id: int | None = None) -> None:
+    if not ids:
+        return
+    statement = delete(table).where(in_list(connection, table.c.image_id, sorted(ids)))
+    connection.execute(statement if model_id is None else statement.where(table.c.model_id == model_id))
+
+
+def _save_predictions(connection: Connection, model_id: int, done: Sequence[Prediction]) -> None:
+    rows = [(one.image_id, one.image_version, one.scores.tag_ids, one.scores.scores) for one in done]
+    chunk_writes.insert_predictions(connection, model_id, datetime.now(UTC), rows)
+
+
+def _save_files(connection: Connection, done: Sequence[Prediction], known: Mapping[int, tuple[str, bytes]]) -> None:
+    """Insert what was found in the files, unless another model has found the same."""
+    new = [one for one in done if known.get(one.image_id) != (one.image_version, one.sha256)]
+    _delete(connection, files, {one.image_id for one in new} & known.keys())
+    if new:
+        chunk_writes.insert_files(
+            connection,
+            [
+                (one.image_id, one.file_bytes, one.width, one.height, one.image_version, one.format, one.sha256)
+                for one in new
+            ],
+        )
 
 
 def _save_failures(connection: Connection, model_id: int, failed: Sequence[Failure]) -> None:

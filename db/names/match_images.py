@@ -18,7 +18,8 @@ from sqlalchemy import Connection, select
 from db.arrays.types import Int64Array
 from db.names.spellings import spellings, windows_parts
 from db.names.uris import file_path, file_uri
-from db.schema import images
+from db.schema import files, images
+from db.sql.current_file import is_file_of
 from db.sql.gone_scope import in_scope
 
 _AT_ONCE = 10_000
@@ -37,7 +38,7 @@ class Way(NamedTuple):
 
 
 SHA256 = Way(-1, suffix=False)
-"""The hash of the content, `images.sha256`."""
+"""The hash of the content, `files.sha256`."""
 _STEM = Way(1, suffix=False)
 
 
@@ -137,12 +138,10 @@ class ImageIndex:
         """(hashes, image ids), each of shape (images,), sorted by hash."""
         if way not in self._tables:
             ids, hashes = array("q"), array("q")
-            column = images.c.sha256 if way == SHA256 else images.c.uri
-            query = (
-                select(images.c.id, column)
-                .where(column.is_not(None), in_scope(self._connection, images.c.id))
-                .execution_options(yield_per=_AT_ONCE)
-            )
+            query = select(images.c.id, files.c.sha256 if way == SHA256 else images.c.uri)
+            if way == SHA256:
+                query = query.select_from(images.join(files, is_file_of()))
+            query = query.where(in_scope(self._connection, images.c.id)).execution_options(yield_per=_AT_ONCE)
             for rows in self._connection.execute(query).partitions():
                 some_ids, values = zip(*rows, strict=True)
                 ids.extend(some_ids)

@@ -20,8 +20,9 @@ from db.arrays.csr import offsets_of
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
-from db.schema import images, predictions
+from db.schema import files, images, predictions
 from db.scores import SCALE, TAG_ID_BITS
+from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
 from db.sql.packed import Packed, unpack
 from db.sql.score_sql import begins_with
@@ -93,8 +94,8 @@ def read_tag_batches(
         under: only images whose uri begins with this prefix.
     """
     query = (
-        select(images.c.id, images.c.uri, images.c.width, images.c.height, Packed(cut.lowest))
-        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+        select(images.c.id, images.c.uri, files.c.width, files.c.height, Packed(cut.lowest))
+        .select_from(predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of()))
         .where(tagged(connection, model.id))
         .order_by(predictions.c.image_id)
     )

@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Connection, and_, false, func, not_, null,
 from db.arrays.csr import offsets_of
 from db.arrays.types import Int16Array
 from db.ledger.models import Model
-from db.schema import images, predictions
+from db.schema import files, images, predictions
 from db.scores import NEVER, to_probability
 from db.search.tree import And, Node, Not, Or, Reaches, Under
 from db.sql.conditions import ScoreOf, can_use_index, reaches
+from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
 from db.sql.packed import Packed, unpack
 from db.sql.score_sql import begins_with
@@ -63,15 +64,15 @@ def search(
     columns: list[ColumnElement[Any]] = [
         images.c.id,
         images.c.uri,
-        images.c.width,
-        images.c.height,
+        files.c.width,
+        files.c.height,
         score.label("score"),
     ]
     if show is not None:
         columns.append(Packed(int(show.min(initial=NEVER))))
     query = (
         select(*columns)
-        .select_from(predictions.join(images, images.c.id == predictions.c.image_id))
+        .select_from(predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of()))
         .where(tagged(connection, model.id), condition(connection, model, tree))
         .limit(limit)
     )

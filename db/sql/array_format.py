@@ -7,10 +7,12 @@ followed by the bytes.
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from db.arrays.csr import offsets_of
 from db.arrays.types import Int16Array, Int32Array
 
 INT2_OID, INT4_OID = 21, 23
@@ -25,17 +27,26 @@ _ELEMENTS = {
 
 
 def to_bytes(array: npt.NDArray[np.integer], oid: int = INT2_OID) -> bytes:
-    """Encode a one-dimensional array.
+    """Encode a one-dimensional array; see `encode`."""
+    return encode([array], oid)[0]
+
+
+def encode(rows: Sequence[npt.NDArray[np.integer]], oid: int) -> list[bytes]:
+    """Encode many one-dimensional arrays, at least one.
 
     Args:
-        oid: the type of its elements in PostgreSQL.
+        oid: the type of their elements in PostgreSQL.
     """
-    if not array.size:
-        return _EMPTY.pack(0, 0, oid)
-    elements = np.empty(array.size, dtype=_ELEMENTS[oid])
+    values = np.concatenate(rows)
+    elements = np.empty(values.size, dtype=_ELEMENTS[oid])
     elements["length"] = elements.dtype["value"].itemsize
-    elements["value"] = array
-    return _HEADER.pack(1, 0, oid, array.size, 1) + elements.tobytes()
+    elements["value"] = values
+    data = elements.tobytes()
+    ends = (offsets_of([row.size for row in rows]) * elements.itemsize).tolist()
+    return [
+        _HEADER.pack(1, 0, oid, row.size, 1) + data[start:end] if row.size else _EMPTY.pack(0, 0, oid)
+        for row, (start, end) in zip(rows, pairwise(ends), strict=True)
+    ]
 
 
 def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:

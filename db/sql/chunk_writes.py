@@ -1,79 +1,75 @@
-"""Writes the results of a chunk. On PostgreSQL one statement writes all rows, which SQLAlchemy cannot express."""
+"""Writes the results of a chunk: binary COPY on PostgreSQL, the driver's `executemany` on SQLite.
 
-import json
+SQLAlchemy cannot express the former. For the latter it converts each value, which takes as long as the insert.
+"""
+
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
 
-from sqlalchemy import Connection, bindparam, insert, text, update
+from sqlalchemy import Connection
 
 from db.arrays.types import Int16Array, Int32Array
-from db.schema import images, predictions
-from db.sql.blob_format import NARROW, encode
-from db.sql.driver_errors import as_sqlalchemy_errors
+from db.sql import array_format, blob_format, copy_format
+from db.sql.array_format import INT2_OID, INT4_OID
+from db.sql.blob_format import NARROW
+from db.sql.copy_rows import copy
+from db.sql.sqlite_time import sqlite_time
 from db.sql.tag_id_width import tag_id_width, tag_ids_column
 
-Facts = tuple[int, int, int, int, str, bytes]
-"""Image id, bytes, width, height, format, sha256."""
+FileRow = tuple[int, int, int, int, str, str, bytes]
+"""The columns of `files`: image id, bytes, width, height, image version, format, sha256."""
 
-PredictionRow = tuple[int, int, str, datetime, Int32Array, Int16Array]
-"""Model id, image id, image version, time, tag ids, scores."""
-
-_UPDATE_FACTS = text(
-    """
-    update images i
-    set bytes = f.bytes, width = f.width, height = f.height, format = f.format, sha256 = decode(f.sha256, 'hex')
-    from json_to_recordset(cast(:facts as json))
-        as f(id bigint, bytes bigint, width integer, height integer, format text, sha256 text)
-    where i.id = f.id and i.sha256 is distinct from decode(f.sha256, 'hex')
-    """
-)
-_COPY_PREDICTIONS = (
-    "copy predictions (model_id, image_id, image_version, predicted_at, {}, scores) from stdin (format binary)"
-)
-_TYPES = ("int8", "int8", "text", "timestamptz")
-_TAG_ID_TYPES = {"tag_ids": "int2[]", "wide_tag_ids": "int4[]"}
+Result = tuple[int, str, Int32Array, Int16Array]
+"""Image id, image version, tag ids, scores."""
 
 
-def update_facts(connection: Connection, facts: Sequence[Facts]) -> None:
-    """Update the facts of files whose hash has changed. The caller holds the locks of the rows."""
-    if connection.dialect.name == "postgresql":
-        # One JSON parameter: psycopg writes arrays element by element in Python, which took as long as the update.
-        names = ("id", "bytes", "width", "height", "format")
-        rows = [dict(zip(names, one[:-1], strict=True), sha256=one[-1].hex()) for one in facts]
-        connection.execute(_UPDATE_FACTS, {"facts": json.dumps(rows)})
+_FILES = "image_id, bytes, width, height, image_version, format, sha256"
+_ELEMENT_OIDS = {"tag_ids": INT2_OID, "wide_tag_ids": INT4_OID}
+_PREDICTIONS = "model_id, image_id, image_version, predicted_at, {}, scores"
+
+
+def insert_files(connection: Connection, rows: Sequence[FileRow]) -> None:
+    """Insert rows of `files`. None of the images may have one."""
+    if connection.dialect.name != "postgresql":
+        connection.exec_driver_sql(f"insert into files ({_FILES}) values (?, ?, ?, ?, ?, ?, ?)", list(rows))  # noqa: S608
         return
-    names = ("bytes", "width", "height", "format", "sha256")
-    connection.execute(
-        update(images)
-        .where(images.c.id == bindparam("row_id"), images.c.sha256.is_distinct_from(bindparam("new_sha256")))
-        .values({name: bindparam(f"new_{name}") for name in names}),
-        [dict(zip(("row_id", *(f"new_{name}" for name in names)), one, strict=True)) for one in facts],
-    )
+    ids, sizes, widths, heights, versions, formats, hashes = zip(*rows, strict=True)
+    columns = [
+        *map(copy_format.bigints, (ids, sizes)),
+        *map(copy_format.integers, (widths, heights)),
+        *map(copy_format.texts, (versions, formats)),
+        hashes,
+    ]
+    copy(connection, f"files ({_FILES})", columns)
 
 
-def insert_predictions(connection: Connection, rows: Sequence[PredictionRow]) -> None:
-    """Insert rows of `predictions` with their scores, all of one model. None of the rows may exist."""
-    if connection.dialect.name == "postgresql":
-        _copy(connection, rows)
+def insert_predictions(connection: Connection, model_id: int, now: datetime, rows: Sequence[Result]) -> None:
+    """Insert rows of `predictions` of one model, with their scores. None of them may exist."""
+    ids, versions, tag_ids, scores = zip(*rows, strict=True)
+    if connection.dialect.name != "postgresql":
+        connection.exec_driver_sql(
+            f"insert into predictions ({_PREDICTIONS.format('tag_ids')}) values (?, ?, ?, ?, ?, ?)",  # noqa: S608
+            list(
+                zip(
+                    repeat(model_id),
+                    ids,
+                    versions,
+                    repeat(sqlite_time(now)),
+                    blob_format.encode(tag_ids, tag_id_width(connection, model_id)),
+                    blob_format.encode(scores, NARROW),
+                    strict=False,
+                )
+            ),
+        )
         return
-    names = ("model_id", "image_id", "image_version", "predicted_at", "tag_ids", "scores")
-    tag_ids = encode([row[4] for row in rows], tag_id_width(connection, rows[0][0]))
-    scores = encode([row[5] for row in rows], NARROW)
-    connection.execute(
-        insert(predictions),
-        [dict(zip(names, (*row[:4], *blobs), strict=True)) for row, *blobs in zip(rows, tag_ids, scores, strict=True)],
-    )
-
-
-def _copy(connection: Connection, rows: Sequence[PredictionRow]) -> None:
-    column = tag_ids_column(connection, rows[0][0])
-    statement = _COPY_PREDICTIONS.format(column)
-    driver = connection.connection.driver_connection
-    with (
-        as_sqlalchemy_errors(connection, statement),
-        driver.cursor() as cursor,  # type: ignore[union-attr]  # None only for a closed connection
-        cursor.copy(statement) as copy,
-    ):
-        copy.set_types((*_TYPES, _TAG_ID_TYPES[column], "int2[]"))
-        for row in rows:
-            copy.write_row(row)
+    column = tag_ids_column(connection, model_id)
+    columns = [
+        copy_format.bigints([model_id]) * len(rows),
+        copy_format.bigints(ids),
+        copy_format.texts(versions),
+        copy_format.times([now]) * len(rows),
+        array_format.encode(tag_ids, _ELEMENT_OIDS[column]),
+        array_format.encode(scores, INT2_OID),
+    ]
+    copy(connection, f"predictions ({_PREDICTIONS.format(column)})", columns)

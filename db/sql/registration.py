@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection
 
+from db.sql.sqlite_time import sqlite_time
+
 
 class NewImage(NamedTuple):
     """The columns that registration writes to `images`."""
@@ -69,12 +71,10 @@ _UNFINISHED_SQLITE = """
 
 _WRITE = """
     insert into images (uri, version, bytes, added_at) {rows}
-    on conflict (uri) do update set version = excluded.version, bytes = excluded.bytes, {forgotten}
+    on conflict (uri) do update set version = excluded.version, bytes = excluded.bytes
     where images.version <> excluded.version
     returning uri, id
 """
-_FORGOTTEN = "width = null, height = null, format = null, sha256 = null"
-"""The facts of the old file."""
 _WRITE_POSTGRESQL = _WRITE.format(
     rows="""
     select uri, version, bytes, %(now)s
@@ -82,7 +82,6 @@ _WRITE_POSTGRESQL = _WRITE.format(
         with ordinality as found (uri, version, bytes, position)
     order by position
     """,
-    forgotten=_FORGOTTEN,
 )
 _WRITE_SQLITE = _WRITE.format(
     rows="""
@@ -91,7 +90,6 @@ _WRITE_SQLITE = _WRITE.format(
     where true
     order by key
     """,
-    forgotten=_FORGOTTEN,
 )
 
 
@@ -121,9 +119,7 @@ def write(connection: Connection, rows: Sequence[NewImage]) -> dict[str, int]:
     if connection.dialect.name == "postgresql":
         written = connection.exec_driver_sql(_WRITE_POSTGRESQL, parameters | {"now": now})
     else:
-        # In the format of `db.schema.UtcDateTime`.
-        stored = now.replace(tzinfo=None).isoformat(" ", timespec="microseconds")
-        written = connection.exec_driver_sql(_WRITE_SQLITE, parameters | {"now": stored})
+        written = connection.exec_driver_sql(_WRITE_SQLITE, parameters | {"now": sqlite_time(now)})
     return dict(written.all())
 
 

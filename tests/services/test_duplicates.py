@@ -16,7 +16,7 @@ from db.errors import Reason
 from db.ledger import images, run_progress
 from db.ledger.models import Model
 from db.ledger.workers import Stage, seen_since
-from db.schema import failures, predictions, tag_scores
+from db.schema import failures, files, predictions, tag_scores
 from db.schema import images as image_table
 from producer.sources import references
 from tagonce import from_settings, settings
@@ -82,7 +82,7 @@ def test_copies_of_what_is_stored_are_not_inferred(collection: Collection) -> No
     for number in range(10):
         assert collection.scores(f"copy-{number}.jpg") == collection.scores(f"{number:05}.jpg") != []
     with collection.database.read() as connection:
-        sizes = connection.execute(select(image_table.c.width, image_table.c.height, image_table.c.format)).all()
+        sizes = connection.execute(select(files.c.width, files.c.height, files.c.format)).all()
         assert set(sizes) == {(48, 40, "jpeg")}
 
 

@@ -36,14 +36,14 @@ def test_rows_are_gone_and_ids_start_at_one(kept: KeptDatabase) -> None:
 @pytest.mark.parametrize(
     "left",
     [
-        "create index left_here on images (width)",
-        "drop index ix_images_sha256",
+        "create index left_here on files (width)",
+        "drop index ix_files_sha256",
         "create table left_here (id integer)",
         "create view left_here as select 1",
         "create schema left_here",
         "create role left_here",
         "alter table images add column left_here integer",
-        "alter table images alter column width set not null",
+        "alter table files alter column width drop not null",
         "alter table images set (fillfactor = 50)",
         "alter sequence images_id_seq restart with 77",
         "grant select on images to public",

@@ -1,6 +1,7 @@
 """The queue on a real server: the content of messages, the waiting of senders, the settings of the application."""
 
 import base64
+import gc
 import json
 import ssl
 import subprocess
@@ -264,6 +265,23 @@ def test_a_source_that_fails_has_what_it_gave_registered(app: Celery, database: 
     with database.read() as connection:
         assert images.count_pending(connection, model.id) >= READ_SIZE
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("register")]
+
+
+def test_the_cycle_collector_runs_seldom_while_references_are_registered(
+    app: Celery, database: Database, model: Model
+) -> None:
+    """Batches are many objects without a cycle. Afterwards the collector runs as before, also after an error."""
+    before, during = gc.get_threshold(), []
+
+    def source() -> Iterator[Reference]:
+        yield Reference("s3://b/1", "1", 1)
+        during.append(gc.get_threshold()[0])
+        raise SourceError("gone")
+
+    with pytest.raises(SourceError, match="gone"), sending(app, model.id, max_waiting=MANY) as sender:
+        enqueue(database, sender, source(), model_id=model.id, chunk_size=100)
+    assert during[0] > 100 * before[0]
+    assert gc.get_threshold() == before
 
 
 def test_a_queue_that_was_lost_is_rebuilt_from_the_database(

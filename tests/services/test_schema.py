@@ -70,7 +70,7 @@ def test_the_comparison_would_notice(database: Database) -> None:
     """An additional column in the database, and a column of another name."""
     with database.write() as connection:
         connection.execute(text("alter table images add column colour integer"))
-        connection.execute(text("alter table images rename column width to breadth"))
+        connection.execute(text("alter table files rename column width to breadth"))
         assert {(one[0], one[3].name) for one in differences(connection)} == {
             ("remove_column", "colour"),
             ("remove_column", "breadth"),
