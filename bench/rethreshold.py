@@ -35,10 +35,11 @@ from synthetic import Images
 from db.database import open_database
 from db.ledger import models
 from db.policy.policies import Policy, resolve
-from db.read.tag_counts import count_at, tag_counts
+from db.read.tag_counts import tag_counts
 from db.search import execute as search
 from db.search import tag_index as search_index
 from db.search.query import Node, parse
+from db.sql.tag_sums import totals
 
 SCORE = 3_500
 RARE = synthetic.TAGS - 83
@@ -107,8 +108,8 @@ class Tagonce:
 
     def count(self) -> Any:
         with self.database.read() as connection:
-            row = connection.execute(count_at(self.model, SCORE)).one()
-        return row.tags, row.tagged
+            found = totals(connection, self.model.id, SCORE)
+        return found.tags, found.tagged
 
     def per_tag(self, policy: Policy) -> Any:
         with self.database.read() as connection:

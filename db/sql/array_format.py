@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from db.arrays.types import Int16Array
+from db.arrays.types import Int16Array, Int32Array
 
 INT2_OID = 21
 
@@ -38,7 +38,7 @@ def from_bytes(data: bytes | bytearray | memoryview) -> Int16Array:
     return np.frombuffer(data, dtype=_ELEMENT, offset=_HEADER.size)["value"].astype(np.int16)
 
 
-def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int16Array, Int16Array]:
+def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int32Array, Int16Array]:
     """Decode many pairs of arrays of equal length.
 
     Args:
@@ -56,4 +56,4 @@ def split_pairs(pairs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], Int16Arr
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     positions = (np.repeat(firsts, lengths) + within * _ELEMENT.itemsize) // 2
     first, second = words[positions], words[positions + np.repeat(halves // 2, lengths)]
-    return lengths, first.astype(np.int16), second.astype(np.int16)
+    return lengths, first.astype(np.int32), second.astype(np.int16)

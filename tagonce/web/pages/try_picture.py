@@ -55,7 +55,7 @@ def _kept(site: Site, probabilities: list[float], cut: Cut) -> set[int]:
     """The tags that a cut would keep of the picture, if it were stored."""
     scores = np.array([int(value * SCALE) for value in probabilities], dtype=np.int16)
     stored = np.flatnonzero(scores >= site.model.floor)
-    ranked = stored[np.argsort(-scores[stored].astype(np.int64), kind="stable")].astype(np.int16)
+    ranked = stored[np.argsort(-scores[stored].astype(np.int64), kind="stable")].astype(np.int32)
     one = TagBatch([0], [""], [None], [None], np.array([0, ranked.size]), ranked, scores[ranked])
     return set(ranked[kept_mask(one, cut)].tolist())
 
