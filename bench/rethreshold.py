@@ -1,6 +1,6 @@
 """The cost of thresholds on stored scores: tagonce on PostgreSQL and SQLite compared with alternatives.
 
-    python bench/rethreshold.py [--images 100000] [--stores postgresql,sqlite,rows,duckdb]
+    python bench/rethreshold.py [--images 100000] [--stores postgresql,sqlite,rows,duckdb] [--before HEAD~1]
 
     postgresql  tagonce's packed rows
     sqlite      tagonce's packed rows, as blobs
@@ -8,11 +8,16 @@
     duckdb      DuckDB over the Parquet file that `tagonce export --format parquet` wrote
 
 No model is involved: synthetic images are written directly to the stores (`bench/synthetic.py`). Every query is run
-once to warm up and then timed. The run fails if the stores give different results. Needs `pip install --group bench`.
+once to warm up and then timed. The run fails if the stores give different results. `--before` instead runs the commands
+of this tree and of another commit in turn on PostgreSQL and SQLite, and prints the CPU seconds of each command with its
+server, the least of three runs; it fails if their outputs differ. Needs `pip install --group bench`.
 """
 
 import argparse
+import hashlib
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,16 +35,20 @@ import synthetic
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
+from startup import tree_of
 from synthetic import Images
 
 from db.database import open_database
 from db.ledger import models
+from db.policy import profiles
 from db.policy.policies import Policy, resolve
-from db.read.tag_counts import count_at, tag_counts
+from db.read.tag_counts import tag_counts
 from db.search import execute as search
 from db.search import tag_index as search_index
 from db.search.query import Node, parse
+from db.sql.tag_sums import totals
 
+ROOT = Path(__file__).resolve().parent.parent
 SCORE = 3_500
 RARE = synthetic.TAGS - 83
 """The tag of rank 9,000 by popularity."""
@@ -107,8 +116,8 @@ class Tagonce:
 
     def count(self) -> Any:
         with self.database.read() as connection:
-            row = connection.execute(count_at(self.model, SCORE)).one()
-        return row.tags, row.tagged
+            found = totals(connection, self.model.id, SCORE)
+        return found.tags, found.tagged
 
     def per_tag(self, policy: Policy) -> Any:
         with self.database.read() as connection:
@@ -338,16 +347,73 @@ def export(store: Tagonce, out: Path, format_: str, threshold: str) -> None:
     store.remarks[f"memory of the export to {format_}"] = f"{int(done.stdout):,} MB"
 
 
+OWN = "own"
+"""A profile with a threshold for each tag."""
+COMMANDS = {
+    PER_TAG: ("counts", "-t", "0.35", "--json"),
+    PER_TAG_OWN: ("counts", "-p", OWN, "--json"),
+    "changes from 0.35 to 0.4": ("thresholds", "diff", "0.35", "0.4", "--json"),
+    CAPTIONS: ("export", "--format", "jsonl", "-t", "0.35"),
+}
+
+
+def compare(commit: str, place: Place, server: services.Server) -> None:
+    """Print the CPU seconds of the commands of two trees on the same stores."""
+    table = Table("", commit, "this tree", title=f"CPU seconds, {place.number:,} images", title_justify="left")
+    with tree_of(commit) as other:
+        for store in (OnPostgreSQL(place), OnSqlite(place)):
+            with store.database.write() as connection:
+                profiles.save(connection, store.model, OWN, Policy(tags=THRESHOLDS), source="bench")
+            for question, command in COMMANDS.items():
+                least: dict[Path, float] = {}
+                for _round in range(3):
+                    outputs = set()
+                    for tree in (other, ROOT):
+                        seconds, output = run_in(tree, (*command, "--database", store.url), server)
+                        least[tree] = min(seconds, least.get(tree, seconds))
+                        outputs.add(output)
+                    if len(outputs) > 1:
+                        raise SystemExit(f"{store.title}: {question}: the two trees print different answers.")
+                table.add_row(f"{store.title}: {question}", *(f"{seconds:.2f}" for seconds in least.values()))
+    Console(width=120).print(table)
+
+
+def run_in(tree: Path, command: tuple[str, ...], server: services.Server) -> tuple[float, str]:
+    """CPU seconds of a command of a tree and of the server, and a digest of what it prints."""
+    # PYTHONPATH comes before an editable installation; -P keeps the current folder out.
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    begun = children_seconds() + services.cpu_seconds(server.process)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tagonce", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    seconds = children_seconds() + services.cpu_seconds(server.process) - begun
+    return seconds, hashlib.sha256(done.stdout).hexdigest()
+
+
+def children_seconds() -> float:
+    """CPU seconds of all ended children of this process."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Fill the stores, run the same queries on all of them, print one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--before", help="a commit whose commands read the same stores")
     parser.add_argument("--folder", help="where there is room for them; default: /tmp", default="/tmp")
     options = parser.parse_args()
     answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, services.postgresql(options.folder) as server:
         place = Place(Path(folder), server.url, list(synthetic.generate(options.images)))
+        if options.before:
+            compare(options.before, place, server)
+            return
         columns = [measure(name, place, answers) for name in options.stores.split(",")]
     rows = list(dict.fromkeys(row for column in columns for row in column.cells))
     table = Table("", title=f"{place.number:,} images of {synthetic.TAGS:,} tags", title_justify="left")

@@ -14,6 +14,7 @@ from db.errors import DatabaseError, TransientError
 from db.scope import Gone
 from db.sql.connections import (
     BUSY_TIMEOUT_MS,
+    limit_statements,
     make_engine,
     parse_url,
     read_options,
@@ -110,8 +111,8 @@ class Database:
         set_in_transactions(self.engine, f"lock_timeout = {BUSY_TIMEOUT_MS}")
 
     def limit_statements(self, seconds: int) -> None:
-        """From now on, PostgreSQL cancels a statement after this number of seconds. SQLite has no such limit."""
-        set_in_transactions(self.engine, f"statement_timeout = '{seconds}s'")
+        """From now on, a statement is stopped after this number of seconds with a TransientError."""
+        limit_statements(self.engine, seconds)
 
     def close(self) -> None:
         self.engine.dispose()

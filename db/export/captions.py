@@ -20,8 +20,8 @@ The options apply in this order:
  9. Score: `(tag:0.9123)`, rounded down to four decimals, without trailing zeros. Fixed texts have none.
 10. The separator, between them.
 
-Steps 2 to 5 are done once for each tag of the model (`db.export.items`), steps 1 and 6 to 8 by numpy for a batch of
-images, the last two for each image.
+Steps 2 to 5 are done once for each tag of the model (`db.export.items`), and so are the texts of the last two. For a
+batch of images numpy does steps 1 and 6 to 8, and orders the pieces of text, which one `join` makes a text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -109,12 +109,15 @@ class Captioner:
         self._prepend, self._append = (
             [encode(one_line(text)) for text in texts if text] for texts in (options.prepend, options.append)
         )
-        self._fragments = np.array([encode(text) for text in self._items.texts], dtype=object)
-        self._suffixes: ObjectArray | None = None
+        texts = [encode(text) for text in self._items.texts]
+        self._suffixes: list[str] = []
         if options.score_suffix:
-            # `, (tag` is one fragment and `:0.9)` the next, so that one join makes a caption.
-            self._fragments = np.array([f"{self._separator}({text}" for text in self._fragments], dtype=object)
-            self._suffixes = np.array([f":{score_text(score)})" for score in range(SCALE + 1)], dtype=object)
+            texts = [f"({text}" for text in texts]
+            self._suffixes = [f":{score_text(score)})" for score in range(SCALE + 1)]
+        # Each tag without and with a separator in front, the suffixes, the fixed texts before and after the tags.
+        ends = [self._separator.join(self._prepend), self._separator.join(self._append)]
+        behind = [self._separator + text for text in (*texts, ends[1])]
+        self.fragments = np.array([*texts, *behind[:-1], *self._suffixes, *ends, behind[-1]], dtype=object)
 
     @property
     def texts(self) -> list[str]:
@@ -154,29 +157,41 @@ class Captioner:
 
     def captions(self, found: Written) -> list[str]:
         """The caption of each image."""
-        fragments, starts = self._fragments[found.items], found.offsets.tolist()
-        separator = self._separator
-        if self._suffixes is None:
-            pieces = fragments.tolist()
-            bodies = [separator.join(pieces[start:end]) for start, end in pairwise(starts)]
+        indices, sizes = self.pieces(found)
+        pieces = self.fragments[indices].tolist()
+        return ["".join(pieces[start:end]) for start, end in pairwise(offsets_of(sizes).tolist())]
+
+    def pieces(self, found: Written) -> tuple[Int64Array, Int64Array]:
+        """The pieces of the captions: joined without a separator they are the text.
+
+        Returns:
+            (pieces of all images,) indices into `fragments`, and (images,) the number of pieces of each.
+        """
+        tags, counts = len(self._items.texts), np.diff(found.offsets)
+        each, before, after = 1 + bool(self._suffixes), bool(self._prepend), bool(self._append)
+        sizes = counts * each + before + after
+        starts = np.cumsum(sizes) - sizes
+        positions = np.repeat(starts + before - found.offsets[:-1] * each, counts) + np.arange(counts.sum()) * each
+        indices = np.empty(int(sizes.sum()), dtype=np.int64)
+        indices[positions] = found.items + tags
+        first_end = 2 * tags + len(self._suffixes)
+        if self._suffixes:
+            indices[positions + 1] = found.scores.astype(np.int64) + 2 * tags
+        if before:
+            indices[starts] = first_end
         else:
-            pieces = interleaved(fragments, self._suffixes[found.scores])
-            cut = len(separator)
-            bodies = ["".join(pieces[2 * s : 2 * e])[cut:] for s, e in pairwise(starts)]
-        if not self._prepend and not self._append:
-            return bodies
-        return [separator.join([*self._prepend, *([body] if body else []), *self._append]) for body in bodies]
+            indices[starts[counts > 0]] -= tags
+        if after:
+            indices[starts + sizes - 1] = np.where((counts > 0) | before, first_end + 2, first_end + 1)
+        return indices, sizes
 
     def lists(self, found: Written) -> list[list[str]]:
         """The texts that each caption joins."""
-        if self._suffixes is None:
-            texts = self._fragments[found.items].tolist()
-        else:
-            cut = len(self._separator)
-            pairs = zip(self._fragments[found.items], self._suffixes[found.scores], strict=True)
-            texts = [fragment[cut:] + suffix for fragment, suffix in pairs]
-        starts = found.offsets.tolist()
-        return [[*self._prepend, *texts[s:e], *self._append] for s, e in pairwise(starts)]
+        texts = self.fragments[found.items]
+        if self._suffixes:
+            texts = texts + self.fragments[found.scores.astype(np.int64) + 2 * len(self._items.texts)]
+        starts, items = found.offsets.tolist(), texts.tolist()
+        return [[*self._prepend, *items[s:e], *self._append] for s, e in pairwise(starts)]
 
     def _policy_and_placed(self, batch: TagBatch) -> npt.NDArray[np.bool_]:
         placed = self._placed[batch.tag_ids]
@@ -240,8 +255,7 @@ class Captioner:
 
 
 def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Array:
-    """32 bits of all three: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)), for
-    tag ids of 16 bits.
+    """32 bits of all three: the upper half of splitmix64(splitmix64(seed) ^ (image << 16 | tag id)) for small tag ids.
 
     Args:
         seed: its lower 64 bits are used.
@@ -257,14 +271,6 @@ def shuffle_hash(seed: int, image: UInt64Array, tag_id: Int64Array) -> Int64Arra
 def score_text(score: int) -> str:
     """Four decimals without zeros at the end."""
     return f"{score / SCALE:.4f}".rstrip("0").rstrip(".")
-
-
-def interleaved(*columns: ObjectArray) -> list[str]:
-    """The first of each, the second of each, ..."""
-    table = np.empty((columns[0].size, len(columns)), dtype=object)
-    for number, column in enumerate(columns):
-        table[:, number] = column
-    return table.ravel().tolist()
 
 
 def _first_of_runs(values: Int64Array) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,8 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 
 import numpy as np
 
-from db.export.captions import Captioner, ObjectArray, Written, interleaved
+from db.arrays.csr import offsets_of, ranges
+from db.export.captions import Captioner, ObjectArray, Written
 from db.export.items import unique_names
 from db.ledger.models import Tag
 from db.read.tag_batches import TagBatch
@@ -78,26 +79,37 @@ class JsonLines(TextFormat):
 
     def __init__(self, captioner: Captioner, tags: Sequence[Tag]) -> None:
         self._captioner = captioner
-        self._names = np.array([f", {json_text(name)}: " for name in unique_names(tags)], dtype=object)
-        self._numbers = _numbers()
+        names = [f"{json_text(name)}: " for name in unique_names(tags)]
+        # Each name without and with a comma in front.
+        parts = (captioner.fragments, names, [f", {name}" for name in names], _numbers(), ['", "tags": {', "}}\n"])
+        self._fragments = np.concatenate([np.array(part, dtype=object) for part in parts])
+        _captions, self._first_name, self._next_name, self._first_number, self._ends, _size = offsets_of(
+            [len(part) for part in parts]
+        ).tolist()
 
     def text(self, batch: TagBatch, found: Written) -> str:
         batch = self._captioner.kept(batch)
-        tags = _parts(interleaved(self._names[batch.tag_ids], self._numbers[batch.scores]), batch.offsets * 2)
-        rows = zip(
-            map(encode_basestring, batch.uris),
-            _or_null(batch.widths),
-            _or_null(batch.heights),
-            self._captioner.captions(found),
-            tags,
-            strict=True,
-        )
-        return "".join(
-            [
-                f'{{"uri": {uri}, "width": {width}, "height": {height}, "caption": "{caption}", "tags": {{{inner}}}}}\n'
-                for uri, width, height, caption, inner in rows
-            ]
-        )
+        caption, caption_sizes = self._captioner.pieces(found)
+        counts = np.diff(batch.offsets)
+        # The pieces of an image: its beginning, its caption, `tags`, a name and a number for each tag, its end.
+        sizes = caption_sizes + 2 * counts + 3
+        starts = np.cumsum(sizes) - sizes
+        indices = np.empty(int(sizes.sum()), dtype=np.int64)
+        indices[ranges(starts + 1, caption_sizes)] = caption
+        opens = starts + 1 + caption_sizes
+        indices[opens] = self._ends
+        names = np.repeat(opens + 1 - 2 * batch.offsets[:-1], counts) + 2 * np.arange(batch.tag_ids.size)
+        indices[names] = self._next_name + batch.tag_ids.astype(np.int64)
+        indices[opens[counts > 0] + 1] -= self._next_name - self._first_name
+        indices[names + 1] = self._first_number + batch.scores.astype(np.int64)
+        indices[starts + sizes - 1] = self._ends + 1
+        indices[starts] = 0
+        pieces = self._fragments[indices]
+        rows = zip(map(encode_basestring, batch.uris), _or_null(batch.widths), _or_null(batch.heights), strict=True)
+        pieces[starts] = [
+            f'{{"uri": {uri}, "width": {width}, "height": {height}, "caption": "' for uri, width, height in rows
+        ]
+        return "".join(pieces.tolist())
 
 
 class ImageFolder(TextFormat):
@@ -180,7 +192,8 @@ class LongCsv(TextFormat):
 
     def text(self, batch: TagBatch, found: Written) -> str:
         uris = np.array([csv_text(uri) for uri in batch.uris], dtype=object)
-        return "".join(interleaved(uris[found.rows], self._tags[found.items], self._numbers[found.scores]))
+        pieces = np.stack([uris[found.rows], self._tags[found.items], self._numbers[found.scores]], axis=1)
+        return "".join(pieces.ravel().tolist())
 
 
 def _numbers() -> ObjectArray:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.arrays.types import Int16Array, Int32Array
 from db.schema import files, predictions
 from db.scores import Scores
 from db.sql.in_list import hash_rows, in_list
-from db.sql.packed import Packed, unpack
+from db.sql.packed import packed, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +39,16 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
     if not image_ids:
         return {}
     query = (
-        select(files.c.sha256, files.c.width, files.c.height, files.c.format, Packed(0).label("packed"))
+        select(files.c.sha256, files.c.width, files.c.height, files.c.format, *packed(connection, 0))
         .select_from(predictions.join(files, files.c.image_id == predictions.c.image_id))
         .where(predictions.c.model_id == model_id, in_list(connection, predictions.c.image_id, image_ids))
     )
     rows = connection.execute(query).all()
-    counts, tag_ids, scores = unpack(connection, [row.packed for row in rows])
+    counts, tag_ids, scores = unpack(connection, rows, 0)
     ends = np.cumsum(counts)[:-1]
     pairs = zip(np.split(tag_ids, ends), np.split(scores, ends), strict=True)
     return {
-        row.sha256: StoredResult(row.width, row.height, row.format, _ascending(*pair))
+        row.sha256: StoredResult(row.width, row.height, row.format, Scores(*pair))
         for row, pair in zip(rows, pairs, strict=True)
     }
 
@@ -73,8 +72,3 @@ def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[b
         .scalar_subquery()
     )
     return [found for found in connection.scalars(select(one).select_from(wanted)) if found is not None]
-
-
-def _ascending(tag_ids: Int32Array, scores: Int16Array) -> Scores:
-    order = np.lexsort((tag_ids, scores))
-    return Scores(tag_ids[order], scores[order])

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
-from db.arrays.batches import batched
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE, prefetched
 from db.schema import predictions
 from db.sql.gone_scope import tagged
-from db.sql.packed import Packed, unpack
-from db.sql.streams import stream_column
+from db.sql.packed import packed, unpack
+from db.sql.streams import stream_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +22,9 @@ class ScoreBatch:
     counts: Int64Array
     """(images,) number of scores of each image."""
     tag_ids: Int32Array
-    """(scores,) in no order within an image."""
+    """(scores,)"""
     scores: Int16Array
-    """(scores,) ten-thousandths, parallel to `tag_ids`."""
+    """(scores,) ten-thousandths, parallel to `tag_ids`, ascending within an image."""
 
     def __len__(self) -> int:
         return int(self.counts.size)
@@ -38,6 +37,6 @@ class ScoreBatch:
 
 def every_score(connection: Connection, model: Model) -> Iterator[ScoreBatch]:
     """All images that have a prediction, with or without scores, in no particular order."""
-    query = select(Packed(model.floor)).select_from(predictions).where(tagged(connection, model.id))
-    for packed in prefetched(batched(stream_column(connection, query, IMAGES_AT_ONCE), IMAGES_AT_ONCE)):
-        yield ScoreBatch(*unpack(connection, packed))
+    query = select(*packed(connection, model.floor)).select_from(predictions).where(tagged(connection, model.id))
+    for rows in prefetched(stream_rows(connection, query, IMAGES_AT_ONCE)):
+        yield ScoreBatch(*unpack(connection, rows, model.floor))

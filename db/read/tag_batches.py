@@ -16,23 +16,21 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
-from db.arrays.csr import offsets_of
+from db.arrays.csr import offsets_of, ranges
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import files, images, predictions
-from db.scores import SCALE, TAG_ID_BITS
+from db.scores import TAG_ID_BITS
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
-from db.sql.packed import Packed, unpack
+from db.sql.packed import packed, unpack
 from db.sql.score_sql import begins_with
-from db.sql.streams import plan_for_all_rows
+from db.sql.streams import plan_for_all_rows, stream_in_order
 
 IMAGES_AT_ONCE = 2_000
 """Images in one batch, which bounds the memory at any size of the collection. 2,000 images of 100 tags take 1.2 MB."""
 
-_TAG_ID = (1 << TAG_ID_BITS) - 1
-_SCORE = 0x3FFF
 
 T = TypeVar("T")
 
@@ -94,7 +92,7 @@ def read_tag_batches(
         under: only images whose uri begins with this prefix.
     """
     query = (
-        select(images.c.id, images.c.uri, files.c.width, files.c.height, Packed(cut.lowest))
+        select(images.c.id, images.c.uri, files.c.width, files.c.height, *packed(connection, cut.lowest))
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of()))
         .where(tagged(connection, model.id))
         .order_by(predictions.c.image_id)
@@ -104,11 +102,10 @@ def read_tag_batches(
     if where is not None:
         query = query.where(where)
         plan_for_all_rows(connection)
-    with connection.execute(query, execution_options={"yield_per": IMAGES_AT_ONCE}) as result:
-        for rows in prefetched(result.partitions()):
-            ids, uris, widths, heights, packed = zip(*rows, strict=True)
-            offsets, tag_ids, scores = _ranked(*unpack(connection, packed))
-            yield apply_cut(TagBatch(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
+    for rows in prefetched(stream_in_order(connection, query, IMAGES_AT_ONCE)):
+        ids, uris, widths, heights, *_packed = zip(*rows, strict=True)
+        offsets, tag_ids, scores = _descending(*unpack(connection, rows, cut.lowest))
+        yield apply_cut(TagBatch(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
 
 
 def apply_cut(batch: TagBatch, cut: Cut) -> TagBatch:
@@ -133,14 +130,27 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _ranked(counts: Int64Array, tag_ids: Int32Array, scores: Int16Array) -> tuple[Int64Array, Int32Array, Int16Array]:
-    """(offsets, tag ids, scores), sorted within each image by descending score, ties by ascending tag id."""
+def _descending(
+    counts: Int64Array, tag_ids: Int32Array, scores: Int16Array
+) -> tuple[Int64Array, Int32Array, Int16Array]:
+    """(offsets, tag ids, scores) by descending score within each image; ties stay by ascending tag id.
+
+    Args:
+        counts: (images,) number of tags of each.
+        tag_ids: (tags,) by ascending score within each image, ties by ascending tag id; so are the scores.
+    """
     offsets = offsets_of(counts)
-    rows = np.repeat(np.arange(counts.size, dtype=np.int64), counts)
-    # One integer that sorts by image, descending score, tag id: sorting integers is several times faster than lexsort.
-    key = (rows << 32) | ((SCALE - scores.astype(np.int64)) << TAG_ID_BITS) | tag_ids.astype(np.int64)
-    key.sort()
-    return offsets, (key & _TAG_ID).astype(np.int32), (SCALE - ((key >> TAG_ID_BITS) & _SCORE)).astype(np.int16)
+    mirrored = np.repeat(offsets[:-1] + offsets[1:] - 1, counts)
+    mirrored -= np.arange(mirrored.size)
+    tag_ids, scores = tag_ids[mirrored], scores[mirrored]
+    # Mirroring has also reversed the tags of equal scores: these runs are mirrored again.
+    equal = np.zeros(scores.size + 1, dtype=np.bool_)
+    np.equal(scores[1:], scores[:-1], out=equal[1:-1])
+    equal[offsets] = False
+    firsts, lasts = np.flatnonzero(equal[1:] > equal[:-1]), np.flatnonzero(equal[1:] < equal[:-1])
+    runs = ranges(firsts, lasts - firsts + 1)
+    tag_ids[runs] = tag_ids[np.repeat(firsts + lasts, lasts - firsts + 1) - runs]
+    return offsets, tag_ids, scores
 
 
 def _above_the_widest_gap(batch: TagBatch, categories: Int32Array, floor: int) -> npt.NDArray[np.bool_]:

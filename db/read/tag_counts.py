@@ -1,18 +1,15 @@
 """The number of images that keep each tag under a policy."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection
 
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import read_tag_batches
-from db.schema import predictions
 from db.scores import SCALE
-from db.sql.score_sql import NumberReaching
 from db.sql.tag_sums import tag_sums
 
 
@@ -38,8 +35,8 @@ def tag_counts(
 ) -> list[TagCount]:
     """The kept tags, most frequent first, ties in the model's order. For arguments see `read_tag_batches`."""
     names = models.tag_names(connection, model.id)
-    if cut.uniform is not None and where is None and not under:
-        images, sums = tag_sums(connection, model.id, len(names), cut.uniform)
+    if cut.top is None and cut.mcut is None and where is None and not under:
+        images, sums = tag_sums(connection, model.id, cut.scores)
     else:
         images, sums = np.zeros(len(names), dtype=np.int64), np.zeros(len(names))
         for batch in read_tag_batches(connection, model, cut, where=where, under=under):
@@ -50,17 +47,3 @@ def tag_counts(
         TagCount(names[one].name, names[one].category, int(images[one]), float(sums[one] / images[one] / SCALE))
         for one in order
     ]
-
-
-def count_at(model: Model, score: int) -> Select[Any]:
-    """The query of (images, images that keep a tag, tags of all images) at one threshold, in ten-thousandths.
-
-    The columns are `images`, `tagged` and `tags`.
-    """
-    per_image = select(NumberReaching(score).label("n")).where(predictions.c.model_id == model.id).subquery()
-    columns: list[ColumnElement[Any]] = [
-        func.count().label("images"),
-        func.count().filter(per_image.c.n > 0).label("tagged"),
-        func.coalesce(func.sum(per_image.c.n), 0).cast(BigInteger).label("tags"),
-    ]
-    return select(*columns).select_from(per_image)

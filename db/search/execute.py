@@ -17,7 +17,7 @@ from db.search.tree import And, Node, Not, Or, Reaches, Under
 from db.sql.conditions import ScoreOf, can_use_index, reaches
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
-from db.sql.packed import Packed, unpack
+from db.sql.packed import packed, unpack
 from db.sql.score_sql import begins_with
 from db.sql.streams import plan_for_all_rows
 from db.sql.tag_index_ddl import indexed_score
@@ -69,7 +69,7 @@ def search(
         score.label("score"),
     ]
     if show is not None:
-        columns.append(Packed(int(show.min(initial=NEVER))))
+        columns += packed(connection, int(show.min(initial=NEVER)))
     query = (
         select(*columns)
         .select_from(predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of()))
@@ -185,7 +185,7 @@ def _asks_for_uris(node: Node) -> bool:
 
 
 def _tags_to_show(connection: Connection, rows: Any, show: Int16Array) -> list[tuple[tuple[int, float], ...]]:
-    counts, tag_ids, scores = unpack(connection, [row[-1] for row in rows])
+    counts, tag_ids, scores = unpack(connection, rows, int(show.min(initial=NEVER)))
     chosen = scores >= show[tag_ids]
     before = offsets_of(chosen)[offsets_of(counts)].tolist()
     pairs = list(zip(tag_ids[chosen].tolist(), scores[chosen].tolist(), strict=True))

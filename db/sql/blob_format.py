@@ -64,19 +64,49 @@ def decode(blob: bytes) -> Int64Array:
     return values
 
 
-def split_pairs(pairs: Sequence[bytes]) -> tuple[Int64Array, Int32Array, Int16Array]:
-    """Decode many pairs of blobs with equally many numbers.
+def rows_reaching(
+    tag_ids: Sequence[bytes], scores: Sequence[bytes], low: int
+) -> tuple[Int64Array, Int32Array, Int16Array]:
+    """The tags of many rows at or above a score.
 
     Args:
-        pairs: the two blobs of each pair, concatenated. All tag ids have the same width.
+        tag_ids: (rows,) blobs of one width.
+        scores: (rows,) blobs with equally many numbers.
 
     Returns:
-        (pairs,) the length of each pair's rows, then the numbers of all first and of all second rows.
+        (rows,) the number of these tags in each row, then the tag ids of all rows and their scores, in the order of the
+        blobs.
     """
-    joined = b"".join(pairs)
-    numbers = decode(joined).astype(np.int32)
-    sizes = np.fromiter(map(len, pairs), dtype=np.int64, count=len(pairs))
-    # A tag and its score take four bytes, or five.
-    lengths = sizes // (len(joined) * 2 // numbers.size) if numbers.size else sizes
-    first = np.repeat(np.tile([True, False], lengths.size), np.repeat(lengths, 2))
-    return lengths, numbers[first], numbers[~first].astype(np.int16)
+    found = _scores(scores)
+    kept = np.flatnonzero(found >= _encoded(low))
+    counts = np.diff(np.searchsorted(kept, _ends(scores)), prepend=0)
+    data = np.frombuffer(b"".join(tag_ids), dtype=np.uint8)
+    width = data.size // max(found.size, 1)
+    # One pass for each byte of a number: gathering whole numbers as rows of bytes took ten times as long.
+    numbers = data[::width][kept].astype(np.int32) & 0x7F if kept.size else np.zeros(0, dtype=np.int32)
+    for position in range(1, width if kept.size else 1):
+        numbers = numbers << 7 | data[position::width][kept]
+    words = found[kept]
+    return counts, numbers, ((words >> 8 & 0x7F) << 7 | words & 0x7F).astype(np.int16)
+
+
+def number_reaching(scores: Sequence[bytes], low: int) -> tuple[int, int]:
+    """(rows with a score at or above one, number of these scores) of many rows of ascending scores."""
+    reaching = _scores(scores) >= _encoded(low)
+    ends = _ends(scores)
+    highest = ends[np.diff(ends, prepend=0) > 0] - 1
+    return int(np.count_nonzero(reaching[highest])), int(np.count_nonzero(reaching))
+
+
+def _scores(blobs: Sequence[bytes]) -> npt.NDArray[np.uint16]:
+    """The scores of all blobs as they are stored. They compare like the numbers."""
+    return np.frombuffer(b"".join(blobs), dtype=">u2")
+
+
+def _encoded(score: int) -> int:
+    return int.from_bytes(encode_one(score, NARROW))
+
+
+def _ends(scores: Sequence[bytes]) -> Int64Array:
+    """(rows,) where the numbers of each row end."""
+    return np.cumsum(np.fromiter(map(len, scores), dtype=np.int64, count=len(scores))) // NARROW

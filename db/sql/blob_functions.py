@@ -1,7 +1,6 @@
 """SQL functions on the packed rows of SQLite. The views need none of them, so that other programs can read the file."""
 
 import sqlite3
-from bisect import bisect_left
 
 import numpy as np
 
@@ -10,20 +9,9 @@ from db.sql.blob_format import NARROW, decode, encode_one
 
 def register(connection: sqlite3.Connection) -> None:
     """Make the functions known to a connection."""
-    for function in (tagonce_number_reaching, tagonce_packed, tagonce_score, tagonce_any_reaches):
+    for function in (tagonce_score, tagonce_any_reaches):
         arguments = function.__code__.co_argcount
         connection.create_function(function.__name__, arguments, function, deterministic=True)
-
-
-def tagonce_number_reaching(scores: bytes, low: int) -> int:
-    """The number of scores at or above one."""
-    return len(scores) // NARROW - _start(scores, low)
-
-
-def tagonce_packed(tag_ids: bytes, scores: bytes, low: int) -> bytes:
-    """The tag ids and then the scores of the tags at or above a score."""
-    start = _start(scores, low)
-    return tag_ids[_width(tag_ids, scores) * start :] + scores[NARROW * start :]
 
 
 def tagonce_score(tag_ids: bytes, scores: bytes, tag_id: int) -> int | None:
@@ -47,12 +35,6 @@ def tagonce_any_reaches(tag_ids: bytes, scores: bytes, lows: bytes, high: int) -
     known = tags < table.size
     reached = found[known]
     return bool(((reached >= table[tags[known]]) & (reached < high)).any())
-
-
-def _start(scores: bytes, low: int) -> int:
-    """The position of the first score at or above one, 0-based. Scores ascend, and so do their bytes."""
-    wanted = encode_one(low, NARROW)
-    return bisect_left(range(len(scores) // NARROW), wanted, key=lambda k: scores[NARROW * k : NARROW * (k + 1)])
 
 
 def _width(tag_ids: bytes, scores: bytes) -> int:

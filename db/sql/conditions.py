@@ -93,7 +93,7 @@ def _on_postgresql(
             func.unnest(above, type_=type_of_ids).label("tag_id"),
             func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
         ).subquery("above")
-        exact = exists(select(1).select_from(rows).where(rows.c.score >= _LowOf(tag_ids, lows, rows.c.tag_id)))
+        exact = exists(select(1).select_from(rows).where(rows.c.score >= LowOf(_table(tag_ids, lows), rows.c.tag_id)))
     if indexed is None:
         return exact
     of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # as in the definition of the index
@@ -173,19 +173,23 @@ def _overlap(tag_ids: ColumnElement[Any], wanted: Int16Array | Int32Array) -> Co
     return tag_ids.bool_op("&&")(literal(wanted, wanted_type))
 
 
-class _LowOf(FunctionElement[int]):
-    """PostgreSQL: the threshold of a tag id."""
+class LowOf(FunctionElement[int]):
+    """PostgreSQL: the threshold of a tag id.
+
+    Args:
+        lows: (tags,) the thresholds of all tag ids.
+    """
 
     name = "low_of"
     inherit_cache = True
 
-    def __init__(self, tag_ids: Sequence[int], lows: Sequence[int], tag_id: ColumnElement[int]) -> None:
-        super().__init__(bindparam("lows", _table(tag_ids, lows), SmallintArray(), unique=True), tag_id)
+    def __init__(self, lows: Int16Array, tag_id: ColumnElement[int]) -> None:
+        super().__init__(bindparam("lows", lows, SmallintArray(), unique=True), tag_id)
         self.type = SmallInteger()
 
 
-@compiles(_LowOf, "postgresql")
-def _low_of_postgresql(element: _LowOf, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(LowOf, "postgresql")
+def _low_of_postgresql(element: LowOf, compiler: SQLCompiler, **kw: Any) -> str:
     lows, tag_id = (compiler.process(clause, **kw) for clause in element.clauses)
     # A tag id beyond the end of the table gives NULL, and no score is >= NULL.
     return f"({lows}::smallint[])[{tag_id} + 1]"

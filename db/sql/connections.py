@@ -16,6 +16,10 @@ BUSY_TIMEOUT_MS = 60_000
 """Milliseconds that a writer waits for another one. A chunk is written in well under a second."""
 
 _BEGIN = "tagonce_sqlite_begin"
+_UNLIMITED = "tagonce_unlimited"
+"""Execution option of a connection on SQLite whose statements have no time limit."""
+_STEPS = 10_000
+"""Instructions of SQLite's virtual machine between two looks at the clock: about a millisecond."""
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """By default each statement on PostgreSQL sees what was committed before it. The pool resets these options when the
 connection is returned."""
@@ -59,10 +63,26 @@ def set_in_transactions(engine: Engine, setting: str) -> None:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"set local {setting}"))
 
 
+def limit_statements(engine: Engine, seconds: int) -> None:
+    """Stop every statement after so many seconds, and on SQLite also what Python does between its rows."""
+    set_in_transactions(engine, f"statement_timeout = '{seconds}s'")
+    if engine.dialect.name != "sqlite":
+        return
+
+    def limit(connection: Connection, cursor: sqlite3.Cursor, *_statement: object) -> None:
+        end = time.monotonic() + seconds
+        unlimited = connection.get_execution_options().get(_UNLIMITED)
+        cursor.connection.set_progress_handler(None if unlimited else lambda: time.monotonic() > end, _STEPS)
+
+    event.listen(engine, "before_cursor_execute", limit)
+
+
 def lift_statement_timeout(connection: Connection) -> None:
     """Remove the time limit of the statements of this transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("set local statement_timeout = 0"))
+    else:
+        connection.execution_options(**{_UNLIMITED: True})
 
 
 def sqlite_file(engine: Engine) -> Path | None:

@@ -26,10 +26,10 @@ def explain(error: DBAPIError, label: str) -> TagonceError | None:
         label: name of the database, in the message.
     """
     sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate == _CANCELLED:
+    if sqlstate == _CANCELLED or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
         return TransientError(
-            f"The database stopped a statement that took too long: {_first_line(error)}. Searches by tag are fast "
-            "after `tagonce index`."
+            f"The database stopped a statement that took too long: {_first_line(error)}. On PostgreSQL, searches by "
+            "tag are fast after `tagonce index`."
         )
     if sqlstate in _NOT_PREPARED:
         return DatabaseError(

@@ -1,21 +1,22 @@
-"""The tags of an image at or above a score as one value of a select list, and its decoding for many rows at once."""
+"""The tags of an image at or above a score in a select list, and their decoding for many rows at once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, SmallInteger, bindparam
+from sqlalchemy import ColumnElement, Connection, Dialect, SmallInteger, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
 from db.arrays.types import Int16Array, Int32Array, Int64Array
+from db.schema import predictions
 from db.sql import array_format, blob_format
 from db.sql.score_sql import start_of_slice
 
 
 class _PackedType(UserDefinedType[bytes]):
-    """The dialect's own form of a packed row. `unpack` decodes many rows at once."""
+    """PostgreSQL's form of a packed row. `unpack` decodes many rows at once."""
 
     cache_ok = True
 
@@ -23,10 +24,10 @@ class _PackedType(UserDefinedType[bytes]):
         return None
 
 
-class Packed(FunctionElement[bytes]):
-    """The tags of a row of `predictions` that are at or above a score, packed for `unpack`. For select lists."""
+class _Slices(FunctionElement[bytes]):
+    """PostgreSQL: the tag ids and then the scores of a row of `predictions` that are at or above a score."""
 
-    name = "packed"
+    name = "slices"
     inherit_cache = True
 
     def __init__(self, score: int) -> None:
@@ -34,8 +35,8 @@ class Packed(FunctionElement[bytes]):
         self.type = _PackedType()
 
 
-@compiles(Packed, "postgresql")
-def _packed_postgresql(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(_Slices, "postgresql")
+def _slices_postgresql(element: _Slices, compiler: SQLCompiler, **kw: Any) -> str:
     start = start_of_slice(compiler.process(element.clauses, **kw))
     return (
         f"case when predictions.tag_ids is null then array_send(predictions.wide_tag_ids[{start}:]) "
@@ -43,18 +44,25 @@ def _packed_postgresql(element: Packed, compiler: SQLCompiler, **kw: Any) -> str
     )
 
 
-@compiles(Packed, "sqlite")
-def _packed_sqlite(element: Packed, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"tagonce_packed(predictions.tag_ids, predictions.scores, {compiler.process(element.clauses, **kw)})"
+def packed(connection: Connection, score: int) -> list[ColumnElement[Any]]:
+    """The last columns of a select list from `predictions`, for `unpack` with the same score."""
+    if connection.dialect.name == "postgresql":
+        return [_Slices(score)]
+    # Whole blobs: numpy finds the score in thousands of rows in the time that one call of a function takes SQLite.
+    return [predictions.c.tag_ids, predictions.c.scores]
 
 
-def unpack(connection: Connection, packed: Sequence[Any]) -> tuple[Int64Array, Int32Array, Int16Array]:
-    """Decode the column `Packed` of many rows.
+def unpack(connection: Connection, rows: Sequence[Any], score: int) -> tuple[Int64Array, Int32Array, Int16Array]:
+    """Decode the columns `packed` of many rows.
+
+    Args:
+        rows: tuples that end with these columns.
+        score: the one of these columns.
 
     Returns:
-        (rows,) the number of tags of each row, then the tag ids of all rows and their scores in ten-thousandths, in no
-        order within a row.
+        (rows,) the number of tags of each row, then the tag ids of all rows and their scores in ten-thousandths,
+        ascending by score within a row, ties by tag id.
     """
     if connection.dialect.name == "postgresql":
-        return array_format.split_pairs(packed)
-    return blob_format.split_pairs(packed)
+        return array_format.split_pairs([row[-1] for row in rows])
+    return blob_format.rows_reaching([row[-2] for row in rows], [row[-1] for row in rows], score)

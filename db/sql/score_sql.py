@@ -1,8 +1,8 @@
 """SQL elements for one threshold over stored scores. The compilers below hold the SQL of each dialect.
 
 PostgreSQL: scores ascend within a row, so `width_bucket` is a binary search in C, and the tags at or above a score are
-a slice at the end of the row. SQLite: functions of ours do the same with blobs (`db.sql.blob_functions`). Policies with
-more than one threshold start from the slice at or above their lowest one (`db.read.tag_batches`).
+a slice at the end of the row. SQLite hands out whole blobs, which numpy cuts (`db.sql.packed`). Policies with more than
+one threshold start from the tags at or above their lowest one (`db.read.tag_batches`).
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def start_of_slice(score: str) -> str:
 
 
 class NumberReaching(FunctionElement[int]):
-    """The number of tags of a row of `predictions` at or above a score."""
+    """PostgreSQL: the number of tags of a row of `predictions` at or above a score."""
 
     name = "reaching"
     inherit_cache = True
@@ -41,11 +41,6 @@ class NumberReaching(FunctionElement[int]):
 @compiles(NumberReaching, "postgresql")
 def _number_reaching_postgresql(element: NumberReaching, compiler: SQLCompiler, **kw: Any) -> str:
     return f"cardinality(predictions.scores) + 1 - ({start_of_slice(compiler.process(element.clauses, **kw))})"
-
-
-@compiles(NumberReaching, "sqlite")
-def _number_reaching_sqlite(element: NumberReaching, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"tagonce_number_reaching(predictions.scores, {compiler.process(element.clauses, **kw)})"
 
 
 def begins_with(prefix: str) -> ColumnElement[bool]:

@@ -1,10 +1,11 @@
 """Long results as streams, as fast as each database delivers them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, text
 
+from db.arrays.batches import batched
 from db.sql.driver_errors import as_sqlalchemy_errors
 
 
@@ -20,13 +21,26 @@ def plan_for_all_rows(connection: Connection) -> None:
         connection.execute(text("set local cursor_tuple_fraction = 1.0"), execution_options=options)
 
 
-def stream_column(connection: Connection, query: Select[Any], rows_at_once: int) -> Iterator[Any]:
-    """The values of the only column of a query, in any order. The column must be `bytea` on PostgreSQL."""
-    return (
-        _copied(connection, query)
-        if connection.dialect.name == "postgresql"
-        else _selected(connection, query, rows_at_once)
-    )
+def stream_rows(connection: Connection, query: Select[Any], rows_at_once: int) -> Iterator[Sequence[Any]]:
+    """The rows of a query, so many at once, in any order. PostgreSQL: the query has one column, a `bytea`."""
+    if connection.dialect.name == "postgresql":
+        return batched(_copied(connection, query), rows_at_once)
+    return stream_in_order(connection, query, rows_at_once)
+
+
+def stream_in_order(connection: Connection, query: Select[Any], rows_at_once: int) -> Iterator[Sequence[Any]]:
+    """The rows of a query, so many at once, as the driver's tuples: SQLAlchemy does not convert their values."""
+    with connection.execute(query, execution_options={"stream_results": True}) as result:
+        # SQLAlchemy's own rows took longer than the driver. On PostgreSQL it has already fetched the first one.
+        rows: Sequence[Any] = result.fetchmany(1)
+        if not rows:
+            return
+        cursor: Any = result.cursor
+        with as_sqlalchemy_errors(connection, str(result.context.statement)):
+            rows = [*rows, *cursor.fetchmany(rows_at_once - 1)]
+            while rows:
+                yield rows
+                rows = cursor.fetchmany(rows_at_once)
 
 
 def _copied(connection: Connection, query: Select[Any]) -> Iterator[Any]:
@@ -40,10 +54,4 @@ def _copied(connection: Connection, query: Select[Any]) -> Iterator[Any]:
         cursor.copy(statement) as copy,
     ):
         copy.set_types(["bytea"])
-        for (packed,) in copy.rows():
-            yield packed
-
-
-def _selected(connection: Connection, query: Select[Any], rows_at_once: int) -> Iterator[Any]:
-    with connection.execute(query, execution_options={"yield_per": rows_at_once}) as result:
-        yield from result.scalars()
+        yield from copy.rows()

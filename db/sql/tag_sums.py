@@ -1,21 +1,23 @@
-"""How many images reach a score with each tag: SQL groups the arrays of PostgreSQL, numpy the blobs of SQLite."""
+"""Sums over the scores of all images: SQL groups the arrays of PostgreSQL, numpy the blobs of SQLite."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Integer, SmallInteger, bindparam, func, literal_column, select
+from sqlalchemy import BigInteger, Connection, Integer, SmallInteger, bindparam, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.arrays.batches import batched
-from db.arrays.types import Int64Array
+from db.arrays.types import Int16Array, Int64Array
 from db.schema import predictions
+from db.scores import NEVER
+from db.sql.blob_format import number_reaching
+from db.sql.conditions import LowOf
 from db.sql.gone_scope import tagged
-from db.sql.packed import Packed, unpack
-from db.sql.score_sql import start_of_slice
-from db.sql.streams import stream_column
+from db.sql.packed import packed, unpack
+from db.sql.score_sql import NumberReaching, start_of_slice
+from db.sql.streams import stream_rows
 from db.sql.tag_id_width import tag_ids_column
 
 _IMAGES_AT_ONCE = 2_000
@@ -28,6 +30,16 @@ class TagSums(NamedTuple):
     """(tags,) their number."""
     scores: npt.NDArray[np.float64]
     """(tags,) the sum of their scores, in ten-thousandths."""
+
+
+class Totals(NamedTuple):
+    """All images of a model at one threshold, those of gone files included."""
+
+    images: int
+    tagged: int
+    """Images that keep a tag."""
+    tags: int
+    """Tags of all images."""
 
 
 class _SliceOf(FunctionElement[Any]):
@@ -48,24 +60,52 @@ def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> st
     return f"unnest(predictions.{column}[{start_of_slice(score)}:])"
 
 
-def tag_sums(connection: Connection, model_id: int, tags: int, score: int) -> TagSums:
-    """The sums of all images in the transaction's scope, over the tags at or above a score.
+def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums:
+    """The sums of all images in the transaction's scope.
 
     Args:
-        tags: number of tags of the model.
+        lows: (tags,) the lowest score of each tag that counts.
     """
-    images, sums = np.zeros(tags, dtype=np.int64), np.zeros(tags)
+    images, sums = np.zeros(lows.size, dtype=np.int64), np.zeros(lows.size)
+    lowest = int(lows.min(initial=NEVER))
+    uniform = bool((lows == lowest).all())
     if connection.dialect.name == "postgresql":
         ids = tag_ids_column(connection, model_id)
-        columns = (_SliceOf(ids, score).label("tag_id"), _SliceOf("scores", score).label("score"))
+        columns = (_SliceOf(ids, lowest).label("tag_id"), _SliceOf("scores", lowest).label("score"))
         rows = select(*columns).where(tagged(connection, model_id)).subquery()
         grouped = select(rows.c.tag_id, func.count(), func.sum(rows.c.score)).group_by(rows.c.tag_id)
+        if not uniform:
+            # Two workers and the leader filter and group. Arrays that are copied to numpy cost the server as much.
+            grouped = grouped.where(rows.c.score >= LowOf(lows, rows.c.tag_id))
         for tag_id, number, total in connection.execute(grouped):
             images[tag_id], sums[tag_id] = number, total
         return TagSums(images, sums)
-    query = select(Packed(score)).select_from(predictions).where(tagged(connection, model_id))
-    for packed in batched(stream_column(connection, query, _IMAGES_AT_ONCE), _IMAGES_AT_ONCE):
-        _counts, tag_ids, scores = unpack(connection, packed)
-        images += np.bincount(tag_ids, minlength=tags)
-        sums += np.bincount(tag_ids, weights=scores, minlength=tags)
+    query = select(*packed(connection, lowest)).select_from(predictions).where(tagged(connection, model_id))
+    for batch in stream_rows(connection, query, _IMAGES_AT_ONCE):
+        _counts, tag_ids, scores = unpack(connection, batch, lowest)
+        if not uniform:
+            kept = scores >= lows[tag_ids]
+            tag_ids, scores = tag_ids[kept], scores[kept]
+        images += np.bincount(tag_ids, minlength=lows.size)
+        sums += np.bincount(tag_ids, weights=scores, minlength=lows.size)
     return TagSums(images, sums)
+
+
+def totals(connection: Connection, model_id: int, score: int) -> Totals:
+    """Count the images and tags at a threshold, in ten-thousandths."""
+    of_model = predictions.c.model_id == model_id
+    if connection.dialect.name == "postgresql":
+        each = select(NumberReaching(score).label("n")).where(of_model).subquery()
+        columns = (
+            func.count(),
+            func.count().filter(each.c.n > 0),
+            func.coalesce(func.sum(each.c.n), 0).cast(BigInteger),
+        )
+        return Totals(*connection.execute(select(*columns).select_from(each)).one())
+    images = tagged_images = tags = 0
+    for batch in stream_rows(connection, select(predictions.c.scores).where(of_model), _IMAGES_AT_ONCE):
+        found = number_reaching([row[0] for row in batch], score)
+        images += len(batch)
+        tagged_images += found[0]
+        tags += found[1]
+    return Totals(images, tagged_images, tags)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from db.schema import predictions
 from db.scores import Scores
 from db.search.execute import condition, count
 from db.search.tree import Reaches
-from db.sql.blob_format import LIMITS, NARROW, WIDE, decode, encode, encode_one, split_pairs
+from db.sql.blob_format import LIMITS, NARROW, WIDE, decode, encode, encode_one, number_reaching, rows_reaching
 from db.sql.conditions import FEW, ScoreOf
-from db.sql.packed import Packed, unpack
+from db.sql.packed import packed, unpack
 from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
@@ -70,14 +71,17 @@ def test_bytes_compare_like_numbers_and_only_whole_numbers_are_found(width: int,
     assert sorted(row) == sorted(row, key=lambda value: plain(value, width))
 
 
-@given(widths, st.data())
-def test_many_pairs_are_split_as_one_by_one(width: int, data: st.DataObject) -> None:
-    pair = st.lists(st.tuples(st.integers(0, min(LIMITS[width], 2**15) - 1), st.integers(0, 10_000)), max_size=20)
-    rows = data.draw(st.lists(pair, max_size=6))
-    packed = [b"".join(plain(a, width) for a, _ in row) + b"".join(plain(b, NARROW) for _, b in row) for row in rows]
-    lengths, first, second = split_pairs(packed)
-    assert lengths.tolist() == [len(row) for row in rows]
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [one for row in rows for one in row]
+@given(widths, st.integers(0, 10_001), st.data())
+def test_many_rows_are_cut_as_one_by_one(width: int, low: int, data: st.DataObject) -> None:
+    pair = st.tuples(st.integers(0, LIMITS[width] - 1), st.integers(0, 10_000) | st.just(min(low, 10_000)))
+    rows = data.draw(st.lists(st.lists(pair, max_size=20).map(lambda row: sorted(row, key=itemgetter(1))), max_size=6))
+    tag_ids = [b"".join(plain(tag, width) for tag, _ in row) for row in rows]
+    blobs = [b"".join(plain(score, NARROW) for _, score in row) for row in rows]
+    kept = [[(tag, score) for tag, score in row if score >= low] for row in rows]
+    counts, found, scores = rows_reaching(tag_ids, blobs, low)
+    assert counts.tolist() == [len(row) for row in kept]
+    assert list(zip(found.tolist(), scores.tolist(), strict=True)) == [one for row in kept for one in row]
+    assert number_reaching(blobs, low) == (sum(map(bool, kept)), sum(map(len, kept)))
 
 
 @on_sqlite
@@ -109,9 +113,8 @@ def test_every_question_has_the_same_answer_for_models_of_either_width(
         several = data.draw(st.lists(some, min_size=1, max_size=3, unique=True))
         many = [*several, *(tag for tag in range(FEW + 5) if tag not in several)]
         with database.read() as connection:
-            _counts, tag_ids, scores = unpack(
-                connection, [connection.scalar(select(Packed(low)).select_from(predictions))]
-            )
+            rows = connection.execute(select(*packed(connection, low)).select_from(predictions)).all()
+            _counts, tag_ids, scores = unpack(connection, rows, low)
             assert dict(zip(tag_ids.tolist(), scores.tolist(), strict=True)) == {
                 tag: score for tag, score in row.items() if score >= low
             }

@@ -2,13 +2,15 @@
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Select, event, func, literal, select
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
@@ -23,6 +25,7 @@ from db.read import comparison, histograms
 from db.read.tag_batches import read_tag_batches
 from db.schema import predictions
 from db.sql.connections import lift_statement_timeout
+from db.sql.streams import stream_in_order
 from db.truth import labels
 from db.truth.precision import figures_at, precision_at, weights_of
 from tagonce.web.pages import picture
@@ -30,6 +33,8 @@ from tagonce.web.pictures.thumbnails import PREVIEW_SIZE
 from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, text
 from tests.services.conftest import TAGS
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -467,3 +472,33 @@ def test_no_statement_takes_longer_than_a_page_waits(migrated_postgres_url: str)
         lift_statement_timeout(connection)
         assert connection.scalar(sql("select 1 from pg_sleep(1.2)")) == 1
     database.close()
+
+
+def endless() -> Select[tuple[int]]:
+    """1, 2, 3, ..."""
+    first = select(literal(1).label("i")).cte("n", recursive=True)
+    return select(first.union_all(select(first.c.i + 1)).c.i)
+
+
+@on_sqlite
+def test_on_sqlite_no_statement_takes_longer_either(database: Database) -> None:
+    """The next one of the same connection has all of its time again."""
+    database.limit_statements(1)
+    with pytest.raises(TransientError, match="stopped a statement that took too long"), database.read() as connection:
+        connection.execute(select(func.count()).select_from(endless().subquery()))
+    with database.read() as connection:
+        assert len(connection.execute(endless().limit(1000)).all()) == 1000
+
+
+@on_sqlite
+@pytest.mark.parametrize("lifted", [False, True])
+def test_on_sqlite_the_time_between_rows_counts_unless_the_limit_is_lifted(database: Database, lifted: bool) -> None:
+    database.limit_statements(1)
+    expected = nullcontext() if lifted else pytest.raises(TransientError, match="took too long")
+    with expected, database.read() as connection:
+        if lifted:
+            lift_statement_timeout(connection)
+        batches = stream_in_order(connection, endless().limit(50_000), 10_000)
+        assert len(next(iter(batches))) == 10_000
+        time.sleep(1.1)
+        assert sum(map(len, batches)) == 40_000

@@ -19,9 +19,10 @@ from db.ledger.results import Prediction
 from db.policy.policies import Cut, Policy, resolve
 from db.read.comparison import compare
 from db.read.tag_batches import IMAGES_AT_ONCE, TagBatch, read_tag_batches
-from db.read.tag_counts import count_at, tag_counts
+from db.read.tag_counts import tag_counts
 from db.schema import predictions, tag_scores
 from db.scores import NEVER, SCALE, Scores
+from db.sql.tag_sums import totals
 from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]
@@ -136,7 +137,7 @@ def test_every_threshold_keeps_what_it_should(database: Database, model: Model, 
                 (batch,) = read_tag_batches(connection, model, cut)
                 expected = [straight(row, cut) for row in rows]
                 assert pairs_of(batch) == expected
-                counted = connection.execute(count_at(model, score)).one()
+                counted = totals(connection, model.id, score)
                 assert tuple(counted) == (IMAGES, sum(map(bool, expected)), sum(map(len, expected)))
 
     check()
@@ -182,7 +183,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_the_connection_usable(
         stream = read_tag_batches(connection, model, resolve(model, _tags(database, model)))
         assert len(next(stream)) == IMAGES_AT_ONCE
         stream.close()  # type: ignore[attr-defined]
-        assert connection.execute(count_at(model, FLOOR)).one().images == len(ids)
+        assert totals(connection, model.id, FLOOR).images == len(ids)
 
 
 def test_the_relations_for_people_hold_what_was_stored(

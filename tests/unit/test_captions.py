@@ -1,5 +1,6 @@
 """Captions: every option, and every mixture of them, gives what a plain loop over the tags gives."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from db.errors import SettingsError
 from db.export.captions import Captioner, score_text, shuffle_hash
+from db.export.items import unique_names
 from db.export.options import CaptionOptions, Placement, Sort, Underscores, read_replacements, replacement
-from db.export.text import json_inner, json_text
+from db.export.text import JsonLines, json_inner, json_text
 from db.ledger.models import Tag
 from db.policy.policies import Cut
 from db.read.tag_batches import TagBatch
@@ -272,6 +274,34 @@ def test_any_options_give_what_the_plain_loop_gives(
     escaped = Captioner(options, TAGS, cut_at(thresholds), encode=json_inner)
     texts = escaped.captions(escaped.written(batch))
     assert [f'"{text}"' for text in texts] == [json_text(straight_caption(*each)) for each in straight]
+
+
+def check_json_lines(
+    rows: list[dict[int, int]], thresholds: list[int], options: CaptionOptions, tags: Sequence[Tag]
+) -> None:
+    captioner = Captioner(options, tags, cut_at(thresholds, tags), encode=json_inner)
+    batch = read(rows, captioner.reading, [f's3://b/{number}"é.jpg' for number in range(len(rows))])
+    lines = JsonLines(captioner, tags).text(batch, captioner.written(batch)).splitlines()
+    names = unique_names(tags)
+    for line, uri, row in zip(lines, batch.uris, rows, strict=True):
+        kept = sorted((-score, tag) for tag, score in row.items() if score >= thresholds[tag])
+        caption = straight_caption(uri, row, tags, thresholds, options)
+        probabilities = {names[tag]: -score / 10_000 for score, tag in kept}
+        expected = {"uri": uri, "width": 640, "height": 480, "caption": caption, "tags": probabilities}
+        assert line == json.dumps(expected, ensure_ascii=False)
+
+
+@given(rows=st.lists(row_strategy, max_size=4), thresholds=thresholds_strategy, options=options_strategy)
+def test_json_lines_are_what_a_plain_loop_and_json_write(
+    rows: list[dict[int, int]], thresholds: list[int], options: CaptionOptions
+) -> None:
+    check_json_lines(rows, thresholds, options, TAGS)
+
+
+def test_a_model_may_have_more_pieces_of_text_than_a_smallint_numbers() -> None:
+    tags = [Tag(f"tag_{number}", "general") for number in range(17_000)]
+    rows = [{0: 9000, 16_999: 10_000}, {}, {16_998: 9000}]
+    check_json_lines(rows, [5000] * len(tags), CaptionOptions(score_suffix=True, prepend=("a",), append=("b",)), tags)
 
 
 often_placed = st.sampled_from([Placement.FIRST, Placement.LAST, *Placement])
