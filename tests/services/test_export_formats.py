@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from db.database import Database, open_database
 from db.errors import SettingsError
@@ -30,6 +30,7 @@ from db.ledger.results import Prediction
 from db.names.uris import file_uri
 from db.policy import profiles
 from db.policy.policies import Policy
+from db.schema import files
 from db.schema import images as image_table
 from db.scores import Scores
 from producer.storage.s3_client import s3_client
@@ -123,8 +124,9 @@ def fill(database: Database, number: int) -> Store:
             size = (None, None) if len(sizes) % 50 == 3 else (640, 480 + len(sizes) % 7)
             sizes.append(size)
             scores.append(dict(zip(tags.tolist(), values.tolist(), strict=True)))
-            predictions.append(Prediction(row.id, "1", 1, *size, "jpeg", bytes(32), packed))
+            predictions.append(Prediction(row.id, "1", 1, size[0] or 0, size[1] or 0, "jpeg", bytes(32), packed))
         results.save(connection, model.id, predictions, [])
+        connection.execute(delete(files).where(files.c.width == 0))  # as after the registration of a new version
     return Store(database, model, uris, sizes, scores)
 
 
