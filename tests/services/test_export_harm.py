@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from db.database import Database
 from db.errors import SettingsError
 from db.names.uris import file_uri
-from db.schema import images as image_table
+from db.schema import files, images
 from producer.storage.s3_client import s3_client
 from tagonce.export.choices import Existing, Format
 from tagonce.export.merge_captions import understood
@@ -73,7 +73,7 @@ def test_names_are_the_same_whichever_images_are_exported(small: Store, tmp_path
     assert files_of(out).keys() == {"x y/00000.txt", "日本/00001.txt", "tagonce-export.json"}
     assert counts_of(out) == {"written": 1, "new": 1}
     assert [one["under"] for one in record(out / "tagonce-export.json")["earlier"]] == ["s3://b/x y/"]
-    small.export(Format.TXT, tmp_path / "one", where=image_table.c.uri == small.uris[0])
+    small.export(Format.TXT, tmp_path / "one", where=images.c.uri == small.uris[0])
     assert files_of(tmp_path / "one").keys() == {"x y/00000.txt", "tagonce-export.json"}
 
 
@@ -113,7 +113,7 @@ def test_a_registered_image_with_the_name_of_a_caption_stays(
     text.rename(text.with_suffix(".txt"))
     with small.database.write() as connection:
         lower = file_uri(str(text.with_suffix(".txt")))
-        query = update(image_table).where(image_table.c.uri == file_uri(str(text)))
+        query = update(images).where(images.c.uri == file_uri(str(text)))
         connection.execute(query.values(uri=lower))
     linked.rename(a.parent / "real" / "b.txt")
     linked.symlink_to(a.parent / "real" / "b.txt")
@@ -130,11 +130,9 @@ def test_a_registered_object_with_the_name_of_a_caption_stays(small: Store, buck
         client.put_object(Bucket=bucket, Key=key, Body=PNG)
     with small.database.write() as connection:
         rows = [{"uri": f"s3://{bucket}/{key}", "version": "1", "added_at": datetime.now(UTC)} for key in keys]
-        connection.execute(insert(image_table), rows)
+        connection.execute(insert(images), rows)
     with small.database.write() as connection:
-        connection.execute(
-            update(image_table).where(image_table.c.uri == small.uris[0]).values(uri=f"s3://{bucket}/p/1.png")
-        )
+        connection.execute(update(images).where(images.c.uri == small.uris[0]).values(uri=f"s3://{bucket}/p/1.png"))
     said = small.export(
         Format.TXT, f"s3://{bucket}/p", root=f"s3://{bucket}/p/", under=f"s3://{bucket}/p/1.png", **OVER
     )
@@ -184,8 +182,9 @@ def test_one_file_never_replaces_an_image(
         small.export(format_, tmp_path / "new.PNG", **OVER)
     with small.database.write() as connection:
         content = hashlib.sha256(image.read_bytes()).digest()
-        query = update(image_table).where(image_table.c.uri == file_uri(str(image)))
-        connection.execute(query.values(sha256=content))
+        of_image = select(images.c.id).where(images.c.uri == file_uri(str(image))).scalar_subquery()
+        changed = connection.execute(update(files).where(files.c.image_id == of_image).values(sha256=content))
+        assert changed.rowcount == 1
     (tmp_path / "link").symlink_to(image)
     (tmp_path / "copy").write_bytes(image.read_bytes())
     for out in (image, tmp_path / "link", tmp_path / "copy"):
@@ -382,7 +381,7 @@ def add_objects(store: Store, *uris: str) -> None:
     add_local(store, [f"/{number}" for number in range(len(uris))])
     with store.database.write() as connection:
         for number, uri in enumerate(uris):
-            connection.execute(update(image_table).where(image_table.c.uri == file_uri(f"/{number}")).values(uri=uri))
+            connection.execute(update(images).where(images.c.uri == file_uri(f"/{number}")).values(uri=uri))
 
 
 def names_in(file: Path) -> list[str]:
