@@ -187,6 +187,8 @@ def test_exports_have_tags_of_any_number(
     lines = invoke("export", "--format", "jsonl", *options).out.splitlines()
     captions = [json.loads(line)["caption"] for line in lines]
     assert [[tag.replace(" ", "_") for tag in caption.split(", ") if tag] for caption in captions] == expected
+    if database_url.startswith("postgresql"):
+        return  # the databases differ in what is read, and not in how it is written
     out = tmp_path / "x.parquet"
     assert invoke("export", "--format", "parquet", "--out", out, *options).code == 0
     assert pq.read_table(out)["tag"].to_pylist() == [tag for row in expected for tag in row]
