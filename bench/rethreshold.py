@@ -167,11 +167,11 @@ class OnPostgreSQL(Tagonce):
         synthetic.fill_postgresql(self.url, self.model, place.images)
 
     def sizes(self) -> dict[str, int]:
-        scores, references = (self.relation(name) for name in ("predictions", "images"))
+        scores, references = self.relation("predictions"), self.relation("images") + self.relation("files")
         return {"scores": scores, "references": references, "scores and references": scores + references}
 
     def bytes_on_disk(self) -> int:
-        return self.relation("predictions") + self.relation("images")
+        return self.relation("predictions") + self.relation("images") + self.relation("files")
 
     def relation(self, name: str) -> int:
         """Bytes of a table with its indexes."""
