@@ -32,13 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 from db.database import open_database
-from db.search import tag_index
+from db.postings.build import drop_postings, update_postings
 
 CATEGORIES = ("general", "general", "general", "character", "species", "meta")
 COMMON, MIDDLE, RARE = "animal", "tag_0300", "tag_9000"
 TIMES = 12
 COUNTING = b"Counting the collection"
-INDEXED_FROM = 3_500
 COUNTED = """
 import os
 from sqlalchemy import Engine, event
@@ -259,11 +258,11 @@ def indexed(bench: Bench) -> Iterator[None]:
     """With `tagonce index`; it is gone afterwards."""
     database = open_database(bench.url)
     model = synthetic.register(database, CATEGORIES)
-    tag_index.create(database, model, INDEXED_FROM)
+    update_postings(database, model)
     try:
         yield
     finally:
-        tag_index.drop(database, model)
+        drop_postings(database, model)
         database.close()
 
 

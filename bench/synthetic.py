@@ -17,6 +17,7 @@ import psycopg
 
 from db.database import Database
 from db.ledger import models
+from db.ledger.changed_blocks import block_of
 from db.ledger.images import stored_version
 from db.ledger.models import Model, Tag
 from db.sql import psycopg_arrays
@@ -143,6 +144,8 @@ def fill_postgresql(url: str, model: Model, images: list[Images]) -> None:
             for batch in images:
                 for number, tag_ids, scores in batch.rows():
                     copy.write_row((model.id, number, VERSION, now, tag_ids, scores))
+        for block in _blocks(images):
+            connection.execute("insert into changed_blocks (model_id, block) values (%s, %s)", (model.id, block))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze")
 
@@ -176,9 +179,18 @@ def fill_sqlite(path: str, model: Model, images: list[Images]) -> None:
                     )
                 ),
             )
+    with connection:
+        connection.executemany(
+            "insert into changed_blocks (model_id, block) values (?, ?)",
+            [(model.id, block) for block in _blocks(images)],
+        )
     connection.execute("analyze")
     connection.execute("pragma wal_checkpoint(truncate)")
     connection.close()
+
+
+def _blocks(images: list[Images]) -> list[int]:
+    return sorted({block_of(number) for batch in images for number in (batch.numbers[0], batch.numbers[-1])})
 
 
 def make_ai_tags(connection: psycopg.Connection) -> None:

@@ -158,6 +158,64 @@ predictions = Table(
     Index("ix_predictions_image_id", "image_id"),
 )
 
+changed_blocks = Table(
+    "changed_blocks",
+    metadata,
+    Column("id", RowId, Identity(), primary_key=True),
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("block", Integer, nullable=False),
+)
+"""Blocks of images whose predictions were written since their postings were built: a row per block and transaction.
+
+Rows are only added by writers. `db.postings.build` deletes those that it saw, in the transaction that stores new
+postings, so that the mark of a writer that was not committed yet stays."""
+
+posting_blocks = Table(
+    "posting_blocks",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("block", Integer, primary_key=True, autoincrement=False),  # image_id >> 16
+    Column("version", Integer, nullable=False),  # 1, 2, ... with each build
+    Column("floor", SmallInteger, nullable=False),  # postings have the scores from it on; ten-thousandths
+    Column("images", Integer, nullable=False),  # with a prediction
+    Column("present", LargeBinary, nullable=False),  # which ones: see `db.postings.block_format`, as for the following
+    Column("neighbours", LargeBinary, nullable=False),
+)
+"""Blocks of 65,536 image ids that have postings."""
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_id", TagId, primary_key=True, autoincrement=False),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("piece", SmallInteger, primary_key=True, autoincrement=False),  # 0, 1, ... ascending by score
+    Column("highest", SmallInteger, nullable=False),  # score
+    Column("images", LargeBinary, nullable=False),  # little-endian uint16: image_id & 65535
+    Column("scores", LargeBinary, nullable=False),  # parallel, little-endian uint16, ascending
+)
+"""The images of each tag. They are derived from `predictions`; `db.postings` builds and reads them."""
+
+posting_counts = Table(
+    "posting_counts",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", SmallInteger, primary_key=True, autoincrement=False),  # of a threshold, in hundredths
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("counts", LargeBinary, nullable=False),  # for each tag: `db.postings.block_format`
+)
+"""Images that have each tag at or above a threshold, and the sums of their scores, of one block."""
+
+low_scores = Table(
+    "low_scores",
+    metadata,
+    Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_group", Integer, primary_key=True, autoincrement=False),  # tag_id // 64
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("counts", LargeBinary, nullable=False),
+)
+"""Images that have each tag in each step of 0.001 below the floor of the postings, of one block."""
+
 failures = Table(
     "failures",
     metadata,

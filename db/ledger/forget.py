@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, tru
 from db.arrays.batches import batched
 from db.arrays.id_set import IdSet
 from db.database import Database
-from db.ledger import gone, models
+from db.ledger import changed_blocks, gone, models
 from db.schema import failures, images, labels, predictions
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
@@ -108,8 +108,10 @@ def _delete(
     # `db.ledger.results`.
     query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
     ids = list(connection.scalars(lock_rows(connection, query, of=images)))
+    for model_id in model_ids:
+        changed_blocks.mark(connection, model_id, ids)
     for table in (predictions, failures):
-        for model_id in model_ids:  # by the key; on SQLite a trigger deletes the scores
+        for model_id in model_ids:  # by the key
             of_model = (table.c.model_id == model_id, in_list(connection, table.c.image_id, ids))
             connection.execute(delete(table).where(*of_model))
     if keep_labels:

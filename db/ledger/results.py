@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Table, delete, literal_column, not_, null, select, union_all
 
 from db.errors import Reason
-from db.ledger import moved_labels
+from db.ledger import changed_blocks, moved_labels
 from db.schema import failures, files, images, predictions
 from db.scores import Scores
 from db.sql import chunk_writes
@@ -66,7 +66,9 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     # A result replaces that of an older version, or the same one if a chunk runs twice.
     predicted = {one.image_id for one in done}
     written = predicted | {one.image_id for one in failed}
-    _delete(connection, predictions, written & known.predictions.keys(), model_id)
+    deleted = written & known.predictions.keys()
+    _delete(connection, predictions, deleted, model_id)
+    changed_blocks.mark(connection, model_id, predicted | deleted)
     if done:
         _save_predictions(connection, model_id, done)
         _delete(connection, failures, predicted & known.failures.keys(), model_id)

@@ -1,17 +1,24 @@
 """The images and tags that differ between two policies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from db.arrays.types import Int16Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
+from db.postings import counts, lookup
+from db.postings.block_format import BLOCK
+from db.postings.state import in_blocks
 from db.read.tag_batches import TagBatch, kept_mask, read_tag_batches
 
 Counts = npt.NDArray[np.int64]
+
+_BLOCKS_AT_ONCE = 4
+"""With all tags, a block has some millions of postings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,51 @@ class Comparison:
 
 
 def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, under: str = "") -> Comparison:
-    """Compare two policies in one pass over the tags that either keeps.
+    """Compare two policies on all images.
 
     Args:
         under: only images whose uri begins with this prefix.
     """
-    return compare_batches(read_tag_batches(connection, model, _either(first, second), under=under), first, second)
+    both = _either(first, second)
+    plan = counts.plan(connection, model.id)
+    if under or plan is None or both.lowest < plan.state.floor or not (_is_plain(first) and _is_plain(second)):
+        return compare_batches(read_tag_batches(connection, model, both, under=under), first, second)
+    lows, highs = np.minimum(first.scores, second.scores), np.maximum(first.scores, second.scores)
+    kept, before, after = (
+        counts.sums_of_tags(connection, model, scores).images for scores in (highs, first.scores, second.scores)
+    )
+    changed = sum(
+        _changed_images(connection, model.id, blocks, lows, highs)
+        for blocks in lookup.neighbours(plan.state.current, _BLOCKS_AT_ONCE)
+    )
+    rows = read_tag_batches(connection, model, both, where=in_blocks(plan.state.changed))
+    changed += compare_batches(rows, first, second).changed
+    return Comparison(counts.number_of_images(connection, model.id, plan), changed, kept, after - kept, before - kept)
+
+
+def _is_plain(cut: Cut) -> bool:
+    """Whether each tag is kept or not by its score alone."""
+    return cut.top is None and cut.mcut is None
+
+
+def _changed_images(
+    connection: Connection, model_id: int, blocks: Sequence[int], lows: Int16Array, highs: Int16Array
+) -> int:
+    """The images in some blocks that have a tag with low <= score < high.
+
+    Args:
+        blocks: neighbours whose postings are current.
+        lows, highs: (tags,)
+    """
+    moved = np.flatnonzero(lows < highs)
+    if not moved.size:
+        return 0
+    lowest = int(lows[moved].min())
+    postings = lookup.read_postings(connection, model_id, moved.tolist(), blocks, lowest)
+    low, high = (np.repeat(ends[postings.tag_ids], postings.sizes) for ends in (lows, highs))
+    changed = np.zeros(len(blocks) * BLOCK, dtype=np.bool_)
+    changed[postings.images[(postings.scores >= low) & (postings.scores < high)]] = True
+    return int(np.count_nonzero(changed & lookup.read_present(connection, model_id, blocks)))
 
 
 def compare_batches(batches: Iterable[TagBatch], first: Cut, second: Cut) -> Comparison:

@@ -1,8 +1,8 @@
-"""The distribution of the scores of a whole collection, counted in one pass. It answers a slider in milliseconds.
+"""The distribution of the scores of a whole collection. It answers a slider in milliseconds.
 
     per tag       images that have the tag at or above each threshold, at steps of 0.001
     all tags,     images that do not change when all of their thresholds move from a to b, at steps of 0.01
-    a category    (`db.read.unchanged_images`)
+    a category    (`db.postings.unchanged_images`)
 
 It describes the scores that were stored when it was counted; `counted_at` and `images` show whether it is out of date.
 """
@@ -19,14 +19,16 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from db.arrays.score_batch import ScoreBatch
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, category_numbers
-from db.read import unchanged_images
+from db.postings import block_format, counts, unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
 from db.scores import NEVER, SCALE
+from db.sql.gone_scope import tagged
 
 STEP = 10
 """Ten-thousandths between two thresholds of a tag that are counted separately."""
@@ -54,7 +56,7 @@ class Distribution:
     categories: Int32Array
     """(tags,) the number of each tag's category."""
     unchanged: Int64Array
-    """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, from `db.read.unchanged_images`."""
+    """(tables, `WIDTH`, `WIDTH`) the tables of all tags and of each category, from `db.postings.unchanged_images`."""
 
     def can_tell(self, cut: Cut) -> bool:
         """Whether `kept`, `gained_lost` and `assignments` are exact for every tag."""
@@ -147,28 +149,77 @@ class Distribution:
 def count_scores(
     connection: Connection, model: Model, *, advance: Callable[[int], object] = lambda _: None
 ) -> Distribution:
-    """Count all scores of a model in one pass. Memory: 4 kB per tag, independent of the number of images.
+    """Count all scores of a model. Memory: 4 kB per tag, independent of the number of images.
 
     Args:
         advance: called after each batch with its number of images.
     """
     counted_at = datetime.now(UTC)
     categories = category_numbers(models.tag_names(connection, model.id))
-    counts = np.zeros((categories.size, CELLS), dtype=np.int32)
-    flat, one = counts.reshape(-1), np.int32(1)
-    counter = unchanged_images.UnchangedCounter(categories)
-    images = 0
-    for batch in every_score(connection, model):
-        # Added in place: a table of all cells for every batch would take ten times as long.
-        np.add.at(flat, batch.tag_ids.astype(np.int64) * CELLS + batch.scores // STEP, one)
-        counter.add(batch)
-        images += len(batch)
+    plan = counts.plan(connection, model.id)
+    of_rows = _Counter(categories)
+    where = tagged(connection, model.id) if plan is None else plan.added
+    for batch in every_score(connection, model, where):
+        of_rows.add(batch)
         advance(len(batch))
+    cells, pairs, images = of_rows.cells, of_rows.pairs, of_rows.images
+    if plan is not None:
+        stored_pairs, images = _add_blocks(connection, model, plan, cells, advance)
+        pairs += stored_pairs
+        if plan.subtracted is not None:
+            gone = _Counter(categories)
+            for batch in every_score(connection, model, plan.subtracted):
+                gone.add(batch)
+            cells -= gone.cells
+            pairs -= gone.pairs
     # Suffix sums in place, from 1 downwards.
-    np.cumsum(counts[:, ::-1], axis=1, out=counts[:, ::-1])
-    return Distribution(
-        model.id, model.fingerprint, model.floor, images, counted_at, counts, categories, counter.tables()
-    )
+    np.cumsum(cells[:, ::-1], axis=1, out=cells[:, ::-1])
+    tables = unchanged_images.tables(pairs)
+    return Distribution(model.id, model.fingerprint, model.floor, images, counted_at, cells, categories, tables)
+
+
+class _Counter:
+    """Counts the scores of batches.
+
+    Args:
+        categories: (tags,) the number of each tag's category.
+    """
+
+    def __init__(self, categories: Int32Array) -> None:
+        self.images = 0
+        self.cells = np.zeros((categories.size, CELLS), dtype=np.int32)
+        """(tags, CELLS) images with a score in each step."""
+        self._pairs = unchanged_images.UnchangedCounter(categories)
+
+    @property
+    def pairs(self) -> Int64Array:
+        return self._pairs.pairs
+
+    def add(self, batch: ScoreBatch) -> None:
+        # Added in place: a table of all cells for every batch would take ten times as long.
+        cells = batch.tag_ids.astype(np.int64) * CELLS + batch.scores // STEP
+        np.add.at(self.cells.reshape(-1), cells, np.int32(1))
+        self._pairs.add(batch)
+        self.images += len(batch)
+
+
+def _add_blocks(
+    connection: Connection,
+    model: Model,
+    plan: counts.Plan,
+    cells: npt.NDArray[np.int32],
+    advance: Callable[[int], object],
+) -> tuple[Int64Array, int]:
+    """Add what current blocks have stored to `cells`. Returns their pairs, and the images of the whole collection."""
+    flat, one = cells.reshape(-1), np.int32(1)
+    for tag_ids, scores in counts.scores_of_tags(connection, model.id, plan.state, None):
+        np.add.at(flat, tag_ids * CELLS + scores // STEP, one)
+    steps = block_format.low_steps(model.floor, plan.state.floor)
+    for first, of_steps in counts.low_counts(connection, model, plan.state, None):
+        cells[first : first + len(of_steps), steps.start : steps.stop] += of_steps.astype(np.int32)
+    images = counts.number_of_images(connection, model.id, plan)
+    advance(images)
+    return counts.stored_pairs(connection, model.id, plan.state), images
 
 
 def load(path: Path) -> Distribution | None:

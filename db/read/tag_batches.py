@@ -8,14 +8,13 @@ A batch is three arrays in CSR layout, so that numpy does the work on each tag o
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, select
 
+from db.arrays.batches import prefetched
 from db.arrays.csr import offsets_of, ranges
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
@@ -30,9 +29,6 @@ from db.sql.streams import plan_for_all_rows, stream_in_order
 
 IMAGES_AT_ONCE = 2_000
 """Images in one batch, which bounds the memory at any size of the collection. 2,000 images of 100 tags take 1.2 MB."""
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +180,3 @@ def _above_the_widest_gap(batch: TagBatch, categories: Int32Array, floor: int) -
     above = np.empty(gaps.size, dtype=np.bool_)
     above[order] = np.arange(gaps.size) <= np.repeat(np.minimum.reduceat(positions, starts), sizes)
     return above
-
-
-def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The same items. A thread fetches the next item while the caller processes the present one."""
-    end: Any = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-        upcoming = pool.submit(next, items, end)
-        while (item := upcoming.result()) is not end:
-            upcoming = pool.submit(next, items, end)
-            yield item

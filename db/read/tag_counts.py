@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Connection
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
+from db.postings.counts import sums_of_tags
 from db.read.tag_batches import read_tag_batches
 from db.scores import SCALE
-from db.sql.tag_sums import tag_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def tag_counts(
     """The kept tags, most frequent first, ties in the model's order. For arguments see `read_tag_batches`."""
     names = models.tag_names(connection, model.id)
     if cut.top is None and cut.mcut is None and where is None and not under:
-        images, sums = tag_sums(connection, model.id, cut.scores)
+        images, sums = sums_of_tags(connection, model, cut.scores)
     else:
         images, sums = np.zeros(len(names), dtype=np.int64), np.zeros(len(names))
         for batch in read_tag_batches(connection, model, cut, where=where, under=under):

@@ -7,6 +7,8 @@ import numpy as np
 from sqlalchemy import Connection, case, func, select
 
 from db.ledger.models import Model
+from db.postings.state import read_state
+from db.postings.tag_scores import scores_in_range
 from db.read.distribution import CELLS, STEP, Distribution
 from db.read.histograms import histogram
 from db.schema import images, predictions
@@ -46,6 +48,8 @@ def around(
     Returns:
         (above, below): the nearest first, equals by id. Images with the tag below the model's floor are in neither.
     """
+    if (known := _from_postings(connection, model, tag_id, score, n)) is not None:
+        return known
     bins = CELLS - 1
     counts = (
         distribution.histogram(tag_id, bins) if distribution else histogram(connection, model, tag_id, bins)
@@ -70,6 +74,23 @@ def scored_images(connection: Connection, model: Model, tag_id: int, image_ids: 
     )
     found = {row.id: ScoredImage(row.id, row.uri, row.score) for row in connection.execute(query)}
     return [found[one] for one in image_ids]
+
+
+def _from_postings(
+    connection: Connection, model: Model, tag_id: int, score: int, n: int
+) -> tuple[list[ScoredImage], list[ScoredImage]] | None:
+    """None if the postings do not have all of the images."""
+    state = read_state(connection, model.id)
+    lowest = max(state.floor, model.floor)
+    if score < lowest or (found := scores_in_range(connection, model, tag_id, lowest, NEVER)) is None:
+        return None
+    order = np.lexsort((found.image_ids, np.abs(found.scores - score)))
+    is_above = found.scores[order] >= score
+    if lowest > model.floor and np.count_nonzero(~is_above) < n:
+        return None
+    sides = (found.image_ids[order[is_above]][:n], found.image_ids[order[~is_above]][:n])
+    above, below = (scored_images(connection, model, tag_id, ids.tolist()) for ids in sides)
+    return above, below
 
 
 def _within_a_step(

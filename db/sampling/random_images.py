@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
+from db.arrays.types import Int64Array
 from db.ledger.models import Model
+from db.postings.tag_scores import scores_in_range
 from db.sampling.near_threshold import ScoredImage, scored_images
 from db.schema import predictions
-from db.search import execute
 from db.search.tree import Reaches
 from db.sql.conditions import reaches
 from db.sql.gone_scope import tagged
@@ -31,7 +32,7 @@ _SMALL = 10_000
 
 def random_ids(connection: Connection, model: Model, n: int, seed: int) -> list[int]:
     """Ids of n images that the model has tagged, or of all if there are fewer, in random order."""
-    return _draw(connection, model, n, seed, true(), true())
+    return _draw(connection, model, n, seed, true())
 
 
 def with_tag(
@@ -46,27 +47,15 @@ def with_tag(
     leaf = Reaches((tag_id,), (max(low, model.floor),), high)
     if leaf.lows[0] >= high:
         return []
-    # Without the index by tag, which finds all images with the tag: too many for a few look-ups.
-    exact = reaches(connection, model.id, leaf.tag_ids, leaf.lows, leaf.high)
-    return scored_images(
-        connection, model, tag_id, _draw(connection, model, n, seed, exact, execute.condition(connection, model, leaf))
-    )
+    if (found := scores_in_range(connection, model, tag_id, leaf.lows[0], high)) is not None:
+        ids = _choose(found.image_ids, n, np.random.default_rng(seed))
+    else:
+        ids = _draw(connection, model, n, seed, reaches(connection, model.id, leaf.tag_ids, leaf.lows, leaf.high))
+    return scored_images(connection, model, tag_id, ids)
 
 
-def _draw(
-    connection: Connection,
-    model: Model,
-    n: int,
-    seed: int,
-    where: ColumnElement[bool],
-    where_of_all: ColumnElement[bool],
-) -> list[int]:
-    """Ids of n images that satisfy a condition.
-
-    Args:
-        where: the condition in the form that is fastest for a few ids.
-        where_of_all: the condition in the form that is fastest for all images.
-    """
+def _draw(connection: Connection, model: Model, n: int, seed: int, where: ColumnElement[bool]) -> list[int]:
+    """Ids of n images that satisfy a condition."""
     query = select(predictions.c.image_id).where(tagged(connection, model.id))
     rng = np.random.default_rng(seed)
     first, last = _id_range(connection, model)
@@ -83,7 +72,7 @@ def _draw(
                 return found[:n]
             if asked >= most or len(found) * most < n * asked:
                 break
-    return _of_all(connection, query.where(where_of_all), n, rng)
+    return _of_all(connection, query.where(where), n, rng)
 
 
 def _id_range(connection: Connection, model: Model) -> tuple[int, int]:
@@ -110,5 +99,8 @@ def _distinct(rng: np.random.Generator, first: int, last: int, size: int) -> Ite
 
 def _of_all(connection: Connection, query: Select[Any], n: int, rng: np.random.Generator) -> list[int]:
     # Sorted, so that a seed draws the same images whatever the order of the rows.
-    ids = np.sort(np.fromiter(connection.scalars(query), dtype=np.int64))
+    return _choose(np.sort(np.fromiter(connection.scalars(query), dtype=np.int64)), n, rng)
+
+
+def _choose(ids: Int64Array, n: int, rng: np.random.Generator) -> list[int]:
     return [int(one) for one in rng.choice(ids, min(n, ids.size), replace=False)]

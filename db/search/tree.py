@@ -1,5 +1,6 @@
 """A query as plain data. `db.search.query` parses it, and `db.search.execute` compiles it to SQL."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from db.scores import NEVER
@@ -39,3 +40,15 @@ class Or:
 
 
 Node = Reaches | Under | Not | And | Or
+
+
+def leaves(node: Node, *, positive: bool = True) -> Iterator[tuple[Reaches, bool]]:
+    """The terms on tags, and whether each is below an even number of negations."""
+    match node:
+        case Reaches():
+            yield node, positive
+        case Not():
+            yield from leaves(node.part, positive=not positive)
+        case And() | Or():
+            for part in node.parts:
+                yield from leaves(part, positive=positive)

@@ -1,14 +1,11 @@
 """Conditions on the scores of a row of `predictions`: one of several tags is in a range of scores.
 
-    tags                 PostgreSQL                                      SQLite
-    one                  tag = any(slice of tag_ids)                     instr finds the tag in its blob; its score is
-                                                                         the same part of the other blob
-    few, one threshold   slice of tag_ids && tags                        the same for each tag
-    many, or thresholds  compare the scores of the slice with a table    a function of ours does the same; few tags
-    of their own         of thresholds by tag id                         with thresholds of their own as above
-    few, indexed         the index finds images, the above checks them   there is no index
-
-`db.search.execute` decides whether the index is used, since it has the whole query.
+tags                 PostgreSQL                                      SQLite
+one                  tag = any(slice of tag_ids)                     instr finds the tag in its blob; its score is
+                                                                     the same part of the other blob
+few, one threshold   slice of tag_ids && tags                        the same for each tag
+many, or thresholds  compare the scores of the slice with a table    a function of ours does the same; few tags
+of their own         of thresholds by tag id                         with thresholds of their own as above
 """
 
 from collections.abc import Sequence
@@ -41,7 +38,6 @@ from db.scores import NEVER
 from db.sql.blob_format import NARROW, encode_one
 from db.sql.score_sql import start_of_slice
 from db.sql.tag_id_width import tag_id_width, tag_ids_column
-from db.sql.tag_index_ddl import indexed_slice
 
 FEW = 50
 """Maximum number of tags that are compared one by one. Above it the table is faster (measured on PostgreSQL)."""
@@ -53,8 +49,6 @@ def reaches(
     tag_ids: Sequence[int],
     lows: Sequence[int],
     high: int = NEVER,
-    *,
-    indexed: int | None = None,
 ) -> ColumnElement[bool]:
     """The condition that one of the tags has low <= score < high.
 
@@ -62,44 +56,28 @@ def reaches(
         tag_ids: at least one.
         lows: the lowest score of each tag, parallel to `tag_ids`.
         high: for all tags.
-        indexed: the lowest score in the model's index by tag; None not to use the index.
     """
     if connection.dialect.name == "postgresql":
-        return _on_postgresql(tag_ids_column(connection, model_id), model_id, tag_ids, lows, high, indexed)
+        return _on_postgresql(tag_ids_column(connection, model_id), tag_ids, lows, high)
     return _on_sqlite(connection, model_id, tag_ids, lows, high)
 
 
-def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
-    """Whether the index has all scores of a condition, and a look-up there is faster."""
-    return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
-
-
-def _on_postgresql(
-    column: str, model_id: int, tag_ids: Sequence[int], lows: Sequence[int], high: int, indexed: int | None
-) -> ColumnElement[bool]:
+def _on_postgresql(column: str, tag_ids: Sequence[int], lows: Sequence[int], high: int) -> ColumnElement[bool]:
     lowest, uniform = min(lows), len(set(lows)) == 1
     above = _Slice(column, lowest, high)
     is_narrow = column == "tag_ids"
     wanted: Int16Array | Int32Array = np.array(tag_ids, np.int16) if is_narrow else np.array(tag_ids, np.int32)
     type_of_ids = SmallInteger if is_narrow else Integer
-    exact: ColumnElement[bool]
     if len(tag_ids) == 1:
-        exact = literal(tag_ids[0], type_of_ids) == func.any(above)
-    elif uniform and len(tag_ids) <= FEW:
-        exact = _overlap(above, wanted)
-    else:
-        # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
-        rows = select(
-            func.unnest(above, type_=type_of_ids).label("tag_id"),
-            func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
-        ).subquery("above")
-        exact = exists(select(1).select_from(rows).where(rows.c.score >= LowOf(_table(tag_ids, lows), rows.c.tag_id)))
-    if indexed is None:
-        return exact
-    of_model = literal_column(f"predictions.model_id = {model_id}", Boolean)  # as in the definition of the index
-    found = and_(of_model, _overlap(literal_column(indexed_slice(indexed, column)), wanted))
-    is_all = uniform and lowest == indexed and high == NEVER
-    return found if is_all else and_(found, exact)
+        return literal(tag_ids[0], type_of_ids) == func.any(above)
+    if uniform and len(tag_ids) <= FEW:
+        return _overlap(above, wanted)
+    # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
+    rows = select(
+        func.unnest(above, type_=type_of_ids).label("tag_id"),
+        func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
+    ).subquery("above")
+    return exists(select(1).select_from(rows).where(rows.c.score >= LowOf(_table(tag_ids, lows), rows.c.tag_id)))
 
 
 def _on_sqlite(

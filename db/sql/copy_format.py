@@ -12,6 +12,7 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _INT8 = struct.Struct("!q")
 _INT4 = struct.Struct("!i")
+_INT2 = struct.Struct("!h")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +40,11 @@ def bigints(values: Sequence[int]) -> list[bytes]:
 def integers(values: Sequence[int]) -> list[bytes]:
     """The column of an `integer`."""
     return list(map(_INT4.pack, values))
+
+
+def smallints(values: Sequence[int]) -> list[bytes]:
+    """The column of a `smallint`."""
+    return list(map(_INT2.pack, values))
 
 
 def texts(values: Sequence[str]) -> list[bytes]:

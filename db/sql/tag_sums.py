@@ -4,7 +4,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import BigInteger, Connection, Integer, SmallInteger, bindparam, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    SmallInteger,
+    bindparam,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -14,7 +24,6 @@ from db.schema import predictions
 from db.scores import NEVER
 from db.sql.blob_format import number_reaching
 from db.sql.conditions import LowOf
-from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
 from db.sql.score_sql import NumberReaching, start_of_slice
 from db.sql.streams import stream_rows
@@ -60,11 +69,12 @@ def _slice_postgresql(element: _SliceOf, compiler: SQLCompiler, **kw: Any) -> st
     return f"unnest(predictions.{column}[{start_of_slice(score)}:])"
 
 
-def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums:
-    """The sums of all images in the transaction's scope.
+def tag_sums(connection: Connection, model_id: int, lows: Int16Array, where: ColumnElement[bool]) -> TagSums:
+    """The sums of some images.
 
     Args:
         lows: (tags,) the lowest score of each tag that counts.
+        where: the condition on `predictions` that selects the model and the images.
     """
     images, sums = np.zeros(lows.size, dtype=np.int64), np.zeros(lows.size)
     lowest = int(lows.min(initial=NEVER))
@@ -72,7 +82,7 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums
     if connection.dialect.name == "postgresql":
         ids = tag_ids_column(connection, model_id)
         columns = (_SliceOf(ids, lowest).label("tag_id"), _SliceOf("scores", lowest).label("score"))
-        rows = select(*columns).where(tagged(connection, model_id)).subquery()
+        rows = select(*columns).select_from(predictions).where(where).subquery()
         grouped = select(rows.c.tag_id, func.count(), func.sum(rows.c.score)).group_by(rows.c.tag_id)
         if not uniform:
             # Two workers and the leader filter and group. Arrays that are copied to numpy cost the server as much.
@@ -80,7 +90,7 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums
         for tag_id, number, total in connection.execute(grouped):
             images[tag_id], sums[tag_id] = number, total
         return TagSums(images, sums)
-    query = select(*packed(connection, lowest)).select_from(predictions).where(tagged(connection, model_id))
+    query = select(*packed(connection, lowest)).select_from(predictions).where(where)
     for batch in stream_rows(connection, query, _IMAGES_AT_ONCE):
         _counts, tag_ids, scores = unpack(connection, batch, lowest)
         if not uniform:

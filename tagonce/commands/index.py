@@ -1,21 +1,22 @@
-"""`tagonce index`: an index by tag on PostgreSQL, so that searches need not scan all images."""
+"""`tagonce index`: the images of each tag, so that searches and counts need not read the scores of all images."""
 
 import time
 from typing import Annotated
 
 import typer
 
+from db.names.plural import counted
 from tagonce.options import parameters
 from tagonce.output import ui
 
 
 def command(
-    threshold: Annotated[
+    floor: Annotated[
         float | None,
         typer.Option(
-            "--threshold",
-            "-t",
-            help="Speed up searches at or above it; the lower it is, the larger the index. Default: the model's own.",
+            "--floor",
+            help="Index probabilities at or above it, and serve all thresholds from it on. The lower it is, the larger "
+            "the index. Default: as before, or 0.1.",
             show_default=False,
         ),
     ] = None,
@@ -23,34 +24,40 @@ def command(
     model: parameters.StoredModel = None,
     database: parameters.DatabaseUrl = None,
 ) -> None:
-    """Make searches faster, for 70 to 400 bytes per image. Optional; one index per model, updated automatically.
+    """Bring the index by tag up to date, for about 320 bytes per image. Searches and counts read it.
 
-    PostgreSQL only: SQLite searches the packed scores of all images and has no index.
+    `tagonce tag` and idle workers do so by themselves. Images tagged since then are read without the index. It can be
+    interrupted at any moment, and continues with the next run.
 
-    Example: tagonce index --threshold 0.2
+    Example: tagonce index --floor 0.05
     """
     from db.errors import SettingsError
-    from db.scores import to_probability
-    from db.search import tag_index as search_index
+    from db.postings.build import drop_postings, floor_of, update_postings
+    from db.scores import to_probability, to_score
     from tagonce import settings
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import ThresholdOptions, resolve_policy
+    from tagonce.output.progress import progress_bar
 
-    if drop and threshold is not None:
-        raise SettingsError("--drop removes the index whatever its threshold is: omit --threshold.")
+    if drop and floor is not None:
+        raise SettingsError("--drop removes the whole index: omit --floor.")
+    wanted = None if floor is None else to_score(floor, what="--floor")
     with stored(settings.load(database_url=database)) as opened:
         with opened.read() as connection:
             row = stored_model(connection, model)
-            score = resolve_policy(connection, row, ThresholdOptions(threshold).changes).cut.lowest
         if drop:
-            ui.errors.print(
-                f"{row.name}: {'index removed' if search_index.drop(opened, row) else 'there is no index'}."
+            removed = drop_postings(opened, row)
+            ui.errors.print(f"{row.name}: {'index removed' if removed else 'there is no index'}.", markup=False)
+            return
+        if wanted is not None and wanted != floor_of(row, wanted):
+            raise SettingsError(
+                f"--floor {floor:g} is below the floor of {row.name}, {to_probability(row.floor):g}: lower "
+                "probabilities are not stored."
             )
-            return
-        if not search_index.is_available(opened):
-            ui.errors.print(f"{row.name}: SQLite has no index by tag; a search reads the packed scores of all images.")
-            return
-        started = time.monotonic()
-        built = search_index.create(opened, row, score)
-    took = f"built in {time.monotonic() - started:,.1f} s" if built else "already exists"
-    ui.errors.print(f"{row.name}: index at {to_probability(score):g} and above {took}.", markup=False)
+        begun = time.monotonic()
+        with progress_bar("blocks") as bar:
+            task = bar.add_task("Indexing", total=None)
+            built = update_postings(
+                opened, row, floor=wanted, advance=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    took = f"{counted(built, 'block')} built in {time.monotonic() - begun:,.1f} s" if built else "already up to date"
+    ui.errors.print(f"{row.name}: index {took}.", markup=False)

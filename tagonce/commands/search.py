@@ -84,6 +84,9 @@ def command(
         typer.Option("--limit", "-n", min=1, max=parameters.MOST, help="At most this many images.", show_default=False),
     ] = None,
     count: Annotated[bool, typer.Option("--count", "-c", help="Print only the number of images.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what the query means, and what is read to answer it.")
+    ] = False,
     format_: Annotated[
         SearchFormat | None,
         typer.Option("--format", "-f", help="Default: a table on a terminal, otherwise paths.", show_default=False),
@@ -141,6 +144,8 @@ def command(
     from db.ledger import models
     from db.scores import to_score
     from db.search import execute as searches
+    from db.search import matches
+    from db.search.describe import described
     from db.search.query import And, Node, Under
     from db.truth.load_truth import describe, read_truth
     from db.truth.mistakes import find_mistakes
@@ -176,6 +181,10 @@ def command(
             (mistake_table.print_lines if json else mistake_table.print_table)(found_mistakes, limit)
             for line in describe(said):
                 ui.errors.print(line, markup=False)
+            return
+        if explain:
+            ui.output.print(described(tree, tags), markup=False)
+            ui.output.print(matches.explain(connection, row, tree), markup=False)
             return
         if count:
             number = searches.count(connection, row, tree)

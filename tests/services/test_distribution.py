@@ -17,6 +17,7 @@ from db.read.comparison import compare
 from db.read.distribution import Distribution, count_scores
 from db.read.histograms import histogram
 from db.read.score_stream import every_score
+from db.schema import predictions
 from db.scores import NEVER, SCALE
 from tests.fixtures.examples import up_to
 from tests.services.conftest import TAGS, make_model
@@ -99,7 +100,7 @@ def test_more_categories_than_there_are_tables_for(
     database: Database, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Changed images are known for the first categories, and for all tags."""
-    monkeypatch.setattr("db.read.unchanged_images.MOST_CATEGORIES", 1)
+    monkeypatch.setattr("db.postings.unchanged_images.MOST_CATEGORIES", 1)
     store(database, model, URIS, [{1: 4000, 3: 4000}, {0: 4000, 2: 4000}, {0: 4000}, {0: 9000}, {3: 9000}])
     found = counted(database, model)
     before = resolve(model, TAGS, Policy(3500, {"general": 3500}))
@@ -168,5 +169,5 @@ def test_a_count_that_the_database_ends_may_be_tried_again(migrated_postgres_url
         other.execute(text("lock table predictions in access exclusive mode"))
         with pytest.raises(TransientError, match="stopped"), database.read() as connection:
             connection.execute(text("set local statement_timeout = 100"))
-            list(every_score(connection, model))
+            list(every_score(connection, model, predictions.c.model_id == model.id))
     database.close()

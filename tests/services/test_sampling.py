@@ -14,11 +14,11 @@ from sqlalchemy import delete
 from db import sampling
 from db.database import Database
 from db.ledger.models import Model
+from db.postings.build import update_postings
 from db.read.distribution import count_scores
 from db.sampling import ScoredImage, near_threshold, random_images
 from db.schema import predictions
 from db.scores import NEVER, SCALE
-from db.search import tag_index
 from tests.fixtures.examples import up_to
 from tests.services.conftest import make_model
 from tests.services.test_judging import Rows, store
@@ -61,7 +61,7 @@ def looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[None, FLOOR, 3500])
 def indexed(request: pytest.FixtureRequest, database: Database, model: Model, ids: list[int]) -> None:
     if request.param is not None:
-        tag_index.create(database, model, request.param)
+        update_postings(database, model, floor=request.param)
 
 
 def _forget(database: Database, ids: list[int]) -> None:

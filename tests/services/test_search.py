@@ -1,4 +1,4 @@
-"""Searches: SQL finds the same images as a plain evaluation, on both databases, with and without the index."""
+"""Searches find the same images as a plain evaluation: from postings, by SQL, and from both; on both databases."""
 
 import json
 from collections.abc import Callable
@@ -10,31 +10,30 @@ import typer
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import ClauseElement, Connection, Executable, func, select, text
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy import Connection, delete
 from typer.testing import CliRunner, Result
 
-from db.database import Database, open_database
+from db.database import Database
 from db.errors import SettingsError, ThresholdError
-from db.ledger import models, results
+from db.ledger import gone, models, results
 from db.ledger.images import Reference, register
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.names.plural import counted
 from db.names.uris import file_uri
 from db.policy.policies import Cut, Policy, resolve
+from db.postings.build import update_postings
 from db.read.tag_batches import read_tag_batches
-from db.schema import images, predictions
+from db.schema import images
+from db.scope import Gone
 from db.scores import NEVER, SCALE, Scores
-from db.search import tag_index as search_index
 from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
 from db.sql.conditions import FEW
-from db.sql.tag_index_ddl import indexed_score
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
 from tests.fixtures.examples import up_to
+from tests.fixtures.indexed import Index, bring, straddle_blocks
 
 Register = Callable[..., list[int]]
 Row = dict[int, int]
@@ -110,12 +109,6 @@ def found(connection: Connection, model: Model, tree: Node, **options: Any) -> l
     return [hit.image_id for hit in search(connection, model, tree, **options)]
 
 
-def use_indexes(connection: Connection) -> None:
-    """Make PostgreSQL use indexes. By default it scans small tables."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("set local enable_seqscan = off"))
-
-
 @pytest.fixture
 def wide_model(database: Database) -> Model:
     with database.write() as connection:
@@ -133,25 +126,30 @@ def wide_model(database: Database) -> Model:
 # ── the images found ──
 
 
-@pytest.mark.parametrize("indexed", [False, True])
-def test_sql_finds_what_a_straight_evaluation_finds(
-    database: Database, wide_model: Model, registered: Register, indexed: bool
+@pytest.fixture
+def straddling(database: Database, registered: Register) -> list[int]:
+    """Images in two blocks, and one before them that no model has tagged."""
+    straddle_blocks(database)
+    return registered(IMAGES)
+
+
+@pytest.mark.parametrize("index", Index)
+def test_a_search_finds_what_a_straight_evaluation_finds(
+    database: Database, wide_model: Model, straddling: list[int], index: Index
 ) -> None:
     """Random queries over random scores, streamed, counted, and as a condition of an export."""
-    ids = registered(IMAGES)
+    ids = straddling
     uris = [f"s3://b/{position:04}" for position in range(IMAGES)]
     everything = Cut(np.full(WIDE, FLOOR, np.int16), FLOOR)
-    if indexed:
-        assert search_index.create(database, wide_model, INDEXED) == search_index.is_available(database)
 
     @thoroughly
     @given(some_rows, st.lists(some_trees, min_size=1, max_size=4))
     def check(rows: list[Row], trees: list[Node]) -> None:
         store(database, wide_model, ids, rows)
+        bring(database, wide_model, index, INDEXED)
         for tree in trees:
             expected = [one for one, row, uri in zip(ids, rows, uris, strict=True) if is_true(tree, row, uri)]
             with database.read() as connection:
-                use_indexes(connection)
                 assert count(connection, wide_model, tree) == len(expected)
                 assert found(connection, wide_model, tree) == expected
                 where = condition(connection, wide_model, tree)
@@ -161,25 +159,23 @@ def test_sql_finds_what_a_straight_evaluation_finds(
     check()
 
 
-@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("index", Index)
 def test_a_tag_alone_asks_for_its_own_threshold(
-    database: Database, wide_model: Model, registered: Register, indexed: bool
+    database: Database, wide_model: Model, straddling: list[int], index: Index
 ) -> None:
     """Queries with a threshold by tag, some of them off; also for all tags of a pattern or a category."""
-    ids = registered(IMAGES)
+    ids = straddling
     with database.read() as connection:
         tags = models.tag_names(connection, wide_model.id)
-    if indexed:
-        search_index.create(database, wide_model, FLOOR)
 
     @thoroughly
     @given(some_rows, st.lists(some_scores | st.just(NEVER), min_size=WIDE, max_size=WIDE))
     def check(rows: list[Row], lows: list[int]) -> None:
         store(database, wide_model, ids, rows)
+        bring(database, wide_model, index, FLOOR)
         cut = resolve(wide_model, tags, Policy(tags={tag.name: low for tag, low in zip(tags, lows, strict=True)}))
         kept = [{tag for tag, score in row.items() if score >= lows[tag]} for row in rows]
         with database.read() as connection:
-            use_indexes(connection)
             for query, wanted in (
                 ("tag_00", lambda tags: 0 in tags),
                 ("-tag_01", lambda tags: 1 not in tags),
@@ -200,10 +196,9 @@ def test_each_model_answers_for_itself(
     ids = registered(3)
     store(database, model, ids, [{0: 9000}, {0: 100}, {}])
     store(database, other_model, ids[:2], [{0: 1}, {0: 9000}])
-    search_index.create(database, model, 3500)
+    update_postings(database, model)
     tree = Reaches((0,), (5000,))
     with database.read() as connection:
-        use_indexes(connection)
         assert found(connection, model, tree) == [ids[0]]
         assert found(connection, other_model, tree) == [ids[1]]
         assert found(connection, model, Not(tree)) == ids[1:]
@@ -225,7 +220,7 @@ def test_names_cannot_become_sql(database: Database, registered: Register) -> No
             default_threshold=INDEXED,
         )
     store(database, model, ids, [dict.fromkeys(range(len(evil)), 9000), {}])
-    search_index.create(database, model, INDEXED)
+    update_postings(database, model)
     with database.read() as connection:
         tags = models.tag_names(connection, model.id)
         cut = resolve(model, tags)
@@ -242,15 +237,17 @@ def test_names_cannot_become_sql(database: Database, registered: Register) -> No
 # ── order ──
 
 
-def test_hits_are_sorted_by_a_tag(database: Database, model: Model, registered: Register) -> None:
+@pytest.mark.parametrize("index", Index)
+def test_hits_are_sorted_by_a_tag(database: Database, model: Model, straddling: list[int], index: Index) -> None:
     """In either direction, ties in the order of registration. Images whose score is not stored come last."""
-    ids = registered(IMAGES)
+    ids = straddling
     everything = Not(Reaches((), ()))
 
     @thoroughly
     @given(st.lists(st.none() | some_scores, min_size=IMAGES, max_size=IMAGES), st.none() | st.integers(1, IMAGES + 1))
     def check(scores: list[int | None], limit: int | None) -> None:
         store(database, model, ids, [{1: 5000} | ({} if score is None else {0: score}) for score in scores])
+        bring(database, model, index, INDEXED)
         stored = [(score, one) for score, one in zip(scores, ids, strict=True) if score is not None]
         without = [one for score, one in zip(scores, ids, strict=True) if score is None]
         falling = [one for _, one in sorted(stored, key=lambda pair: (-pair[0], pair[1]))] + without
@@ -288,109 +285,41 @@ def test_a_hit_tells_of_the_image_and_of_the_tags_asked_for(
 # ── the index ──
 
 
-class Explain(Executable, ClauseElement):
-    """The plan of a statement, as text."""
-
-    inherit_cache = False
-
-    def __init__(self, statement: ClauseElement) -> None:
-        self.statement = statement
-
-
-@compiles(Explain)
-def _explain(element: Explain, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"explain {compiler.process(element.statement, **kw)}"
-
-
-def plan_of(connection: Connection, model: Model, tree: Node) -> str:
-    where = condition(connection, model, tree)
-    both = predictions.join(images, images.c.id == predictions.c.image_id)
-    query = select(func.count()).select_from(both).where(predictions.c.model_id == model.id, where)
-    return str(connection.execute(Explain(query)).all())
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_the_index_is_used_where_it_helps(database: Database, model: Model, registered: Register) -> None:
-    """With enough images that PostgreSQL chooses it. Negations and lower thresholds do not use it."""
-    ids = registered(3_000)
-    rows = [{tag: 2000 + (position * (tag + 7)) % 7000 for tag in range(4)} for position in range(len(ids))]
-    rows[7][9] = rows[8][10] = 8000
-    store(database, model, ids, rows)
-    search_index.create(database, model, 3500)
-    rare, also_rare, common = Reaches((9,), (5000,)), Reaches((10,), (3500,)), Reaches((0,), (3600,))
-    helped: list[tuple[Node, list[int]]] = [
-        (rare, [ids[7]]),
-        (Reaches((9,), (3500,), 8000), []),
-        (Reaches((9, 10), (3500, 3500)), ids[7:9]),
-        (Reaches((9, 10), (3500, 8001)), [ids[7]]),
-        (Or((rare, also_rare)), ids[7:9]),
-        (And((rare, Not(common))), [ids[7]] if rows[7][0] < 3600 else []),
-        (And((Not(common), Or((rare, And((also_rare, common)))))), [ids[7]] if rows[7][0] < 3600 else []),
-    ]
-    name = f"search_model_{model.id}_score_3500"
-    with database.read() as connection:
-        for tree, expected in helped:
-            assert name in plan_of(connection, model, tree), tree
-            assert found(connection, model, tree) == expected
-        use_indexes(connection)
-        for tree in (
-            Not(rare),
-            Reaches((9,), (3499,)),
-            Or((rare, Not(common))),
-            Or((rare, Under("s3://"))),
-            Under("s3"),
-        ):
-            assert name not in plan_of(connection, model, tree), tree
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_one_index_a_model_at_one_score(database: Database, model: Model, other_model: Model) -> None:
-    """The index is built, found by its name, replaced and dropped."""
-
-    def indexed() -> tuple[int | None, int | None]:
-        with database.read() as connection:
-            return indexed_score(connection, model.id), indexed_score(connection, other_model.id)
-
-    assert indexed() == (None, None)
-    assert not search_index.drop(database, model)
-    assert search_index.create(database, model, 3500)
-    assert not search_index.create(database, model, 3500)
-    assert search_index.create(database, other_model, 0)
-    assert indexed() == (3500, 0)
-    assert search_index.create(database, model, 2000)
-    assert indexed() == (2000, 0)
-    assert search_index.drop(database, other_model)
-    assert indexed() == (2000, None)
-
-
-def test_an_index_that_was_not_finished_does_not_count(migrated_postgres_url: str) -> None:
-    """PostgreSQL keeps the remains of an interrupted build: they are replaced, and one at another score is dropped."""
-    database = open_database(migrated_postgres_url)
-    with database.write() as connection:
-        model = models.register(
-            connection, name="m", weights_sha256="", spec={}, tag_list=[Tag("a")], floor=FLOOR, default_threshold=3500
-        )
-    for again in (3500, 2000):
-        search_index.create(database, model, 3500)
-        with database.write() as connection:
-            unfinished = text("update pg_index set indisvalid = false where indexrelid = cast(:name as regclass)")
-            connection.execute(unfinished, {"name": f"search_model_{model.id}_score_3500"})
-            assert indexed_score(connection, model.id) is None
-        assert search_index.create(database, model, again)
-        with database.read() as connection:
-            assert indexed_score(connection, model.id) == again
-            assert connection.scalar(text("select count(*) from pg_class where relname like 'search_model%'")) == 1
-    database.close()
-
-
 def test_what_is_stored_after_the_index_is_found_too(database: Database, model: Model, registered: Register) -> None:
     ids = registered(2)
-    search_index.create(database, model, 3500)
     for score, expected in ((9000, ids), (3499, []), (3500, ids)):
         store(database, model, ids, [{3: score}] * 2)
         with database.read() as connection:
-            use_indexes(connection)
             assert found(connection, model, Reaches((3,), (3500,))) == expected
+        update_postings(database, model)
+
+
+@pytest.mark.parametrize("index", Index)
+def test_images_that_are_gone_are_found_on_request(
+    database: Database, wide_model: Model, straddling: list[int], index: Index
+) -> None:
+    store(database, wide_model, straddling, [{0: 5000 + number} for number in range(IMAGES)])
+    bring(database, wide_model, index, INDEXED)
+    some = straddling[1:5]
+    with database.write() as connection:
+        gone.mark(connection, some)
+    tree = And((Reaches((0,), (4000,)), Not(Reaches((1,), (4000,)))))
+    others = [one for one in straddling if one not in some]
+    for scope, expected in ((Gone.EXCLUDE, others), (Gone.ONLY, some), (Gone.INCLUDE, straddling)):
+        with database.read(gone=scope) as connection:
+            assert found(connection, wide_model, tree) == expected
+            assert found(connection, wide_model, tree, sort=0) == expected[::-1]
+            assert count(connection, wide_model, tree) == len(expected)
+
+
+def test_images_deleted_by_hand_are_not_found(database: Database, model: Model, registered: Register) -> None:
+    ids = registered(3)
+    store(database, model, ids, [{0: 9000}] * 3)
+    update_postings(database, model)
+    with database.write() as connection:
+        connection.execute(delete(images).where(images.c.id == ids[1]))
+    with database.read() as connection:
+        assert found(connection, model, Reaches((0,), (5000,))) == [ids[0], ids[2]]
 
 
 # ── the commands ──
@@ -492,24 +421,20 @@ def test_wrong_usage_is_said(run: Run, three: list[str]) -> None:
         run("search", "tag_00", "-t", "0.001")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_there_is_no_index_on_sqlite(run: Run, model: Model) -> None:
-    for arguments in (("index",), ("index", "--threshold", "0.2")):
-        assert "tiny: SQLite has no index by tag" in run(*arguments).stderr
+def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model, three: list[str]) -> None:
+    """At 0.1, or another floor."""
     assert "tiny: there is no index." in run("index", "--drop").stderr
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_the_index_is_made_and_removed(database: Database, run: Run, model: Model) -> None:
-    """At the model's own threshold, or another."""
-    assert "tiny: there is no index." in run("index", "--drop").stderr
-    assert "tiny: index at 0.35 and above built in" in run("index").stderr
-    assert "already exists" in run("index", "--threshold", "0.35").stderr
-    assert "index at 0.2 and above built" in run("index", "-t", "0.2").stderr
-    with database.read() as connection:
-        assert indexed_score(connection, model.id) == 2000
-    with pytest.raises(ThresholdError, match="floor"):
-        run("index", "-t", "0.001")
+    assert "there are no postings" in run("search", "tag_00", "--explain").stdout
+    assert "tiny: index 1 block built in" in run("index").stderr
+    assert "index already up to date" in run("index").stderr
+    assert "postings from 0.1 on" in run("search", "tag_00", "--explain").stdout
+    assert "1 block built" in run("index", "--floor", "0.2").stderr
+    assert "already up to date" in run("index").stderr
+    explained = run("search", "tag_00:0.15", "--explain").stdout
+    assert "postings from 0.2 on" in explained
+    assert "thresholds below theirs" in explained
+    with pytest.raises(SettingsError, match="--floor 0.001 is below the floor of tiny, 0.01"):
+        run("index", "--floor", "0.001")
     with pytest.raises(SettingsError, match="--drop"):
-        run("index", "-t", "0.2", "--drop")
+        run("index", "--floor", "0.2", "--drop")
     assert "tiny: index removed." in run("index", "--drop").stderr

@@ -15,12 +15,13 @@ from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
+from db.postings.build import update_postings
 from db.read.histograms import histogram
 from db.read.tag_batches import read_tag_batches
 from db.read.tag_counts import tag_counts
 from db.schema import profile_thresholds, tag_probabilities, tag_scores
 from db.scores import MAX_TAGS, NEVER, Scores
-from db.search import execute, tag_index
+from db.search import execute
 from db.search.query import parse
 from db.search.tree import Node, Not, Reaches
 from db.sql.conditions import FEW
@@ -94,7 +95,7 @@ def test_searches_find_tags_of_any_number(database: Database, wide: tuple[Model,
     """One tag, two, a range of scores, more than are compared one by one, sorting; with and without the index."""
     model, ids = wide
     if indexed:
-        tag_index.create(database, model, FLOOR)
+        update_postings(database, model, floor=FLOOR)
     with database.read() as connection:
         tags = models.tag_names(connection, model.id)
         cut = resolve(model, tags, Policy(3_500))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.read import unchanged_images
+from db.arrays.score_batch import ScoreBatch
+from db.postings import unchanged_images
 from db.read.distribution import CELLS, Distribution, load
-from db.read.score_stream import ScoreBatch
 from db.scores import NEVER, SCALE
 
 CATEGORIES = [0, 1, 1, 2, 0]
@@ -40,7 +40,7 @@ def test_images_without_a_score_between_two_thresholds_are_counted_once(
     low, high = sorted((one, other))
     levels = [unchanged_images.level_of(score, 0) for score in (low, high)]
     assert None not in levels
-    for number, table in enumerate(counter.tables()):
+    for number, table in enumerate(unchanged_images.tables(counter.pairs)):
         members = [tag for tag, category in enumerate(CATEGORIES) if number in (0, category + 1)]
         expected = sum(not any(low <= row.get(tag, -1) < high for tag in members) for row in rows)
         assert unchanged_images.without(table, *levels) == expected

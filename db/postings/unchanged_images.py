@@ -15,8 +15,8 @@ is rounded.
 
 import numpy as np
 
+from db.arrays.score_batch import ScoreBatch
 from db.arrays.types import Int32Array, Int64Array
-from db.read.score_stream import ScoreBatch
 from db.scores import NEVER, SCALE
 
 STEP = 100
@@ -63,12 +63,23 @@ class UnchangedCounter:
         pairs = (rows[:-1] // max(images, 1) * WIDTH + levels[:-1]) * WIDTH + levels[1:]
         self._pairs += np.bincount(pairs, minlength=self._pairs.size)
 
-    def tables(self) -> Int64Array:
-        """(tables, WIDTH, WIDTH) summed pairs: [table, i, j] counts those with a row <= i and a column >= j."""
-        pairs = self._pairs.reshape(self._tables, WIDTH, WIDTH).copy()
+    @property
+    def pairs(self) -> Int64Array:
+        """(tables * WIDTH * WIDTH,) images that have each pair. Those of several counters can be added."""
+        pairs = self._pairs.copy()
         # Pairs of the end of an image and the beginning of the next one, which are no neighbours.
-        pairs[:, WIDTH - 1, 0] = 0
-        return np.ascontiguousarray(pairs.cumsum(axis=1)[:, :, ::-1].cumsum(axis=2)[:, :, ::-1])
+        pairs.reshape(self._tables, WIDTH, WIDTH)[:, WIDTH - 1, 0] = 0
+        return pairs
+
+
+def tables(pairs: Int64Array) -> Int64Array:
+    """(tables, WIDTH, WIDTH) summed pairs: [table, i, j] counts those with a row <= i and a column >= j.
+
+    Args:
+        pairs: of an `UnchangedCounter`.
+    """
+    found = pairs.reshape(-1, WIDTH, WIDTH)
+    return np.ascontiguousarray(found.cumsum(axis=1)[:, :, ::-1].cumsum(axis=2)[:, :, ::-1])
 
 
 def level_of(score: int, floor: int) -> int | None:
@@ -87,6 +98,6 @@ def without(table: Int64Array, low: int, high: int) -> int:
     """Images that have no score at the levels low to high, high excluded.
 
     Args:
-        table: (WIDTH, WIDTH), one of `UnchangedCounter.tables`.
+        table: (WIDTH, WIDTH), one of `tables`.
     """
     return int(table[low, high + 1])

@@ -1,0 +1,55 @@
+"""A query in words."""
+
+from collections.abc import Sequence
+
+from db.ledger.models import Tag
+from db.scores import NEVER, SCALE, to_probability
+from db.search.tree import And, Node, Not, Or, Reaches, Under
+
+_NAMED = 5
+"""Tags of a term that are named."""
+
+
+def described(node: Node, tags: Sequence[Tag]) -> str:
+    """What a query asks for, for people.
+
+    Args:
+        tags: of the model, by output position.
+    """
+    return f"Images where {_words(node, tags)}."
+
+
+def _words(node: Node, tags: Sequence[Tag], *, inner: bool = False) -> str:
+    match node:
+        case Reaches():
+            return _reaches(node, tags)
+        case Under():
+            return f"the uri begins with {node.prefix}"
+        case Not(Reaches() | Under()):
+            return f"it is not so that {_words(node.part, tags)}"
+        case Not():
+            return f"it is not so that ({_words(node.part, tags)})"
+        case And(()):
+            return "a prediction is stored"
+        case And() | Or():
+            joined = (" and " if isinstance(node, And) else " or ").join(
+                _words(part, tags, inner=True) for part in node.parts
+            )
+            return f"({joined})" if inner else joined
+
+
+def _reaches(node: Reaches, tags: Sequence[Tag]) -> str:
+    if not node.tag_ids:
+        return "no tag can match"
+    pairs = zip(node.tag_ids, node.lows, strict=True)
+    uniform = len(set(node.lows)) == 1
+    named = [tags[tag_id].name + ("" if uniform else f" (from {to_probability(low):g} on)") for tag_id, low in pairs]
+    more = len(named) - _NAMED
+    who = ", ".join(named[:_NAMED]) + (f" or {more:,} more" if more > 0 else "")
+    ends = []
+    if uniform:
+        ends.append(f"at least {to_probability(node.lows[0]):g}")
+    if node.high < NEVER:
+        ends.append(f"less than {node.high / SCALE:g}")
+    said = f"has a probability of {' and '.join(ends)}" if ends else "reaches its threshold"
+    return f"{who} {said}" if len(named) == 1 else f"one of {who} {said}"

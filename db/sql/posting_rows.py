@@ -1,0 +1,101 @@
+"""Writes and reads the pieces of `postings`: binary COPY on PostgreSQL, the driver's own methods on SQLite."""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select
+
+from db.arrays.batches import batched
+from db.schema import postings, tags
+from db.sql import copy_format
+from db.sql.copy_rows import copy
+from db.sql.in_list import in_list
+from db.sql.streams import stream_in_order, stream_rows
+
+_COLUMNS = "model_id, block, tag_id, piece, highest, images, scores"
+_KEY = struct.Struct("!ii")
+_TAG = struct.Struct("!i")
+_AT_ONCE = 5_000
+"""Pieces: 20 MB at most."""
+
+PieceRow = tuple[int, int, int, bytes, bytes]
+"""Tag id, piece, highest score, images, scores."""
+
+
+def insert_pieces(connection: Connection, model_id: int, block: int, rows: Iterable[PieceRow]) -> None:
+    """Insert the pieces of a block, which has none."""
+    for some in batched(rows, _AT_ONCE):
+        if connection.dialect.name == "postgresql":
+            tag_ids, pieces, highest, images, scores = zip(*some, strict=True)
+            columns: list[Sequence[bytes]] = [
+                copy_format.bigints([model_id]) * len(some),
+                *(copy_format.integers(values) for values in ([block] * len(some), tag_ids)),
+                *(copy_format.smallints(values) for values in (pieces, highest)),
+                images,
+                scores,
+            ]
+            copy(connection, f"postings ({_COLUMNS})", columns)
+        else:
+            connection.exec_driver_sql(
+                f"insert into postings ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+                [(model_id, block, *row) for row in some],
+            )
+
+
+def delete_pieces(connection: Connection, model_id: int, block: int) -> None:
+    """Delete the pieces of a block."""
+    # By the whole key, tag after tag: SQLite would read all postings of the model.
+    of_model = select(tags.c.tag_id).where(tags.c.model_id == model_id)
+    in_block = (postings.c.model_id == model_id, postings.c.block == block)
+    connection.execute(delete(postings).where(*in_block, postings.c.tag_id.in_(of_model)))
+
+
+def read_pieces(
+    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
+) -> Iterator[Sequence[tuple[int, int, bytes, bytes]]]:
+    """Pieces as (block, tag id, images, scores), many at once, in any order.
+
+    Args:
+        tag_ids: None for all tags.
+        blocks: the first one, and the one after the last.
+        low: only pieces with a score at or above it.
+    """
+    where = _selected(connection, model_id, tag_ids, blocks, low)
+    if connection.dialect.name != "postgresql":
+        query = select(postings.c.block, postings.c.tag_id, postings.c.images, postings.c.scores).where(where)
+        yield from stream_in_order(connection, query, _AT_ONCE)
+        return
+    key = func.int4send(postings.c.block).op("||")(func.int4send(postings.c.tag_id))
+    row = key.op("||")(postings.c.images).op("||")(postings.c.scores)
+    for rows in stream_rows(connection, select(row.label("piece")).where(where), _AT_ONCE):
+        yield [_split(data) for (data,) in rows]
+
+
+def read_scores(
+    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
+) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
+    """The tag ids of many pieces at once, and their scores. For arguments see `read_pieces`."""
+    where = _selected(connection, model_id, tag_ids, blocks, low)
+    if connection.dialect.name != "postgresql":
+        for some in stream_in_order(connection, select(postings.c.tag_id, postings.c.scores).where(where), _AT_ONCE):
+            tags, scores = zip(*some, strict=True)
+            yield tags, scores
+        return
+    row = func.int4send(postings.c.tag_id).op("||")(postings.c.scores)
+    for rows in stream_rows(connection, select(row.label("piece")).where(where), _AT_ONCE):
+        yield [_TAG.unpack_from(data)[0] for (data,) in rows], [data[_TAG.size :] for (data,) in rows]
+
+
+def _selected(
+    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
+) -> ColumnElement[bool]:
+    columns = postings.c
+    wanted = and_(columns.model_id == model_id, columns.block >= blocks[0], columns.block < blocks[1])
+    if tag_ids is not None:
+        wanted = and_(in_list(connection, columns.tag_id, tag_ids), wanted)
+    return and_(wanted, columns.highest >= low)
+
+
+def _split(data: bytes) -> tuple[int, int, bytes, bytes]:
+    middle = (len(data) + _KEY.size) // 2
+    return (*_KEY.unpack_from(data), data[_KEY.size : middle], data[middle:])
