@@ -57,6 +57,9 @@ class WorkerSettings(BaseModel):
         None, description="folders and `s3://bucket/prefix`, separated by commas; workers read nothing else"
     )
     """None or empty: workers read everything."""
+    update_index: bool = Field(
+        True, description="idle workers, and `tagonce tag` at its end, do what `tagonce index` does"
+    )
     grace_seconds: float = Field(
         20.0, ge=0, description="time for a chunk to finish after SIGTERM, before it goes back to the queue"
     )

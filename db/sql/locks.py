@@ -20,6 +20,16 @@ def lock_rows(
     return query
 
 
+def try_lock_name(connection: Connection, number: int) -> bool:
+    """Take the lock of a number until the end of the transaction, unless another transaction has it.
+
+    Returns:
+        Whether this transaction has it; True on SQLite.
+    """
+    query = text("select pg_try_advisory_xact_lock(:number)")
+    return connection.dialect.name != "postgresql" or bool(connection.scalar(query, {"number": number}))
+
+
 def lock_name(connection: Connection, number: int) -> None:
     """Wait for the lock of a number, and hold it until the end of the transaction."""
     if connection.dialect.name == "postgresql":

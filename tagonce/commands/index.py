@@ -32,11 +32,11 @@ def command(
     Example: tagonce index --floor 0.05
     """
     from db.errors import SettingsError
-    from db.postings.build import drop_postings, floor_of, update_postings
+    from db.postings.build import drop_postings, floor_of
     from db.scores import to_probability, to_score
     from tagonce import settings
     from tagonce.from_settings import stored, stored_model
-    from tagonce.output.progress import progress_bar
+    from tagonce.output.index_bar import update_index
 
     if drop and floor is not None:
         raise SettingsError("--drop removes the whole index: omit --floor.")
@@ -54,10 +54,6 @@ def command(
                 "probabilities are not stored."
             )
         begun = time.monotonic()
-        with progress_bar("blocks") as bar:
-            task = bar.add_task("Indexing", total=None)
-            built = update_postings(
-                opened, row, floor=wanted, advance=lambda done, total: bar.update(task, completed=done, total=total)
-            )
+        built = update_index(opened, row, wanted)
     took = f"{counted(built, 'block')} built in {time.monotonic() - begun:,.1f} s" if built else "already up to date"
     ui.errors.print(f"{row.name}: index {took}.", markup=False)

@@ -78,6 +78,7 @@ def _run(
     from tagonce.local import embedded_redis
     from tagonce.local.run import CHUNK_SIZE, LEASE_SECONDS, LocalRun, LocalWorker
     from tagonce.options.gone_option import GoneOption
+    from tagonce.output.index_bar import update_index
     from tagonce.output.progress import progress_bar
     from tagonce.output.upgrade_display import UpgradeDisplay
 
@@ -119,6 +120,8 @@ def _run(
             raise
         finally:
             worker.stop()
+        if config.update_index:
+            update_index(database, row)
         with database.read() as connection:
             failed = run_progress.failures_by_reason(connection, row.id, since=run.progress.begun)
         ui.print_names(names)

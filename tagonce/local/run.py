@@ -56,6 +56,7 @@ class LocalWorker:
                 "broker_url": broker_url,
                 "grace_seconds": GRACE_SECONDS,
                 "max_idle": math.inf,  # `stop` ends it
+                "update_index": False,  # `tagonce tag` does so at its end
             }
         )
         self._process = WorkerProcess(worker_settings, log=self.log)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, func, select
 
 from db.database import Database
-from db.schema import deliveries, failures, images, predictions, tag_scores
+from db.schema import changed_blocks, deliveries, failures, images, predictions, tag_scores
 
 NOT_STORED = -1
 
@@ -47,6 +47,10 @@ class Ledger:
             return sum(
                 connection.scalar(select(func.count()).select_from(table)) or 0 for table in (predictions, failures)
             )
+
+    def changed_blocks(self) -> list[int]:
+        """Blocks of images that were written since their postings were built."""
+        return self._scalars(select(changed_blocks.c.block).distinct())
 
     def deliveries(self) -> int:
         """Chunks that workers hold, or held when they died."""

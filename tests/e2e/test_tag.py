@@ -33,7 +33,7 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     options = ("--model", jtp2_folder, "--database", sqlite_url)
     rows = Ledger(sqlite_url)
 
-    first = tagonce_script("tag", "photos", *options)
+    first = tagonce_script("tag", "photos", *options, TAGONCE_UPDATE_INDEX="false")
     assert first.code == 0, first.err
     assert "29 images tagged" in first.err
     assert "1 failed:" in first.err
@@ -41,10 +41,12 @@ def test_a_folder_is_tagged_once_however_it_is_pointed_at(
     assert rows.failed() == {file_uri(str(broken)): "corrupt"}
     everything = [file_uri(str(photo)) for photo in photos]
     assert rows.finished() == everything
+    assert rows.changed_blocks()
 
     again = tagonce("tag", "photos", *options)
     assert again.code == 0, again.err
     assert "Nothing to tag: 30 images, all with a result." in again.err
+    assert not rows.changed_blocks()
 
     os.utime(touched, ns=(1, 1))
     added = make_photos(1, tmp_path / "photos" / "more")[0]

@@ -22,6 +22,7 @@ from producer.queue.chunks import Chunk
 from workers.options import Options
 from workers.pipeline import Pipeline, Report
 from workers.queue import isolation
+from workers.queue.idle_index import IdleIndex
 from workers.queue.isolation import MAX_DELIVERIES, SharedLock
 from workers.queue.leases import Leases
 from workers.queue.watchdog import Watchdog
@@ -67,9 +68,13 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
     signals.setup_logging.connect(lambda **_kwargs: None, weak=False)  # the caller configures logging
     for name in Panel.data.keys() - ANSWERED:
         del Panel.data[name]
+
+    def waiting() -> int:
+        return depth(app, pipeline.model.id).waiting
+
     watchdog = Watchdog(
         progress=pipeline.metrics.steps,
-        waiting=lambda: depth(app, pipeline.model.id).waiting,
+        waiting=waiting,
         stall_seconds=options.stall_seconds,
         max_idle_seconds=options.max_idle,
         stop=lambda: _end_celery(os.EX_OK),
@@ -83,6 +88,8 @@ def run_worker(app: Celery, pipeline: Pipeline, options: Options) -> int:
         quiet=True,
     )
     watchdog.start()
+    if options.update_index:
+        IdleIndex(pipeline.database, pipeline.model, watchdog, waiting).start()
     worker.start()
     if stop.error:
         raise stop.error

@@ -78,6 +78,12 @@ class Watchdog:
                 self._chunks -= 1
             self.note_progress()
 
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since this worker held a chunk; 0 if it holds one."""
+        with self._lock:
+            return 0.0 if self._chunks else time.monotonic() - self._progress_at
+
     def note_progress(self) -> None:
         """Note that the worker is not stuck: something began, ended, or is awaited with a timeout."""
         with self._lock:
