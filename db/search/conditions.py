@@ -2,11 +2,13 @@
 
 from typing import assert_never
 
-from sqlalchemy import ColumnElement, Connection, FromClause, and_, false, not_, or_, true
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, false, func, not_, or_, true
 
-from db.schema import images, predictions
-from db.search.tree import And, Node, Not, Or, Reaches, Under
+from db.schema import files, images, predictions
+from db.search.facts import FACTS
+from db.search.tree import And, Node, Not, Or, Reaches, Under, Within
 from db.sql.conditions import reaches
+from db.sql.current_file import is_file_of
 from db.sql.score_sql import begins_with
 
 
@@ -17,8 +19,8 @@ def condition(connection: Connection, model_id: int, node: Node) -> ColumnElemen
             if not node.tag_ids:
                 return false()
             return reaches(connection, model_id, node.tag_ids, node.lows, node.high)
-        case Under():
-            return begins_with(node.prefix)
+        case Under() | Within():
+            return _of_image(node)
         case Not():
             return not_(condition(connection, model_id, node.part))
         case And():
@@ -30,15 +32,28 @@ def condition(connection: Connection, model_id: int, node: Node) -> ColumnElemen
 
 
 def source(node: Node) -> FromClause:
-    """The relations that the condition of a query refers to: `predictions`, and `images` if it needs them."""
-    return predictions.join(images, images.c.id == predictions.c.image_id) if _asks_for_uris(node) else predictions
+    """The relations that the condition of a query refers to: `predictions`, and `images` and `files` if needed."""
+    if not _asks_for_more(node):
+        return predictions
+    return predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of())
 
 
-def _asks_for_uris(node: Node) -> bool:
+def _asks_for_more(node: Node) -> bool:
     match node:
         case And() | Or():
-            return any(_asks_for_uris(part) for part in node.parts)
+            return any(_asks_for_more(part) for part in node.parts)
         case Not():
-            return _asks_for_uris(node.part)
+            return _asks_for_more(node.part)
         case _:
-            return isinstance(node, Under)
+            return isinstance(node, Under | Within)
+
+
+def _of_image(node: Under | Within) -> ColumnElement[bool]:
+    if isinstance(node, Under):
+        return begins_with(node.prefix)
+    column = FACTS[node.fact].column
+    if node.exactly:
+        return func.coalesce(column == node.low, false())
+    limits = [column >= node.low] if node.low is not None else []
+    limits += [column < node.high] if node.high is not None else []
+    return func.coalesce(and_(*limits), false())  # null, as of an unknown size, would stay null when it is negated

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from db.ledger.models import Tag
 from db.scores import NEVER, SCALE, to_probability
-from db.search.tree import And, Node, Not, Or, Reaches, Under
+from db.search.tree import And, Node, Not, Or, Reaches, Under, Within
 
 _NAMED = 5
 """Tags of a term that are named."""
@@ -23,12 +23,10 @@ def _words(node: Node, tags: Sequence[Tag], *, inner: bool = False) -> str:
     match node:
         case Reaches():
             return _reaches(node, tags)
-        case Under():
-            return f"the uri begins with {node.prefix}"
-        case Not(Reaches() | Under()):
-            return f"it is not so that {_words(node.part, tags)}"
+        case Under() | Within():
+            return _of_image(node)
         case Not():
-            return f"it is not so that ({_words(node.part, tags)})"
+            return f"not ({_words(node.part, tags)})"
         case And(()):
             return "a prediction is stored"
         case And() | Or():
@@ -36,6 +34,16 @@ def _words(node: Node, tags: Sequence[Tag], *, inner: bool = False) -> str:
                 _words(part, tags, inner=True) for part in node.parts
             )
             return f"({joined})" if inner else joined
+
+
+def _of_image(node: Under | Within) -> str:
+    if isinstance(node, Under):
+        return f"the uri begins with {node.prefix}"
+    if node.exactly:
+        return f"the {node.fact} is {node.low}"
+    ends = [f"at least {node.low}"] if node.low is not None else []
+    ends += [f"less than {node.high}"] if node.high is not None else []
+    return f"the {node.fact} is {' and '.join(ends)}"
 
 
 def _reaches(node: Reaches, tags: Sequence[Tag]) -> str:

@@ -11,6 +11,7 @@ r"""The query language: booru syntax over stored probabilities, parsed into a tr
     *_hair:0.5              any tag that matches the pattern
     category:character:0.8  any tag of the category
     under:PATH              images in a folder or under an s3:// prefix
+    width:>=1024            a fact of the file, as `db.search.facts` has them: also height, bytes, format, date
     model:NAME              the model whose scores are searched; once, outside of groups
     "re:zero":0.5           quoted, the whole word is a name; \" and \\ inside
 
@@ -26,9 +27,9 @@ from db.ledger.models import Model, Tag
 from db.names.vocabulary import Vocabulary
 from db.policy.policies import Cut
 from db.search.terms import Leaves, QueryError, Word, keyed, sign_of, words
-from db.search.tree import And, Node, Not, Or, Reaches, Under
+from db.search.tree import And, Node, Not, Or, Reaches, Under, Within
 
-__all__ = ["And", "Node", "Not", "Or", "QueryError", "Reaches", "Under", "named_model", "parse", "quoted"]
+__all__ = ["And", "Node", "Not", "Or", "QueryError", "Reaches", "Under", "Within", "named_model", "parse", "quoted"]
 
 MAX_TERMS = 100
 MAX_DEPTH = 20

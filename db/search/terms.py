@@ -9,6 +9,7 @@ from db.ledger.models import Model
 from db.names.vocabulary import WILDCARD, Vocabulary
 from db.policy.policies import Cut, below_floor, unknown_name
 from db.scores import NEVER, SCALE, to_probability, to_score
+from db.search.facts import FACTS, parse_fact
 from db.search.tree import Node, Not, Reaches, Under
 
 Word = re.Match[str]
@@ -32,7 +33,7 @@ class QueryError(SettingsError):
         self.at = at
 
 
-_KEYS = ("category", "model", "under")
+_KEYS = ("category", "model", "under", *FACTS)
 _WORD = re.compile(
     rf"""(?P<sign>~?-?) (?P<key>(?:{"|".join(_KEYS)}):)? "(?P<name>(?:[^"\\]|\\.)*)" (?P<rest>\S*) | \S+""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
@@ -135,6 +136,11 @@ class Leaves:
             if not term.name:
                 raise self._error(term.name_at, "under: needs a folder or an s3:// prefix.")
             return Under(self._prefix_of(term.name))
+        if term.key in FACTS:
+            try:
+                return parse_fact(term.key, term.name)
+            except ValueError as error:
+                raise self._error(term.name_at, f"{term.key}: needs {error}, not {term.name!r}.") from None
         tag_ids, several = self._tag_ids(term)
         if term.threshold is None:
             return _reaches(tag_ids, self._in_force(term, tag_ids))
@@ -157,8 +163,9 @@ class Leaves:
             raise self._error(at, "There is nothing between these quotes.")
         if not (rest := word["rest"]):
             return term
-        if not rest.startswith(":") or term.key in ("model", "under"):
-            ending = "A space" if term.key in ("model", "under") else "A space, or a colon and a threshold,"
+        takes_none = term.key in ("model", "under", *FACTS)
+        if not rest.startswith(":") or takes_none:
+            ending = "A space" if takes_none else "A space, or a colon and a threshold,"
             raise self._error(word.start("rest"), f"{ending} must follow the closing quote.")
         return _with_threshold(term, term.name, rest[1:], word.start("rest") + 1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from db.scores import NEVER
 
@@ -25,6 +26,20 @@ class Under:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """A fact of the image lies in a range. It is false for an image of which the fact is not known."""
+
+    fact: str
+    """One of `db.search.facts.FACTS`."""
+    low: Any
+    """The first value, or None."""
+    high: Any
+    """The first value that is too high, or None."""
+    exactly: bool = False
+    """The fact equals `low` instead."""
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     part: "Node"
 
@@ -39,7 +54,7 @@ class Or:
     parts: tuple["Node", ...]
 
 
-Node = Reaches | Under | Not | And | Or
+Node = Reaches | Under | Within | Not | And | Or
 
 
 def leaves(node: Node, *, positive: bool = True) -> Iterator[tuple[Reaches, bool]]:

@@ -136,6 +136,7 @@ def command(
     cat  cat:0.5  cat:..0.2  its threshold in force, another threshold, a range
     *_hair  category:artist  any matching tag, any tag of a category; :0.5 too
     under:PATH  model:NAME   images in a folder; model to use
+    width:>=1024 format:png  facts of files, also height, bytes:>1mb, date:2026-11
     "re:zero":0.5            a quoted name is taken literally
 
     With --truth: human tags with a probability near 0, and missing tags near 1, the largest differences first.
@@ -179,12 +180,10 @@ def command(
                 tags=[find_tag(row, name, tags) for name in tag or ()] or None,
             )
             (mistake_table.print_lines if json else mistake_table.print_table)(found_mistakes, limit)
-            for line in describe(said):
-                ui.errors.print(line, markup=False)
+            ui.errors.print("\n".join(describe(said)), markup=False)
             return
         if explain:
-            ui.output.print(described(tree, tags), markup=False)
-            ui.output.print(matches.explain(connection, row, tree), markup=False)
+            ui.output.print(f"{described(tree, tags)}\n{matches.explain(connection, row, tree)}", markup=False)
             return
         if count:
             number = searches.count(connection, row, tree)
@@ -209,12 +208,10 @@ def command(
         )
         names = [tag.name for tag in tags]
         hits = islice(found, most)
-        if json:
-            number = _each(hits, lambda hit: ui.print_json_line(_as_json(hit, names)))
-        elif as_table:
+        if as_table:
             number = _print_table(hits, names, None if sort_tag is None else names[sort_tag])
         else:
-            number = _each(hits, lambda hit: _print_path(hit, b"\0" if null else b"\n"))
+            number = _print_lines(hits, names, json=json, end=b"\0" if null else b"\n")
         more = _each(found, lambda _hit: None) > 0
         name = models.title(connection, row)
     ui.errors.print(
@@ -237,6 +234,12 @@ def _order(sort: str | None, tags: "Sequence[Tag]") -> tuple[int | None, bool]:
         if sort.endswith(ending) and (found := vocabulary.find(sort.removesuffix(ending))):
             return found[0], descending
     raise SettingsError(f"--sort: {unknown_name(sort.rpartition(':')[0] or sort, vocabulary.names, 'tag')}")
+
+
+def _print_lines(hits: "Iterable[Hit]", names: Sequence[str], *, json: bool, end: bytes) -> int:
+    if json:
+        return _each(hits, lambda hit: ui.print_json_line(_as_json(hit, names)))
+    return _each(hits, lambda hit: _print_path(hit, end))
 
 
 def _each(hits: "Iterable[Hit]", show: "Callable[[Hit], None]") -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import typer
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, select, update
 from typer.testing import CliRunner, Result
 
 from db.database import Database
@@ -24,11 +25,11 @@ from db.names.uris import file_uri
 from db.policy.policies import Cut, Policy, resolve
 from db.postings.build import update_postings
 from db.read.tag_batches import read_tag_batches
-from db.schema import images
+from db.schema import files, images
 from db.scope import Gone
 from db.scores import NEVER, SCALE, Scores
 from db.search.execute import Hit, condition, count, scores_to_show, search
-from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, parse, quoted
+from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, Within, parse, quoted
 from db.sql.conditions import FEW
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
@@ -64,8 +65,9 @@ def some_leaves(draw: st.DrawFn) -> Node:
 
 
 some_places = st.sampled_from(["", "s3://b/000", "s3://b/0001", "s3://c"]).map(Under)
+some_facts = st.builds(Within, st.just("width"), st.none() | st.integers(639, 641), st.just(641))
 some_trees = st.recursive(
-    some_leaves() | some_places,
+    some_leaves() | some_places | some_facts,
     lambda parts: (
         parts.map(Not)
         | st.lists(parts, min_size=1, max_size=3).map(tuple).map(And)
@@ -86,6 +88,8 @@ def is_true(node: Node, row: Row, uri: str) -> bool:
             return any(tag in row and low <= row[tag] < node.high for tag, low in pairs)
         case Under():
             return uri.startswith(node.prefix)
+        case Within():
+            return (node.low or 0) <= 640 < node.high
         case Not():
             return not is_true(node.part, row, uri)
         case And():
@@ -438,3 +442,48 @@ def test_the_index_is_made_and_removed(database: Database, run: Run, model: Mode
     with pytest.raises(SettingsError, match="--drop"):
         run("index", "--floor", "0.2", "--drop")
     assert "tiny: index removed." in run("index", "--drop").stderr
+
+
+def test_facts_of_files_are_asked_for(database: Database, run: Run, model: Model, three: list[str]) -> None:
+    """As in boorus; a fact that is not known matches nothing, and its negation everything."""
+    with database.write() as connection:
+        values = {"width": 100, "height": 3000, "bytes": 2 << 20, "format": "png"}
+        one = select(images.c.id).where(images.c.uri == three[1]).scalar_subquery()
+        connection.execute(update(files).where(files.c.image_id == one).values(values))
+        connection.execute(
+            update(images).where(images.c.uri == three[1]).values(added_at=datetime(2025, 12, 31, 23, tzinfo=UTC))
+        )
+        connection.execute(delete(files).where(files.c.image_id == one + 1))
+    for query, places in {
+        "width:100": [1],
+        "width:>100": [0],
+        "-width:>100": [1, 2],
+        "width:..640": [0, 1],
+        "width:101..": [0],
+        "height:>=3000 width:<=100": [1],
+        "bytes:2mb": [1],
+        "bytes:<0.5kb": [0],
+        "format:PNG": [1],
+        "format:jpg": [0],
+        "-format:jpg": [1, 2],
+        "date:2025": [1],
+        "date:2025-12 tag_00": [1],
+        "date:..2025-12-31": [1],
+        "date:>2025-12-31 tag_00": [0, 2],
+        "date:>=2026-01": [0, 2],
+    }.items():
+        for state in ("stored", "indexed"):
+            if state == "indexed":
+                update_postings(database, model)
+            assert run("search", query).stdout.splitlines() == [three[place] for place in places], query
+    said = run("search", "-format:jpg date:2025 ( tag_00 ~ tag_0*:0.2..0.5 )", "--explain").stdout
+    assert "not (the format is jpeg) and the date is at least 2025-01-01" in said
+    assert "(tag_00 has a probability of at least 0.35 or one of tag_00, tag_01, tag_02" in said
+    for wrong, needs in (
+        ("width:x", "a whole number"),
+        ("date:2025-13", "a date"),
+        ("format:", "the name"),
+        ("width:=>1", "one of"),
+    ):
+        with pytest.raises(QueryError, match=f"{wrong.partition(':')[0]}: needs {needs}"):
+            run("search", wrong)
