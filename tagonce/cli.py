@@ -36,8 +36,7 @@ COMMANDS = {
         "review": "Review stored scores in a browser: move thresholds, see the effect, label tags, save a profile.",
         "export": "Write the tags that thresholds keep. No model is needed: this is SQL over stored probabilities.",
         "search": "Find images by their tags, in the query syntax of boorus; each tag may have its own threshold.",
-        "index": "Make searches faster, for 70 to 400 bytes per image. Optional; one index per model, updated "
-        "automatically.",
+        "index": "Bring the index by tag up to date, for about 320 bytes per image. Searches and counts read it.",
         "counts": "Count the images of each tag, the most frequent tag first.",
         "histogram": "Show how the probabilities of a tag are distributed. A valley is a good threshold.",
         "evaluate": "Compare stored scores with human tags: precision, recall, F1 and informedness at many thresholds.",
