@@ -173,7 +173,7 @@ def _build(database: Database, model: Model, block: int, floor: int, counter: Un
         for first in range(0, tags, group)
     ]
     with database.write() as connection:
-        # The row is inserted or updated if nobody else has done so since the snapshot.
+        # The row is inserted or updated if no other builder has done so since the snapshot.
         if version is None:
             inserted = insert_into(connection, posting_blocks).values(at_block | values).on_conflict_do_nothing()
             is_ours = connection.scalar(inserted.returning(posting_blocks.c.version)) is not None
