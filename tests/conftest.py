@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from tests.fixtures import examples
+from tests.fixtures import examples, forked
 
 # pytest has a process for each core. The threads of torch would be twice as many as cores, and each waits for the rest
 # by spinning: a forward takes up to ten times as long. The processes that tests start inherit it.
@@ -40,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all is imported, of which nothing is garbage
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        forked.shared = Path(config.option.basetemp).parent
     with suppress(ModuleNotFoundError):
         examples.load(thorough=config.getoption("thorough"))
 

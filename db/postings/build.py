@@ -6,7 +6,7 @@ these marks. A writer that was not committed at the time of the snapshot has lef
 stays changed. A builder can be killed at any moment, and several can run at once: the slower one discards its work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from db.arrays.batches import prefetched
 from db.arrays.score_batch import ScoreBatch
-from db.arrays.types import Int64Array, UInt64Array
+from db.arrays.types import Int32Array, Int64Array, UInt64Array
 from db.database import Database
 from db.ledger import models
 from db.ledger.changed_blocks import BLOCK_BITS
@@ -49,7 +49,7 @@ class Contents:
     """(BLOCK,) whether each image has a prediction."""
     keys: UInt64Array
     """(postings,) ascending, from `posting_key`."""
-    low_scores: Int64Array
+    low_scores: Int32Array
     """(tags, steps) images in each of `block_format.low_steps`."""
     pairs: Int64Array
     """Of an `UnchangedCounter`."""
@@ -123,7 +123,7 @@ def read_contents(
     first = block << BLOCK_BITS
     present = np.zeros(BLOCK, dtype=np.bool_)
     steps = block_format.low_steps(model.floor, floor)
-    lows = np.zeros(tags * len(steps), dtype=np.int64)
+    lows = np.zeros(tags * len(steps), dtype=np.int32)
     keys = [np.zeros(0, dtype=np.uint64)]
     query = (
         select(predictions.c.image_id, *packed(connection, model.floor))
@@ -140,7 +140,7 @@ def read_contents(
         if steps:
             cells = batch.tag_ids[~kept].astype(np.int64) * len(steps)
             cells += batch.scores[~kept] // block_format.FINE_STEP - steps.start
-            lows += np.bincount(cells, minlength=lows.size)
+            np.add.at(lows, cells, np.int32(1))  # a table of all cells for each batch would take longer
     all_keys = np.concatenate(keys)
     all_keys.sort()
     return Contents(present, all_keys, lows.reshape(tags, len(steps)), counter.pairs)
@@ -194,18 +194,16 @@ def _build(database: Database, model: Model, block: int, floor: int, counter: Un
     return True
 
 
-def _counts(keys: UInt64Array, floor: int, tags: int) -> list[tuple[int, bytes]]:
+def _counts(keys: UInt64Array, floor: int, tags: int) -> Iterator[tuple[int, bytes]]:
     """(step, counts and sums of scores of all tags) at each threshold that is a multiple of 0.01, from the floor on."""
     tag_ids, scores, _images = block_format.from_keys(keys)
-    steps = SCALE // STEP + 1
-    cells = tag_ids * steps + scores // STEP
-    numbers, sums = (
-        np.bincount(cells, weights=weights, minlength=tags * steps)
-        .reshape(tags, steps)[:, ::-1]
-        .cumsum(axis=1)[:, ::-1]
-        for weights in (None, scores)
-    )
-    return [
-        (step, block_format.encode_integers(np.concatenate([numbers[:, step], sums[:, step]])))
-        for step in range(-(-floor // STEP), steps)
-    ]
+    steps = scores // STEP
+    order = np.argsort(steps.astype(np.uint8), kind="stable")
+    ends = np.searchsorted(steps[order], np.arange(SCALE // STEP + 2))
+    # From the highest step down: a threshold has the counts of the one above it, and those of its own step.
+    sums = np.zeros((2, tags), dtype=np.int64)
+    for step in range(SCALE // STEP, -(-floor // STEP) - 1, -1):
+        chosen = order[ends[step] : ends[step + 1]]
+        np.add.at(sums[0], tag_ids[chosen], 1)
+        np.add.at(sums[1], tag_ids[chosen], scores[chosen])
+        yield step, block_format.encode_integers(sums)

@@ -1,7 +1,8 @@
 """A model with the most tags goes through everything that reads or writes tag ids, on both databases."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select, text
 
-from db.database import Database
-from db.ledger import duplicates, models, results
+from db.database import Database, open_database
+from db.ledger import duplicates, images, models, results
+from db.ledger.images import Reference
 from db.ledger.models import Model, Tag
 from db.ledger.results import Prediction
 from db.policy import profiles
@@ -31,6 +33,7 @@ from db.truth.evaluation import evaluate
 from db.truth.load_truth import read_truth
 from db.truth.mistakes import find_mistakes
 from tests.fixtures.command import Outcome
+from tests.services.conftest import make_model
 
 WITH_SCORES = (0, 16_383, 16_384, 32_767, 32_768, 65_536, 131_071)
 """Tags at the ends of each width of a number."""
@@ -47,9 +50,22 @@ def name(tag: int) -> str:
     return f"tag_{tag:06}"
 
 
-@pytest.fixture
-def wide(database: Database, registered: Callable[..., list[int]]) -> tuple[Model, list[int]]:
-    """The model with scores of four images, and their ids. Each tag has a category of its own."""
+@dataclass(frozen=True)
+class Wide:
+    """The model, its tags, each with a category of its own, and the ids of four images with scores."""
+
+    url: str
+    database: Database
+    model: Model
+    tags: list[Tag]
+    ids: list[int]
+
+
+@pytest.fixture(scope="module")
+def wide(module_database_url: str) -> Iterator[Wide]:
+    """One for all tests of a database: to store so many tags takes a second."""
+    references = [Reference(f"s3://b/{number:04}", "1", 10) for number in range(len(ROWS))]
+    database = open_database(module_database_url, create=False)
     with database.write() as connection:
         model = models.register(
             connection,
@@ -60,10 +76,11 @@ def wide(database: Database, registered: Callable[..., list[int]]) -> tuple[Mode
             floor=FLOOR,
             default_threshold=3_500,
         )
-    ids = registered(len(ROWS))
-    with database.write() as connection:
+        ids = images.register(connection, references, model.id)
         results.save(connection, model.id, [_prediction(*pair) for pair in zip(ids, ROWS, strict=True)], [])
-    return model, ids
+        tags = models.tag_names(connection, model.id)
+    yield Wide(module_database_url, database, model, tags, ids)
+    database.close()
 
 
 def _prediction(image_id: int, row: dict[int, int]) -> Prediction:
@@ -72,10 +89,10 @@ def _prediction(image_id: int, row: dict[int, int]) -> Prediction:
     return Prediction(image_id, "1", 10, 640, 480, "jpeg", bytes([image_id]) * 32, kept)
 
 
-def test_scores_are_read_as_they_were_saved(database: Database, wide: tuple[Model, list[int]]) -> None:
+def test_scores_are_read_as_they_were_saved(wide: Wide) -> None:
     """In the views, as duplicates, and in histograms."""
-    model, ids = wide
-    with database.read() as connection:
+    model, ids = wide.model, wide.ids
+    with wide.database.read() as connection:
         wanted = {(image, tag, score) for image, row in zip(ids, ROWS, strict=True) for tag, score in row.items()}
         found = connection.execute(select(tag_scores.c.image_id, tag_scores.c.tag_id, tag_scores.c.score)).all()
         assert {tuple(row) for row in found} == wanted
@@ -91,13 +108,12 @@ def test_scores_are_read_as_they_were_saved(database: Database, wide: tuple[Mode
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_searches_find_tags_of_any_number(database: Database, wide: tuple[Model, list[int]], indexed: bool) -> None:
+def test_searches_find_tags_of_any_number(wide: Wide, indexed: bool) -> None:
     """One tag, two, a range of scores, more than are compared one by one, sorting; with and without the index."""
-    model, ids = wide
+    model, tags, ids = wide.model, wide.tags, wide.ids
     if indexed:
-        update_postings(database, model, floor=FLOOR)
-    with database.read() as connection:
-        tags = models.tag_names(connection, model.id)
+        update_postings(wide.database, model, floor=FLOOR)
+    with wide.database.read() as connection:
         cut = resolve(model, tags, Policy(3_500))
 
         def found(tree: Node) -> list[int]:
@@ -123,11 +139,10 @@ def test_searches_find_tags_of_any_number(database: Database, wide: tuple[Model,
         assert hits[0].tags == ((32_768, 0.91),)
 
 
-def test_policies_and_counts_keep_tags_of_any_number(database: Database, wide: tuple[Model, list[int]]) -> None:
+def test_policies_and_counts_keep_tags_of_any_number(wide: Wide) -> None:
     """One threshold, thresholds of tags, the best ones, MCut with more than 65,536 categories, and a profile."""
-    model, _ids = wide
-    with database.write() as connection:
-        tags = models.tag_names(connection, model.id)
+    model, tags = wide.model, wide.tags
+    with wide.database.write() as connection:
         for policy, expected in (
             (Policy(4_500), {tag: sum(row.get(tag, 0) >= 4_500 for row in ROWS) for tag in WITH_SCORES}),
             (Policy(NEVER, tags={name(131_071): 700, name(0): 9_100}), {131_071: 2}),
@@ -147,8 +162,8 @@ def test_policies_and_counts_keep_tags_of_any_number(database: Database, wide: t
         assert connection.scalar(applied) == 9_000
 
 
-def test_labels_and_evaluation_of_tags_of_any_number(database: Database, wide: tuple[Model, list[int]]) -> None:
-    model, ids = wide
+def test_labels_and_evaluation_of_tags_of_any_number(wide: Wide) -> None:
+    database, model, ids = wide.database, wide.model, wide.ids
     with database.write() as connection:
         for tag in WITH_SCORES:
             labels.save(connection, model, ids[0], tag, True, by="ann", drawn=labels.Drawn.RANDOM)
@@ -167,28 +182,23 @@ def test_labels_and_evaluation_of_tags_of_any_number(database: Database, wide: t
         assert [(one.tag, one.kind) for one in mistakes] == [(name(65_536), "given"), (name(131_071), "missing")]
 
 
-def test_truth_in_a_file_may_name_tags_of_any_number(
-    database: Database, wide: tuple[Model, list[int]], tmp_path: Path
-) -> None:
-    model, _ids = wide
+def test_truth_in_a_file_may_name_tags_of_any_number(wide: Wide, tmp_path: Path) -> None:
     file = tmp_path / "truth.jsonl"
     file.write_text(json.dumps({"uri": "s3://b/0000", "tags": [name(tag) for tag in WITH_SCORES]}) + "\n")
-    with database.read() as connection:
-        assert read_truth(connection, model, str(file)).tag_ids.tolist() == list(WITH_SCORES)
+    with wide.database.read() as connection:
+        assert read_truth(connection, wide.model, str(file)).tag_ids.tolist() == list(WITH_SCORES)
 
 
-def test_exports_have_tags_of_any_number(
-    database_url: str, wide: tuple[Model, list[int]], tmp_path: Path, invoke: Callable[..., Outcome]
-) -> None:
+def test_exports_have_tags_of_any_number(wide: Wide, tmp_path: Path, invoke: Callable[..., Outcome]) -> None:
     """Parquet with a column for each tag is refused; Parquet with a row for each tag is not."""
     expected = [
         [name(tag) for tag, score in sorted(row.items(), key=lambda pair: -pair[1]) if score >= 3_500] for row in ROWS
     ]
-    options = ("--model", "wide", "--threshold", "0.35", "--database", database_url)
+    options = ("--model", "wide", "--threshold", "0.35", "--database", wide.url)
     lines = invoke("export", "--format", "jsonl", *options).out.splitlines()
     captions = [json.loads(line)["caption"] for line in lines]
     assert [[tag.replace(" ", "_") for tag in caption.split(", ") if tag] for caption in captions] == expected
-    if database_url.startswith("postgresql"):
+    if wide.url.startswith("postgresql"):
         return  # the databases differ in what is read, and not in how it is written
     out = tmp_path / "x.parquet"
     assert invoke("export", "--format", "parquet", "--out", out, *options).code == 0
@@ -198,13 +208,11 @@ def test_exports_have_tags_of_any_number(
     assert "a column for each tag: 131,072 of wide, and at most 32,767" in refused.err
 
 
-def test_a_model_of_few_tags_beside_it_is_stored_as_before(
-    database: Database, model: Model, wide: tuple[Model, list[int]]
-) -> None:
+def test_a_model_of_few_tags_beside_it_is_stored_as_before(wide: Wide) -> None:
     """PostgreSQL has its tag ids as smallints, and the other column is null."""
-    _wide_model, ids = wide
-    with database.write() as connection:
-        results.save(connection, model.id, [_prediction(ids[0], {1: 500, 2: 400})], [])
+    model = make_model(wide.database)
+    with wide.database.write() as connection:
+        results.save(connection, model.id, [_prediction(wide.ids[0], {1: 500, 2: 400})], [])
         if connection.dialect.name == "postgresql":
             query = text(
                 "select pg_column_size(tag_ids), wide_tag_ids is null from predictions where model_id = :model"
