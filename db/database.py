@@ -87,7 +87,7 @@ class Database:
             TransientError: all connections are busy, or the database does not answer.
             DatabaseError: the database cannot be used.
         """
-        with self._transaction(**write_options()) as connection:
+        with self._transaction(**write_options(self.dialect)) as connection:
             yield connection
 
     @contextmanager

@@ -46,8 +46,6 @@ from db.scores import SCALE
 _SORT_BITS = 32
 """Bits of a sort key: a position in the model's list, or a hash."""
 
-ObjectArray = npt.NDArray[np.object_]
-
 
 @dataclass(frozen=True, slots=True)
 class Written:

@@ -7,14 +7,14 @@ character, so the joined text is what `json` and `csv` would write.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from json.encoder import encode_basestring, encode_basestring_ascii
 
 import numpy as np
 
-from db.arrays.csr import offsets_of, ranges
-from db.export.captions import Captioner, ObjectArray, Written
+from db.arrays.csr import offsets_of
+from db.export.captions import Captioner, Written
 from db.export.items import unique_names
+from db.export.pieces import ObjectArray, Part, joined
 from db.ledger.models import Tag
 from db.read.tag_batches import TagBatch
 from db.scores import SCALE
@@ -81,35 +81,26 @@ class JsonLines(TextFormat):
         self._captioner = captioner
         names = [f"{json_text(name)}: " for name in unique_names(tags)]
         # Each name without and with a comma in front.
-        parts = (captioner.fragments, names, [f", {name}" for name in names], _numbers(), ['", "tags": {', "}}\n"])
-        self._fragments = np.concatenate([np.array(part, dtype=object) for part in parts])
-        _captions, self._first_name, self._next_name, self._first_number, self._ends, _size = offsets_of(
-            [len(part) for part in parts]
-        ).tolist()
+        self._fragments, starts = _fragments(
+            captioner.fragments, names, [f", {name}" for name in names], _numbers(), ['", "tags": {', "}}\n"]
+        )
+        self._first_name, self._next_name, self._first_number, self._ends = starts[1:]
 
     def text(self, batch: TagBatch, found: Written) -> str:
         batch = self._captioner.kept(batch)
-        caption, caption_sizes = self._captioner.pieces(found)
         counts = np.diff(batch.offsets)
-        # The pieces of an image: its beginning, its caption, `tags`, a name and a number for each tag, its end.
-        sizes = caption_sizes + 2 * counts + 3
-        starts = np.cumsum(sizes) - sizes
-        indices = np.empty(int(sizes.sum()), dtype=np.int64)
-        indices[ranges(starts + 1, caption_sizes)] = caption
-        opens = starts + 1 + caption_sizes
-        indices[opens] = self._ends
-        names = np.repeat(opens + 1 - 2 * batch.offsets[:-1], counts) + 2 * np.arange(batch.tag_ids.size)
-        indices[names] = self._next_name + batch.tag_ids.astype(np.int64)
-        indices[opens[counts > 0] + 1] -= self._next_name - self._first_name
-        indices[names + 1] = self._first_number + batch.scores.astype(np.int64)
-        indices[starts + sizes - 1] = self._ends + 1
-        indices[starts] = 0
-        pieces = self._fragments[indices]
+        pairs = np.empty((batch.tag_ids.size, 2), dtype=np.int64)
+        pairs[:, 0] = batch.tag_ids
+        pairs[:, 0] += self._next_name
+        pairs[batch.offsets[:-1][counts > 0], 0] -= self._next_name - self._first_name
+        pairs[:, 1] = batch.scores
+        pairs[:, 1] += self._first_number
         rows = zip(map(encode_basestring, batch.uris), _or_null(batch.widths), _or_null(batch.heights), strict=True)
-        pieces[starts] = [
-            f'{{"uri": {uri}, "width": {width}, "height": {height}, "caption": "' for uri, width, height in rows
-        ]
-        return "".join(pieces.tolist())
+        heads = [f'{{"uri": {uri}, "width": {width}, "height": {height}, "caption": "' for uri, width, height in rows]
+        tags = (pairs.ravel(), 2 * counts)
+        return joined(
+            self._fragments, [heads, self._captioner.pieces(found), self._ends, tags, self._ends + 1], len(batch)
+        )
 
 
 class ImageFolder(TextFormat):
@@ -125,25 +116,32 @@ class ImageFolder(TextFormat):
     def __init__(self, captioner: Captioner, tags: Sequence[Tag], name: Callable[[str], str]) -> None:
         self._captioner = captioner
         self._name = name
-        self._names = np.array([f", {json_text(name)}" for name in unique_names(tags)], dtype=object)
-        self._numbers = np.array([f", {number}" for number in _numbers()], dtype=object)
+        names = [json_text(name) for name in unique_names(tags)]
+        numbers = _numbers()
+        # Each name and number without and with a comma in front.
+        self._fragments, starts = _fragments(
+            captioner.fragments,
+            names,
+            [f", {name}" for name in names],
+            numbers,
+            [f", {number}" for number in numbers],
+            ['", "tags": [', '], "probabilities": [', "]}\n"],
+        )
+        self._first_name, self._next_name, self._first_number, self._next_number, self._ends = starts[1:]
 
     def text(self, batch: TagBatch, found: Written) -> str:
         batch = self._captioner.kept(batch)
-        rows = zip(
-            batch.uris,
-            self._captioner.captions(found),
-            _parts(self._names[batch.tag_ids].tolist(), batch.offsets),
-            _parts(self._numbers[batch.scores].tolist(), batch.offsets),
-            strict=True,
-        )
-        return "".join(
-            [
-                f'{{"file_name": {json_text(self._name(uri))}, "text": "{caption}", '
-                f'"tags": [{names}], "probabilities": [{numbers}]}}\n'
-                for uri, caption, names, numbers in rows
-            ]
-        )
+        counts = np.diff(batch.offsets)
+        firsts = batch.offsets[:-1][counts > 0]
+        names = batch.tag_ids + np.int64(self._next_name)
+        names[firsts] -= self._next_name - self._first_name
+        numbers = batch.scores + np.int64(self._next_number)
+        numbers[firsts] -= self._next_number - self._first_number
+        heads = [f'{{"file_name": {json_text(self._name(uri))}, "text": "' for uri in batch.uris]
+        between, behind, end = range(self._ends, self._ends + 3)
+        caption = self._captioner.pieces(found)
+        parts: list[Part] = [heads, caption, between, (names, counts), behind, (numbers, counts), end]
+        return joined(self._fragments, parts, len(batch))
 
 
 class Kohya(TextFormat):
@@ -163,19 +161,12 @@ class Kohya(TextFormat):
         self._before = "\n"
 
     def text(self, batch: TagBatch, found: Written) -> str:
-        rows = zip(
-            batch.uris,
-            self._captioner.captions(found),
-            _or_null(batch.widths),
-            _or_null(batch.heights),
-            strict=True,
-        )
-        lines = [
-            f'{json_text(self._path(uri))}: {{"tags": "{caption}", "image_size": [{width}, {height}]}}'
-            for uri, caption, width, height in rows
-        ]
-        before, self._before = self._before, ",\n"
-        return before + ",\n".join(lines)
+        heads = [f',\n{json_text(self._path(uri))}: {{"tags": "' for uri in batch.uris]
+        heads[:1] = [self._before + head.removeprefix(",\n") for head in heads[:1]]
+        self._before = ",\n"
+        sizes = zip(_or_null(batch.widths), _or_null(batch.heights), strict=True)
+        tails = [f'", "image_size": [{width}, {height}]}}' for width, height in sizes]
+        return joined(self._captioner.fragments, [heads, self._captioner.pieces(found), tails], len(batch))
 
 
 class LongCsv(TextFormat):
@@ -201,10 +192,10 @@ def _numbers() -> ObjectArray:
     return np.array([repr(score / SCALE) for score in range(SCALE + 1)], dtype=object)
 
 
-def _parts(pieces: list[str], offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-    """The joined pieces of each image, without the `, ` at the beginning."""
-    starts = offsets.tolist()
-    return ["".join(pieces[start:end])[2:] for start, end in pairwise(starts)]
+def _fragments(*parts: ObjectArray | Sequence[str]) -> tuple[ObjectArray, list[int]]:
+    """All texts in one array, and where each part begins."""
+    starts: list[int] = offsets_of([len(part) for part in parts]).tolist()
+    return np.concatenate([np.array(part, dtype=object) for part in parts]), starts[:-1]
 
 
 def _or_null(values: Iterable[int | None]) -> Iterable[int | str]:

@@ -8,8 +8,12 @@ from sqlalchemy import Connection, select
 
 from db.schema import files, predictions
 from db.scores import Scores
-from db.sql.in_list import hash_rows, in_list
+from db.sql.in_list import in_hashes, in_list
 from db.sql.packed import packed, unpack
+from db.sql.streams import plan_with_indexes
+
+_COPIES = 2
+"""Copies of each hash that one statement reads, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +58,28 @@ def stored_results(connection: Connection, model_id: int, hashes: Sequence[bytes
 
 
 def _one_image_of_each(connection: Connection, model_id: int, hashes: Sequence[bytes]) -> list[int]:
-    wanted = hash_rows(connection, hashes)
-    # One index look-up per hash, since a placeholder picture may be registered a million times. The prediction is
-    # looked up by its key in a scalar subquery, which no planner reorders: before the first `analyze`, PostgreSQL
-    # compared each hash with all predictions of the model.
+    """Ids of images that have the prediction of a hash, one for each hash that has any."""
+    # The prediction is looked up by its key in a scalar subquery, which no planner reorders: before the first
+    # `analyze`, PostgreSQL compared each hash with all predictions of the model.
     version = (
         select(predictions.c.image_version)
         .where(predictions.c.model_id == model_id, predictions.c.image_id == files.c.image_id)
         .correlate(files)
         .scalar_subquery()
     )
-    one = (
-        select(files.c.image_id)
-        .where(files.c.sha256 == wanted.c.sha256, files.c.image_version == version)
-        .limit(1)
-        .correlate(wanted)
-        .scalar_subquery()
-    )
-    return [found for found in connection.scalars(select(one).select_from(wanted)) if found is not None]
+    plan_with_indexes(connection)
+    found: dict[bytes, int] = {}
+    wanted = set(hashes)
+    while wanted:
+        # Limited, since a placeholder picture may be registered a million times. A subquery with a limit for each hash
+        # would not run on Citus, and `distinct on` reads all copies.
+        limit = _COPIES * len(wanted)
+        query = select(files.c.sha256, files.c.image_id).where(
+            in_hashes(connection, files.c.sha256, sorted(wanted)), files.c.image_version == version
+        )
+        rows = connection.execute(query.limit(limit)).all()
+        found.update(map(tuple, rows))
+        if len(rows) < limit:
+            break
+        wanted -= found.keys()
+    return list(found.values())

@@ -12,7 +12,7 @@ from db.ledger import changed_blocks, gone, models
 from db.schema import failures, images, labels, predictions
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.locks import lock_rows
+from db.sql.locks import lock_images
 from db.sql.score_sql import begins_with
 
 AT_ONCE = 1_000
@@ -104,10 +104,10 @@ def _delete(
     *,
     keep_labels: bool,
 ) -> int:
-    # Queried again: an image that was seen meanwhile is not gone any more. Locked in the order of ids, as in
-    # `db.ledger.results`.
+    lock_images(connection, batch)  # a worker with one of these images would insert a row that refers to none
+    # Queried again: an image that was seen meanwhile is not gone any more.
     query = select(images.c.id).where(in_list(connection, images.c.id, batch), where).order_by(images.c.id)
-    ids = list(connection.scalars(lock_rows(connection, query, of=images)))
+    ids = list(connection.scalars(query))
     for model_id in model_ids:
         changed_blocks.mark(connection, model_id, ids)
     for table in (predictions, failures):

@@ -13,6 +13,7 @@ from db.schema import failures, images, predictions
 from db.sql import registration
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
+from db.sql.locks import lock_images
 from db.sql.registration import Known, NewImage
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def register(
     """Insert or update the rows of references. Returns the ids that are pending for the model, in the order of `found`.
 
     A row whose version changed is pending again. Its row of `files` names the old version, and is ignored. Marks as
-    gone are removed. Rows without a change are not locked.
+    gone are removed. Images without a change are not locked.
 
     Args:
         found: of two references with the same uri the last one counts. Thousands per call cost least.
@@ -82,13 +83,15 @@ def register(
     rows = [NewImage(uri, stored_version(unique[uri].version), unique[uri].bytes) for uri in sorted(unique)]
     unfinished = registration.unfinished(connection, rows, model_id, every=seen is not None)
     ids = _pending_ids(rows, unfinished)
+    # Of the images of one lock, only one transaction updates or deletes rows, and new rows are written in the order of
+    # uris, as other producers insert them. So there is no deadlock.
+    touched = [row_id for _position, row_id, changed, _pending, gone in unfinished if row_id and (changed or gone)]
+    lock_images(connection, touched)
     if seen_again := [row_id for _position, row_id, _changed, _pending, gone in unfinished if row_id and gone]:
         unmark(connection, seen_again)
     changed = sorted((row_id, position) for position, row_id, changed, _pending, _gone in unfinished if changed)
     new = sorted(position for position, row_id, _changed, _pending, _gone in unfinished if row_id is None)
     if changed or new:
-        # Known rows are written in the order of ids, as workers lock them (`db.ledger.results`), then new rows in the
-        # order of uris, as other producers insert them. The order is the same everywhere, so there is no deadlock.
         order = [*(position for _id, position in changed), *new]
         written = registration.write(connection, [rows[position] for position in order])
         ids |= {rows[position].uri: written[rows[position].uri] for position in new if rows[position].uri in written}

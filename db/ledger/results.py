@@ -14,7 +14,7 @@ from db.scores import Scores
 from db.sql import chunk_writes
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.locks import lock_rows
+from db.sql.locks import lock_images
 from db.sql.upsert import insert_into
 
 
@@ -51,16 +51,25 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
 
     Results of an older version than the registered one are dropped. A failure is dropped if its version has a
     prediction.
+
+    Workers that have the same images write one after the other (`db.sql.locks`). Otherwise one could insert a
+    prediction, and another one, which does not see it yet, a failure. A version that is registered between the query
+    and the end of the transaction does not wait: the result of the old version is stored, as if it had been written
+    before, and the image is pending.
     """
-    current = _lock(connection, [*done, *failed])
-    # A file that was registered in a new version meanwhile is pending again; the result of the old file is void.
-    done = sorted((one for one in done if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id)
+    ids = [*(one.image_id for one in done), *(one.image_id for one in failed)]
+    lock_images(connection, ids)
+    known = _known(connection, model_id, ids)
+    # A file that was registered in a new version meanwhile is pending again; the result of the old file is void. An
+    # image that was deleted meanwhile has no version.
+    done = sorted(
+        (one for one in done if known.images.get(one.image_id) == one.image_version), key=lambda one: one.image_id
+    )
     failed = sorted(
-        (one for one in failed if current.get(one.image_id) == one.image_version), key=lambda one: one.image_id
+        (one for one in failed if known.images.get(one.image_id) == one.image_version), key=lambda one: one.image_id
     )
     if not done and not failed:
         return
-    known = _known(connection, model_id, [*(one.image_id for one in done), *(one.image_id for one in failed)])
     # Another worker with the same chunk may have predicted the image meanwhile.
     failed = [one for one in failed if known.predictions.get(one.image_id) != one.image_version]
     # A result replaces that of an older version, or the same one if a chunk runs twice.
@@ -78,35 +87,26 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
         _save_failures(connection, model_id, failed)
 
 
-def _lock(connection: Connection, results: Sequence[Prediction | Failure]) -> dict[int, str]:
-    """Lock the rows of images until the end of the transaction. Returns their versions by id.
-
-    Workers that have the same images write one after the other. They lock in the order of ids, so there is no deadlock.
-    Otherwise one worker could insert a prediction, and another one, which does not see it yet, a failure. SQLite has
-    one writer anyway.
-    """
-    ids = [one.image_id for one in results]
-    query = select(images.c.id, images.c.version).where(in_list(connection, images.c.id, ids))
-    locked = lock_rows(connection, query.order_by(images.c.id), key_share=True)
-    return dict(map(tuple, connection.execute(locked).all()))
-
-
 class _Known(NamedTuple):
     """What the database has of some images. Most chunks are of new images, of which it has nothing."""
 
+    images: dict[int, str]
+    """Registered versions, by the id of the image."""
     files: dict[int, tuple[str, bytes]]
-    """Version and sha256, by the id of the image."""
+    """Version and sha256."""
     predictions: dict[int, str]
-    """Versions, by the id of the image; so are the failures."""
+    """Versions; so are the failures."""
     failures: dict[int, str]
 
 
 def _known(connection: Connection, model_id: int, ids: Sequence[int]) -> _Known:
-    # A statement of its own after that of the locks: a statement that waits for a lock still sees the other rows as
-    # they were before.
-    of_files = select(literal_column("0"), files.c.image_id, files.c.image_version, files.c.sha256)
-    queries = [of_files.where(in_list(connection, files.c.image_id, ids))]
-    for number, table in enumerate((predictions, failures), start=1):
+    of_images = select(literal_column("0"), images.c.id, images.c.version, null())
+    of_files = select(literal_column("1"), files.c.image_id, files.c.image_version, files.c.sha256)
+    queries = [
+        of_images.where(in_list(connection, images.c.id, ids)),
+        of_files.where(in_list(connection, files.c.image_id, ids)),
+    ]
+    for number, table in enumerate((predictions, failures), start=2):
         columns: tuple[ColumnElement[Any], ...] = (
             literal_column(str(number)),
             table.c.image_id,
@@ -114,9 +114,9 @@ def _known(connection: Connection, model_id: int, ids: Sequence[int]) -> _Known:
             null(),
         )
         queries.append(select(*columns).where(table.c.model_id == model_id, in_list(connection, table.c.image_id, ids)))
-    found: tuple[dict[int, Any], ...] = ({}, {}, {})
+    found: tuple[dict[int, Any], ...] = ({}, {}, {}, {})
     for number, image_id, version, sha256 in connection.execute(union_all(*queries)).all():
-        found[number][image_id] = version if number else (version, sha256)
+        found[number][image_id] = version if sha256 is None else (version, sha256)
     return _Known(*found)
 
 

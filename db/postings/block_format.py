@@ -31,7 +31,7 @@ FINE_STEP = 10
 """Ten-thousandths of a step below the floor."""
 
 _LEVEL = 1
-"""Higher levels of zlib save a twentieth, and take several times as long."""
+"""Level 6 of zlib saves 2 % of the counts, in 1.7 times the time."""
 _SCORE_BITS = 14
 
 Bits = npt.NDArray[np.bool_]

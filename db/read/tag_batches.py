@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, select
 
 from db.arrays.batches import prefetched
 from db.arrays.csr import offsets_of, ranges
@@ -38,7 +38,7 @@ class TagBatch:
     image_ids: Sequence[int]
     uris: Sequence[str]
     widths: Sequence[int | None]
-    """Pixels, as stored in the file; so are the heights."""
+    """Pixels, as stored in the file; so are the heights. Empty if they were not read."""
     heights: Sequence[int | None]
     offsets: Int64Array
     """(images + 1,) image i has the tags from offsets[i] to offsets[i + 1]."""
@@ -80,16 +80,23 @@ def read_tag_batches(
     *,
     where: ColumnElement[bool] | None = None,
     under: str = "",
+    sizes: bool = True,
 ) -> Iterator[TagBatch]:
     """All images that have a prediction, in the order of registration, including those that keep no tag.
 
     Args:
         where: a condition on `predictions` and `images`, from `db.search.execute.condition`.
         under: only images whose uri begins with this prefix.
+        sizes: read widths and heights, which are in a table of their own.
     """
+    source = predictions.join(images, images.c.id == predictions.c.image_id)
+    columns = [images.c.id, images.c.uri]
+    if sizes:
+        source = source.outerjoin(files, is_file_of())
+        columns += [files.c.width, files.c.height]
     query = (
-        select(images.c.id, images.c.uri, files.c.width, files.c.height, *packed(connection, cut.lowest))
-        .select_from(predictions.join(images, images.c.id == predictions.c.image_id).outerjoin(files, is_file_of()))
+        select(*columns, *packed(connection, cut.lowest))
+        .select_from(source)
         .where(tagged(connection, model.id))
         .order_by(predictions.c.image_id)
     )
@@ -98,8 +105,14 @@ def read_tag_batches(
     if where is not None:
         query = query.where(where)
         plan_for_all_rows(connection)
-    for rows in prefetched(stream_in_order(connection, query, IMAGES_AT_ONCE)):
-        ids, uris, widths, heights, *_packed = zip(*rows, strict=True)
+    yield from prefetched(_decoded(connection, query, cut, sizes=sizes))
+
+
+def _decoded(connection: Connection, query: Select[Any], cut: Cut, *, sizes: bool) -> Iterator[TagBatch]:
+    """Runs in the thread that fetches: numpy decodes a batch while the caller writes the text of the one before."""
+    for rows in stream_in_order(connection, query, IMAGES_AT_ONCE):
+        ids, uris, *others = zip(*rows, strict=True)
+        widths, heights = others[:2] if sizes else ((), ())
         offsets, tag_ids, scores = _descending(*unpack(connection, rows, cut.lowest))
         yield apply_cut(TagBatch(ids, uris, widths, heights, offsets, tag_ids, scores), cut)
 

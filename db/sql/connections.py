@@ -23,6 +23,7 @@ _STEPS = 10_000
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """By default each statement on PostgreSQL sees what was committed before it. The pool resets these options when the
 connection is returned."""
+_LATEST = {"isolation_level": "READ COMMITTED"}
 _PREPARE = "prepare_threshold"
 """psycopg prepares a statement after this number of executions. In a URL 0 means never, like none: users of a pooler
 write either of them, and it is never useful to prepare every statement."""
@@ -48,13 +49,14 @@ def read_options(dialect: str) -> dict[str, Any]:
     return {_BEGIN: "BEGIN", **(_SNAPSHOT if dialect == "postgresql" else {})}
 
 
-def write_options() -> dict[str, Any]:
+def write_options(dialect: str) -> dict[str, Any]:
     """Execution options of a transaction that writes.
 
     SQLite takes its write lock at BEGIN. Otherwise a transaction that reads first and then writes fails at once if
-    another one has written meanwhile, regardless of the busy timeout.
+    another one has written meanwhile, regardless of the busy timeout. On PostgreSQL a statement after that of a lock
+    must see what was committed while it waited (`db.sql.locks`), whatever the server's default is.
     """
-    return {_BEGIN: "BEGIN IMMEDIATE"}
+    return {_BEGIN: "BEGIN IMMEDIATE", **(_LATEST if dialect == "postgresql" else {})}
 
 
 def set_in_transactions(engine: Engine, setting: str) -> None:

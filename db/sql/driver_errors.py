@@ -15,8 +15,10 @@ _DISK_FULL = "53100"
 _NOT_ALLOWED = "42501"
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
+_REFERS_TO_NONE = "23503"
 _NOT_PREPARED = {"26000", "42P05"}
-"""SQLSTATE codes of PostgreSQL. The last two: a prepared statement is missing, or already exists."""
+"""SQLSTATE codes of PostgreSQL. `_REFERS_TO_NONE`: a foreign key names no row. The last two: a prepared
+statement is missing, or already exists."""
 
 
 def explain(error: DBAPIError, label: str) -> TagonceError | None:
@@ -26,18 +28,13 @@ def explain(error: DBAPIError, label: str) -> TagonceError | None:
         label: name of the database, in the message.
     """
     sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate == _CANCELLED or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-        return TransientError(
-            f"The database stopped a statement that took too long: {_first_line(error)}. On PostgreSQL, searches by "
-            "tag are fast after `tagonce index`."
-        )
     if sqlstate in _NOT_PREPARED:
         return DatabaseError(
             f"The database {label} mixes up prepared statements ({_first_line(error)}): it is behind a pooler in "
             "transaction mode. Add ?prepare_threshold=none to TAGONCE_DATABASE_URL (&... after other options)."
         )
-    if _will_pass(error):
-        return TransientError(f"The database {label} does not answer: {_first_line(error)}.")
+    if (passing := _passing(error, sqlstate, label)) is not None:
+        return TransientError(passing)
     if sqlstate == _NOT_ALLOWED:
         return DatabaseError(
             f"The user of the database {label} may not do that: {_first_line(error)}. docs/security.md lists the "
@@ -47,6 +44,21 @@ def explain(error: DBAPIError, label: str) -> TagonceError | None:
     if isinstance(error, OperationalError) or type(error) is DatabaseFault or sqlstate == _READ_ONLY:
         return DatabaseError(f"The database {label} cannot be used: {_first_line(error)}. {_CHECK}")
     return None
+
+
+def _passing(error: DBAPIError, sqlstate: str | None, label: str) -> str | None:
+    """The sentence of an error that may not come again; None for other errors."""
+    if sqlstate == _CANCELLED or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        return (
+            f"The database stopped a statement that took too long: {_first_line(error)}. On PostgreSQL, searches by "
+            "tag are fast after `tagonce index`."
+        )
+    if sqlstate == _REFERS_TO_NONE and error.orig.diag.constraint_name.endswith("_image_id_fkey"):  # type: ignore[union-attr]
+        return (
+            f"Images were deleted from the database {label} by plain SQL while their results were written: "
+            f"{_first_line(error)}. Try again."
+        )
+    return f"The database {label} does not answer: {_first_line(error)}." if _will_pass(error) else None
 
 
 def _will_pass(error: DBAPIError) -> bool:

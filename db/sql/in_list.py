@@ -8,17 +8,16 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    FromClause,
     LargeBinary,
     Text,
     any_,
     cast,
-    column,
     func,
     literal,
     select,
     values,
 )
+from sqlalchemy import column as sql_column
 
 
 def in_list(connection: Connection, column: Column[int], ids: Sequence[int]) -> ColumnElement[bool]:
@@ -30,11 +29,10 @@ def in_list(connection: Connection, column: Column[int], ids: Sequence[int]) -> 
     return column.in_(select(rows.c.value))
 
 
-def hash_rows(connection: Connection, hashes: Sequence[bytes]) -> FromClause:
-    """A relation with a column `sha256`, one row per hash."""
+def in_hashes(connection: Connection, column: Column[bytes], hashes: Sequence[bytes]) -> ColumnElement[bool]:
+    """The condition `column in (hashes)`."""
     if connection.dialect.name == "postgresql":
-        rows = func.unnest(literal(list(hashes), ARRAY(LargeBinary))).table_valued("sha256", name="wanted")
-        # The column is named in SQL, since otherwise `wanted.sha256` is the function sha256() of `wanted`.
-        return rows.render_derived()
+        return column == any_(literal(list(hashes), ARRAY(LargeBinary)))
     # A CTE, since SQLite can name the columns of VALUES only there. A compound SELECT is limited to 500 terms.
-    return values(column("sha256", LargeBinary), name="wanted").data([(one,) for one in hashes]).cte("wanted")
+    rows = values(sql_column("sha256", LargeBinary), name="wanted").data([(one,) for one in hashes]).cte("wanted")
+    return column.in_(select(rows.c.sha256))

@@ -1,23 +1,36 @@
-"""Locks of rows and of names on PostgreSQL. SQLite has one writer at a time and needs neither."""
+"""Advisory locks of images and of names on PostgreSQL. SQLite has one writer at a time and needs none.
 
-from typing import Any
+They are released at the end of the transaction, after its rows are visible. No statement locks many rows: Citus has no
+`FOR UPDATE` over rows of several nodes.
+"""
 
-from sqlalchemy import Connection, Select, Table, text
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, text
+
+_IMAGES = 0x7A6
+"""The first of the two numbers of these locks. Locks of one number, `lock_name`, are others."""
+_BLOCK = 256
+"""Ids with one lock: about a chunk, so that a chunk of neighbours takes two locks."""
+_LOCKS = 1_024
+"""Blocks share this many locks. PostgreSQL has memory for 64 locks per connection that it allows, 6,400 by default."""
 
 
-def lock_rows(
-    connection: Connection, query: Select[Any], *, of: Table | None = None, key_share: bool = False
-) -> Select[Any]:
-    """The query with a lock on the rows that it finds, until the end of the transaction.
+def lock_images(connection: Connection, ids: Iterable[int]) -> None:
+    """Wait for all other transactions that hold locks of these images, then hold the locks until the end of this one.
 
-    Args:
-        query: must be ordered, so that two transactions lock rows in the same order and there is no deadlock.
-        of: lock only the rows of this table.
-        key_share: let other transactions insert rows that refer to the locked ones.
+    A transaction calls this once at most, before it reads what it depends on: each statement sees what was committed
+    before it, so the next one sees what the others wrote. All transactions take the locks in the same order, so there
+    is no deadlock.
     """
-    if connection.dialect.name == "postgresql":
-        return query.with_for_update(of=of, key_share=key_share)
-    return query
+    blocks = {image_id // _BLOCK % _LOCKS for image_id in ids}
+    if connection.dialect.name != "postgresql" or not blocks:
+        return
+    # Even ones first. In ascending order, a row of neighbouring chunks, which share one lock each, would be written one
+    # after the other.
+    order = sorted(blocks, key=lambda block: (block % 2, block))
+    statement = "select pg_advisory_xact_lock(%(images)s, block) from unnest(%(blocks)b::integer[]) as block"
+    connection.exec_driver_sql(statement, {"images": _IMAGES, "blocks": order})
 
 
 def try_lock_name(connection: Connection, number: int) -> bool:

@@ -34,23 +34,15 @@ Known: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
 """
 
 
-# `limit` makes the planner look up each reference in the index. Without it, the planner reads the whole table for every
-# batch until the table has some millions of rows.
-_UNFINISHED_POSTGRESQL = """
-    select found.position - 1, known.id, known.version <> found.version, known.finished is not true,
-        known.gone is true
-    from unnest(%(uris)b::text[], %(versions)b::text[]) with ordinality as found (uri, version, position)
-    left join lateral (
-        select i.id, i.version,
-            exists (select 1 from predictions p
-                where p.model_id = %(model_id)s and p.image_id = i.id and p.image_version = found.version)
-            or exists (select 1 from failures f
-                where f.model_id = %(model_id)s and f.image_id = i.id and f.image_version = found.version) as finished,
-            exists (select 1 from gone g where g.image_id = i.id) as gone
-        from images i where i.uri = found.uri limit 1
-    ) as known on true
-    where (%(every)s or known.id is null or known.version <> found.version or not known.finished or known.gone)
-        and not (known.gone is true and found.version = '')
+# Two look-ups by lists of keys: a join of the references with the tables is read by PostgreSQL as a scan of all images
+# until it has some statistics, and Citus joins no function with a distributed table.
+_IMAGES_POSTGRESQL = "select uri, id, version from images where uri = any(%(uris)b::text[])"
+_RESULTS_POSTGRESQL = """
+    select image_id, image_version from predictions where model_id = %(model_id)s and image_id = any(%(ids)b::bigint[])
+    union all
+    select image_id, image_version from failures where model_id = %(model_id)s and image_id = any(%(ids)b::bigint[])
+    union all
+    select image_id, null from gone where image_id = any(%(ids)b::bigint[])
 """
 _UNFINISHED_SQLITE = """
     with found as materialized (
@@ -103,9 +95,36 @@ def unfinished(
     Args:
         every: include all other rows as well.
     """
-    query = _UNFINISHED_POSTGRESQL if connection.dialect.name == "postgresql" else _UNFINISHED_SQLITE
+    if connection.dialect.name == "postgresql":
+        return _unfinished_postgresql(connection, rows, model_id, every=every)
     parameters = _parameters(connection, rows) | {"model_id": model_id, "every": every}
-    return connection.exec_driver_sql(query, parameters).all()
+    return connection.exec_driver_sql(_UNFINISHED_SQLITE, parameters).all()
+
+
+def _unfinished_postgresql(
+    connection: Connection, rows: Sequence[NewImage], model_id: int, *, every: bool
+) -> list[Known]:
+    found = connection.exec_driver_sql(_IMAGES_POSTGRESQL, {"uris": [row.uri for row in rows]}).all()
+    stored = {uri: (row_id, version) for uri, row_id, version in found}
+    finished: set[tuple[int, str | None]] = set()
+    if stored:
+        ids = [row_id for row_id, _version in stored.values()]
+        results = connection.exec_driver_sql(_RESULTS_POSTGRESQL, {"model_id": model_id, "ids": ids})
+        finished.update(map(tuple, results.all()))
+    known: list[Known] = []
+    for position, row in enumerate(rows):
+        if row.uri not in stored:
+            known.append((position, None, None, True, False))
+            continue
+        row_id, version = stored[row.uri]
+        changed, pending, gone = (
+            version != row.version,
+            (row_id, row.version) not in finished,
+            (row_id, None) in finished,
+        )
+        if (every or changed or pending or gone) and not (gone and not row.version):
+            known.append((position, row_id, changed, pending, gone))
+    return known
 
 
 def write(connection: Connection, rows: Sequence[NewImage]) -> dict[str, int]:

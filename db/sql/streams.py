@@ -21,6 +21,15 @@ def plan_for_all_rows(connection: Connection) -> None:
         connection.execute(text("set local cursor_tuple_fraction = 1.0"), execution_options=options)
 
 
+def plan_with_indexes(connection: Connection) -> None:
+    """For the rest of this transaction, PostgreSQL plans to look up keys in an index.
+
+    Before the first `analyze`, it assumes that a list of a few hundred keys finds every row, and reads the table.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("set local enable_seqscan = off"))
+
+
 def stream_rows(connection: Connection, query: Select[Any], rows_at_once: int) -> Iterator[Sequence[Any]]:
     """The rows of a query, so many at once, in any order. PostgreSQL: the query has one column, a `bytea`."""
     if connection.dialect.name == "postgresql":

@@ -35,12 +35,14 @@ FORMATS = {
             Format.JSONL,
             lambda job: TextWriter(job, JsonLines(job.captioner, job.tags), job.export.out),
             encode=json_inner,
+            sizes=True,
         ),
         FormatSpec(Format.IMAGEFOLDER, imagefolder_writer, encode=json_inner, uses_root=True),
         FormatSpec(
             Format.KOHYA,
             lambda job: TextWriter(job, Kohya(job.captioner, path_or_uri), job.export.out),
             encode=json_inner,
+            sizes=True,
         ),
         FormatSpec(
             Format.HYDRUS,
@@ -60,6 +62,7 @@ FORMATS = {
             Format.PARQUET_WIDE,
             partial(ParquetWriter, kind=WideParquet),
             unused=_IN_CAPTIONS_ONLY | _IN_ORDER_ONLY,
+            sizes=True,
             to_stdout=False,
         ),
     )

@@ -51,6 +51,8 @@ class FormatSpec:
     """One file an image, which `--merge` can add to."""
     uses_root: bool = False
     """It names images relative to `--root`."""
+    sizes: bool = False
+    """It writes widths and heights."""
     to_stdout: bool = True
     """It is one stream of text."""
 
@@ -203,7 +205,8 @@ class Job:
     def batches(self) -> Iterator[tuple[TagBatch, Written]]:
         """All images and their captions, counted as they pass."""
         task = self.bar.add_task("Exporting", total=self.total)
-        for batch in read_tag_batches(self.connection, self.model, self.captioner.reading, **self.chosen):
+        reading, sizes = self.captioner.reading, self.export.format.sizes
+        for batch in read_tag_batches(self.connection, self.model, reading, **self.chosen, sizes=sizes):
             written = self.captioner.written(batch)
             yield batch, written
             self.images += len(batch)
