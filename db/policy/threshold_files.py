@@ -173,12 +173,12 @@ def _from_json(path: Path, text: str) -> ThresholdTable:
         "tags": parsed.tags,
     }
     pairs = {key: [(repr(name), name, str(value)) for name, value in group.items()] for key, group in groups.items()}
-    return _table(path, pairs, parsed.top, parsed.mcut or None)
+    table = _table(path, pairs)
+    rules = Policy().changed(Policy(top=parsed.top, mcut=parsed.mcut, best_of=tuple(parsed.best_of or ())))
+    return replace(table, policy=table.policy.changed(rules))
 
 
-def _table(
-    path: Path, groups: Mapping[str, Iterable[Sequence[str]]], top: int | None = None, mcut: bool | None = None
-) -> ThresholdTable:
+def _table(path: Path, groups: Mapping[str, Iterable[Sequence[str]]]) -> ThresholdTable:
     """Convert thresholds to scores.
 
     Args:
@@ -204,7 +204,7 @@ def _table(
             rounded += found[key][name] != exact
         if len(found[key]) > MAX_TAGS:
             raise ThresholdError(f"{path} holds {len(found[key]):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
-    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"], top, mcut)
+    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"])
     return ThresholdTable(policy, rounded, tuple(without))
 
 

@@ -61,10 +61,15 @@ class Distribution:
         return bool(self.tells(cut).all())
 
     def tells(self, cut: Cut) -> npt.NDArray[np.bool_]:
-        """(tags,) whether they are exact for each tag: thresholds alone, which are multiples of 0.001 or the floor."""
+        """(tags,) whether they are exact for each tag: thresholds that are multiples of 0.001 or the floor.
+
+        They are not for the tags of an exclusive group, and for no tag with `top` or MCut.
+        """
         scores = cut.scores
         fits: npt.NDArray[np.bool_] = (scores % STEP == 0) | (scores >= NEVER) | (scores == self.floor)
-        return fits if cut.top is None and cut.mcut is None else np.zeros_like(fits)
+        if cut.top is not None or cut.mcut is not None:
+            return np.zeros_like(fits)
+        return fits if cut.groups is None else fits & (cut.groups < 0)
 
     def kept(self, cut: Cut) -> Int64Array:
         """(tags,) images that keep each tag. An upper bound where the number is not exact (`tells`)."""

@@ -123,11 +123,27 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
     mask: npt.NDArray[np.bool_] = batch.scores >= cut.scores[batch.tag_ids]
     if cut.mcut is not None:
         mask &= _above_the_widest_gap(batch, cut.mcut, cut.floor)
+    if cut.groups is not None:
+        _keep_the_best(batch, mask, cut.groups)
     if cut.top is not None:
         # The rank of each tag among those still kept, from 1: within an image scores are descending.
         before = offsets_of(mask)
         mask &= before[1:] - before[batch.offsets[batch.rows]] <= cut.top
     return mask
+
+
+def _keep_the_best(batch: TagBatch, mask: npt.NDArray[np.bool_], groups: Int32Array) -> None:
+    """In place: of the tags of a group that an image keeps, only the first stays. Scores are descending.
+
+    Args:
+        mask: (tags of all images,)
+        groups: (tags,) the number of each tag's group, -1 outside of them.
+    """
+    positions = np.flatnonzero(mask & (groups[batch.tag_ids] >= 0))
+    number = batch.rows[positions] * (int(groups.max()) + 1) + groups[batch.tag_ids[positions]]
+    _, firsts = np.unique(number, return_index=True)
+    mask[positions] = False
+    mask[positions[firsts]] = True
 
 
 def _descending(

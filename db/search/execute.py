@@ -13,8 +13,8 @@ from db.arrays.types import Int16Array
 from db.ledger.models import Model
 from db.schema import files, images, predictions
 from db.scores import NEVER, to_probability
-from db.search.tree import And, Node, Not, Or, Reaches, Under
-from db.sql.conditions import ScoreOf, can_use_index, reaches
+from db.search.tree import And, BestIn, Node, Not, Or, Reaches, Under
+from db.sql.conditions import ScoreOf, best_is, can_use_index, reaches
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
@@ -132,11 +132,10 @@ class _Conditions:
         """
         match node:
             case Reaches():
-                if not node.tag_ids:
-                    return false()
-                use = positive and can_use_index(node.tag_ids, node.lows, self._indexed)
-                indexed = self._indexed if use else None
-                return reaches(self._connection, self._model_id, node.tag_ids, node.lows, node.high, indexed=indexed)
+                return self._reaching(node, positive=positive)
+            case BestIn():
+                group = node.group
+                return best_is(self._connection, self._model_id, node.tag_ids, group.tag_ids, group.lows)
             case Under():
                 return begins_with(node.prefix)
             case Not():
@@ -149,6 +148,13 @@ class _Conditions:
                 return or_(*(self.of(part, positive=positive) for part in node.parts))
             case _:
                 assert_never(node)
+
+    def _reaching(self, node: Reaches, *, positive: bool) -> ColumnElement[bool]:
+        if not node.tag_ids:
+            return false()
+        use = positive and can_use_index(node.tag_ids, node.lows, self._indexed)
+        indexed = self._indexed if use else None
+        return reaches(self._connection, self._model_id, node.tag_ids, node.lows, node.high, indexed=indexed)
 
     def _narrows(self, node: Node) -> bool:
         """Whether the index finds a superset of the images of a node."""

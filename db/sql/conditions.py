@@ -22,6 +22,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     SmallInteger,
+    Subquery,
     and_,
     bindparam,
     exists,
@@ -43,6 +44,8 @@ from db.sql.score_sql import start_of_slice
 from db.sql.tag_id_width import tag_id_width, tag_ids_column
 from db.sql.tag_index_ddl import indexed_slice
 
+NO_TAG = -1
+"""No tag has this id."""
 FEW = 50
 """Maximum number of tags that are compared one by one. Above it the table is faster (measured on PostgreSQL)."""
 
@@ -69,6 +72,27 @@ def reaches(
     return _on_sqlite(connection, model_id, tag_ids, lows, high)
 
 
+def best_is(
+    connection: Connection, model_id: int, tag_ids: Sequence[int], group: Sequence[int], lows: Sequence[int]
+) -> ColumnElement[bool]:
+    """The condition that of a group of tags the best one is one of some tags.
+
+    It is the most probable tag of the group that reaches its lowest score; of equally probable ones the first.
+
+    Args:
+        group: at least one.
+        lows: the lowest score of each tag of the group, parallel to it.
+    """
+    table = _table(group, lows)
+    if connection.dialect.name == "postgresql":
+        above = _above(tag_ids_column(connection, model_id), min(lows))
+        reached = select(above.c.tag_id).where(above.c.score >= LowOf(table, above.c.tag_id))
+        best: ColumnElement[Any] = reached.order_by(above.c.score.desc(), above.c.tag_id).limit(1).scalar_subquery()
+    else:
+        best = func.tagonce_best(predictions.c.tag_ids, predictions.c.scores, table.tobytes(), type_=Integer)
+    return func.coalesce(best, NO_TAG).in_(tag_ids)
+
+
 def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
     """Whether the index has all scores of a condition, and a look-up there is faster."""
     return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
@@ -88,11 +112,7 @@ def _on_postgresql(
     elif uniform and len(tag_ids) <= FEW:
         exact = _overlap(above, wanted)
     else:
-        # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
-        rows = select(
-            func.unnest(above, type_=type_of_ids).label("tag_id"),
-            func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
-        ).subquery("above")
+        rows = _above(column, lowest, high)
         exact = exists(select(1).select_from(rows).where(rows.c.score >= LowOf(_table(tag_ids, lows), rows.c.tag_id)))
     if indexed is None:
         return exact
@@ -100,6 +120,15 @@ def _on_postgresql(
     found = and_(of_model, _overlap(literal_column(indexed_slice(indexed, column)), wanted))
     is_all = uniform and lowest == indexed and high == NEVER
     return found if is_all else and_(found, exact)
+
+
+def _above(column: str, low: int, high: int = NEVER) -> Subquery:
+    """PostgreSQL: the tag ids and scores of a row with low <= score < high, one row each."""
+    # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
+    return select(
+        func.unnest(_Slice(column, low, high), type_=SmallInteger if column == "tag_ids" else Integer).label("tag_id"),
+        func.unnest(_Slice("scores", low, high), type_=SmallInteger).label("score"),
+    ).subquery("above")
 
 
 def _on_sqlite(

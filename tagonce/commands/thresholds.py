@@ -102,7 +102,7 @@ def save(
     changes = policy.changes
     if changes.is_empty and policy.profile is None:
         raise ThresholdError(
-            "Nothing to save: give --threshold, --category-threshold, --tag-threshold, --top or --mcut."
+            "Nothing to save: give --threshold, --category-threshold, --tag-threshold, --best-of, --top or --mcut."
         )
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.write() as connection:
@@ -174,6 +174,8 @@ def show(
     for word, scores in (("category ", found.policy.categories), ("", found.policy.tags)):
         for name, score in scores.items():
             table.add_row(Text(word + name), str(to_threshold(score)))
+    for category in found.policy.best_of or ():
+        table.add_row(Text(f"category {category}"), "only the most probable one")
     if found.policy.top is not None:
         table.add_row("tags per image, at most", f"{found.policy.top:,}")
     if found.policy.mcut:
@@ -272,6 +274,7 @@ def _in_short(policy: Policy) -> str:
     parts = [] if policy.default is None else [str(to_threshold(policy.default))]
     parts += [f"{name}={to_threshold(score)}" for name, score in policy.categories.items()]
     parts += [counted(len(policy.tags), "tag")] if policy.tags else []
+    parts += [f"best of {', '.join(policy.best_of)}"] if policy.best_of else []
     parts += ["MCut"] * bool(policy.mcut) + [f"top {policy.top}"] * (policy.top is not None)
     return ", ".join(parts)
 

@@ -30,23 +30,29 @@ class ThresholdOptions:
     """The options of thresholds, as a command line has them.
 
     Raises:
-        ThresholdError: one of them is not a threshold or not NAME=VALUE.
+        ThresholdError: one of them is not a threshold or not NAME=VALUE, or two contradict each other.
     """
 
     threshold: parameters.Threshold = None
     profile: parameters.ProfileName = None
     category_threshold: parameters.CategoryThresholds = None
     tag_threshold: parameters.TagThresholds = None
+    best_of: parameters.BestOf = None
+    no_best_of: parameters.NoBestOf = False
     changes: "Policy" = field(init=False)
     """The policy that all options but `profile` make; with a profile, the change to it (`Policy.changed`)."""
 
     def __post_init__(self) -> None:
         from db.policy.policies import Policy, to_cut
 
+        if self.no_best_of and self.best_of:
+            raise ThresholdError("--best-of and --no-best-of contradict each other. Give one of them.")
+        best_of = () if self.no_best_of else tuple(self.best_of or ()) or None
         self.changes = Policy(
             default=None if self.threshold is None else to_cut(self.threshold),
             categories=_named("--category-threshold", self.category_threshold),
             tags=_named("--tag-threshold", self.tag_threshold),
+            best_of=best_of,
         )
 
 
@@ -113,8 +119,10 @@ class ResolvedPolicy:
         if set(said) == {"threshold"} and self.profile is None:
             return str(said["threshold"])
         parts = [self.profile.label] if self.profile else []
-        parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | bool)]
+        parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | list | bool)]
         parts += [f"{len(value)} {name}" for name, value in said.items() if isinstance(value, dict)]
+        if self.changes.best_of is not None:
+            parts += [f"best of {', '.join(self.changes.best_of)}" if self.changes.best_of else "no exclusive groups"]
         parts += [] if self.changes.mcut is None else ["MCut" if self.changes.mcut else "no MCut"]
         return ", ".join(parts) or f"{to_probability(own_threshold(self.model)):g}, the model's own"
 
