@@ -60,6 +60,15 @@ class Distribution:
         """Whether `kept`, `gained_lost` and `assignments` are exact for every tag."""
         return bool(self.tells(cut).all())
 
+    def can_compare(self, first: Cut, second: Cut) -> bool:
+        """Whether `gained_lost` is exact for every tag. A group that both cuts treat alike does not matter."""
+        told = self.tells(first) & self.tells(second)
+        if first.groups is not None and second.groups is not None and told.any():
+            alike = (first.groups == second.groups) & (first.scores == second.scores)
+            changed = np.concatenate([first.groups[~alike], second.groups[~alike]])
+            told |= alike & (first.groups >= 0) & ~np.isin(first.groups, changed)
+        return bool(told.all())
+
     def tells(self, cut: Cut) -> npt.NDArray[np.bool_]:
         """(tags,) whether they are exact for each tag: thresholds that are multiples of 0.001 or the floor.
 
@@ -101,7 +110,7 @@ class Distribution:
         They do if one tag has moved; or if all tags, or all of one category, have moved from one threshold to another,
         both multiples of 0.01. Tags without a score in between do not matter: they may have moved or not.
         """
-        if not (self.can_tell(first) and self.can_tell(second)):
+        if not self.can_compare(first, second):
             return None
         changes = sum(self.gained_lost(first, second))
         moved = np.flatnonzero(changes)

@@ -21,7 +21,7 @@ from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import files, images, predictions
-from db.scores import TAG_ID_BITS
+from db.scores import SCALE, TAG_ID_BITS
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
@@ -130,6 +130,20 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
         before = offsets_of(mask)
         mask &= before[1:] - before[batch.offsets[batch.rows]] <= cut.top
     return mask
+
+
+def kept_of(probabilities: Sequence[float], cut: Cut) -> list[int]:
+    """The tags that a cut would keep of an image if it were stored, most probable first.
+
+    Args:
+        probabilities: (tags,) of all tags.
+    """
+    scores = np.array([int(value * SCALE) for value in probabilities], dtype=np.int16)
+    stored = np.flatnonzero(scores >= cut.floor)
+    ranked = stored[np.argsort(-scores[stored].astype(np.int64), kind="stable")].astype(np.int32)
+    one = TagBatch([0], [""], [None], [None], np.array([0, ranked.size]), ranked, scores[ranked])
+    kept: list[int] = ranked[kept_mask(one, cut)].tolist()
+    return kept
 
 
 def _keep_the_best(batch: TagBatch, mask: npt.NDArray[np.bool_], groups: Int32Array) -> None:

@@ -30,18 +30,21 @@ def command(
     Example: tagonce index --threshold 0.2
     """
     from db.errors import SettingsError
+    from db.ledger import models
+    from db.policy.policies import resolve
     from db.scores import to_probability
     from db.search import tag_index as search_index
     from tagonce import settings
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import ThresholdOptions, resolve_policy
+    from tagonce.options.policy_options import ThresholdOptions
 
     if drop and threshold is not None:
         raise SettingsError("--drop removes the index whatever its threshold is: omit --threshold.")
     with stored(settings.load(database_url=database)) as opened:
         with opened.read() as connection:
             row = stored_model(connection, model)
-            score = resolve_policy(connection, row, ThresholdOptions(threshold).changes).cut.lowest
+            tags = models.tag_names(connection, row.id)
+            score = resolve(row, tags, ThresholdOptions(threshold).changes).lowest
         if drop:
             ui.errors.print(
                 f"{row.name}: {'index removed' if search_index.drop(opened, row) else 'there is no index'}."

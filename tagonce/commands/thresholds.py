@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.names.plural import counted
-from db.policy import profiles
+from db.policy import model_default, profiles
 from db.policy.policies import DEFAULT, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
-from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, takes_policy
+from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, base_profile, takes_policy
 from tagonce.output import ui
 
 SHOWN = 3
@@ -109,8 +109,8 @@ def save(
         row = stored_model(connection, model)
         source = "command line"
         profiles.hold(connection, row)
-        if policy.profile is not None:
-            base = profiles.find(connection, row, policy.profile)
+        base = base_profile(connection, row, changes, policy.profile)
+        if base is not None:
             changes, source = base.policy.changed(changes), f"{base.label}, changed on the command line"
         _print_saved(profiles.save(connection, row, name, changes, source=source), row)
 
@@ -281,7 +281,8 @@ def _in_short(policy: Policy) -> str:
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
     if text == DEFAULT:
-        return Policy()
+        own = model_default.find(connection, model)
+        return own.policy if own else Policy()
     try:
         float(text)
     except ValueError:

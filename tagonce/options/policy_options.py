@@ -150,17 +150,33 @@ def resolve_policy(
 ) -> ResolvedPolicy:
     """The cut of a model: by a profile (`name` or `name@version`), as changed by `changes`.
 
+    Without a profile it is that of `base_profile`.
+
     Raises:
         ThresholdError: there is no such profile, tag or category, or a threshold is below the floor.
     """
     from db.ledger import models
-    from db.policy import profiles
     from db.policy.policies import Policy, resolve
 
     changes = changes or Policy()
-    found = profiles.find(connection, model, profile) if profile else None
+    found = base_profile(connection, model, changes, profile)
     policy = (found.policy if found else Policy()).changed(changes)
     return ResolvedPolicy(resolve(model, models.tag_names(connection, model.id), policy), changes, found, model)
+
+
+def base_profile(connection: "Connection", model: "Model", changes: "Policy", profile: str | None) -> "Profile | None":
+    """The profile that options change: the named one; else the model's default policy, if it has one.
+
+    A threshold for all tags, without a profile, replaces the model's default policy: it applies to every tag.
+
+    Raises:
+        ThresholdError: there is no such profile.
+    """
+    from db.policy import model_default, profiles
+
+    if profile:
+        return profiles.find(connection, model, profile)
+    return model_default.find(connection, model) if changes.default is None else None
 
 
 def _named(option: str, pairs: Iterable[str] | None) -> dict[str, int]:
