@@ -148,9 +148,8 @@ def _weights(folder: Path, stated: str | None) -> Path:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickled:
         raise ModelError(
-            f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it: "
-            'python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
-            f"'{pickled[0]}', map_location='cpu', weights_only=True), 'model.safetensors')\""
+            f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it, "
+            f"which runs nothing: tagonce models convert {folder / pickled[0]} {folder / 'model.safetensors'}"
         )
     raise ModelError(f"{folder} has no *.safetensors. Put the model's weight file there.")
 
