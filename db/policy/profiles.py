@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, String, Text, cast, func, insert, select
@@ -218,8 +219,14 @@ def _stored() -> Select[Any]:
 
 
 def _profile(row: Row[Any]) -> Profile:
-    policy = Policy.from_json(row.policy, f"The profile {row.name}@{row.version}")
+    policy = _parsed(row.policy, f"The profile {row.name}@{row.version}")
     return Profile(row.id, row.model_id, row.name, row.version, policy, row.source, row.added_at)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, where: str) -> Policy:
+    """Thresholds of ten thousand tags take some hundredths of a second, and the review page needs them each time."""
+    return Policy.from_json(text, where)
 
 
 def _is_number(name: str) -> bool:

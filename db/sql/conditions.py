@@ -11,7 +11,7 @@
 `db.search.execute` decides whether the index is used, since it has the whole query.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ from sqlalchemy import (
     Subquery,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
     literal_column,
+    not_,
     or_,
     select,
 )
@@ -83,6 +85,11 @@ def best_is(
         group: at least one.
         lows: the lowest score of each tag of the group, parallel to it.
     """
+    low_of = dict(zip(group, lows, strict=True))
+    rivals = [tag_id for tag_id in group if tag_id not in tag_ids]
+    if len(tag_ids) * len(rivals) <= FEW:
+        score_of = _scores_of(connection, model_id)
+        return or_(*(_beats(tag_id, rivals, low_of, score_of) for tag_id in tag_ids))
     table = _table(group, lows)
     if connection.dialect.name == "postgresql":
         above = _above(tag_ids_column(connection, model_id), min(lows))
@@ -91,6 +98,36 @@ def best_is(
     else:
         best = func.tagonce_best(predictions.c.tag_ids, predictions.c.scores, table.tobytes(), type_=Integer)
     return func.coalesce(best, NO_TAG).in_(tag_ids)
+
+
+_Score = tuple[ColumnElement[Any], Callable[[int], Any]]
+"""The stored score of a tag in a row of `predictions`, NULL if there is none; and a score to compare it with."""
+
+
+def _scores_of(connection: Connection, model_id: int) -> Callable[[int], _Score]:
+    if connection.dialect.name == "postgresql":
+        return lambda tag_id: (ScoreOf(tag_id), lambda low: low)
+    width = tag_id_width(connection, model_id)
+
+    def score_of(tag_id: int) -> _Score:
+        at, score = _found(tag_id, width)
+        return case((at > 0, score)), lambda low: literal(encode_one(low, NARROW), LargeBinary)
+
+    return score_of
+
+
+def _beats(
+    tag_id: int, rivals: Sequence[int], low_of: Mapping[int, int], score_of: Callable[[int], _Score]
+) -> ColumnElement[bool]:
+    """The condition that a tag reaches its lowest score, and no rival that reaches its own is better."""
+    own, bound = score_of(tag_id)
+    conditions = [own.is_not(None), own >= bound(low_of[tag_id])]
+    for rival in rivals:
+        other, bound = score_of(rival)
+        better = other >= own if rival < tag_id else other > own
+        # A comparison with NULL is not false, and its negation is not true.
+        conditions.append(not_(and_(other.is_not(None), other >= bound(low_of[rival]), better)))
+    return and_(*conditions)
 
 
 def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
@@ -143,12 +180,17 @@ def _on_sqlite(
 
 
 def _one_reaches(tag_id: int, low: int, high: int, width: int) -> ColumnElement[bool]:
+    at, score = _found(tag_id, width)
+    found = and_(at > 0, score >= encode_one(low, NARROW))
+    return found if high == NEVER else and_(found, score < encode_one(high, NARROW))
+
+
+def _found(tag_id: int, width: int) -> tuple[ColumnElement[int], ColumnElement[bytes]]:
+    """SQLite: the position of a tag in its blob, 0 if it is not stored, and its score, which then is no score."""
     at = func.instr(predictions.c.tag_ids, encode_one(tag_id, width), type_=Integer)
     # Numbers of two bytes each begin at 1, 3, 5, ...; of three at 1, 4, 7, ...
     start = at if width == NARROW else (at - 1) / width * NARROW + 1
-    score = func.substr(predictions.c.scores, start, NARROW, type_=LargeBinary)
-    found = and_(at > 0, score >= encode_one(low, NARROW))
-    return found if high == NEVER else and_(found, score < encode_one(high, NARROW))
+    return at, func.substr(predictions.c.scores, start, NARROW, type_=LargeBinary)
 
 
 class ScoreOf(FunctionElement[int]):
