@@ -1,6 +1,10 @@
 """The default policy of a model: when it is saved, and what the review page and its counts make of it."""
 
+import json
+from collections.abc import Callable
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +19,10 @@ from db.policy.policies import Policy, resolve
 from db.read import comparison
 from db.read.distribution import count_scores
 from db.scores import NEVER
+from tests.fixtures.command import Outcome
 from tests.fixtures.pages import text
 from tests.services.conftest import TAGS
+from tests.services.test_judging import store
 from tests.services.test_review import chips
 
 RATED = [Tag("safe", "Rating"), Tag("explicit", "Rating"), Tag("good", "quality"), Tag("cat", "general")]
@@ -112,3 +118,27 @@ def test_counts_of_the_collection_compare_cuts_that_treat_a_group_alike(
                 assert counted.changed_images(one, other) in (None, found.changed)
                 exact += 1
     assert exact
+
+
+def test_evaluation_and_calibration_start_from_it(
+    database: Database, database_url: str, model: Model, invoke: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Each image has tag 1 at 0.2 and tag 3, of the same group, at 0.1; both are true."""
+    uris = [f"s3://b/{number}.jpg" for number in range(12)]
+    store(database, model, uris, [{1: 2000, 3: 1000} if number % 2 else {} for number in range(12)])
+    with database.write() as connection:
+        profiles.save_default(connection, model, Policy(500, best_of=("general",)), source="files")
+    said = [{"path": uri, "tags": ["tag_01", "tag_03"] if number % 2 else []} for number, uri in enumerate(uris)]
+    (tmp_path / "truth.jsonl").write_text("\n".join(map(json.dumps, said)))
+
+    def recall(one: dict[str, Any]) -> float:
+        return one["micro"]["recall"]
+
+    found = invoke("evaluate", "truth.jsonl", "--json", TAGONCE_DATABASE_URL=database_url).json["results"]
+    assert (found[-1]["label"], recall(found[-1])) == ("model-default@1", 0.5)
+    one = invoke("evaluate", "truth.jsonl", "-t", "0.05", "--json", TAGONCE_DATABASE_URL=database_url).json["results"]
+    assert [recall(row) for row in one] == [1.0]
+    options = ("calibrate", "truth.jsonl", "--save", "best", "--min-support", "1", "--json")
+    calibrated = invoke(*options, TAGONCE_DATABASE_URL=database_url).json
+    assert (calibrated["before"]["label"], recall(calibrated["before"])) == ("model-default@1", 0.5)
+    assert recall(calibrated["after"]) == 1.0
