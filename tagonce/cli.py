@@ -29,7 +29,7 @@ COMMANDS = {
         "failures": "List images that could not be tagged, the latest failure first.",
         "retry": "Clear failures, so that their images are pending again; with a broker, queue them at once.",
         "forget": "Delete images from the database, with predictions, failures and labels. Files are not touched.",
-        "models": "List known models, and those that the database has scores of.",
+        "models": "List known models and families, and those that the database has scores of.",
         "migrate": "Create or upgrade the tables.",
     },
     "Use the stored scores": {

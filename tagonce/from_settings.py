@@ -13,6 +13,7 @@ from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
 from db.ledger import models
 from db.ledger.models import Model
+from db.policy import model_default
 from db.scores import to_probability, to_score
 from tagonce.settings import Settings
 from workers.cpus import cores, quota
@@ -95,12 +96,13 @@ def with_stored_model(settings: Settings, *, files: bool = True) -> Settings:
 
 
 def register_model(database: Database, spec: "ModelSpec", settings: Settings) -> Model:
-    """Find or create the row of a model. Reads the weights once, for their hash."""
+    """Find or create the row of a model, and its default policy. Reads the weights once, for their hash."""
     from importlib.metadata import version
 
     weights_sha256 = spec.weights_sha256()
     with database.write() as connection:
-        return models.register(
+        is_new = models.with_fingerprint(connection, fingerprint(spec, settings)) is None
+        model = models.register(
             connection,
             name=spec.name,
             weights_sha256=weights_sha256,
@@ -110,6 +112,8 @@ def register_model(database: Database, spec: "ModelSpec", settings: Settings) ->
             default_threshold=to_score(spec.default_threshold),
             made_with={"pillow": version("pillow")},
         )
+        model_default.save(connection, model, spec.policy, is_new=is_new)
+        return model
 
 
 def fingerprint(spec: "ModelSpec", settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """Policies: which tags of an image are kept. A policy is data: it can be named, stored, compared and applied later.
 
-    Policy      a person's choice: a threshold for all tags, by category, by tag; the k best tags; MCut
+    Policy      a person's choice: a threshold for all tags, by category, by tag; the best tag of a category; the k best
+                tags; MCut
     Cut         a policy resolved for one model: the lowest score to keep, for each of its tags
 
 The threshold of a tag is the first that is set of: the tag's own, its category's, the policy's default, the model's
@@ -70,6 +71,9 @@ class Policy:
     mcut: bool | None = None
     """Cut each category of an image at the widest gap between its scores (`db.read.tag_batches`). Thresholds are then
     lower bounds."""
+    best_of: tuple[str, ...] | None = None
+    """Categories whose tags exclude each other, such as ratings: of those that reach their thresholds, an image keeps
+    the most probable one, of equally probable ones the first of the model's list. In a change, () removes the value."""
 
     @property
     def is_empty(self) -> bool:
@@ -99,6 +103,7 @@ class Policy:
             tags=_without_unset({**self.tags, **changes.tags}),
             top=None if top == UNSET else top,
             mcut=(self.mcut if changes.mcut is None else changes.mcut) or None,
+            best_of=_each_once(self.best_of if changes.best_of is None else changes.best_of),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -113,6 +118,8 @@ class Policy:
             values["top"] = OFF if self.top == UNSET else self.top
         if self.mcut is not None:
             values["mcut"] = self.mcut
+        if self.best_of is not None:
+            values["best_of"] = list(self.best_of)
         return values
 
     @classmethod
@@ -136,7 +143,12 @@ class Policy:
             tags={name: cut(value) for name, value in parsed.tags.items()},
             top=parsed.top,
             mcut=parsed.mcut or None,
+            best_of=_each_once(parsed.best_of),
         )
+
+
+def _each_once(categories: Iterable[str] | None) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(categories)) if categories else None
 
 
 def _without_unset(scores: Mapping[str, int]) -> dict[str, int]:
@@ -154,6 +166,13 @@ class Cut:
     top: int | None = None
     mcut: Int32Array | None = None
     """(tags,) the category number of each tag; None if MCut is not applied."""
+    groups: Int32Array | None = None
+    """(tags,) the number of each tag's exclusive group, -1 outside of them; None without such groups."""
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether more than thresholds decides: `top`, MCut or exclusive groups."""
+        return self.top is not None or self.mcut is not None or self.groups is not None
 
     @property
     def lowest(self) -> int:
@@ -162,8 +181,8 @@ class Cut:
 
     @property
     def uniform(self) -> int | None:
-        """The threshold that all tags share; None if they differ, or if `top` or MCut applies."""
-        if self.top is not None or self.mcut is not None or not self.scores.size:
+        """The threshold that all tags share; None if they differ, or if another rule applies."""
+        if self.has_rules or not self.scores.size:
             return None
         first = int(self.scores[0])
         return first if bool((self.scores == first).all()) else None
@@ -187,7 +206,8 @@ def resolve(model: Model, tags: Sequence[Tag], policy: Policy = Policy()) -> Cut
         scores = np.array(named, dtype=np.int16)
     else:  # ten thousand tags without a look at each: the review page resolves three policies for a moved slider
         scores = np.full(len(tags), default, dtype=np.int16)
-    return Cut(scores, model.floor, policy.top, category_numbers(tags) if policy.mcut else None)
+    mcut = category_numbers(tags) if policy.mcut else None
+    return Cut(scores, model.floor, policy.top, mcut, _group_numbers(tags, policy.best_of))
 
 
 def own_threshold(model: Model, *, mcut: bool = False) -> int:
@@ -221,7 +241,8 @@ def below_floor(model: Model, asked: str) -> str:
 
 
 def _check(model: Model, tags: Sequence[Tag], policy: Policy) -> None:
-    _check_known(model, policy.categories, (tag.category for tag in tags if tag.category), "category")
+    categories = [*policy.categories, *(policy.best_of or ())]
+    _check_known(model, categories, (tag.category for tag in tags if tag.category), "category")
     _check_known(model, policy.tags, (tag.name for tag in tags), "tag")
     low = [f"{to_probability(score):g} for {name}" for name, score in _named(policy) if score < model.floor]
     if low:
@@ -242,6 +263,13 @@ def _named(policy: Policy) -> list[tuple[str, int]]:
     default = [] if policy.default is None else [("all tags", policy.default)]
     categories = [(f"the category {name}", score) for name, score in policy.categories.items()]
     return default + categories + [(f"the tag {name}", score) for name, score in policy.tags.items()]
+
+
+def _group_numbers(tags: Sequence[Tag], best_of: Sequence[str] | None) -> Int32Array | None:
+    if not best_of:
+        return None
+    numbers: dict[str | None, int] = {category: number for number, category in enumerate(best_of)}
+    return np.array([numbers.get(tag.category, -1) for tag in tags], dtype=np.int32)
 
 
 def category_numbers(tags: Sequence[Tag]) -> Int32Array:

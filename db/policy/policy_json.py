@@ -32,6 +32,7 @@ class PolicyJson(BaseModel):
     tags: Thresholds = Field({}, description="an object, tag to threshold")
     top: int | None = Field(None, ge=1, le=MAX_TOP, description=f"a whole number from 1 to {MAX_TOP:,}")
     mcut: bool | None = Field(None, description="true or false")
+    best_of: list[str] | None = Field(None, description="a list of categories")
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -85,7 +86,7 @@ def _sentence(value: object, error: ValidationError) -> str:
     if first["type"] == "too_long":
         return f"{key} holds {len(first['input']):,} thresholds. A model has at most {MAX_TAGS:,} tags."
     # A union adds the name of the alternative that failed, after the name of the tag.
-    of_tag = inner and key != "threshold"
+    of_tag = inner and key in ("categories", "tags")
     what, field = (f"the threshold of {_shown(inner[0])}", "threshold") if of_tag else (key, key)
     return f"{what} is {known[field].description}, not {_shown(first['input'])}."
 

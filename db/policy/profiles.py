@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, String, Text, cast, func, insert, select
@@ -17,7 +18,9 @@ from db.schema import profile_thresholds, profiles
 
 LONGEST_NAME = 100
 """Characters."""
-RESERVED = (DEFAULT, OFF, "latest", "none")
+MODEL_DEFAULT = "model-default"
+"""The profile of `db.policy.model_default`."""
+RESERVED = (MODEL_DEFAULT, DEFAULT, OFF, "latest", "none")
 """Words that have, or may get, another meaning where a profile is named."""
 
 
@@ -83,18 +86,33 @@ def save(
             one than `started_from`.
     """
     check_name(name)
+    return _save(connection, model, name, policy, source=source, started_from=started_from)
+
+
+def save_default(connection: Connection, model: Model, policy: Policy, *, source: str) -> Profile:
+    """Store the default policy of a model as `save` does. People cannot save under its name.
+
+    Raises:
+        ThresholdError: the policy does not fit the model.
+    """
+    return _save(connection, model, MODEL_DEFAULT, policy, source=source)
+
+
+def _save(
+    connection: Connection, model: Model, name: str, policy: Policy, *, source: str, started_from: int | None = None
+) -> Profile:
     policy = Policy().changed(policy)
     scores = resolve(model, models.tag_names(connection, model.id), policy).scores.tolist()
     hold(connection, model)
-    latest = _latest(connection, model, name)
-    if latest and latest.policy == policy:
-        return latest
-    if started_from is not None and latest and latest.version != started_from:
+    before = latest(connection, model, name)
+    if before and before.policy == policy:
+        return before
+    if started_from is not None and before and before.version != started_from:
         raise ThresholdError(
-            f"{latest.label} already exists, and this would drop its thresholds. Select it as the profile and change "
+            f"{before.label} already exists, and this would drop its thresholds. Select it as the profile and change "
             "that, or choose another name."
         )
-    version = latest.version + 1 if latest else 1
+    version = before.version + 1 if before else 1
     added_at = datetime.now(UTC)
     profile_id = connection.execute(
         insert(profiles)
@@ -109,7 +127,10 @@ def save(
 
 
 def lowest(connection: Connection) -> list[tuple[str, int]]:
-    """`name@version` and lowest threshold (ten-thousandths) of the latest version of each profile of all models."""
+    """`name@version` and lowest threshold (ten-thousandths) of the latest version of each profile of all models.
+
+    Default policies of models are not among them: their thresholds follow the floor.
+    """
     newest = (
         select(profiles.c.model_id, profiles.c.name, func.max(profiles.c.version).label("version"))
         .group_by(profiles.c.model_id, profiles.c.name)
@@ -124,6 +145,7 @@ def lowest(connection: Connection) -> list[tuple[str, int]]:
             & (newest.c.name == profiles.c.name)
             & (newest.c.version == profiles.c.version),
         )
+        .where(profiles.c.name != MODEL_DEFAULT)
         .group_by(profiles.c.id, profiles.c.name, profiles.c.version)
         .order_by(profiles.c.id)
     )
@@ -137,7 +159,7 @@ def find(connection: Connection, model: Model, wanted: str) -> Profile:
         ThresholdError: the model has no such profile (the message lists those that it has), or its stored policy
             cannot be parsed.
     """
-    found = _latest(connection, model, *wanted.split("@", 1))
+    found = latest(connection, model, *wanted.split("@", 1))
     if found is None:
         known = sorted(labels(connection, model))
         raise ThresholdError(
@@ -180,8 +202,8 @@ def labels(connection: Connection, model: Model) -> list[str]:
     return [f"{name}@{version}" for name, version in connection.execute(query.order_by(*query.selected_columns))]
 
 
-def _latest(connection: Connection, model: Model, name: str, version: str = "") -> Profile | None:
-    """The latest version of a name, or the given version."""
+def latest(connection: Connection, model: Model, name: str, version: str = "") -> Profile | None:
+    """The latest version of a name, or the given version; None if there is none."""
     if not (name + version).isprintable():
         return None  # no profile has such a name, and PostgreSQL refuses NUL and surrogates
     query = _stored().where(profiles.c.model_id == model.id, profiles.c.name == name)
@@ -197,8 +219,14 @@ def _stored() -> Select[Any]:
 
 
 def _profile(row: Row[Any]) -> Profile:
-    policy = Policy.from_json(row.policy, f"The profile {row.name}@{row.version}")
+    policy = _parsed(row.policy, f"The profile {row.name}@{row.version}")
     return Profile(row.id, row.model_id, row.name, row.version, policy, row.source, row.added_at)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, where: str) -> Policy:
+    """Thresholds of ten thousand tags take some hundredths of a second, and the review page needs them each time."""
+    return Policy.from_json(text, where)
 
 
 def _is_number(name: str) -> bool:

@@ -26,7 +26,7 @@ _TAG_COLUMNS = ("tag", "name")
 _THRESHOLD_COLUMNS = ("best_threshold", "threshold")
 _COUNTS = {"tp", "fp", "tn", "fn"}
 _KNOWN = {*_TAG_COLUMNS, *_THRESHOLD_COLUMNS, "category", "tag_id"}
-_EMPTY = {"", "nan", "null", "none", "na", "n/a"}
+EMPTY = {"", "nan", "null", "none", "na", "n/a"}
 """How programs write a missing threshold: pandas leaves the cell empty."""
 
 
@@ -147,7 +147,7 @@ def _with_header(path: Path, header: Sequence[str], value: int, rows: Sequence[t
 
 
 def _without_header(path: Path, rows: Sequence[text_files.Row]) -> ThresholdTable:
-    if rows and (len(rows[0][1]) != 2 or _exact(rows[0][1][1]) is None):  # noqa: PLR2004 - a tag and its threshold
+    if rows and (len(rows[0][1]) != 2 or exact_score(rows[0][1][1]) is None):  # noqa: PLR2004 - a tag and its threshold
         raise ThresholdError(
             f"{path} is not a known format. Its first line must name the columns, for example tag,threshold or "
             "category,threshold."
@@ -173,12 +173,12 @@ def _from_json(path: Path, text: str) -> ThresholdTable:
         "tags": parsed.tags,
     }
     pairs = {key: [(repr(name), name, str(value)) for name, value in group.items()] for key, group in groups.items()}
-    return _table(path, pairs, parsed.top, parsed.mcut or None)
+    table = _table(path, pairs)
+    rules = Policy().changed(Policy(top=parsed.top, mcut=parsed.mcut, best_of=tuple(parsed.best_of or ())))
+    return replace(table, policy=table.policy.changed(rules))
 
 
-def _table(
-    path: Path, groups: Mapping[str, Iterable[Sequence[str]]], top: int | None = None, mcut: bool | None = None
-) -> ThresholdTable:
+def _table(path: Path, groups: Mapping[str, Iterable[Sequence[str]]]) -> ThresholdTable:
     """Convert thresholds to scores.
 
     Args:
@@ -189,12 +189,12 @@ def _table(
     without = []
     for key, group in groups.items():
         for where, name, text in group:
-            if text.strip().lower() in _EMPTY:
+            if text.strip().lower() in EMPTY:
                 without.append(name)
                 continue
             if name in found[key]:
                 raise ThresholdError(f"{path}, {where}: {name!r} has a threshold already.")
-            exact = _exact(text)
+            exact = exact_score(text)
             if exact is None:
                 raise ThresholdError(
                     f"{path}, {where}: the threshold of {name!r} is a number between 0 and 1, or {OFF}, not "
@@ -204,11 +204,11 @@ def _table(
             rounded += found[key][name] != exact
         if len(found[key]) > MAX_TAGS:
             raise ThresholdError(f"{path} holds {len(found[key]):,} thresholds. A model has at most {MAX_TAGS:,} tags.")
-    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"], top, mcut)
+    policy = Policy(found["threshold"].get("threshold"), found["categories"], found["tags"])
     return ThresholdTable(policy, rounded, tuple(without))
 
 
-def _exact(text: str) -> Decimal | None:
+def exact_score(text: str) -> Decimal | None:
     """A threshold in ten-thousandths, before rounding; None if the text is not a threshold."""
     text = text.strip().lower().replace(",", ".")
     if text in {OFF, "inf"}:

@@ -52,7 +52,7 @@ def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, un
     """
     both = _either(first, second)
     plan = counts.plan(connection, model.id)
-    if under or plan is None or both.lowest < plan.state.floor or not (_is_plain(first) and _is_plain(second)):
+    if under or plan is None or both.lowest < plan.state.floor or first.has_rules or second.has_rules:
         return compare_batches(read_tag_batches(connection, model, both, under=under), first, second)
     lows, highs = np.minimum(first.scores, second.scores), np.maximum(first.scores, second.scores)
     kept, before, after = (
@@ -65,11 +65,6 @@ def compare(connection: Connection, model: Model, first: Cut, second: Cut, *, un
     rows = read_tag_batches(connection, model, both, where=in_blocks(plan.state.changed))
     changed += compare_batches(rows, first, second).changed
     return Comparison(counts.number_of_images(connection, model.id, plan), changed, kept, after - kept, before - kept)
-
-
-def _is_plain(cut: Cut) -> bool:
-    """Whether each tag is kept or not by its score alone."""
-    return cut.top is None and cut.mcut is None
 
 
 def _changed_images(

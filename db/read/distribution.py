@@ -62,11 +62,25 @@ class Distribution:
         """Whether `kept`, `gained_lost` and `assignments` are exact for every tag."""
         return bool(self.tells(cut).all())
 
+    def can_compare(self, first: Cut, second: Cut) -> bool:
+        """Whether `gained_lost` is exact for every tag. A group that both cuts treat alike does not matter."""
+        told = self.tells(first) & self.tells(second)
+        if first.groups is not None and second.groups is not None and told.any():
+            alike = (first.groups == second.groups) & (first.scores == second.scores)
+            changed = np.concatenate([first.groups[~alike], second.groups[~alike]])
+            told |= alike & (first.groups >= 0) & ~np.isin(first.groups, changed)
+        return bool(told.all())
+
     def tells(self, cut: Cut) -> npt.NDArray[np.bool_]:
-        """(tags,) whether they are exact for each tag: thresholds alone, which are multiples of 0.001 or the floor."""
+        """(tags,) whether they are exact for each tag: thresholds that are multiples of 0.001 or the floor.
+
+        They are not for the tags of an exclusive group, and for no tag with `top` or MCut.
+        """
         scores = cut.scores
         fits: npt.NDArray[np.bool_] = (scores % STEP == 0) | (scores >= NEVER) | (scores == self.floor)
-        return fits if cut.top is None and cut.mcut is None else np.zeros_like(fits)
+        if cut.top is not None or cut.mcut is not None:
+            return np.zeros_like(fits)
+        return fits if cut.groups is None else fits & (cut.groups < 0)
 
     def kept(self, cut: Cut) -> Int64Array:
         """(tags,) images that keep each tag. An upper bound where the number is not exact (`tells`)."""
@@ -98,7 +112,7 @@ class Distribution:
         They do if one tag has moved; or if all tags, or all of one category, have moved from one threshold to another,
         both multiples of 0.01. Tags without a score in between do not matter: they may have moved or not.
         """
-        if not (self.can_tell(first) and self.can_tell(second)):
+        if not self.can_compare(first, second):
             return None
         changes = sum(self.gained_lost(first, second))
         moved = np.flatnonzero(changes)

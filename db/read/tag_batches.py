@@ -9,6 +9,7 @@ A batch is three arrays in CSR layout, so that numpy does the work on each tag o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.schema import files, images, predictions
-from db.scores import TAG_ID_BITS
+from db.scores import SCALE, TAG_ID_BITS
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
@@ -132,11 +133,41 @@ def kept_mask(batch: TagBatch, cut: Cut) -> npt.NDArray[np.bool_]:
     mask: npt.NDArray[np.bool_] = batch.scores >= cut.scores[batch.tag_ids]
     if cut.mcut is not None:
         mask &= _above_the_widest_gap(batch, cut.mcut, cut.floor)
+    if cut.groups is not None:
+        _keep_the_best(batch, mask, cut.groups)
     if cut.top is not None:
         # The rank of each tag among those still kept, from 1: within an image scores are descending.
         before = offsets_of(mask)
         mask &= before[1:] - before[batch.offsets[batch.rows]] <= cut.top
     return mask
+
+
+def kept_of(probabilities: Sequence[float], cut: Cut) -> list[int]:
+    """The tags that a cut would keep of an image if it were stored, most probable first.
+
+    Args:
+        probabilities: (tags,) of all tags.
+    """
+    scores = np.array([int(value * SCALE) for value in probabilities], dtype=np.int16)
+    stored = np.flatnonzero(scores >= cut.floor)
+    ranked = stored[np.argsort(-scores[stored].astype(np.int64), kind="stable")].astype(np.int32)
+    one = TagBatch([0], [""], [None], [None], np.array([0, ranked.size]), ranked, scores[ranked])
+    kept: list[int] = ranked[kept_mask(one, cut)].tolist()
+    return kept
+
+
+def _keep_the_best(batch: TagBatch, mask: npt.NDArray[np.bool_], groups: Int32Array) -> None:
+    """In place: of the tags of a group that an image keeps, only the first stays. Scores are descending.
+
+    Args:
+        mask: (tags of all images,)
+        groups: (tags,) the number of each tag's group, -1 outside of them.
+    """
+    positions = np.flatnonzero(mask & (groups[batch.tag_ids] >= 0))
+    number = batch.rows[positions] * (int(groups.max()) + 1) + groups[batch.tag_ids[positions]]
+    _, firsts = np.unique(number, return_index=True)
+    mask[positions] = False
+    mask[positions[firsts]] = True
 
 
 def _descending(

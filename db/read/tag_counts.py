@@ -35,7 +35,7 @@ def tag_counts(
 ) -> list[TagCount]:
     """The kept tags, most frequent first, ties in the model's order. For arguments see `read_tag_batches`."""
     names = models.tag_names(connection, model.id)
-    if cut.top is None and cut.mcut is None and where is None and not under:
+    if not cut.has_rules and where is None and not under:
         images, sums = sums_of_tags(connection, model, cut.scores)
     else:
         images, sums = np.zeros(len(names), dtype=np.int64), np.zeros(len(names))

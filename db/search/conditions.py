@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, Connection, FromClause, and_, false, func,
 
 from db.schema import files, images, predictions
 from db.search.facts import FACTS
-from db.search.tree import And, Node, Not, Or, Reaches, Under, Within
-from db.sql.conditions import reaches
+from db.search.tree import And, BestIn, Node, Not, Or, Reaches, Under, Within
+from db.sql.conditions import best_is, reaches
 from db.sql.current_file import is_file_of
 from db.sql.score_sql import begins_with
 
@@ -15,10 +15,8 @@ from db.sql.score_sql import begins_with
 def condition(connection: Connection, model_id: int, node: Node) -> ColumnElement[bool]:
     """A query as a condition on the relations of `source`. It does not select the model."""
     match node:
-        case Reaches():
-            if not node.tag_ids:
-                return false()
-            return reaches(connection, model_id, node.tag_ids, node.lows, node.high)
+        case Reaches() | BestIn():
+            return _of_tags(connection, model_id, node)
         case Under() | Within():
             return _of_image(node)
         case Not():
@@ -46,6 +44,12 @@ def _asks_for_more(node: Node) -> bool:
             return _asks_for_more(node.part)
         case _:
             return isinstance(node, Under | Within)
+
+
+def _of_tags(connection: Connection, model_id: int, node: Reaches | BestIn) -> ColumnElement[bool]:
+    if isinstance(node, BestIn):
+        return best_is(connection, model_id, node.tag_ids, node.group.tag_ids, node.group.lows)
+    return reaches(connection, model_id, node.tag_ids, node.lows, node.high) if node.tag_ids else false()
 
 
 def _of_image(node: Under | Within) -> ColumnElement[bool]:

@@ -1,10 +1,10 @@
 """A query in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from db.ledger.models import Tag
 from db.scores import NEVER, SCALE, to_probability
-from db.search.tree import And, Node, Not, Or, Reaches, Under, Within
+from db.search.tree import And, BestIn, Node, Not, Or, Reaches, Under, Within
 
 _NAMED = 5
 """Tags of a term that are named."""
@@ -23,6 +23,8 @@ def _words(node: Node, tags: Sequence[Tag], *, inner: bool = False) -> str:
     match node:
         case Reaches():
             return _reaches(node, tags)
+        case BestIn():
+            return f"of an exclusive group the best tag is {_names(tags[tag_id].name for tag_id in node.tag_ids)}"
         case Under() | Within():
             return _of_image(node)
         case Not():
@@ -51,13 +53,18 @@ def _reaches(node: Reaches, tags: Sequence[Tag]) -> str:
         return "no tag can match"
     pairs = zip(node.tag_ids, node.lows, strict=True)
     uniform = len(set(node.lows)) == 1
-    named = [tags[tag_id].name + ("" if uniform else f" (from {to_probability(low):g} on)") for tag_id, low in pairs]
-    more = len(named) - _NAMED
-    who = ", ".join(named[:_NAMED]) + (f" or {more:,} more" if more > 0 else "")
+    lows = {tag_id: "" if uniform else f" (from {to_probability(low):g} on)" for tag_id, low in pairs}
+    who = _names(tags[tag_id].name + low for tag_id, low in lows.items())
     ends = []
     if uniform:
         ends.append(f"at least {to_probability(node.lows[0]):g}")
     if node.high < NEVER:
         ends.append(f"less than {node.high / SCALE:g}")
     said = f"has a probability of {' and '.join(ends)}" if ends else "reaches its threshold"
-    return f"{who} {said}" if len(named) == 1 else f"one of {who} {said}"
+    return f"{who} {said}" if len(node.tag_ids) == 1 else f"one of {who} {said}"
+
+
+def _names(names: Iterable[str]) -> str:
+    every = list(names)
+    more = len(every) - _NAMED
+    return ", ".join(every[:_NAMED]) + (f" or {more:,} more" if more > 0 else "")

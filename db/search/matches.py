@@ -27,7 +27,7 @@ from db.postings.state import State, in_blocks, read_state
 from db.schema import predictions
 from db.scores import NEVER, to_probability
 from db.search.conditions import condition, source
-from db.search.tree import And, Node, Not, Or, Reaches, leaves
+from db.search.tree import And, BestIn, Node, Not, Or, Reaches, leaves
 from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
@@ -152,6 +152,11 @@ def widened(node: Node, floor: int, *, positive: bool = True) -> Node:
     match node:
         case Reaches():
             return node if min(node.lows, default=NEVER) >= floor else constant
+        case BestIn() if positive:
+            # The best tag reaches its threshold; it may do so and not be the best one.
+            low_of = dict(zip(node.group.tag_ids, node.group.lows, strict=True))
+            lows = tuple(low_of[tag_id] for tag_id in node.tag_ids)
+            return widened(Reaches(node.tag_ids, lows), floor)
         case Not():
             return Not(widened(node.part, floor, positive=not positive))
         case And() | Or():

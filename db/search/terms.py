@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from db.arrays.types import Int16Array
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model
 from db.names.vocabulary import WILDCARD, Vocabulary
 from db.policy.policies import Cut, below_floor, unknown_name
 from db.scores import NEVER, SCALE, to_probability, to_score
 from db.search.facts import FACTS, parse_fact
-from db.search.tree import Node, Not, Reaches, Under
+from db.search.tree import And, BestIn, Node, Not, Or, Reaches, Under
 
 Word = re.Match[str]
 
@@ -143,7 +146,7 @@ class Leaves:
                 raise self._error(term.name_at, f"{term.key}: needs {error}, not {term.name!r}.") from None
         tag_ids, several = self._tag_ids(term)
         if term.threshold is None:
-            return _reaches(tag_ids, self._in_force(term, tag_ids))
+            return self._kept(term, tag_ids)
         low, high = self._ends(term.threshold, term.threshold_at)
         if low is not None:
             return _reaches(tag_ids, [low] * len(tag_ids), high)
@@ -201,14 +204,31 @@ class Leaves:
             hint = " The brackets of a group need white space around them."
         return self._error(term.name_at, f"{self._model.name}: {unknown_name(term.name, known, what)}{hint}")
 
-    def _in_force(self, term: Term, tag_ids: Sequence[int]) -> list[int]:
+    def _kept(self, term: Term, tag_ids: Sequence[int]) -> Node:
+        """The policy keeps one of the tags."""
+        scores, groups = self._in_force(term), self._cut.groups
+        single = [tag_id for tag_id in tag_ids if groups is None or groups[tag_id] < 0]
+        parts: list[Node] = [_reaches(single, scores[single].tolist())] if single else []
+        if groups is None:
+            return parts[0] if parts else Reaches((), ())
+        for number in sorted({int(groups[tag_id]) for tag_id in tag_ids} - {-1}):
+            named = [tag_id for tag_id in tag_ids if groups[tag_id] == number]
+            members = np.flatnonzero(groups == number).tolist()
+            some, group = (_reaches(ids, scores[ids].tolist()) for ids in (named, members))
+            # An image keeps one of the whole group if it reaches one. Else the first condition is for the index by tag.
+            decided = len(some.tag_ids) in (0, len(group.tag_ids))
+            parts.append(some if decided else And((some, BestIn(some.tag_ids, group))))
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+    def _in_force(self, term: Term) -> Int16Array:
+        """(tags,) the thresholds of the policy."""
         if self._cut.top is not None or self._cut.mcut is not None:
             rule, word = "top" if self._cut.top is not None else "MCut", term.word.group()
             raise ThresholdError(
                 f"{word} has no threshold, and the policy has a {rule} rule, which cannot decide a single tag because "
                 f"it depends on the other tags of an image. Write {word}:0.5, or omit the profile."
             )
-        return [int(self._cut.scores[tag_id]) for tag_id in tag_ids]
+        return self._cut.scores
 
     def _ends(self, text: str, at: int) -> tuple[int | None, int]:
         """(low, high) in scores, for low <= score < high. None for an open lower end."""

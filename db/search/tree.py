@@ -19,6 +19,15 @@ class Reaches:
 
 
 @dataclass(frozen=True, slots=True)
+class BestIn:
+    """The tag that an image keeps of an exclusive group is one of some tags."""
+
+    tag_ids: tuple[int, ...]
+    group: Reaches
+    """All tags of the group, with the lowest score of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Under:
     """The image's uri begins with a prefix."""
 
@@ -54,7 +63,7 @@ class Or:
     parts: tuple["Node", ...]
 
 
-Node = Reaches | Under | Within | Not | And | Or
+Node = Reaches | BestIn | Under | Within | Not | And | Or
 
 
 def leaves(node: Node, *, positive: bool = True) -> Iterator[tuple[Reaches, bool]]:

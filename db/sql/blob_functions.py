@@ -9,7 +9,7 @@ from db.sql.blob_format import NARROW, decode, encode_one
 
 def register(connection: sqlite3.Connection) -> None:
     """Make the functions known to a connection."""
-    for function in (tagonce_score, tagonce_any_reaches):
+    for function in (tagonce_score, tagonce_any_reaches, tagonce_best):
         arguments = function.__code__.co_argcount
         connection.create_function(function.__name__, arguments, function, deterministic=True)
 
@@ -35,6 +35,21 @@ def tagonce_any_reaches(tag_ids: bytes, scores: bytes, lows: bytes, high: int) -
     known = tags < table.size
     reached = found[known]
     return bool(((reached >= table[tags[known]]) & (reached < high)).any())
+
+
+def tagonce_best(tag_ids: bytes, scores: bytes, lows: bytes) -> int | None:
+    """The most probable tag that reaches its lowest score, of equally probable ones the first; None if none does.
+
+    Args:
+        lows: (tags,) int16, the lowest score of each tag id.
+    """
+    table = np.frombuffer(lows, dtype=np.int16)
+    tags, found = decode(tag_ids), decode(scores)
+    known = tags < table.size
+    tags, found = tags[known], found[known]
+    kept = found >= table[tags]
+    tags, found = tags[kept], found[kept]
+    return int(tags[found == found.max()].min()) if found.size else None
 
 
 def _width(tag_ids: bytes, scores: bytes) -> int:

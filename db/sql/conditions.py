@@ -1,14 +1,16 @@
 """Conditions on the scores of a row of `predictions`: one of several tags is in a range of scores.
 
-tags                 PostgreSQL                                      SQLite
-one                  tag = any(slice of tag_ids)                     instr finds the tag in its blob; its score is
-                                                                     the same part of the other blob
-few, one threshold   slice of tag_ids && tags                        the same for each tag
-many, or thresholds  compare the scores of the slice with a table    a function of ours does the same; few tags
-of their own         of thresholds by tag id                         with thresholds of their own as above
+    tags                 PostgreSQL                                      SQLite
+    one                  tag = any(slice of tag_ids)                     instr finds the tag in its blob; its score is
+                                                                         the same part of the other blob
+    few, one threshold   slice of tag_ids && tags                        the same for each tag
+    many, or thresholds  compare the scores of the slice with a table    a function of ours does the same; few tags
+    of their own         of thresholds by tag id                         with thresholds of their own as above
+
+`db.search.conditions` combines them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     SmallInteger,
+    Subquery,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
     literal_column,
+    not_,
     or_,
     select,
 )
@@ -39,6 +44,8 @@ from db.sql.blob_format import NARROW, encode_one
 from db.sql.score_sql import start_of_slice
 from db.sql.tag_id_width import tag_id_width, tag_ids_column
 
+NO_TAG = -1
+"""No tag has this id."""
 FEW = 50
 """Maximum number of tags that are compared one by one. Above it the table is faster (measured on PostgreSQL)."""
 
@@ -62,6 +69,62 @@ def reaches(
     return _on_sqlite(connection, model_id, tag_ids, lows, high)
 
 
+def best_is(
+    connection: Connection, model_id: int, tag_ids: Sequence[int], group: Sequence[int], lows: Sequence[int]
+) -> ColumnElement[bool]:
+    """The condition that of a group of tags the best one is one of some tags.
+
+    It is the most probable tag of the group that reaches its lowest score; of equally probable ones the first.
+
+    Args:
+        group: at least one.
+        lows: the lowest score of each tag of the group, parallel to it.
+    """
+    low_of = dict(zip(group, lows, strict=True))
+    rivals = [tag_id for tag_id in group if tag_id not in tag_ids]
+    if len(tag_ids) * len(rivals) <= FEW:
+        score_of = _scores_of(connection, model_id)
+        return or_(*(_beats(tag_id, rivals, low_of, score_of) for tag_id in tag_ids))
+    table = _table(group, lows)
+    if connection.dialect.name == "postgresql":
+        above = _above(tag_ids_column(connection, model_id), min(lows))
+        reached = select(above.c.tag_id).where(above.c.score >= LowOf(table, above.c.tag_id))
+        best: ColumnElement[Any] = reached.order_by(above.c.score.desc(), above.c.tag_id).limit(1).scalar_subquery()
+    else:
+        best = func.tagonce_best(predictions.c.tag_ids, predictions.c.scores, table.tobytes(), type_=Integer)
+    return func.coalesce(best, NO_TAG).in_(tag_ids)
+
+
+_Score = tuple[ColumnElement[Any], Callable[[int], Any]]
+"""The stored score of a tag in a row of `predictions`, NULL if there is none; and a score to compare it with."""
+
+
+def _scores_of(connection: Connection, model_id: int) -> Callable[[int], _Score]:
+    if connection.dialect.name == "postgresql":
+        return lambda tag_id: (ScoreOf(tag_id), lambda low: low)
+    width = tag_id_width(connection, model_id)
+
+    def score_of(tag_id: int) -> _Score:
+        at, score = _found(tag_id, width)
+        return case((at > 0, score)), lambda low: literal(encode_one(low, NARROW), LargeBinary)
+
+    return score_of
+
+
+def _beats(
+    tag_id: int, rivals: Sequence[int], low_of: Mapping[int, int], score_of: Callable[[int], _Score]
+) -> ColumnElement[bool]:
+    """The condition that a tag reaches its lowest score, and no rival that reaches its own is better."""
+    own, bound = score_of(tag_id)
+    conditions = [own.is_not(None), own >= bound(low_of[tag_id])]
+    for rival in rivals:
+        other, bound = score_of(rival)
+        better = other >= own if rival < tag_id else other > own
+        # A comparison with NULL is not false, and its negation is not true.
+        conditions.append(not_(and_(other.is_not(None), other >= bound(low_of[rival]), better)))
+    return and_(*conditions)
+
+
 def _on_postgresql(column: str, tag_ids: Sequence[int], lows: Sequence[int], high: int) -> ColumnElement[bool]:
     lowest, uniform = min(lows), len(set(lows)) == 1
     above = _Slice(column, lowest, high)
@@ -72,12 +135,17 @@ def _on_postgresql(column: str, tag_ids: Sequence[int], lows: Sequence[int], hig
         return literal(tag_ids[0], type_of_ids) == func.any(above)
     if uniform and len(tag_ids) <= FEW:
         return _overlap(above, wanted)
-    # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
-    rows = select(
-        func.unnest(above, type_=type_of_ids).label("tag_id"),
-        func.unnest(_Slice("scores", lowest, high), type_=SmallInteger).label("score"),
-    ).subquery("above")
+    rows = _above(column, lowest, high)
     return exists(select(1).select_from(rows).where(rows.c.score >= LowOf(_table(tag_ids, lows), rows.c.tag_id)))
+
+
+def _above(column: str, low: int, high: int = NEVER) -> Subquery:
+    """PostgreSQL: the tag ids and scores of a row with low <= score < high, one row each."""
+    # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
+    return select(
+        func.unnest(_Slice(column, low, high), type_=SmallInteger if column == "tag_ids" else Integer).label("tag_id"),
+        func.unnest(_Slice("scores", low, high), type_=SmallInteger).label("score"),
+    ).subquery("above")
 
 
 def _on_sqlite(
@@ -92,12 +160,17 @@ def _on_sqlite(
 
 
 def _one_reaches(tag_id: int, low: int, high: int, width: int) -> ColumnElement[bool]:
+    at, score = _found(tag_id, width)
+    found = and_(at > 0, score >= encode_one(low, NARROW))
+    return found if high == NEVER else and_(found, score < encode_one(high, NARROW))
+
+
+def _found(tag_id: int, width: int) -> tuple[ColumnElement[int], ColumnElement[bytes]]:
+    """SQLite: the position of a tag in its blob, 0 if it is not stored, and its score, which then is no score."""
     at = func.instr(predictions.c.tag_ids, encode_one(tag_id, width), type_=Integer)
     # Numbers of two bytes each begin at 1, 3, 5, ...; of three at 1, 4, 7, ...
     start = at if width == NARROW else (at - 1) / width * NARROW + 1
-    score = func.substr(predictions.c.scores, start, NARROW, type_=LargeBinary)
-    found = and_(at > 0, score >= encode_one(low, NARROW))
-    return found if high == NEVER else and_(found, score < encode_one(high, NARROW))
+    return at, func.substr(predictions.c.scores, start, NARROW, type_=LargeBinary)
 
 
 class ScoreOf(FunctionElement[int]):

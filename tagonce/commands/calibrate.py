@@ -74,12 +74,12 @@ def command(
     """
     from db.ledger import models
     from db.policy import profiles
-    from db.policy.policies import resolve
+    from db.policy.policies import own_threshold, resolve
     from db.truth.calibration import calibrate, grid
     from db.truth.evaluation import evaluate
     from db.truth.load_truth import read_truth
     from tagonce.from_settings import stored, stored_model
-    from tagonce.options.policy_options import ThresholdOptions
+    from tagonce.options.policy_options import ThresholdOptions, resolve_policy
     from tagonce.output import plots
 
     default = ThresholdOptions(threshold).changes.default
@@ -91,11 +91,12 @@ def command(
         with opened.read(gone=gone) as connection:
             row = stored_model(connection, model)
             tags = models.tag_names(connection, row.id)
-            own = resolve(row, tags)
+            default_policy = resolve_policy(connection, row)
+            own = default_policy.cut
             said = read_truth(connection, row, truth)
             used, aside = said.split(holdout) if holdout else (said, None)
             # Tags that are not calibrated are evaluated at the model's own threshold, or at --threshold.
-            tried = {*grid(row.floor), *own.scores.tolist()} | ({default} if default and default < NEVER else set())
+            tried = {*grid(row.floor), own_threshold(row)} | ({default} if default and default < NEVER else set())
             with progress(used, "Calibrating") as advance:
                 found = evaluate(connection, row, used, sorted(tried), [own], advance=advance)
             need_images(row, said, found.counts)
@@ -113,7 +114,7 @@ def command(
         with opened.write() as connection:
             profile = profiles.save(connection, row, save, result.policy, source=source)
     rows = [
-        row_of_cut("the model's own", before, 1),
+        row_of_cut(default_policy.profile.label if default_policy.profile else "the model's own", before, 1),
         row_of_cut(profile.label, after, 1),
     ]
     if plot:

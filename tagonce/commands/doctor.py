@@ -76,6 +76,7 @@ def _look(config: "Settings", sources: list[str], *, least_free: float) -> Itera
             else [Check(storages.NAME, partial(storages.of_database, config), storages.SECONDS)]
         ),
         Check(contents.IMAGES, partial(contents.look_at_images, config), storages.SECONDS),
+        Check(contents.ROWS, partial(contents.look_at_rows, config), SERVER_SECONDS),
         Check(contents.PROFILES, partial(contents.look_at_profiles, config), SERVER_SECONDS),
         Check(machine.MODEL, partial(machine.look_at_model, config), LOCAL_SECONDS),
         Check(machine.DEVICE, partial(machine.look_at_device, config), LOCAL_SECONDS),

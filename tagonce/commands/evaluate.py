@@ -86,6 +86,7 @@ def command(
     Example: tagonce evaluate captions/ --threshold 0.2 --threshold 0.35
     """
     from db.ledger import models
+    from db.policy import model_default
     from db.truth import calibration
     from db.truth.evaluation import evaluate
     from db.truth.load_truth import read_truth
@@ -106,6 +107,8 @@ def command(
         if not asked:
             usual = [] if profile else [score for score in parse_range(_USUAL) if score >= row.floor]
             asked = {max(row.default_threshold, row.floor), *usual}
+        default = None if profile or threshold or thresholds else model_default.find(connection, row)
+        profile = [default.label] if default else profile
         policies = [resolve_policy(connection, row, profile=name) for name in profile or ()]
         said = read_truth(connection, row, truth)
         tried = {*asked, *(calibration.grid(row.floor, _PLOT_STEP) if plot else ())}

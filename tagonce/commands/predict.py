@@ -13,6 +13,9 @@ from tagonce.output import ui
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from db.policy.policies import Cut
+    from workers.models.spec import ModelSpec
+
 
 def command(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or s3:// objects, or a folder.")],
@@ -34,6 +37,7 @@ def command(
 
     Example: tagonce predict cat.jpg --threshold 0.2
     """
+    from db.read.tag_batches import kept_of
     from db.scores import to_score
     from producer.sources import is_list, references
     from producer.sources.name_filter import NameFilter
@@ -63,7 +67,7 @@ def command(
     fetcher = Fetcher(max_bytes=options.max_bytes, connections=1)
     decoder = Decoder(spec, max_pixels=options.max_pixels)
     inferencer = Inferencer(spec, options, floor=0)
-    cut = spec.default_threshold if threshold is None else threshold
+    cut = _cut(spec, threshold)
     failed = False
 
     def inferred() -> "Iterator[tuple[str, list[float]]]":
@@ -76,20 +80,36 @@ def command(
                 ui.errors.print(f"{uri}: {error}", markup=False)
 
     for uri, row in inferred():
-        ranked = sorted(
-            ((tag.name, probability) for tag, probability in zip(spec.tags, row, strict=True)),
-            key=lambda pair: -pair[1],
-        )
+        named = [(tag.name, probability) for tag, probability in zip(spec.tags, row, strict=True)]
         if json:
+            ranked = sorted(named, key=lambda pair: -pair[1])
             ui.print_json_line({"uri": uri, "model": spec.name, "probabilities": dict(ranked)})
         else:
-            _print(uri, [pair for pair in ranked if pair[1] >= cut][:top], cut)
+            _print(uri, [named[tag_id] for tag_id in kept_of(row, cut)][:top], cut)
     if failed:
         raise typer.Exit(1)
 
 
-def _print(uri: str, tags: list[tuple[str, float]], cut: float) -> None:
+def _cut(spec: "ModelSpec", threshold: float | None) -> "Cut":
+    """The tags at or above a threshold; without one, those of the model's default policy."""
+    from db.ledger.models import Model
+    from db.policy.model_default import with_groups
+    from db.policy.policies import Policy, resolve
+    from db.scores import to_score
+
+    model = Model(0, spec.name, "", "", {}, floor=0, default_threshold=to_score(spec.default_threshold))
+    policy = with_groups(spec.policy, spec.tags, 0) if threshold is None else Policy(to_score(threshold))
+    return resolve(model, spec.tags, policy)
+
+
+def _print(uri: str, tags: list[tuple[str, float]], cut: "Cut") -> None:
     table = Table("tag", "probability", title=Text(uri), title_justify="left", box=None)
     for name, probability in tags:
         table.add_row(Text(name), f"{probability:.4f}")
-    ui.output.print(table if tags else Text(f"{uri}: no tag at or above {cut:g}"))
+    ui.output.print(table if tags else Text(f"{uri}: no tag at or above {_in_words(cut)}"))
+
+
+def _in_words(cut: "Cut") -> str:
+    from db.scores import to_probability
+
+    return "its threshold" if cut.uniform is None else f"{to_probability(cut.uniform):g}"

@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 from db.errors import ThresholdError
 from db.ledger.models import Model
 from db.names.plural import counted
-from db.policy import profiles
+from db.policy import model_default, profiles
 from db.policy.policies import DEFAULT, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.scope import Gone
 from tagonce import settings
 from tagonce.options import parameters
-from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, takes_policy
+from tagonce.options.policy_options import PolicyOptions, ThresholdOptions, base_profile, takes_policy
 from tagonce.output import ui
 
 SHOWN = 3
@@ -102,15 +102,15 @@ def save(
     changes = policy.changes
     if changes.is_empty and policy.profile is None:
         raise ThresholdError(
-            "Nothing to save: give --threshold, --category-threshold, --tag-threshold, --top or --mcut."
+            "Nothing to save: give --threshold, --category-threshold, --tag-threshold, --best-of, --top or --mcut."
         )
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.write() as connection:
         row = stored_model(connection, model)
         source = "command line"
         profiles.hold(connection, row)
-        if policy.profile is not None:
-            base = profiles.find(connection, row, policy.profile)
+        base = base_profile(connection, row, changes, policy.profile)
+        if base is not None:
             changes, source = base.policy.changed(changes), f"{base.label}, changed on the command line"
         _print_saved(profiles.save(connection, row, name, changes, source=source), row)
 
@@ -174,6 +174,8 @@ def show(
     for word, scores in (("category ", found.policy.categories), ("", found.policy.tags)):
         for name, score in scores.items():
             table.add_row(Text(word + name), str(to_threshold(score)))
+    for category in found.policy.best_of or ():
+        table.add_row(Text(f"category {category}"), "only the most probable one")
     if found.policy.top is not None:
         table.add_row("tags per image, at most", f"{found.policy.top:,}")
     if found.policy.mcut:
@@ -272,13 +274,15 @@ def _in_short(policy: Policy) -> str:
     parts = [] if policy.default is None else [str(to_threshold(policy.default))]
     parts += [f"{name}={to_threshold(score)}" for name, score in policy.categories.items()]
     parts += [counted(len(policy.tags), "tag")] if policy.tags else []
+    parts += [f"best of {', '.join(policy.best_of)}"] if policy.best_of else []
     parts += ["MCut"] * bool(policy.mcut) + [f"top {policy.top}"] * (policy.top is not None)
     return ", ".join(parts)
 
 
 def _side(connection: Connection, model: Model, text: str) -> Policy:
     if text == DEFAULT:
-        return Policy()
+        own = model_default.find(connection, model)
+        return own.policy if own else Policy()
     try:
         float(text)
     except ValueError:

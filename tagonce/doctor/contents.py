@@ -7,19 +7,22 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from db.errors import DatabaseError, SettingsError, SourceError
+from db.ledger import models
 from db.names import image_locations
 from db.names.uris import file_path
 from db.policy import profiles
+from db.sampling import row_size
 from db.scores import to_probability
 from producer.storage import sample
 from producer.uris import split_s3
 from tagonce.doctor.finding import Finding, Status
 from tagonce.from_settings import stored
-from tagonce.output import ui
+from tagonce.output import row_sizes, ui
 from tagonce.settings import Settings
 
 IMAGES = "images"
 PROFILES = "profiles"
+ROWS = "rows"
 SAMPLE = 200
 """Number of images to look up."""
 _THREADS = 16
@@ -73,6 +76,21 @@ def _is_there(uri: str) -> bool:
         return sample.is_there(*split_s3(uri))
     except (SourceError, SettingsError):
         return True
+
+
+def look_at_rows(config: Settings) -> Iterator[Finding]:
+    """Measure the stored scores of each model: what its floor costs."""
+    try:
+        with stored(config) as database, database.read() as connection:
+            sizes = [(model, row_size(connection, model)) for model in models.every(connection)]
+    except DatabaseError:
+        yield Finding(ROWS, Status.SKIPPED, "the database cannot be read; see the check `database`")
+        return
+    for model, size in sizes:
+        if size:
+            yield Finding(ROWS, Status.OK, f"{model.label}: {row_sizes.in_words(size)}", row_sizes.warning(model, size))
+    if not any(size for _, size in sizes):
+        yield Finding(ROWS, Status.SKIPPED, "no image is tagged yet")
 
 
 def look_at_profiles(config: Settings) -> Iterator[Finding]:

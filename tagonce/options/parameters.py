@@ -124,6 +124,20 @@ TagThresholds = Annotated[
         rich_help_panel=_POLICY,
     ),
 ]
+BestOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--best-of",
+        metavar="CATEGORY",
+        help="Keep only the most probable tag of this category, as of rating: its tags exclude each other. Repeatable.",
+        show_default=False,
+        rich_help_panel=_POLICY,
+    ),
+]
+NoBestOf = Annotated[
+    bool,
+    typer.Option("--no-best-of", help="Ignore the profile's exclusive categories.", rich_help_panel=_POLICY),
+]
 Top = Annotated[
     int | None,
     typer.Option(

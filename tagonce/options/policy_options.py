@@ -30,23 +30,29 @@ class ThresholdOptions:
     """The options of thresholds, as a command line has them.
 
     Raises:
-        ThresholdError: one of them is not a threshold or not NAME=VALUE.
+        ThresholdError: one of them is not a threshold or not NAME=VALUE, or two contradict each other.
     """
 
     threshold: parameters.Threshold = None
     profile: parameters.ProfileName = None
     category_threshold: parameters.CategoryThresholds = None
     tag_threshold: parameters.TagThresholds = None
+    best_of: parameters.BestOf = None
+    no_best_of: parameters.NoBestOf = False
     changes: "Policy" = field(init=False)
     """The policy that all options but `profile` make; with a profile, the change to it (`Policy.changed`)."""
 
     def __post_init__(self) -> None:
         from db.policy.policies import Policy, to_cut
 
+        if self.no_best_of and self.best_of:
+            raise ThresholdError("--best-of and --no-best-of contradict each other. Give one of them.")
+        best_of = () if self.no_best_of else tuple(self.best_of or ()) or None
         self.changes = Policy(
             default=None if self.threshold is None else to_cut(self.threshold),
             categories=_named("--category-threshold", self.category_threshold),
             tags=_named("--tag-threshold", self.tag_threshold),
+            best_of=best_of,
         )
 
 
@@ -113,8 +119,10 @@ class ResolvedPolicy:
         if set(said) == {"threshold"} and self.profile is None:
             return str(said["threshold"])
         parts = [self.profile.label] if self.profile else []
-        parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | bool)]
+        parts += [f"{name} {value}" for name, value in said.items() if not isinstance(value, dict | list | bool)]
         parts += [f"{len(value)} {name}" for name, value in said.items() if isinstance(value, dict)]
+        if self.changes.best_of is not None:
+            parts += [f"best of {', '.join(self.changes.best_of)}" if self.changes.best_of else "no exclusive groups"]
         parts += [] if self.changes.mcut is None else ["MCut" if self.changes.mcut else "no MCut"]
         return ", ".join(parts) or f"{to_probability(own_threshold(self.model)):g}, the model's own"
 
@@ -142,17 +150,33 @@ def resolve_policy(
 ) -> ResolvedPolicy:
     """The cut of a model: by a profile (`name` or `name@version`), as changed by `changes`.
 
+    Without a profile it is that of `base_profile`.
+
     Raises:
         ThresholdError: there is no such profile, tag or category, or a threshold is below the floor.
     """
     from db.ledger import models
-    from db.policy import profiles
     from db.policy.policies import Policy, resolve
 
     changes = changes or Policy()
-    found = profiles.find(connection, model, profile) if profile else None
+    found = base_profile(connection, model, changes, profile)
     policy = (found.policy if found else Policy()).changed(changes)
     return ResolvedPolicy(resolve(model, models.tag_names(connection, model.id), policy), changes, found, model)
+
+
+def base_profile(connection: "Connection", model: "Model", changes: "Policy", profile: str | None) -> "Profile | None":
+    """The profile that options change: the named one; else the model's default policy, if it has one.
+
+    A threshold for all tags, without a profile, replaces the model's default policy: it applies to every tag.
+
+    Raises:
+        ThresholdError: there is no such profile.
+    """
+    from db.policy import model_default, profiles
+
+    if profile:
+        return profiles.find(connection, model, profile)
+    return model_default.find(connection, model) if changes.default is None else None
 
 
 def _named(option: str, pairs: Iterable[str] | None) -> dict[str, int]:

@@ -19,7 +19,7 @@ from starlette.datastructures import QueryParams
 
 from db.errors import SettingsError, ThresholdError
 from db.ledger.models import Model, Tag
-from db.policy import profiles
+from db.policy import model_default, profiles
 from db.policy.policies import Cut, Policy, resolve, to_cut, to_threshold
 from db.policy.profiles import Profile
 from db.scores import NEVER, to_score
@@ -49,7 +49,7 @@ class View:
     """The content of an address."""
 
     profile: str = ""
-    """`name` or `name@version`; empty for the model's own threshold."""
+    """`name` or `name@version`; empty for the model's default policy, or its own threshold without one."""
     changes: Policy = field(default_factory=Policy)
     """The changes to the profile."""
     sample: Sample = Sample.RANDOM
@@ -142,6 +142,11 @@ class Thresholds:
         return replace(self, policy=policy, cut=cut)
 
     @property
+    def profile_name(self) -> str:
+        """Empty without a profile."""
+        return self.profile.name if self.profile else ""
+
+    @property
     def label(self) -> str:
         """The profile in words."""
         return self.profile.label if self.profile else "the model's own threshold"
@@ -153,30 +158,33 @@ def thresholds_of(connection: Connection, model: Model, tags: list[Tag], view: V
     Raises:
         ThresholdError: no such profile, tag or category; or a threshold below the floor.
     """
-    profile = profiles.find(connection, model, view.profile) if view.profile else None
+    profile = profiles.find(connection, model, view.profile) if view.profile else model_default.find(connection, model)
     base = profile.policy if profile else Policy()
     before = resolve(model, tags, base)
     return Thresholds(profile, base, base, before, before).moved_by(model, tags, view.changes)
 
 
-def export_command(view: View, extra: str = "") -> str | None:
+def export_command(view: View, extra: str = "", *, default: str = "") -> str | None:
     """The command line that exports what the page shows; None if it is too long and needs a profile.
 
     Args:
         extra: the options that select model and database.
+        default: the profile that applies where the view names none. It is named, because `--threshold` alone would
+            apply to every tag.
     """
     if len(view.changes.tags) > _COMMAND_TAGS or view.changes.default == NEVER:
         return None  # --threshold is a number
-    return f"tagonce export --out captions --overwrite{_base(view)}{_options(view.changes)}{extra}"
+    return f"tagonce export --out captions --overwrite{_base(view, default)}{_options(view.changes)}{extra}"
 
 
-def save_command(view: View, name: str, extra: str = "") -> str:
-    """The command line that saves what the page shows."""
-    return f"tagonce thresholds save --name {shlex.quote(name)}{_base(view)}{_options(view.changes)}{extra}"
+def save_command(view: View, name: str, extra: str = "", *, default: str = "") -> str:
+    """The command line that saves what the page shows. The arguments are those of `export_command`."""
+    return f"tagonce thresholds save --name {shlex.quote(name)}{_base(view, default)}{_options(view.changes)}{extra}"
 
 
-def _base(view: View) -> str:
-    return f" --profile {shlex.quote(view.profile)}" if view.profile else ""
+def _base(view: View, default: str) -> str:
+    name = view.profile or default
+    return f" --profile {shlex.quote(name)}" if name else ""
 
 
 def _options(policy: Policy) -> str:

@@ -84,6 +84,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(
         "disk",
         "images",
         "profiles",
+        "rows",
     }
     assert {one["check"] for one in found} == expected
     assert f"schema {HEAD}, up to date" in told(found, "database", "ok")

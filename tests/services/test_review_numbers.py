@@ -17,10 +17,9 @@ from db.database import Database
 from db.ledger.models import Model
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
-from db.read import comparison
+from db.read import comparison, tag_batches
 from db.read.tag_batches import TagBatch, kept_mask
 from db.read.tag_counts import tag_counts
-from tagonce.web.pages.try_picture import _kept
 from tagonce.web.state import collection
 from tagonce.web.state.site import Site
 from tests.fixtures.pages import IMAGES, OURS, browser_of, scores, text
@@ -252,7 +251,7 @@ def test_a_picture_that_is_tried_keeps_what_it_would_keep_if_it_were_stored(
         probabilities = np.zeros(len(TAGS))
         probabilities[scores(number).tag_ids] = (scores(number).scores + 0.5) / 10_000
         mine = kept.tag_ids[kept.offsets[number] : kept.offsets[number + 1]]
-        assert _kept(site, probabilities.tolist(), cut) == set(mine.tolist())
+        assert set(tag_batches.kept_of(probabilities.tolist(), cut)) == set(mine.tolist())
 
 
 def test_one_of_anything_is_not_several(page: TestClient) -> None:

@@ -70,6 +70,12 @@ def straight(row: dict[int, int], cut: Cut) -> Ranked:
         for category in set(cut.mcut.tolist()):
             above |= above_the_gap([pair for pair in ranked(row) if cut.mcut[pair[0]] == category], cut, category)
         kept = [pair for pair in kept if pair in above]
+    if cut.groups is not None:
+        number_of = cut.groups.tolist()
+        best: dict[int, int] = {}
+        for tag, _score in kept:
+            best.setdefault(number_of[tag], tag)
+        kept = [(tag, score) for tag, score in kept if number_of[tag] < 0 or best[number_of[tag]] == tag]
     return kept[: cut.top]
 
 
@@ -96,6 +102,7 @@ some_policies = st.builds(
     tags=st.dictionaries(st.sampled_from([f"tag_{number:02}" for number in range(TAGS)]), some_cuts, max_size=6),
     top=st.none() | st.integers(1, 5),
     mcut=st.booleans(),
+    best_of=st.sampled_from([None, ("general",)]),
 )
 
 

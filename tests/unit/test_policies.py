@@ -149,7 +149,7 @@ def test_a_number_and_its_noun_agree(number: int, words: str) -> None:
 
 
 TOP = "top is a whole number from 1 to 2,147,483,647, not"
-KEYS = "threshold, categories, tags, top, mcut"
+KEYS = "threshold, categories, tags, top, mcut, best_of"
 A_THRESHOLD = "is a number between 0 and 1, or off, not"
 
 
@@ -200,6 +200,8 @@ A_THRESHOLD = "is a number between 0 and 1, or off, not"
         ('{"threshold": 0.5, "policy": {}}', f"a policy has no 'policy'; it has {KEYS}."),
         (r'{"\ud800": 3}', rf"a policy is a JSON object with {KEYS}, not {{'\ud800': 3}}."),
         ("[]", f"a policy is a JSON object with {KEYS}, not []."),
+        ('{"best_of": "rating"}', "best_of is a list of categories, not 'rating'."),
+        ('{"best_of": [3]}', "best_of is a list of categories, not 3."),
         ("null", f"a policy is a JSON object with {KEYS}, not None."),
         ('{"top": 3, "top": 4}', "an object has the key 'top' 2 times. Keep one of them."),
         ('{"tags": {"a": 1, "b": 1, "a": 0}}', "an object has the key 'a' 2 times. Keep one of them."),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from db.arrays.batches import batched
@@ -172,6 +173,10 @@ class Inferencer:
         if self.dtype == torch.float32:
             raise ImageError(Reason.NAN, self.nan)
         return self._in_fp32().probabilities(images)
+
+    def picture(self, image: Decoded) -> npt.NDArray[np.uint8]:
+        """uint8 [size, size, 3], RGB: what the network sees of an image, before normalisation."""
+        return self._preprocess.picture(image)
 
     def warm_up(self) -> None:
         """Run a full batch if the first forward is slow, as on a GPU or compiled, so that errors show before a chunk.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from workers.images.decode import Decoded
@@ -84,6 +85,14 @@ class Preprocess:
         if batch.boxes is not None:
             lines = torch.where(self._inside(self._uploads.copy(batch.boxes)), lines, self._fill)
         return lines.view(-1, self._size, self._size, 3).permute(0, 3, 1, 2)
+
+    def picture(self, image: Decoded) -> npt.NDArray[np.uint8]:
+        """uint8 [S, S, 3], RGB: what the network sees of an image, for a comparison by eye."""
+        seen = self.normalise(self.collate([image], 1))[0].permute(1, 2, 0).reshape(self._size, self._size * 3)
+        levels = (seen * self._std + self._mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+        colours = levels.view(self._size, self._size, 3)
+        found: npt.NDArray[np.uint8] = (colours.flip(2) if self._reverse else colours).cpu().numpy()
+        return found
 
     def _line(self, colour: Colour) -> torch.Tensor:
         """float32 [S * 3] on the device: the colour for each pixel of a row, in the channel order of the network."""

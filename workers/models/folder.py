@@ -7,6 +7,7 @@
 A field in `model.json` overrides the recognised one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from workers.models.model_file import read_model_file
 from workers.models.safetensors_header import read_shapes
 from workers.models.spec import ModelSpec
 from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
+from workers.models.thresholds import read_policy
 from workers.models.timm_config import read_timm_config, timm_fields
 
 JTP_ARCHITECTURE = "vit_so400m_patch14_siglip_384"
@@ -75,7 +77,10 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
         tags = read_tags(tag_file)
         fields = _fields_without_config(folder, tag_file, tags, shapes, stated)
     name = name or stated.pop("name", None) or folder.resolve().name
-    fields |= {"weights": weights, "tags": tags} | stated | {"name": name}
+    policy = read_policy(folder, weights, tags)
+    if "default_threshold" in stated:
+        policy = replace(policy, default=None)
+    fields |= {"weights": weights, "tags": tags, "policy": policy} | stated | {"name": name}
     if fields["family"] == "jtp":
         # Set explicitly instead of by timm's defaults, so that it is part of the identity.
         fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})
@@ -143,9 +148,8 @@ def _weights(folder: Path, stated: str | None) -> Path:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickled:
         raise ModelError(
-            f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it: "
-            'python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
-            f"'{pickled[0]}', map_location='cpu', weights_only=True), 'model.safetensors')\""
+            f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it, "
+            f"which runs nothing: tagonce models convert {folder / pickled[0]} {folder / 'model.safetensors'}"
         )
     raise ModelError(f"{folder} has no *.safetensors. Put the model's weight file there.")
 

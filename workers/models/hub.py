@@ -5,10 +5,12 @@ from pathlib import Path
 from types import ModuleType
 
 from db.errors import ModelError
+from workers.models.thresholds import THRESHOLD_FILES
 
 CHECKPOINT_FILES = (
     *("config.json", "model.safetensors", "selected_tags.csv", "tags.json", "tagger_tags.json"),
     *("model.json", "preprocess.json"),
+    *THRESHOLD_FILES,
 )
 """Files that `read_folder` reads. A repository has some of them."""
 

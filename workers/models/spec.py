@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from db.errors import ModelError
 from db.ledger.models import Tag
+from db.policy.policies import Policy
 
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
@@ -85,6 +86,9 @@ class ModelSpec:
     """Decode large JPEGs at reduced size: faster, but different from the reference."""
     default_threshold: float = 0.35
     """Threshold of its authors. A default for queries; not applied to stored scores."""
+    policy: Policy = field(default_factory=Policy)
+    """Thresholds that come with the model, by tag and by category. A default as `default_threshold` is one; neither is
+    part of the identity."""
 
     def __post_init__(self) -> None:
         """Validate the fields before any weights are read.

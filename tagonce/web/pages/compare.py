@@ -13,6 +13,7 @@ from db.arrays.types import Int64Array
 from db.errors import ThresholdError
 from db.policy import profiles
 from db.policy.policies import Policy
+from db.policy.profiles import MODEL_DEFAULT
 from db.read import comparison
 from tagonce.web.parts.changes import changes_shown
 from tagonce.web.parts.sliders import all_sliders
@@ -32,7 +33,8 @@ def compare(request: Request) -> Response:
     with site.database.read() as connection:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         names = {label.partition("@")[0] for label in profiles.labels(connection, site.model)}
-    name = thresholds.profile.name if thresholds.profile else _free(names)
+    base = thresholds.profile
+    name = base.name if base and base.name != MODEL_DEFAULT else _free(names)
     by_tag = _by_tag(site, thresholds)
     parts, exact = (by_tag.gained, by_tag.lost), by_tag.estimated_from is None
     changes = by_tag.gained + by_tag.lost
@@ -49,10 +51,12 @@ def compare(request: Request) -> Response:
         estimated_from=by_tag.estimated_from,
         moves=[one for one in all_sliders(site, view, thresholds) if one.moved is not None],
         name=name,
-        names=sorted(names),
+        names=sorted(names - {MODEL_DEFAULT}),
         # With its version: the saved profile names its origin, even if another person saves meanwhile.
         params=view.params(profile=thresholds.profile.label if thresholds.profile else ""),
-        save=save_command(view, name, site.command) if view.changes != Policy() else "",
+        save=save_command(view, name, site.command, default=thresholds.profile_name)
+        if view.changes != Policy()
+        else "",
     )
 
 
@@ -103,7 +107,7 @@ class ByTag:
 def _by_tag(site: Site, thresholds: Thresholds) -> ByTag:
     counted, drawn = site.collection.distribution, site.collection.drawn
     before, cut = thresholds.before, thresholds.cut
-    if counted is not None and counted.can_tell(before) and counted.can_tell(cut):
+    if counted is not None and counted.can_compare(before, cut):
         return ByTag(*counted.gained_lost(before, cut), None)
     if drawn is None:
         none = np.zeros(len(site.tags), dtype=np.int64)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from db.policy import profiles
 from db.policy.policies import own_threshold
+from db.policy.profiles import MODEL_DEFAULT
 from tagonce.web.parts.cards import cards_of, deltas, verdicts
 from tagonce.web.parts.changes import changes_shown
 from tagonce.web.parts.selection import found_in_words, pictures
@@ -52,13 +53,14 @@ def gallery(request: Request) -> Response:
             earlier = cards_of(site, found, thresholds.moved_by(site.model, site.tags, before.changes), said)
             known = deltas(cards, earlier, set(shown.split()))
         return page("results.html", **values | {"back": view.address("/")}, cards=cards, known=known)
+    has_default = any(label.startswith(f"{MODEL_DEFAULT}@") for label in labels)
     return page(
         "gallery.html",
         **values,
         cards=cards,
         known={},
         profiles=labels,
-        own=own_threshold(site.model),
+        own=None if has_default else own_threshold(site.model),
         default=default_slider(site, view, thresholds),
         categories=category_sliders(site, view, thresholds),
         tag_changes=tag_sliders(site, view, thresholds),

@@ -102,7 +102,7 @@ def tag(request: Request) -> Response:
         thresholds = thresholds_of(connection, site.model, site.tags, view)
         score = int(thresholds.cut.scores[tag_id])
         spread = _spread(site, connection, tag_id)
-        keeps, limits = _keeps(site, connection, tag_id, thresholds.cut), limits_in_words(thresholds.cut)
+        keeps, limits = _keeps(site, connection, tag_id, thresholds.cut), limits_in_words(thresholds.cut, tag_id)
         strips = _strips(site, connection, tag_id, score, show, view.seed, reviewer(request))
         judged = _judged(
             labels.of_tag(connection, site.model, tag_id), calibration.grid(site.model.floor), score, spread
@@ -144,7 +144,7 @@ def _keeps(site: Site, connection: Connection, tag_id: int, cut: Cut) -> Number 
     totals = totals_of(site, cut)
     if totals is not None and totals.exact[tag_id]:
         return totals.of(tag_id)
-    if limits_in_words(cut):
+    if limits_in_words(cut, tag_id):
         return totals.of(tag_id) if totals else None
     leaf = Reaches((tag_id,), (max(int(cut.scores[tag_id]), site.model.floor),), NEVER)
     return Number(0 if leaf.lows[0] >= NEVER else execute.count(connection, site.model, leaf), exact=True)

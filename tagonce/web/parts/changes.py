@@ -48,7 +48,7 @@ def change_of(site: Site, thresholds: Thresholds) -> Change:
     """Takes milliseconds for a collection of any size."""
     before, cut = thresholds.before, thresholds.cut
     counted, drawn = site.collection.distribution, site.collection.drawn
-    told = counted is not None and counted.can_tell(before) and counted.can_tell(cut)
+    told = counted is not None and counted.can_compare(before, cut)
     images = counted.changed_images(before, cut) if counted is not None and told else None
     if counted is not None and told and images is not None:
         gained, lost = (int(part.sum()) for part in counted.gained_lost(before, cut))
@@ -102,5 +102,5 @@ def changes_shown(site: Site, view: View, thresholds: Thresholds, path: str) -> 
         "assignments": assignments_of(site, thresholds),
         "counted": when_counted(site),
         "counting": site.collection.counting,
-        "export": export_command(view, site.command),
+        "export": export_command(view, site.command, default=thresholds.profile_name),
     }

@@ -58,7 +58,13 @@ def totals_of(site: Site, cut: Cut) -> Totals | None:
     return Totals(drawn.population, np.where(told, counted.kept(cut), estimated), told)
 
 
-def limits_in_words(cut: Cut) -> str:
-    """The rules besides thresholds (top, MCut), in words; empty without any."""
+def limits_in_words(cut: Cut, tag_id: int | None = None) -> str:
+    """The rules besides thresholds (top, MCut, exclusive groups), in words; empty without any.
+
+    Args:
+        tag_id: only the rules that concern this tag.
+    """
     words = [] if cut.mcut is None else ["MCut"]
+    if cut.groups is not None and (tag_id is None or cut.groups[tag_id] >= 0):
+        words.append("only the best tag of an exclusive category")
     return " and ".join(words + ([] if cut.top is None else [f"the {cut.top:,} best of each image"]))
