@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from db.errors import ModelError
+from tests.fixtures.tiny_families import write_hydra35, write_jtp3
 from workers.images.decode import Decoder
 from workers.inference.network import build_backbone, load_network
 from workers.inference.preprocess import Preprocess
@@ -253,7 +254,9 @@ class TestRegistry:
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_an_unknown_name_is_answered_with_the_known_ones(self) -> None:
-        with pytest.raises(ModelError, match=r"no model 'jtp-9'.*jtp-1, jtp-2, wd-vit-v3.*demo.*hf-hub:"):
+        with pytest.raises(
+            ModelError, match=r"no model 'jtp-9'.*jtp-1, jtp-2, jtp-3, hydra-3.5, wd-vit-v3.*demo.*hf-hub:"
+        ):
             find_model("jtp-9")
 
     def test_names_and_aliases_are_unique(self) -> None:
@@ -273,6 +276,17 @@ class TestRegistry:
         weights = tmp_path / JTP_REPO / "snapshots" / COMMIT / "JTP_PILOT"
         spec = find_model(name, cache_dir=tmp_path)
         assert (spec.name, spec.head, spec.weights.parent) == ("jtp-1", "linear", weights)
+
+    def test_one_of_several_weight_files_in_a_repository_is_taken_by_its_name(self, tmp_path: Path) -> None:
+        snapshot = tmp_path / "models--RedRocket--Hydra" / "snapshots" / COMMIT
+        (snapshot.parent.parent / "refs").mkdir(parents=True)
+        (snapshot.parent.parent / "refs" / "main").write_text(COMMIT)
+        for write in (write_jtp3, write_hydra35):
+            write(snapshot / "models")
+        (snapshot / "data").mkdir()
+        (snapshot / "models" / "jtp-3-hydra-tags.csv").rename(snapshot / "data" / "jtp-3-hydra-tags.csv")
+        found = [find_model(name, cache_dir=tmp_path) for name in ("jtp-3", "hydra-3.5")]
+        assert [spec.network for spec in found] == ["hydra", "hydra2"]
 
     @pytest.mark.usefixtures("offline")
     def test_without_a_network_a_checkpoint_of_the_hub_comes_from_the_cache(

@@ -2,6 +2,7 @@
 
     config.json with `architecture`    a timm checkpoint; with the list of a WD tagger, a WD tagger
     tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
+    names of tensors, or the header    a family of `workers.models.families`
     model.json with `architecture`     anything else that is a timm network with one linear head
 
 A field in `model.json` overrides the recognised one.
@@ -12,9 +13,11 @@ from typing import Any
 
 from db.errors import ModelError
 from db.ledger.models import Tag
+from workers.models.families.files import ModelFiles
+from workers.models.families.recognise import family_fields
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
-from workers.models.safetensors_header import read_shapes
+from workers.models.safetensors_header import read_header
 from workers.models.spec import ModelSpec
 from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
 from workers.models.timm_config import read_timm_config, timm_fields
@@ -45,12 +48,13 @@ _WD_FIELDS: dict[str, Any] = {
 }
 
 
-def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
+def read_folder(folder: Path, name: str | None = None, *, weights: str | None = None) -> ModelSpec:
     """The model in a folder.
 
     Args:
         folder: contains one weight file, a tag list, and if needed `config.json` or `model.json`.
         name: name of the model; by default that of `model.json`, or of the folder.
+        weights: name of the weight file; by default that of `model.json`, or the only one.
 
     Raises:
         ModelError: a file is missing or not recognised, or weights and tag list do not belong together.
@@ -58,12 +62,14 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
     stated = read_model_file(folder)
-    weights = _weights(folder, stated.pop("weights", None))
-    tag_file = _tag_file(folder, stated.pop("tags", None))
-    shapes = read_shapes(weights)
-    config = read_timm_config(folder / "config.json")
+    weight_file = _weights(folder, stated.pop("weights", weights))
+    tag_file = _tag_file(folder, stated_tags := stated.pop("tags", None))
+    header = read_header(weight_file)
+    family = family_fields(ModelFiles(folder, weight_file, header, folder / stated_tags if stated_tags else None))
     fields: dict[str, Any]
-    if config is not None:
+    if family is not None:
+        fields, tags = family, family["tags"]
+    elif (config := read_timm_config(folder / "config.json")) is not None:
         _refuse_unread_preprocessing(folder, stated)
         tags = _timm_tags(folder, tag_file, config)
         fields = timm_fields(folder / "config.json", config, len(tags))
@@ -73,9 +79,9 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
         if tag_file is None:
             raise ModelError(f"{folder} has no tag list. Put {', '.join(TAG_FILES)} or a timm config.json there.")
         tags = read_tags(tag_file)
-        fields = _fields_without_config(folder, tag_file, tags, shapes, stated)
+        fields = _fields_without_config(folder, tag_file, tags, header.shapes, stated)
     name = name or stated.pop("name", None) or folder.resolve().name
-    fields |= {"weights": weights, "tags": tags} | stated | {"name": name}
+    fields |= {"weights": weight_file, "tags": tags} | stated | {"name": name}
     if fields["family"] == "jtp":
         # Set explicitly instead of by timm's defaults, so that it is part of the identity.
         fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})

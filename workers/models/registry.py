@@ -52,9 +52,20 @@ def _wd(backbone: str, description: str) -> KnownModel:
     )
 
 
+def _hydra(name: str, tags: int, threshold: float, files: tuple[str, ...], description: str) -> KnownModel:
+    return KnownModel(
+        name, f"{description}, e621 tags, NaFlex SO400M", tags, threshold, "RedRocket/Hydra", files, (f"{name}-hydra",)
+    )
+
+
 KNOWN_MODELS: tuple[KnownModel, ...] = (
     _jtp("jtp-1", "JTP_PILOT", 4, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px", "jtp-pilot"),
     _jtp("jtp-2", "JTP_PILOT2", 3, "Joint Tagger Project PILOT2: as PILOT with a gated head", "jtp-pilot2"),
+    _hydra(
+        *("jtp-3", 7_504, 0.75, ("models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv")),
+        description="JTP-3 Hydra: furry art",
+    ),
+    _hydra("hydra-3.5", 8_886, 0.62, ("models/hydra-3.5.safetensors",), "Hydra 3.5: furry art"),
     _wd("vit", "ViT-B"),
     _wd("swinv2", "SwinV2-B"),
     _wd("convnext", "ConvNeXt-B"),
@@ -125,4 +136,5 @@ def _known_spec(known: KnownModel, cache_dir: Path | None) -> ModelSpec:
     if known.repo is None:
         return demo_spec()
     folder = fetch_files(known.repo, known.files, cache_dir)
-    return read_folder((folder / known.files[0]).parent, name=known.name)
+    weights = next(folder / file for file in known.files if file.endswith(".safetensors"))
+    return read_folder(weights.parent, name=known.name, weights=weights.name)

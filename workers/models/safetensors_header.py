@@ -6,6 +6,7 @@ JSON `{name: {"dtype", "shape", "data_offsets"}}`, then the data. The key `__met
 
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from db.errors import ModelError
@@ -14,8 +15,18 @@ _LONGEST_HEADER = 100_000_000
 """In bytes; the limit of the safetensors library."""
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of a weight file."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Name and shape of every tensor."""
+    metadata: dict[str, str]
+    """Texts of `__metadata__`; empty if the file has none."""
+
+
+def read_header(path: Path) -> Header:
+    """Name and shape of every tensor, and the metadata.
 
     Raises:
         ModelError: the file cannot be read, is not safetensors, or is shorter than its header states.
@@ -30,7 +41,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 raise ModelError(f"{path} is not a safetensors file. Download it again.")
             header = json.loads(file.read(length))
         size = path.stat().st_size
-        header.pop("__metadata__", None)
+        metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     except OSError as error:
@@ -39,4 +50,4 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{path} is not a safetensors file, or is incomplete. Download it again.") from error
     if size < end:
         raise ModelError(f"{path} has {size:,} bytes and should have {end:,}. Download it again.")
-    return shapes
+    return Header(shapes, metadata)

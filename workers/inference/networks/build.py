@@ -1,0 +1,19 @@
+"""Builds the network of a specification that is not timm's own."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from workers.inference.networks.hydra import Hydra
+from workers.models.spec import ModelSpec
+
+_NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {"hydra": Hydra, "hydra2": Hydra}
+
+
+def build_network(spec: ModelSpec) -> nn.Module:
+    """A network with random weights, on the current default device. Its `forward` returns raw outputs [N, outputs].
+
+    Raises:
+        ModelError: timm cannot build its body.
+    """
+    return _NETWORKS[spec.network](spec)
