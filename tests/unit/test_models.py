@@ -193,12 +193,6 @@ class TestRefusals:
         with pytest.raises(ModelError, match=f"has {len(whole) - 100:,} bytes and should have {len(whole):,}"):
             read_folder(copied)
 
-    def test_preprocessing_in_an_unread_file_is_not_guessed(self, tmp_path: Path, timm_folder: Path) -> None:
-        folder = Path(shutil.copytree(timm_folder, tmp_path / "timm"))
-        (folder / "preprocess.json").write_text('{"test": [{"type": "pad_to_size"}]}')
-        with pytest.raises(ModelError, match="pad_to_size"):
-            read_folder(folder)
-
     def test_an_input_that_is_not_square_is_refused(self, tmp_path: Path, timm_folder: Path) -> None:
         folder = Path(shutil.copytree(timm_folder, tmp_path / "timm"))
         config = json.loads((folder / "config.json").read_text())

@@ -13,13 +13,15 @@ def translated(weights: dict[str, torch.Tensor], keys: KeyMap) -> dict[str, torc
         ModelError: two tensors get the same name.
     """
     found: dict[str, torch.Tensor] = {}
+    rows = dict(keys.rows)
     for name, tensor in weights.items():
         new = keys.renamed(name)
         if new is None:
             continue
         if new in found:
             raise ModelError(f"Two tensors of the weight file are {new} of the network, one of them {name}.")
-        found[new] = tensor.transpose(-1, -2) if new in keys.swaps else tensor
+        kept = tensor.transpose(-1, -2) if new in keys.swaps else tensor
+        found[new] = kept[: rows[new]] if new in rows else kept
     for parts, whole in keys.joins:
         for name in [name for name in found if name.endswith(parts[0])]:
             start = name.removesuffix(parts[0])

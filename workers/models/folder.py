@@ -17,10 +17,13 @@ from workers.models.families.files import ModelFiles
 from workers.models.families.recognise import family_fields
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
+from workers.models.preprocess_file import NAME as PREPROCESS_FILE
+from workers.models.preprocess_file import preprocess_fields
 from workers.models.safetensors_header import read_header
 from workers.models.spec import ModelSpec
-from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
+from workers.models.tag_files import TAG_FILES, is_wd_list, read_label_names, read_tags
 from workers.models.timm_config import read_timm_config, timm_fields
+from workers.models.wordnet_classes import imagenet21k_tags
 
 JTP_ARCHITECTURE = "vit_so400m_patch14_siglip_384"
 _GATED = "head.linear.weight"
@@ -63,18 +66,19 @@ def read_folder(folder: Path, name: str | None = None, *, weights: str | None = 
         raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
     stated = read_model_file(folder)
     weight_file = _weights(folder, stated.pop("weights", weights))
-    tag_file = _tag_file(folder, stated_tags := stated.pop("tags", None))
     header = read_header(weight_file)
-    family = family_fields(ModelFiles(folder, weight_file, header, folder / stated_tags if stated_tags else None))
+    family = family_fields(ModelFiles(folder, weight_file, header, dict(stated)))
+    tag_file = _tag_file(folder, stated.pop("tags", None))
     fields: dict[str, Any]
     if family is not None:
         fields, tags = family, family["tags"]
     elif (config := read_timm_config(folder / "config.json")) is not None:
-        _refuse_unread_preprocessing(folder, stated)
         tags = _timm_tags(folder, tag_file, config)
         fields = timm_fields(folder / "config.json", config, len(tags))
         if tag_file is not None and is_wd_list(tag_file):
             fields |= _WD_FIELDS
+        if (folder / PREPROCESS_FILE).exists() and "resize" not in stated:
+            fields |= preprocess_fields(folder / PREPROCESS_FILE)
     else:
         if tag_file is None:
             raise ModelError(f"{folder} has no tag list. Put {', '.join(TAG_FILES)} or a timm config.json there.")
@@ -123,7 +127,7 @@ def _jtp_head(tag_file: Path, tags: int, shapes: dict[str, tuple[int, ...]]) -> 
 def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> tuple[Tag, ...]:
     if tag_file is not None:
         return read_tags(tag_file)
-    tags = read_label_names(folder / "config.json", config)
+    tags = read_label_names(folder / "config.json", config) or imagenet21k_tags(config)
     if tags is None:
         raise ModelError(
             f"{folder / 'config.json'} names no labels (label_names). Add a tags.json, name to output index."
@@ -160,15 +164,3 @@ def _tag_file(folder: Path, stated: str | None) -> Path | None:
     if stated is not None:
         return folder / stated
     return next((folder / name for name in TAG_FILES if (folder / name).is_file()), None)
-
-
-def _refuse_unread_preprocessing(folder: Path, stated: dict[str, Any]) -> None:
-    """Refuse preprocess.json, in which some trainers state test transforms that config.json lacks."""
-    path = folder / "preprocess.json"
-    if path.exists() and "resize" not in stated:
-        stages = read_json(path)
-        test = stages.get("test", stages) if isinstance(stages, dict) else stages
-        raise ModelError(
-            f"{path} describes preprocessing in a form that is not read here. State it in {MODEL_FILE} (resize, "
-            f"filter, background, mean, std, channel_order). It says: {str(test)[:600]}"
-        )

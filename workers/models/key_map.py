@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class KeyMap:
-    """Rules for the names of a weight file, applied in this order: drops, renames, swaps, joins."""
+    """Rules for the names of a weight file, applied in this order: drops, renames, swaps, rows, joins."""
 
     drops: tuple[str, ...] = ()
     """Regular expressions. A tensor whose whole name matches one is not loaded."""
@@ -14,6 +14,8 @@ class KeyMap:
     """(regular expression, replacement), each applied to the names that the previous ones give (`re.sub`)."""
     swaps: tuple[str, ...] = ()
     """Names, after the renames, of tensors whose last two axes are exchanged."""
+    rows: tuple[tuple[str, int], ...] = ()
+    """(name after the renames, number of its first rows that are kept)."""
     joins: tuple[tuple[tuple[str, ...], str], ...] = ()
     """(ends of names, end of one name): these tensors are concatenated along the first axis, as q, k and v to qkv."""
 

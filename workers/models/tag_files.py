@@ -2,6 +2,7 @@
 
     tags.json, tagger_tags.json   {tag: index}                          the value is the output position
     selected_tags.csv             tag_id,name,category,count[,...]      the row is the output position
+    categories.json               [{category, name}]                    names of the categories of selected_tags.csv
     config.json of timm           label_names, or the older labels      the position is the output position
 
 A list that is off by one line gives plausible but wrong tags for every image, so all that can be checked is checked.
@@ -74,7 +75,11 @@ def read_tags(path: Path) -> tuple[Tag, ...]:
 
 def read_tag_index(path: Path) -> tuple[Tag, ...]:
     """The tags of `{tag: index}` by index, where the indices must be 0..n-1. Raises ModelError as `read_tags`."""
-    content = read_json(path)
+    return tuple(Tag(name) for name in positions(path, read_json(path)))
+
+
+def positions(path: Path, content: Any) -> list[str]:
+    """The keys of `{name: index}` by index. Raises ModelError as `read_tags`."""
     if not isinstance(content, dict) or not content:
         raise ModelError(f"{path} must be one JSON object that maps each tag to its output index.")
     for name, index in content.items():
@@ -87,7 +92,7 @@ def read_tag_index(path: Path) -> tuple[Tag, ...]:
             f"{path} has {len(content)} tags and none at index {_some(missing)}; indices must run from 0 "
             f"to {len(content) - 1}. The file is incomplete: download it again."
         )
-    return tuple(Tag(name) for name in sorted(content, key=content.__getitem__))
+    return sorted(content, key=content.__getitem__)
 
 
 def read_selected_tags(path: Path) -> tuple[Tag, ...]:
@@ -102,7 +107,8 @@ def read_selected_tags(path: Path) -> tuple[Tag, ...]:
     short = [number for number, row in enumerate(rows, start=2) if row["name"] is None]
     if short:
         raise ModelError(f"{path}: row {_some(short)} has no name column. The file is incomplete.")
-    tags = tuple(Tag(row["name"], _category(row.get("category"))) for row in rows)
+    names = _category_names(path.with_name("categories.json"))
+    tags = tuple(Tag(row["name"], _category(row.get("category"), names)) for row in rows)
     refuse_duplicates(path, [tag.name for tag in tags if tag.name])
     return tags
 
@@ -160,10 +166,20 @@ def csv_rows(path: Path, name: str = "name", known: Collection[str] = _COLUMNS) 
         return [dict(zip_longest(header, row[: len(header)])) for _, row in table]
 
 
-def _category(text: str | None) -> str | None:
+def _category_names(path: Path) -> Mapping[str, str]:
+    """Names of categories by their number: those in `categories.json`, else those of Danbooru."""
+    if not path.is_file():
+        return _CATEGORIES
+    try:
+        return {str(one["category"]): str(one["name"]) for one in read_json(path)}
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path} should be a list of objects with `category` and `name`.") from error
+
+
+def _category(text: str | None, names: Mapping[str, str]) -> str | None:
     if not text:
         return None
-    return _CATEGORIES.get(text, f"category_{text}" if text.isdecimal() else text)
+    return names.get(text, f"category_{text}" if text.isdecimal() else text)
 
 
 def refuse_duplicates(path: Path, values: Sequence[str | int]) -> None:

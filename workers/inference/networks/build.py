@@ -5,9 +5,10 @@ from collections.abc import Callable
 from torch import nn
 
 from workers.inference.networks.hydra import Hydra
+from workers.inference.networks.joytag import joytag
 from workers.models.spec import ModelSpec
 
-_NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {"hydra": Hydra, "hydra2": Hydra}
+_NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {"hydra": Hydra, "hydra2": Hydra, "joytag": joytag}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:

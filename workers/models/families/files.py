@@ -1,5 +1,6 @@
 """The files of a model folder, as the modules of the families look at them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ class ModelFiles:
     folder: Path
     weights: Path
     header: Header
-    tags: Path | None
-    """The tag list that `model.json` names; None if it names none."""
+    stated: Mapping[str, Any]
+    """The keys of `model.json`, which take precedence over the fields of the family."""
+
+    @property
+    def stated_tags(self) -> Path | None:
+        """The tag list that `model.json` names; None if it names none."""
+        return self.folder / self.stated["tags"] if "tags" in self.stated else None
+
+    def size(self, usual: int) -> int:
+        """Side of the input: that of `model.json`, or the usual one of the family."""
+        size: int = self.stated.get("size", usual)
+        return size
 
     def has(self, *tensors: str) -> bool:
         """Whether the weight file has all of these tensors."""
@@ -47,8 +58,8 @@ class ModelFiles:
         Raises:
             ModelError: there is none.
         """
-        if self.tags is not None:
-            return self.tags
+        if self.stated_tags is not None:
+            return self.stated_tags
         for pattern in patterns:
             for path in sorted(self.folder.glob(pattern)):
                 return path

@@ -63,7 +63,7 @@ def fields(files: ModelFiles) -> dict[str, Any] | None:
         "keys": KeyMap(_KEYS.drops, _KEYS.renames, swaps=("head.proj.weight",) if files.has(_OLD_HEAD) else ()),
         "tags": tags,
         "implied": implied,
-        "size": 512,
+        "size": files.size(512),
         "resize": "patches",
         "filter": _choice(files, "classifier.resize", "lanczos", _FILTERS),
         "background": _BACKGROUNDS[_choice(files, "classifier.background", "black", tuple(_BACKGROUNDS))],
@@ -100,8 +100,8 @@ def _described(files: ModelFiles, rows: list[list[str]]) -> Iterator[tuple[str, 
 
 def _table(files: ModelFiles) -> Path | None:
     """The table of JTP-3: beside the weights, or in `data` beside their folder, as in the repository."""
-    if files.tags is not None:
-        return files.tags
+    if files.stated_tags is not None:
+        return files.stated_tags
     name = f"{files.weights.stem}-tags.csv"
     places = (files.folder / name, files.folder.parent / "data" / name)
     return next((place for place in places if place.is_file()), None)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from workers.models.families import hydra
+from workers.models.families import hydra, joytag, pixai
 from workers.models.families.files import ModelFiles
 
-_FAMILIES: tuple[Callable[[ModelFiles], dict[str, Any] | None], ...] = (hydra.fields,)
+_FAMILIES: tuple[Callable[[ModelFiles], dict[str, Any] | None], ...] = (hydra.fields, pixai.fields, joytag.fields)
 """Each gives the fields of a `ModelSpec` besides name and weights, or None if the files are of another family. No two
 accept the same files."""
 

@@ -1,0 +1,283 @@
+"""Families of taggers against formulas and Pillow's steps, written here independently of the adapters.
+
+Where the body is timm's own, it is built here from timm too, with the tensors renamed by hand.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional as f
+
+from db.errors import ModelError
+from db.ledger.models import Tag
+from tests.fixtures import tiny_families as tiny
+from tests.fixtures.checkpoints import TAGS
+from tests.fixtures.formulas import Tensors, attention, below, linear, norm, over_white, tensor
+from tests.fixtures.pictures_of_families import pictures
+from workers.images.decode import Decoder
+from workers.inference.infer import Inferencer
+from workers.inference.tensor_names import translated
+from workers.models.folder import read_folder
+from workers.models.key_map import KeyMap
+from workers.models.preprocess_file import preprocess_fields
+from workers.models.spec import ModelSpec
+from workers.models.stages import Stage
+from workers.options import Options
+
+PICTURES = pictures()
+Writer = Callable[[Path], Path]
+
+
+def probabilities(spec: ModelSpec, *files: bytes) -> torch.Tensor:
+    decoder = Decoder(spec, 20_000_000)
+    inferencer = Inferencer(spec, Options(batch_size=len(files), device="cpu"), floor=0)
+    return inferencer.probabilities([decoder.decode(file) for file in files])
+
+
+def weights_of(folder: Path) -> Tensors:
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def timm_body(architecture: str, classes: int, weights: Tensors, **model_args: Any) -> torch.nn.Module:
+    body: torch.nn.Module = timm.create_model(architecture, pretrained=False, num_classes=classes, **model_args)
+    body.load_state_dict(weights)
+    return body.eval()
+
+
+# ── the probabilities of a picture, by the description of each family ──
+
+
+def pixai09(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    renamed = {
+        name.replace("1.head.0.", "head.") if name.startswith("1.") else name[2:]: value
+        for name, value in weights_of(folder).items()
+    }
+    body = timm_body("eva02_large_patch14_448", 14, renamed, **tiny.EVA02)
+    return lambda data: body(tensor(over_white(data).resize((28, 28), Image.Resampling.BILINEAR))[None])[0].sigmoid()
+
+
+def joytag(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    w = weights_of(folder)
+
+    def stem(x: torch.Tensor) -> torch.Tensor:
+        for index in range(5):
+            layer = below(w, f"patch_embeddings.conv.{3 * index}.")
+            x = f.conv2d(
+                x[None], layer["weight"], layer["bias"], stride=1 if index == 4 else 2, padding=int(index != 4)
+            )[0]
+            if index < 4:
+                x = norm(x.permute(1, 2, 0), w, f"patch_embeddings.conv.{3 * index + 1}.norm", 1e-5)
+                x = x.permute(2, 0, 1).relu()
+        return x
+
+    def one(data: bytes) -> torch.Tensor:
+        image = opened(data).convert("RGB")
+        square = Image.new("RGB", (max(image.size),) * 2, "white")
+        square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
+        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+        x = stem(tensor(square.resize((64, 64), Image.Resampling.BICUBIC), mean, std))
+        width, rows, columns = x.shape
+        places = torch.empty(rows, columns, width)
+        for i in range(width // 4):
+            frequency = 10_000 ** (-i / (width / 4 - 1))
+            for quarter, (place, wave) in enumerate([(1, torch.sin), (1, torch.cos), (0, torch.sin), (0, torch.cos)]):
+                at = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))[place]
+                places[..., quarter * width // 4 + i] = wave(at * frequency)
+        x = (x.permute(1, 2, 0) + places).flatten(0, 1)
+        for index in range(2):
+            part = below(w, f"blocks.{index}.")
+            qkv = linear(norm(x, part, "norm1", 1e-5), part, "qkv_proj").chunk(3, -1)
+            x = x + linear(attention(*qkv, heads=4), part, "out_proj") * part["skip_init1.skip"]
+            inner = f.gelu(linear(norm(x, part, "norm2", 1e-5), part, "mlp.linear1"))
+            x = x + linear(inner, part, "mlp.linear2") * part["skip_init2.skip"]
+        return linear(norm(x, w, "norm", 1e-5).mean(0), w, "head")[:11].sigmoid()
+
+    return one
+
+
+def animetimm(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    args = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 64}
+    body = timm_body("vit_tiny_patch16_224", 15, weights_of(folder), **args)
+
+    def one(data: bytes) -> torch.Tensor:
+        image = over_white(data)
+        scale = min(72 / image.width, 72 / image.height)
+        small = image.resize(
+            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR
+        )
+        canvas = Image.new("RGB", (72, 72), "white")
+        canvas.paste(small, ((72 - small.width) // 2, (72 - small.height) // 2))
+        pixels = tensor(canvas.resize((64, 64), Image.Resampling.BICUBIC), (0.5, 0.45, 0.4), (0.2, 0.25, 0.3))
+        return body(pixels[None])[0].sigmoid()
+
+    return one
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+FAMILIES: dict[str, tuple[Writer, Callable[[Path], Callable[[bytes], torch.Tensor]]]] = {
+    "pixai09": (tiny.write_pixai09, pixai09),
+    "joytag": (tiny.write_joytag, joytag),
+    "animetimm": (tiny.write_animetimm, animetimm),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FAMILIES[request.param][0](tmp_path_factory.mktemp("models") / request.param)
+
+
+@torch.inference_mode()
+def test_probabilities_are_those_of_the_formulas_for_every_kind_of_picture(folder: Path) -> None:
+    spec = read_folder(folder)
+    found = probabilities(spec, *PICTURES.values())
+    one = FAMILIES[folder.name][1](folder)
+    wanted = torch.stack([one(data) for data in PICTURES.values()])
+    assert wanted.std(dim=0).min() > 0.001
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_tensors_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
+    """One is missing, one is there in addition, one has another shape."""
+    copied = Path(shutil.copytree(folder, tmp_path / folder.name))
+    path = next(copied.glob("*.safetensors"))
+    tensors = load_file(path)
+    missing, misshapen = [name for name in tensors if name.endswith("norm1.bias")]
+    del tensors[missing]
+    tensors[misshapen] = torch.zeros(3)
+    tiny.save(path, tensors | {"stray": torch.zeros(1)})
+    message = r"missing: \S*norm1\.bias; unexpected: stray; of another shape: \S*norm1\.bias is \(3,\) and should be"
+    with pytest.raises(ModelError, match=message):
+        probabilities(read_folder(copied), PICTURES["small"])
+
+
+# ── tags ──
+
+
+def test_pixai_keeps_an_empty_name_and_the_series_of_characters(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_pixai09(tmp_path))
+    assert [tag.name for tag in spec.tags] == tiny.PIXAI_TAGS
+    assert [tag.category for tag in spec.tags] == ["general"] * 10 + ["character"] * 4
+    assert (
+        spec.implied == (("dragon", "first_series"), ("dragon", "second_series"))
+        or spec.implied[0][0] == tiny.PIXAI_TAGS[11]
+    )
+
+
+def test_joytag_leaves_out_rows_of_older_files_that_have_no_tags(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_joytag(tmp_path, ratings=9))
+    assert [tag.name for tag in spec.tags] == list(TAGS[:11])
+    assert probabilities(spec, PICTURES["small"]).shape == (1, 11)
+
+
+def test_a_list_of_joytag_for_another_head_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_joytag(tmp_path, ratings=2)
+    with pytest.raises(
+        ModelError, match=r"top_tags\.txt lists 11 tags, and head\.weight of model\.safetensors is for 13"
+    ):
+        read_folder(folder)
+
+
+def test_a_stem_of_joytag_that_is_not_known_is_named(tmp_path: Path) -> None:
+    folder = tiny.write_joytag(tmp_path)
+    tiny.change(folder / "config.json", cnn_stem="conv:c=8,dilation=2")
+    with pytest.raises(ModelError, match=r"cnn_stem has 'dilation=2'"):
+        read_folder(folder)
+
+
+def test_categories_of_e621_have_their_own_names(tmp_path: Path) -> None:
+    names = {0: "general", 4: "character", 5: "species"}
+    spec = read_folder(tiny.write_animetimm(tmp_path))
+    assert spec.tags == tuple(Tag(name, names[number]) for name, number in tiny.E621_ROWS)
+
+
+def test_classes_of_imagenet_21k_are_named_by_wordnet(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_in21k(tmp_path))
+    assert (spec.activation, spec.head, len(spec.tags)) == ("sigmoid", "linear", 21843)
+    assert spec.tags[0] == Tag("organism")
+    assert len({tag.name for tag in spec.tags}) == 21843
+    assert {"crane_(n02012849)", "crane_(n03126707)"} <= {tag.name for tag in spec.tags}
+
+
+def test_weights_of_a_softmax_get_no_classes_of_imagenet_21k(tmp_path: Path) -> None:
+    folder = tiny.write_in21k(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"]["tag"] = "miil_in21k"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="names no labels"):
+        read_folder(folder)
+
+
+# ── steps of preprocess.json ──
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"type": "sharpen"}, r"the step 'sharpen' is not known \(known: pad_to_size, resize"),
+        ({"type": "resize", "size": 64, "max_size": 90}, r"without max_size"),
+        ({"type": "resize", "size": 64, "antialias": False}, r"with antialias"),
+        ({"type": "resize", "size": "big"}, r"the size of 'resize' is 'big'"),
+        ({"type": "resize", "size": 64, "interpolation": "mitchell"}, r"interpolation 'mitchell' is not known"),
+        ({"type": "pad_to_size", "size": 64, "background_color": "reddish"}, r"background_color is 'reddish'"),
+        ({"type": "normalize", "mean": [0.5], "std": [1, 1, 1]}, r"mean of 'normalize' is \[0\.5\]"),
+    ],
+)
+def test_a_step_that_is_not_supported_is_named(tmp_path: Path, step: dict[str, Any], message: str) -> None:
+    path = tmp_path / "preprocess.json"
+    path.write_text(json.dumps({"test": [{"type": "resize", "size": [64, 64]}, step]}))
+    with pytest.raises(ModelError, match=message):
+        preprocess_fields(path)
+
+
+def test_a_size_of_one_number_is_the_short_side_unless_the_size_before_is_fixed(tmp_path: Path) -> None:
+    path = tmp_path / "preprocess.json"
+    steps = [{"type": "resize", "size": 70}, {"type": "center_crop", "size": 64}, {"type": "resize", "size": 32}]
+    path.write_text(json.dumps(steps))
+    found = preprocess_fields(path)
+    assert found["stages"] == (Stage("short", (70, 70)), Stage("crop", (64, 64)), Stage("resize", (32, 32)))
+    assert (found["size"], found["background"]) == (32, (1.0, 1.0, 1.0))
+
+
+def test_what_model_json_states_about_the_resize_replaces_the_steps(tmp_path: Path) -> None:
+    folder = tiny.write_animetimm(tmp_path)
+    (folder / "model.json").write_text('{"resize": "timm"}')
+    assert read_folder(folder).stages == ()
+
+
+# ── names of tensors ──
+
+
+def test_rules_of_a_key_map_are_applied_in_their_order() -> None:
+    numbers = torch.arange(6.0).view(2, 3)
+    weights = {f"layer.0.{one}_proj.weight": numbers + index for index, one in enumerate("qkv")}
+    weights |= {"layer.0.mask": numbers, "table": numbers, "head": numbers}
+    keys = KeyMap(
+        drops=(r".*\.mask",),
+        renames=((r"^layer\.", "blocks."), (r"\.([qkv])_proj\.", r".attn.\1.")),
+        swaps=("table",),
+        rows=(("head", 1),),
+        joins=(((".attn.q.weight", ".attn.k.weight", ".attn.v.weight"), ".attn.qkv.weight"),),
+    )
+    found = translated(weights, keys)
+    assert set(found) == {"blocks.0.attn.qkv.weight", "table", "head"}
+    assert torch.equal(found["blocks.0.attn.qkv.weight"], torch.cat([numbers, numbers + 1, numbers + 2]))
+    assert torch.equal(found["table"], numbers.T)
+    assert torch.equal(found["head"], numbers[:1])
+
+
+def test_two_tensors_of_one_name_are_refused() -> None:
+    one = torch.zeros(1)
+    with pytest.raises(ModelError, match=r"Two tensors of the weight file are a of the network, one of them b"):
+        translated({"a": one, "b": one}, KeyMap(renames=(("b", "a"),)))
