@@ -122,6 +122,118 @@ def animetimm(folder: Path) -> Callable[[bytes], torch.Tensor]:
     return one
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def fitted(image: Image.Image, size: int, filter_: Image.Resampling, fill: tuple[int, int, int]) -> Image.Image:
+    """Sides rounded down, at least one pixel; centred on a canvas of a colour."""
+    scale = min(size / image.width, size / image.height)
+    small = image.resize([max(1, int(side * scale)) for side in image.size], filter_)
+    canvas = Image.new("RGB", (size, size), fill)
+    canvas.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
+    return canvas
+
+
+def vit_block(x: torch.Tensor, w: Tensors, heads: int) -> torch.Tensor:
+    qkv = linear(norm(x, w, "norm1", 1e-6), w, "attn.qkv").chunk(3, -1)
+    x = x + linear(attention(*qkv, heads=heads), w, "attn.proj")
+    return x + linear(f.gelu(linear(norm(x, w, "norm2", 1e-6), w, "mlp.fc1")), w, "mlp.fc2")
+
+
+def camie(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    w = weights_of(folder)
+    body = below(w, "backbone.vit.")
+
+    def one(data: bytes) -> torch.Tensor:
+        image = fitted(over_white(data), 64, Image.Resampling.LANCZOS, (124, 116, 104))
+        x = f.conv2d(tensor(image, *IMAGENET)[None], body["patch_embed.proj.weight"], body["patch_embed.proj.bias"], 16)
+        x = torch.cat([body["cls_token"][0], x[0].flatten(1).T]) + body["pos_embed"][0]
+        for index in range(2):
+            x = vit_block(x, below(body, f"blocks.{index}."), 4)
+        x = norm(x, body, "norm", 1e-6)
+        patches, e = x[1:], w["tag_embedding.weight"]
+        logits = e @ (patches.mean(0) + x[0]) / 2 + w["tag_bias"]
+        best = logits.argsort(descending=True)[:8]
+        in_weights, in_bias = w["cross_attention.in_proj_weight"].chunk(3), w["cross_attention.in_proj_bias"].chunk(3)
+        sources = (e[best], patches, patches)
+        q, k, v = (one @ weight.T + bias for one, weight, bias in zip(sources, in_weights, in_bias, strict=True))
+        refined = norm(linear(attention(q, k, v, heads=4), w, "cross_attention.out_proj"), w, "cross_norm", 1e-5)
+        logits[best] = (refined * e[best]).sum(-1)
+        return logits.sigmoid()
+
+    return one
+
+
+def pixai10(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    w = weights_of(folder)
+
+    def attended(x: torch.Tensor, part: Tensors, side: int) -> torch.Tensor:
+        """Of a square of tokens, by complex numbers."""
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1) * (4 / side)
+        frequencies = 10_000.0 ** (-4 * torch.arange(4) / 16)
+        turns = torch.exp(1j * torch.cat([at[1][:, None] * frequencies, at[0][:, None] * frequencies], 1))
+        q, k, v = linear(norm(x, part, "norm1", 1e-5), part, "attn.qkv").chunk(3, -1)
+
+        def turned(one: torch.Tensor) -> torch.Tensor:
+            pairs = torch.view_as_complex(one.reshape(len(one), 2, 8, 2).contiguous()) * turns[:, None]
+            return torch.view_as_real(pairs).flatten(1)
+
+        return linear(attention(turned(q), turned(k), v, heads=2), part, "attn.proj")
+
+    def one(data: bytes) -> torch.Tensor:
+        image = fitted(over_white(data), 112, Image.Resampling.BILINEAR, (0, 0, 0))
+        x = f.conv2d(tensor(image)[None], w["patch_embed.proj.weight"], stride=14)[0].permute(1, 2, 0)
+        x = norm(x + w["pos_embed"][0, 1:].view(4, 4, -1).repeat(2, 2, 1), w, "ln_pre", 1e-5)
+        for index in range(2):
+            part = below(w, f"blocks.{index}.")
+            if index == 1:
+                x = x + attended(x.flatten(0, 1), part, 8).view(x.shape)
+            else:
+                x = x.clone()
+                for top in (0, 4):
+                    for left in (0, 4):
+                        square = x[top : top + 4, left : left + 4]
+                        square += attended(square.flatten(0, 1), part, 4).view(square.shape)
+            x = x + linear(f.gelu(linear(norm(x, part, "norm2", 1e-5), part, "mlp.fc1")), part, "mlp.fc2")
+        pool = below(w, "head_pool.")
+        k, v = linear(norm(x.flatten(0, 1), pool, "norm", 1e-5) + pool["pos_embed"], pool, "kv").chunk(2, -1)
+        return linear(linear(attention(pool["q"][None], k, v, heads=2), pool, "proj"), w, "head")[0].sigmoid()
+
+    return one
+
+
+def ram(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    w = weights_of(folder)
+    renamed = {}
+    for name, value in below(w, "visual_encoder.").items():
+        parts = name.split(".")
+        if parts[2:3] == ["downsample"]:
+            parts[1] = str(int(parts[1]) + 1)
+        if parts[-1] not in {"relative_position_index", "attn_mask"}:
+            renamed[".".join(parts)] = value
+    body = timm_body("swin_large_patch4_window12_384", 0, renamed, img_size=64, **tiny.RAM_ARGS)
+    labels, scale = w["label_embed"].view(7, 51, -1), w.get("reweight_scale", torch.tensor(1 / 0.07).log()).exp()
+
+    def one(data: bytes) -> torch.Tensor:
+        image = opened(data).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+        tokens = body.forward_features(tensor(image, *IMAGENET)[None])[0].flatten(0, 1)
+        v = linear(torch.cat([tokens.mean(0, keepdim=True), tokens]), w, "image_proj")
+        queries = [label.T @ (scale * (label @ (v[0] / v[0].norm()))).softmax(0) for label in labels]
+        h = linear(torch.stack(queries), w, "wordvec_proj").relu()
+        for index in range(2):
+            part = below(w, f"tagging_head.encoder.layer.{index}.")
+            cross = below(part, "crossattention.")
+            found = attention(
+                linear(h, cross, "self.query"), linear(v, cross, "self.key"), linear(v, cross, "self.value"), 4
+            )
+            h = norm(h + linear(found, cross, "output.dense"), cross, "output.LayerNorm", 1e-12)
+            inner = f.gelu(linear(h, part, "intermediate.dense"))
+            h = norm(h + linear(inner, part, "output.dense"), part, "output.LayerNorm", 1e-12)
+        return linear(h, w, "fc")[:, 0].sigmoid()
+
+    return one
+
+
 def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
@@ -130,6 +242,10 @@ FAMILIES: dict[str, tuple[Writer, Callable[[Path], Callable[[bytes], torch.Tenso
     "pixai09": (tiny.write_pixai09, pixai09),
     "joytag": (tiny.write_joytag, joytag),
     "animetimm": (tiny.write_animetimm, animetimm),
+    "camie": (tiny.write_camie, camie),
+    "pixai10": (tiny.write_pixai10, pixai10),
+    "ram": (tiny.write_ram, ram),
+    "ram without a scale": (lambda folder: tiny.write_ram(folder, scale=False), ram),
 }
 
 
@@ -153,7 +269,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None
     copied = Path(shutil.copytree(folder, tmp_path / folder.name))
     path = next(copied.glob("*.safetensors"))
     tensors = load_file(path)
-    missing, misshapen = [name for name in tensors if name.endswith("norm1.bias")]
+    missing, misshapen, *_ = [name for name in tensors if name.endswith("norm1.bias")]
     del tensors[missing]
     tensors[misshapen] = torch.zeros(3)
     tiny.save(path, tensors | {"stray": torch.zeros(1)})
@@ -173,6 +289,39 @@ def test_pixai_keeps_an_empty_name_and_the_series_of_characters(tmp_path: Path) 
         spec.implied == (("dragon", "first_series"), ("dragon", "second_series"))
         or spec.implied[0][0] == tiny.PIXAI_TAGS[11]
     )
+
+
+def test_camie_has_the_categories_of_its_metadata(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_camie(tmp_path))
+    assert spec.tags[2:4] == (Tag(TAGS[2], "general"), Tag(TAGS[3], "character"))
+    assert (spec.size, len(spec.tags), spec.default_threshold) == (64, 30, 0.614)
+
+
+def test_pixai_v1_has_the_categories_of_its_split(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_pixai10(tmp_path))
+    assert [tag.category for tag in spec.tags] == ["general"] * 7 + ["character"] * 3 + ["style"] * 2
+
+
+def test_a_split_of_pixai_v1_that_does_not_fit_the_list_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_pixai10(tmp_path)
+    tiny.change(folder / "config.json", tags_split=[["general", 11]])
+    with pytest.raises(ModelError, match="tags_split counts 11 tags, and tags lists 12"):
+        read_folder(folder)
+
+
+def test_metadata_of_camie_with_a_gap_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_camie(tmp_path)
+    mapping = {"idx_to_tag": {"0": "a", "2": "b"}, "tag_to_category": {}}
+    tiny.change(folder / "camie-tagger-v2-metadata.json", dataset_info={"tag_mapping": mapping})
+    with pytest.raises(ModelError, match=r"with idx_to_tag from 0 on\. It lacks '1'"):
+        read_folder(folder)
+
+
+def test_a_list_of_ram_for_another_head_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_ram(tmp_path)
+    (folder / "ram_tag_list.txt").write_text("a\nb\n")
+    with pytest.raises(ModelError, match=r"ram_tag_list\.txt lists 2 tags, and label_embed of \S+ is for 7"):
+        read_folder(folder)
 
 
 def test_joytag_leaves_out_rows_of_older_files_that_have_no_tags(tmp_path: Path) -> None:

@@ -28,6 +28,29 @@ JOYTAG = dataclasses.replace(
     model_args={"embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0, "img_size": 448},
     head_args={"stem": STEM},
 )
+CAMIE = dataclasses.replace(
+    NONE,
+    architecture="vit_base_patch16_384",
+    network="camie",
+    size=512,
+    model_args={"img_size": 512},
+    head_args={"heads": 16, "candidates": 256},
+)
+VITDET_ARGS = {
+    "width": 1024,
+    "depth": 32,
+    "patch": 14,
+    "mlp": 4736,
+    "positions": 24,
+    "heads": 16,
+    "window": 24,
+    "global_blocks": [7, 15, 23, 31],
+}
+VITDET = dataclasses.replace(NONE, architecture="sam3-vitdet", network="vitdet", size=1008, head_args=VITDET_ARGS)
+RAM_ARGS = {"descriptions": 51, "embedding": 512, "width": 768, "inner": 3072, "has_scale": True}
+RAM = dataclasses.replace(
+    NONE, architecture="swin_large_patch4_window12_384", network="ram", size=384, head_args=RAM_ARGS
+)
 CAFORMER = dataclasses.replace(NONE, architecture="caformer_b36", size=384)
 
 
@@ -51,8 +74,11 @@ CAFORMER = dataclasses.replace(NONE, architecture="caformer_b36", size=384)
         (PIXAI09, {}, 13461, None, 317852757),
         (JOYTAG, {}, 5813, None, 91491509),
         (CAFORMER, {}, 12476, None, 134019362),
+        (CAMIE, {}, 70527, 158, 143033727),
+        (VITDET, {}, 30877, 398, 486346909),
+        (RAM, {}, 4585, None, 329493046),
     ],
-    ids=["JTP-3", "Hydra 3.5", "PixAI v0.9", "JoyTag", "animetimm"],
+    ids=["JTP-3", "Hydra 3.5", "PixAI v0.9", "JoyTag", "animetimm", "Camie v2", "PixAI v1.0", "RAM++"],
 )
 def test_parameters_are_as_many_as_published(
     spec: ModelSpec, fields: dict[str, object], tags: int, tensors: int | None, parameters: int

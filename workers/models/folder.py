@@ -85,6 +85,7 @@ def read_folder(folder: Path, name: str | None = None, *, weights: str | None = 
         tags = read_tags(tag_file)
         fields = _fields_without_config(folder, tag_file, tags, header.shapes, stated)
     name = name or stated.pop("name", None) or folder.resolve().name
+    stated["head_args"] = fields.get("head_args", {}) | stated.get("head_args", {})
     fields |= {"weights": weight_file, "tags": tags} | stated | {"name": name}
     if fields["family"] == "jtp":
         # Set explicitly instead of by timm's defaults, so that it is part of the identity.

@@ -17,7 +17,7 @@ from db.ledger.models import Tag
 from workers.models.key_map import AS_IS, KeyMap
 from workers.models.stages import PillowFilter, Stage
 
-Network = Literal["timm", "hydra", "hydra2", "joytag"]
+Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram"]
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
 SquareResize = Literal["fit", "square-pad", "timm"]

@@ -4,11 +4,21 @@ from collections.abc import Callable
 
 from torch import nn
 
+from workers.inference.networks.camie import Camie
 from workers.inference.networks.hydra import Hydra
 from workers.inference.networks.joytag import joytag
+from workers.inference.networks.ram import RamPlus
+from workers.inference.networks.vitdet import VitDet
 from workers.models.spec import ModelSpec
 
-_NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {"hydra": Hydra, "hydra2": Hydra, "joytag": joytag}
+_NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {
+    "hydra": Hydra,
+    "hydra2": Hydra,
+    "joytag": joytag,
+    "camie": Camie,
+    "vitdet": VitDet,
+    "ram": RamPlus,
+}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:

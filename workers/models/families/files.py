@@ -9,6 +9,8 @@ from db.errors import ModelError
 from workers.models.safetensors_header import Header
 from workers.models.tag_files import read_json
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from workers.models.families import hydra, joytag, pixai
+from workers.models.families import camie, hydra, joytag, pixai, pixai_v1, ram
 from workers.models.families.files import ModelFiles
 
-_FAMILIES: tuple[Callable[[ModelFiles], dict[str, Any] | None], ...] = (hydra.fields, pixai.fields, joytag.fields)
+_FAMILIES: tuple[Callable[[ModelFiles], dict[str, Any] | None], ...] = (
+    *(hydra.fields, pixai.fields, pixai_v1.fields, joytag.fields, camie.fields, ram.fields),
+)
 """Each gives the fields of a `ModelSpec` besides name and weights, or None if the files are of another family. No two
 accept the same files."""
 
