@@ -44,7 +44,11 @@ def probabilities(spec: ModelSpec, *files: bytes) -> torch.Tensor:
 
 
 def weights_of(folder: Path) -> Tensors:
-    return load_file(next(folder.glob("*.safetensors")))
+    return load_file(weight_file(folder))
+
+
+def weight_file(folder: Path) -> Path:
+    return next(path for path in folder.glob("*.safetensors") if path.name != "text_features.safetensors")
 
 
 def timm_body(architecture: str, classes: int, weights: Tensors, **model_args: Any) -> torch.nn.Module:
@@ -234,6 +238,29 @@ def ram(folder: Path) -> Callable[[bytes], torch.Tensor]:
     return one
 
 
+def zero_shot(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    weights, text = load_file(folder / "model.safetensors"), load_file(folder / "text_features.safetensors")
+    siglip = "logit_bias" in text
+    size = 28 if siglip else 32
+    if siglip:
+        tower = timm_body("vit_so400m_patch14_siglip_384", 0, below(weights, "visual.trunk."), **tiny.TOWER_ARGS)
+    else:
+        tower = timm_body("vit_base_patch16_clip_224", 20, weights, **tiny.TOWER_ARGS | {"img_size": 32})
+
+    def one(data: bytes) -> torch.Tensor:
+        image = over_white(data) if opened(data).mode == "RGBA" else opened(data).convert("RGB")
+        feature = tower(tensor(image.resize((size, size), Image.Resampling.BICUBIC))[None])[0]
+        nearness = text["text_features"] @ feature / (text["text_features"].norm(dim=1) * feature.norm())
+        logits = text["logit_scale"].exp() * nearness
+        if siglip:
+            return (logits + text["logit_bias"]).sigmoid()
+        negative = text["negative_features"]
+        other = text["logit_scale"].exp() * (negative @ feature) / (negative.norm() * feature.norm())
+        return torch.stack([logits, other.expand(9)]).softmax(0)[0]
+
+    return one
+
+
 def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
@@ -244,6 +271,8 @@ FAMILIES: dict[str, tuple[Writer, Callable[[Path], Callable[[bytes], torch.Tenso
     "animetimm": (tiny.write_animetimm, animetimm),
     "camie": (tiny.write_camie, camie),
     "pixai10": (tiny.write_pixai10, pixai10),
+    "siglip": (tiny.write_siglip, zero_shot),
+    "clip": (tiny.write_clip, zero_shot),
     "ram": (tiny.write_ram, ram),
     "ram without a scale": (lambda folder: tiny.write_ram(folder, scale=False), ram),
 }
@@ -267,13 +296,15 @@ def test_probabilities_are_those_of_the_formulas_for_every_kind_of_picture(folde
 def test_tensors_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
     """One is missing, one is there in addition, one has another shape."""
     copied = Path(shutil.copytree(folder, tmp_path / folder.name))
-    path = next(copied.glob("*.safetensors"))
+    path = weight_file(copied)
     tensors = load_file(path)
     missing, misshapen, *_ = [name for name in tensors if name.endswith("norm1.bias")]
     del tensors[missing]
     tensors[misshapen] = torch.zeros(3)
     tiny.save(path, tensors | {"stray": torch.zeros(1)})
-    message = r"missing: \S*norm1\.bias; unexpected: stray; of another shape: \S*norm1\.bias is \(3,\) and should be"
+    message = (
+        r"missing: \S*norm1\.bias; unexpected: (body\.)?stray; of another shape: \S*norm1\.bias is \(3,\) and should be"
+    )
     with pytest.raises(ModelError, match=message):
         probabilities(read_folder(copied), PICTURES["small"])
 
@@ -321,6 +352,30 @@ def test_a_list_of_ram_for_another_head_is_refused(tmp_path: Path) -> None:
     folder = tiny.write_ram(tmp_path)
     (folder / "ram_tag_list.txt").write_text("a\nb\n")
     with pytest.raises(ModelError, match=r"ram_tag_list\.txt lists 2 tags, and label_embed of \S+ is for 7"):
+        read_folder(folder)
+
+
+def test_the_matrix_of_a_zero_shot_tagger_is_part_of_its_identity(tmp_path: Path) -> None:
+    folder = tiny.write_siglip(tmp_path)
+    before = read_folder(folder)
+    path = folder / "text_features.safetensors"
+    tiny.save(path, load_file(path) | {"logit_bias": torch.tensor(0.0)})
+    assert read_folder(folder).identity() != before.identity()
+    with pytest.raises(ModelError, match=r"text_features\.safetensors changed while it was in use"):
+        probabilities(before, PICTURES["small"])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"text_features": (9, 48), "logit_scale": ()}, "and has logit_scale, text_features"),
+        ({"text_features": (8, 48), "logit_scale": (), "logit_bias": ()}, r"lists 9 tags, and .* is \(8, 48\)"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused(tmp_path: Path, tensors: tiny.Shapes, message: str) -> None:
+    folder = tiny.write_siglip(tmp_path)
+    tiny.save(folder / "text_features.safetensors", tiny.random_tensors(tensors, 1))
+    with pytest.raises(ModelError, match=message):
         read_folder(folder)
 
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import hashlib
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import nn
 
 from db.errors import ModelError
@@ -130,7 +131,7 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{spec.weights} cannot be read: {error}. Download it again.") from error
     spec.check_weights()
-    weights = translated(weights, spec.keys)
+    weights = translated(weights, spec.keys) | _text_matrix(spec)
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     problems = [
         ("missing", [name for name in expected if name not in weights]),
@@ -144,6 +145,19 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
             "The weights belong to another architecture or tag list."
         )
     backbone.load_state_dict(weights)
+
+
+def _text_matrix(spec: ModelSpec) -> dict[str, torch.Tensor]:
+    if spec.text_matrix is None:
+        return {}
+    try:
+        content = spec.text_matrix.read_bytes()
+        tensors = load(content)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{spec.text_matrix} cannot be read: {error}.") from error
+    if hashlib.sha256(content).hexdigest() != spec.head_args["text_sha256"]:
+        raise ModelError(f"{spec.text_matrix} changed while it was in use. Start again.")
+    return {f"text.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _differs(name: str, shape: tuple[int, ...], weights: dict[str, torch.Tensor]) -> bool:

@@ -15,6 +15,7 @@ from db.errors import ModelError
 from db.ledger.models import Tag
 from workers.models.families.files import ModelFiles
 from workers.models.families.recognise import family_fields
+from workers.models.families.text_matrix import NAME as TEXT_MATRIX
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
 from workers.models.preprocess_file import NAME as PREPROCESS_FILE
@@ -141,7 +142,7 @@ def _weights(folder: Path, stated: str | None) -> Path:
         if Path(stated).suffix != ".safetensors":
             raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors is read.")
         return folder / stated
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(path for path in folder.glob("*.safetensors") if path.name != TEXT_MATRIX)
     if len(found) == 1:
         return found[0]
     if folder / "model.safetensors" in found:

@@ -17,7 +17,7 @@ from db.ledger.models import Tag
 from workers.models.key_map import AS_IS, KeyMap
 from workers.models.stages import PillowFilter, Stage
 
-Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram"]
+Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram", "text"]
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
 SquareResize = Literal["fit", "square-pad", "timm"]
@@ -74,6 +74,8 @@ class ModelSpec:
     """Keyword arguments of `timm.create_model` besides `num_classes`."""
     head_args: dict[str, Any] = field(default_factory=dict)
     """Sizes of the parts of a network that are not timm's."""
+    text_matrix: Path | None = None
+    """File with an embedding for each tag, for a zero-shot tagger. `head_args` has its hash."""
     keys: KeyMap = AS_IS
     """From the names in the weight file to those of the network."""
     head: Head = "linear"
