@@ -328,6 +328,22 @@ class TestIdentity:
         identity = read_folder(jtp1_folder).identity()
         assert json.loads(json.dumps(identity)) == identity
 
+    @pytest.mark.parametrize(
+        ("model", "digest"),
+        [
+            ("jtp1_folder", "9c0ec0d64dd9554b"),
+            ("jtp2_folder", "b94a61937bc3f8c1"),
+            ("wd_folder", "15423fc8149b995e"),
+            ("timm_folder", "2d353c27433a9719"),
+        ],
+    )
+    def test_it_is_the_same_as_in_earlier_versions(
+        self, model: str, digest: str, request: pytest.FixtureRequest
+    ) -> None:
+        """Otherwise all images would be tagged again. The digests are of the version before there were families."""
+        identity = read_folder(request.getfixturevalue(model)).identity()
+        assert hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16] == digest
+
     def test_it_does_not_depend_on_where_the_model_lies_or_what_it_is_called(
         self, jtp1_folder: Path, copied: Path
     ) -> None:
