@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from db.errors import ModelError
+from tests.fixtures.tiny_families import write_hydra35, write_jtp3
 from workers.images.decode import Decoder
 from workers.inference.network import build_backbone, load_network
 from workers.inference.preprocess import Preprocess
@@ -192,12 +193,6 @@ class TestRefusals:
         with pytest.raises(ModelError, match=f"has {len(whole) - 100:,} bytes and should have {len(whole):,}"):
             read_folder(copied)
 
-    def test_preprocessing_in_an_unread_file_is_not_guessed(self, tmp_path: Path, timm_folder: Path) -> None:
-        folder = Path(shutil.copytree(timm_folder, tmp_path / "timm"))
-        (folder / "preprocess.json").write_text('{"test": [{"type": "pad_to_size"}]}')
-        with pytest.raises(ModelError, match="pad_to_size"):
-            read_folder(folder)
-
     def test_an_input_that_is_not_square_is_refused(self, tmp_path: Path, timm_folder: Path) -> None:
         folder = Path(shutil.copytree(timm_folder, tmp_path / "timm"))
         config = json.loads((folder / "config.json").read_text())
@@ -253,7 +248,9 @@ class TestRegistry:
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_an_unknown_name_is_answered_with_the_known_ones(self) -> None:
-        with pytest.raises(ModelError, match=r"no model 'jtp-9'.*jtp-1, jtp-2, wd-vit-v3.*demo.*hf-hub:"):
+        with pytest.raises(
+            ModelError, match=r"no model 'jtp-9'.*jtp-1, jtp-2, jtp-3, hydra-3.5, wd-vit-v3.*demo.*hf-hub:"
+        ):
             find_model("jtp-9")
 
     def test_names_and_aliases_are_unique(self) -> None:
@@ -273,6 +270,17 @@ class TestRegistry:
         weights = tmp_path / JTP_REPO / "snapshots" / COMMIT / "JTP_PILOT"
         spec = find_model(name, cache_dir=tmp_path)
         assert (spec.name, spec.head, spec.weights.parent) == ("jtp-1", "linear", weights)
+
+    def test_one_of_several_weight_files_in_a_repository_is_taken_by_its_name(self, tmp_path: Path) -> None:
+        snapshot = tmp_path / "models--RedRocket--Hydra" / "snapshots" / COMMIT
+        (snapshot.parent.parent / "refs").mkdir(parents=True)
+        (snapshot.parent.parent / "refs" / "main").write_text(COMMIT)
+        for write in (write_jtp3, write_hydra35):
+            write(snapshot / "models")
+        (snapshot / "data").mkdir()
+        (snapshot / "models" / "jtp-3-hydra-tags.csv").rename(snapshot / "data" / "jtp-3-hydra-tags.csv")
+        found = [find_model(name, cache_dir=tmp_path) for name in ("jtp-3", "hydra-3.5")]
+        assert [spec.network for spec in found] == ["hydra", "hydra2"]
 
     @pytest.mark.usefixtures("offline")
     def test_without_a_network_a_checkpoint_of_the_hub_comes_from_the_cache(
@@ -319,6 +327,22 @@ class TestIdentity:
     def test_it_survives_json(self, jtp1_folder: Path) -> None:
         identity = read_folder(jtp1_folder).identity()
         assert json.loads(json.dumps(identity)) == identity
+
+    @pytest.mark.parametrize(
+        ("model", "digest"),
+        [
+            ("jtp1_folder", "9c0ec0d64dd9554b"),
+            ("jtp2_folder", "b94a61937bc3f8c1"),
+            ("wd_folder", "15423fc8149b995e"),
+            ("timm_folder", "2d353c27433a9719"),
+        ],
+    )
+    def test_it_is_the_same_as_in_earlier_versions(
+        self, model: str, digest: str, request: pytest.FixtureRequest
+    ) -> None:
+        """Otherwise all images would be tagged again. The digests are of the version before there were families."""
+        identity = read_folder(request.getfixturevalue(model)).identity()
+        assert hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16] == digest
 
     def test_it_does_not_depend_on_where_the_model_lies_or_what_it_is_called(
         self, jtp1_folder: Path, copied: Path

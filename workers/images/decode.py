@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from workers.images import quick_jpeg, quick_png
+from workers.images.profiles import in_srgb, may_have_profile
 from workers.images.safe_open import Opener
+from workers.images.turned import orientation_of, turned
 from workers.models.spec import ModelSpec
-from workers.resize.geometry import Size, target_of
+from workers.resize.geometry import Size, largest_between, target_of
+from workers.resize.pixels import Source
 from workers.resize.resize import Resizer
 
 _QUICK = {b"\xff\xd8": ("jpeg", quick_jpeg), b"\x89P": ("png", quick_png)}
@@ -38,8 +42,8 @@ class Decoded:
 class Decoder:
     """Decodes and resizes as one model's reference does. Threads may share it; decoders release the interpreter lock.
 
-    As in the references of all models here, only the first frame of an animation is used, and EXIF orientation and ICC
-    profiles are ignored.
+    As in the references of all models here, only the first frame of an animation is used. EXIF orientation and ICC
+    profiles are ignored, unless the model's reference applies them.
 
     Args:
         spec: the model.
@@ -68,6 +72,8 @@ class Decoder:
         if data[:2] not in _QUICK:
             return None
         name, kind = _QUICK[data[:2]]
+        if self._is_described(data):
+            return None
         size = kind.size_of(data)
         if size is None or math.prod(size) > self._opener.max_pixels or self._is_reduced(name, size):
             return None
@@ -77,9 +83,15 @@ class Decoder:
                 if raster is None:
                     return None
                 self._refuse_elongated(*size)
-                return Decoded(self._resizer.pixels(raster, size), raster.width, raster.height, name)
+                upright = self._upright(raster, data, None)
+                return Decoded(self._resizer.pixels(upright, upright.size), raster.width, raster.height, name)
         except (MemoryError, OSError, ValueError):  # also of the resize; Pillow's path names the reason
             return None
+
+    def _is_described(self, data: bytes) -> bool:
+        """Whether a file may have metadata that this model needs and that only Pillow's path reads."""
+        of_png = self._spec.orientation == "exif" and data.startswith(b"\x89P") and b"eXIf" in data
+        return of_png or (self._spec.profile == "srgb" and may_have_profile(data))
 
     def _is_reduced(self, name: str, size: Size) -> bool:
         """Whether Pillow would decode a JPEG at reduced size."""
@@ -90,16 +102,28 @@ class Decoder:
     def _by_pillow(self, data: bytes) -> Decoded:
         with self._opener.opened(data, self._target) as opened:
             self._refuse_elongated(*opened.original_size)
-            pixels = self._resizer.pixels(opened.image, opened.original_size)
-            return Decoded(pixels, opened.width, opened.height, opened.format)
+            image, size = opened.image, opened.original_size
+            upright = self._upright(image, data, image.info.get("exif"))
+            if upright.size != image.size:
+                size = size[::-1]
+            if self._spec.profile == "srgb" and isinstance(upright, Image.Image):
+                upright = in_srgb(upright)
+            return Decoded(self._resizer.pixels(upright, size), opened.width, opened.height, opened.format)
+
+    def _upright(self, image: Source, data: bytes, exif: bytes | None) -> Source:
+        if self._spec.orientation == "none":
+            return image
+        return turned(image, orientation_of(data, exif))
 
     def _refuse_elongated(self, width: int, height: int) -> None:
         """Refuse an image that is too large in between: of 50,000 x 1, the square, or the size before the crop."""
         spec, long, short = self._spec, max(width, height), min(width, height)
-        if spec.resize == "fit":
+        if spec.resize in {"fit", "patches"}:
             return
         if spec.resize == "square-pad":
             needed = long * long
+        elif spec.resize == "stages":
+            needed = largest_between(spec.stages, (width, height))
         else:
             side = spec.size / spec.crop_pct
             needed = round(side * side * long / short) if spec.crop_mode == "center" else 0

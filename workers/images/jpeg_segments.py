@@ -42,3 +42,16 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield marker, jpeg[at + 2 : at + 8]
         at += int.from_bytes(jpeg[at : at + 2], "big")
+
+
+def application_segments(jpeg: bytes, kind: int) -> Iterator[bytes]:
+    """Contents of the application segments of a kind (0xE0 to 0xEF), up to the first scan."""
+    at = 0
+    while found := _MARKER.search(jpeg, at):
+        at, marker = found.end(), jpeg[found.end() - 1]
+        if marker in {_SCAN, _END}:
+            return
+        length = int.from_bytes(jpeg[at : at + 2], "big")
+        if marker == kind:
+            yield jpeg[at + 2 : at + length]
+        at += length

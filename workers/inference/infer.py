@@ -19,6 +19,7 @@ from workers.inference.compile_ahead import CompileAhead
 from workers.inference.compiled import Forward, compiled
 from workers.inference.device import Span, begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
 from workers.inference.network import load_network
+from workers.inference.patches import PatchPreprocess
 from workers.inference.preprocess import Batch, Preprocess
 from workers.inference.self_test import test_images
 from workers.models.spec import ModelSpec
@@ -87,8 +88,8 @@ class Inferencer:
             raise ModelError(
                 f"{self.where[0]} has too little memory to load {spec.name} in {self.where[1]}."
             ) from error
-        self._compiled: dict[int, Forward] = {}
-        """The network, compiled for batches of so many images."""
+        self._compiled: dict[tuple[int, ...], Forward] = {}
+        """The network, compiled for inputs of a shape."""
         self._ahead: CompileAhead | None = None
         self._compiles_ahead = False
         # With one shape, a GPU selects kernels once and allocates nothing again, and the network is compiled once. On a
@@ -96,7 +97,7 @@ class Inferencer:
         self._one_shape = self.device.type == "cuda" or (
             self.device.type in COMPILED_AHEAD if options.compile is None else options.compile
         )
-        self._preprocess = Preprocess(spec, self.device)
+        self._preprocess = (PatchPreprocess if spec.resize == "patches" else Preprocess)(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None
@@ -198,7 +199,8 @@ class Inferencer:
         """
         blank = self._preprocess.collate([self._preprocess.blank()], self.batch_size)
         with torch.inference_mode():
-            self._compiled[self.batch_size] = compiled(self._network, self._preprocess.normalise(blank))
+            images = self._preprocess.normalise(blank)
+            self._compiled[tuple(images.shape)] = compiled(self._network, images)
 
     def time_forwards(self, number: int) -> list[float]:
         """Seconds that the device takes for each of some full batches of blank images, two of them in flight.
@@ -225,7 +227,7 @@ class Inferencer:
     def _look_after_compiling(self) -> None:
         """Compile ahead for the batch size, and take what has been compiled."""
         size = self.batch_size
-        if size in self._compiled:
+        if self._preprocess.shape(size) in self._compiled:
             return
         if self._ahead is None or self._ahead.size != size:  # halved meanwhile
             if self._ahead is not None:
@@ -259,7 +261,7 @@ class Inferencer:
             return str(error)
         if difference <= COMPILED_DIFFERS[self.dtype]:
             return None
-        del self._compiled[self.batch_size]
+        del self._compiled[self._preprocess.shape(self.batch_size)]
         return (
             f"compiled, its probabilities of test images differ by {difference:.4f}. Please report this model and GPU"
         )
@@ -267,10 +269,11 @@ class Inferencer:
     def _difference_of_compiled(self) -> float:
         """The largest difference between probabilities of the compiled and the uncompiled network, on test images."""
         largest = 0.0
+        forward = self._compiled[self._preprocess.shape(self.batch_size)]
         with torch.inference_mode():
             for images in self._batches(test_images(self._spec.size)):
                 tensor = self._preprocess.normalise(self._collate(images, self.batch_size))
-                plain, own = (run(tensor)[: len(images)] for run in (self._network, self._compiled[self.batch_size]))
+                plain, own = (run(tensor)[: len(images)] for run in (self._network, forward))
                 both_nan = plain.isnan() & own.isnan()
                 difference = (plain - own).abs().masked_fill(both_nan, 0.0).nan_to_num(1.0)
                 largest = max(largest, float(difference.max()))
@@ -336,9 +339,10 @@ class Inferencer:
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         images = self._preprocess.normalise(batch)
-        if self._options.compile and len(images) not in self._compiled:
-            self._compiled[len(images)] = compiled(self._network, images)
-        return self._compiled.get(len(images), self._network)(images)
+        shape = tuple(images.shape)
+        if self._options.compile and shape not in self._compiled:
+            self._compiled[shape] = compiled(self._network, images)
+        return self._compiled.get(shape, self._network)(images)
 
     def _halve(self, size: int) -> None:
         if self.device.type == "cuda":

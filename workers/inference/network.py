@@ -2,15 +2,18 @@
 
 import contextlib
 import copy
+import hashlib
 
-import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import nn
 
 from db.errors import ModelError
 from workers.inference.demo_weights import read_demo_weights
+from workers.inference.networks.body import timm_body
+from workers.inference.networks.build import build_network
+from workers.inference.tensor_names import translated
 from workers.models.spec import ModelSpec
 
 _SHOWN = 3
@@ -45,11 +48,13 @@ class Network(nn.Module):
         self.dtype = dtype
         self.head = spec.head
         self.activation = spec.activation
+        self.has_header = spec.resize == "patches"
+        """Whether the input holds numbers that a lower precision would round. The backbone converts the rest."""
         self.register_buffer("groups", _group_matrix(spec), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities, fp32 [N, T], of images [N, 3, S, S] from `Preprocess.normalise`."""
-        outputs: torch.Tensor = self.backbone(images.to(self.dtype)).float()
+        """Probabilities, fp32 [N, T], of images [N, 3, S, S] from `Preprocess.normalise`, or from its like."""
+        outputs: torch.Tensor = self.backbone(images if self.has_header else images.to(self.dtype)).float()
         # Infinite if activations overflowed fp16: a sigmoid would make a score of 0 or 1 of it.
         outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
         if self.head == "gated":
@@ -66,26 +71,16 @@ class Network(nn.Module):
 
 
 def build_backbone(spec: ModelSpec) -> nn.Module:
-    """The timm network with the head of the model and random weights, on the current default device.
+    """The network of the model with random weights, on the current default device.
 
     Raises:
         ModelError: timm has no such architecture, or refuses the arguments.
     """
-    if not timm.is_model(spec.architecture):
-        raise ModelError(
-            f"Model {spec.name}: timm {timm.__version__} knows no architecture {spec.architecture!r}. "
-            "Check the name, or install a newer timm."
-        )
+    if spec.network != "timm":
+        return build_network(spec)
     # Without this configuration, timm would take missing arguments from that of its registered weights.
     cfg = {"input_size": (3, spec.size, spec.size), "num_classes": spec.outputs}
-    try:
-        backbone: nn.Module = timm.create_model(
-            spec.architecture, pretrained=False, pretrained_cfg=cfg, num_classes=spec.outputs, **spec.model_args
-        )
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ModelError(
-            f"Model {spec.name}: timm cannot build {spec.architecture} with {spec.model_args}: {error}."
-        ) from error
+    backbone: nn.Module = timm_body(spec, pretrained_cfg=cfg, num_classes=spec.outputs)
     if spec.head == "gated":
         if not isinstance(backbone.head, nn.Linear):
             raise ModelError(f"Model {spec.name}: a gated head needs a backbone with one linear head.")
@@ -136,6 +131,7 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{spec.weights} cannot be read: {error}. Download it again.") from error
     spec.check_weights()
+    weights = translated(weights, spec.keys) | _text_matrix(spec)
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     problems = [
         ("missing", [name for name in expected if name not in weights]),
@@ -149,6 +145,19 @@ def _load_weights(spec: ModelSpec, backbone: nn.Module) -> None:
             "The weights belong to another architecture or tag list."
         )
     backbone.load_state_dict(weights)
+
+
+def _text_matrix(spec: ModelSpec) -> dict[str, torch.Tensor]:
+    if spec.text_matrix is None:
+        return {}
+    try:
+        content = spec.text_matrix.read_bytes()
+        tensors = load(content)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{spec.text_matrix} cannot be read: {error}.") from error
+    if hashlib.sha256(content).hexdigest() != spec.head_args["text_sha256"]:
+        raise ModelError(f"{spec.text_matrix} changed while it was in use. Start again.")
+    return {f"text.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _differs(name: str, shape: tuple[int, ...], weights: dict[str, torch.Tensor]) -> bool:

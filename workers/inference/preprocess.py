@@ -19,9 +19,11 @@ class Batch:
     """Images of a batch, still 8-bit: the copy to the device is a quarter of that of float32."""
 
     pixels: torch.Tensor
-    """uint8 [N, S, S, C]; C is 4 if any image has transparency, else 3. Undefined outside of the boxes."""
+    """uint8 [N, S, S, C]; C is 4 if any image has transparency, else 3. Undefined outside of the boxes. Of
+    `workers.inference.patches`, [N, L, 768]."""
     boxes: torch.Tensor | None
-    """int32 [N, 4]: top, bottom, left, right of the image on its canvas; None if all images fill it."""
+    """int32 [N, 4]: top, bottom, left, right of the image on its canvas; None if all images fill it. Of
+    `workers.inference.patches`, [N, 2]: rows and columns of patches."""
 
 
 class Preprocess:
@@ -40,6 +42,10 @@ class Preprocess:
     def blank(self) -> Decoded:
         """A black image of the input size."""
         return Decoded(np.zeros((self._size, self._size, 3), np.uint8), self._size, self._size, "")
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Shape of the network's input."""
+        return rows, 3, self._size, self._size
 
     def collate(self, images: Sequence[Decoded], rows: int) -> Batch:
         """Images centred on their canvases; an odd pixel of padding is at the bottom and at the right.

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from workers.models.safetensors_header import read_shapes
+from workers.models.safetensors_header import read_header
 from workers.models.spec import Colour, ModelSpec
 
 _FP32 = 4
@@ -21,7 +21,7 @@ def parameters(spec: ModelSpec) -> int | None:
     """Number of weights in the file; None for a file whose header is not read here."""
     if spec.weights.suffix != ".safetensors":
         return None
-    return sum(math.prod(shape) for shape in read_shapes(spec.weights).values())
+    return sum(math.prod(shape) for shape in read_header(spec.weights).shapes.values())
 
 
 def memory(number: int) -> int:

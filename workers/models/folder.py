@@ -2,6 +2,7 @@
 
     config.json with `architecture`    a timm checkpoint; with the list of a WD tagger, a WD tagger
     tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
+    names of tensors, or the header    a family of `workers.models.families`
     model.json with `architecture`     anything else that is a timm network with one linear head
 
 A field in `model.json` overrides the recognised one.
@@ -13,13 +14,19 @@ from typing import Any
 
 from db.errors import ModelError
 from db.ledger.models import Tag
+from workers.models.families.files import ModelFiles
+from workers.models.families.recognise import family_fields
+from workers.models.families.text_matrix import NAME as TEXT_MATRIX
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
-from workers.models.safetensors_header import read_shapes
+from workers.models.preprocess_file import NAME as PREPROCESS_FILE
+from workers.models.preprocess_file import preprocess_fields
+from workers.models.safetensors_header import read_header
 from workers.models.spec import ModelSpec
-from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
+from workers.models.tag_files import TAG_FILES, is_wd_list, read_label_names, read_tags
 from workers.models.thresholds import read_policy
 from workers.models.timm_config import read_timm_config, timm_fields
+from workers.models.wordnet_classes import imagenet21k_tags
 
 JTP_ARCHITECTURE = "vit_so400m_patch14_siglip_384"
 _GATED = "head.linear.weight"
@@ -47,12 +54,13 @@ _WD_FIELDS: dict[str, Any] = {
 }
 
 
-def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
+def read_folder(folder: Path, name: str | None = None, *, weights: str | None = None) -> ModelSpec:
     """The model in a folder.
 
     Args:
         folder: contains one weight file, a tag list, and if needed `config.json` or `model.json`.
         name: name of the model; by default that of `model.json`, or of the folder.
+        weights: name of the weight file; by default that of `model.json`, or the only one.
 
     Raises:
         ModelError: a file is missing or not recognised, or weights and tag list do not belong together.
@@ -60,27 +68,31 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
     stated = read_model_file(folder)
-    weights = _weights(folder, stated.pop("weights", None))
+    weight_file = _weights(folder, stated.pop("weights", weights))
+    header = read_header(weight_file)
+    family = family_fields(ModelFiles(folder, weight_file, header, dict(stated)))
     tag_file = _tag_file(folder, stated.pop("tags", None))
-    shapes = read_shapes(weights)
-    config = read_timm_config(folder / "config.json")
     fields: dict[str, Any]
-    if config is not None:
-        _refuse_unread_preprocessing(folder, stated)
+    if family is not None:
+        fields, tags = family, family["tags"]
+    elif (config := read_timm_config(folder / "config.json")) is not None:
         tags = _timm_tags(folder, tag_file, config)
         fields = timm_fields(folder / "config.json", config, len(tags))
         if tag_file is not None and is_wd_list(tag_file):
             fields |= _WD_FIELDS
+        if (folder / PREPROCESS_FILE).exists() and "resize" not in stated:
+            fields |= preprocess_fields(folder / PREPROCESS_FILE)
     else:
         if tag_file is None:
             raise ModelError(f"{folder} has no tag list. Put {', '.join(TAG_FILES)} or a timm config.json there.")
         tags = read_tags(tag_file)
-        fields = _fields_without_config(folder, tag_file, tags, shapes, stated)
+        fields = _fields_without_config(folder, tag_file, tags, header.shapes, stated)
     name = name or stated.pop("name", None) or folder.resolve().name
-    policy = read_policy(folder, weights, tags)
+    policy = read_policy(folder, weight_file, tags)
     if "default_threshold" in stated:
         policy = replace(policy, default=None)
-    fields |= {"weights": weights, "tags": tags, "policy": policy} | stated | {"name": name}
+    stated["head_args"] = fields.get("head_args", {}) | stated.get("head_args", {})
+    fields |= {"weights": weight_file, "tags": tags, "policy": policy} | stated | {"name": name}
     if fields["family"] == "jtp":
         # Set explicitly instead of by timm's defaults, so that it is part of the identity.
         fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})
@@ -122,7 +134,7 @@ def _jtp_head(tag_file: Path, tags: int, shapes: dict[str, tuple[int, ...]]) -> 
 def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> tuple[Tag, ...]:
     if tag_file is not None:
         return read_tags(tag_file)
-    tags = read_label_names(folder / "config.json", config)
+    tags = read_label_names(folder / "config.json", config) or imagenet21k_tags(config)
     if tags is None:
         raise ModelError(
             f"{folder / 'config.json'} names no labels (label_names). Add a tags.json, name to output index."
@@ -135,7 +147,7 @@ def _weights(folder: Path, stated: str | None) -> Path:
         if Path(stated).suffix != ".safetensors":
             raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors is read.")
         return folder / stated
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(path for path in folder.glob("*.safetensors") if path.name != TEXT_MATRIX)
     if len(found) == 1:
         return found[0]
     if folder / "model.safetensors" in found:
@@ -158,15 +170,3 @@ def _tag_file(folder: Path, stated: str | None) -> Path | None:
     if stated is not None:
         return folder / stated
     return next((folder / name for name in TAG_FILES if (folder / name).is_file()), None)
-
-
-def _refuse_unread_preprocessing(folder: Path, stated: dict[str, Any]) -> None:
-    """Refuse preprocess.json, in which some trainers state test transforms that config.json lacks."""
-    path = folder / "preprocess.json"
-    if path.exists() and "resize" not in stated:
-        stages = read_json(path)
-        test = stages.get("test", stages) if isinstance(stages, dict) else stages
-        raise ModelError(
-            f"{path} describes preprocessing in a form that is not read here. State it in {MODEL_FILE} (resize, "
-            f"filter, background, mean, std, channel_order). It says: {str(test)[:600]}"
-        )

@@ -9,7 +9,8 @@ from workers.models.thresholds import THRESHOLD_FILES
 
 CHECKPOINT_FILES = (
     *("config.json", "model.safetensors", "selected_tags.csv", "tags.json", "tagger_tags.json"),
-    *("model.json", "preprocess.json"),
+    *("model.json", "preprocess.json", "categories.json", "tags_v0.9_13k.json", "char_ip_map.json", "top_tags.txt"),
+    *("camie-tagger-v2.safetensors", "camie-tagger-v2-metadata.json", "ram_tag_list.txt"),
     *THRESHOLD_FILES,
 )
 """Files that `read_folder` reads. A repository has some of them."""

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from db.errors import ModelError
-from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, Filter, Resize
+from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, SquareResize
+from workers.models.stages import PillowFilter
 from workers.models.tag_files import read_json
 
 NAME = "model.json"
@@ -24,13 +25,14 @@ class _ModelFile(BaseModel):
     name: str = ""
     architecture: str = ""
     model_args: dict[str, Any] = {}
+    head_args: dict[str, Any] = {}
     tags: str = ""
     weights: str = ""
     activation: Activation = "sigmoid"
-    resize: Resize = "timm"
+    resize: SquareResize = "timm"
     grow: bool = True
     size: int = 0
-    filter: Filter = "bicubic"
+    filter: PillowFilter = "bicubic"
     background: Colour | None = None
     fill: Colour = (0.0, 0.0, 0.0)
     fill_when: FillWhen = "before"

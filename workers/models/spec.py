@@ -7,7 +7,7 @@ do not depend on the family.
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,17 +15,27 @@ from typing import Any, Literal, get_args
 from db.errors import ModelError
 from db.ledger.models import Tag
 from db.policy.policies import Policy
+from workers.models.key_map import AS_IS, KeyMap
+from workers.models.stages import PillowFilter, Stage
 
+Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram", "text"]
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
-Resize = Literal["fit", "square-pad", "timm"]
-Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+SquareResize = Literal["fit", "square-pad", "timm"]
+Resize = Literal[SquareResize, "stages", "patches"]
+Filter = Literal[PillowFilter, "mks2013-linear"]
+Orientation = Literal["none", "exif"]
+Profile = Literal["none", "srgb"]
 FillWhen = Literal["before", "after"]
 ChannelOrder = Literal["RGB", "BGR"]
 CropMode = Literal["center", "squash", "border"]
 Colour = tuple[float, float, float]
 
+PATCH = 16
+"""Side of a patch of `patches`, in pixels."""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "network": get_args(Network),
     "head": get_args(Head),
     "activation": get_args(Activation),
     "resize": get_args(Resize),
@@ -33,7 +43,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "fill_when": get_args(FillWhen),
     "channel_order": get_args(ChannelOrder),
     "crop_mode": get_args(CropMode),
+    "orientation": get_args(Orientation),
+    "profile": get_args(Profile),
 }
+
+_ADDED: dict[str, Any] = {"network": "timm", "head_args": {}, "stages": (), "orientation": "none", "profile": "none"}
+"""Fields with their defaults. They are part of the identity only with another value, because models were registered
+before these fields existed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class ModelSpec:
     name: str
     """Name for people: that of the registry, or of its folder."""
     family: str
-    """`jtp`, `wd`, `timm` or `demo`, for people. Only the reader of the demo's weight file depends on it."""
+    """`jtp`, `wd`, `timm`, `hydra` ..., for people. Only the reader of the demo's weight file depends on it."""
     architecture: str
     """Name of the backbone in timm."""
     tags: tuple[Tag, ...]
@@ -51,9 +67,18 @@ class ModelSpec:
     weights: Path
     """Weight file."""
     size: int
-    """Side of the square input, in pixels."""
+    """Side of the square input, in pixels. For `patches`, of the largest square: an input has at most (size / 16)^2
+    patches."""
+    network: Network = "timm"
+    """`timm`: timm's network with a head; otherwise the network of `workers.inference.networks` with this name."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of `timm.create_model` besides `num_classes`."""
+    head_args: dict[str, Any] = field(default_factory=dict)
+    """Sizes of the parts of a network that are not timm's."""
+    text_matrix: Path | None = None
+    """File with an embedding for each tag, for a zero-shot tagger. `head_args` has its hash."""
+    keys: KeyMap = AS_IS
+    """From the names in the weight file to those of the network."""
     head: Head = "linear"
     """`linear`: an output per tag; `gated`: two per tag, multiplied; `hierarchy`: leaves, then sums of leaves."""
     activation: Activation = "sigmoid"
@@ -61,11 +86,18 @@ class ModelSpec:
     groups: tuple[tuple[int, ...], ...] = ()
     """For a hierarchy: the output positions that each tag after the leaves sums."""
     resize: Resize = "timm"
-    """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm."""
+    """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm;
+    `stages`: those of the field `stages`; `patches`: to whole patches of 16 x 16, with the aspect ratio nearly kept."""
+    stages: tuple[Stage, ...] = ()
+    """For `stages`: the steps, of which the last one gives the square input."""
     grow: bool = True
     """For `fit`: enlarge images smaller than `size`."""
     filter: Filter = "bicubic"
-    """Pillow's resampling filter."""
+    """Pillow's resampling filter, or Magic Kernel Sharp 2013 in linear light."""
+    orientation: Orientation = "none"
+    """`exif`: turn the image as its EXIF states."""
+    profile: Profile = "none"
+    """`srgb`: convert the colours from the embedded ICC profile."""
     background: Colour | None = None
     """Colour under transparency. None: alpha is dropped as by Pillow's `convert("RGB")`."""
     fill: Colour = (0.0, 0.0, 0.0)
@@ -89,6 +121,8 @@ class ModelSpec:
     policy: Policy = field(default_factory=Policy)
     """Thresholds that come with the model, by tag and by category. A default as `default_threshold` is one; neither is
     part of the identity."""
+    implied: tuple[tuple[str, str], ...] = ()
+    """(tag, tag that it implies), as the model's files state. Scores do not depend on it."""
 
     def __post_init__(self) -> None:
         """Validate the fields before any weights are read.
@@ -109,6 +143,14 @@ class ModelSpec:
             raise ModelError(f"Model {self.name}: a gated head multiplies sigmoids; set activation to sigmoid.")
         if self.resize == "square-pad" and self.fill_when != "before":
             raise ModelError(f"Model {self.name}: square-pad pads the image; set fill_when to before.")
+        if self.resize == "stages":
+            self._check_stages()
+        if self.resize == "patches" and (self.size % PATCH or self.background is None):
+            raise ModelError(
+                f"Model {self.name}: for patches, size must be a multiple of {PATCH}, and a background must be set."
+            )
+        if self.filter == "mks2013-linear" and self.resize != "patches":
+            raise ModelError(f"Model {self.name}: the filter mks2013-linear is for patches only.")
 
     @property
     def outputs(self) -> int:
@@ -136,9 +178,19 @@ class ModelSpec:
             self.dct_scaling
         ):  # only if set, so that the identity of models registered before this field existed does not change
             facts["dct_scaling"] = True
+        facts |= {name: getattr(self, name) for name, default in _ADDED.items() if getattr(self, name) != default}
         # The round trip turns tuples into lists, so that it equals the value read from a database.
-        plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True))
+        plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True, default=asdict))
         return plain
+
+    def _check_stages(self) -> None:
+        square = (self.size, self.size)
+        if self.stages and self.stages[-1].kind != "short" and self.stages[-1].size == square:
+            return
+        raise ModelError(
+            f"Model {self.name}: the last step of its preprocessing must give {self.size} x {self.size} pixels, and "
+            f"the steps are: {', '.join(f'{one.kind} {one.size}' for one in self.stages) or 'none'}."
+        )
 
     def weights_sha256(self) -> str:
         """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes."""

@@ -27,7 +27,7 @@ from db.names import text_files
 from db.policy.policies import Policy
 from db.policy.threshold_files import EMPTY, exact_score, for_model, read_thresholds
 from db.scores import NEVER, SCALE, to_score
-from workers.models.safetensors_header import read_integers, read_shapes
+from workers.models.safetensors_header import read_header, read_integers
 from workers.models.tag_files import read_json
 
 THRESHOLD_FILES = ("calibration.csv", "thresholds.csv", "ram_tag_list_threshold.txt")
@@ -92,7 +92,7 @@ def best_f1(counts: Int64Array) -> Int16Array:
 def _in_weights(weights: Path, tags: Sequence[Tag]) -> dict[str, int]:
     if weights.suffix != ".safetensors":
         return {}
-    shape = read_shapes(weights).get(_VALIDATION)
+    shape = read_header(weights).shapes.get(_VALIDATION)
     if shape is None:
         return {}
     if shape != (len(tags), _STEPS, 4):

@@ -5,13 +5,16 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from workers.models.spec import ModelSpec
+from workers.models.spec import Filter, ModelSpec
+from workers.resize import mks2013
 from workers.resize.alpha import as_composited, as_words, without_alpha
 from workers.resize.blend import is_opaque, over, premultiplied, to_bytes
 from workers.resize.depth import eight_bits
 from workers.resize.geometry import Box, Size, canvas_of, target_of
 from workers.resize.pixels import Bytes, Raster, Source
+from workers.resize.reduced import is_reduced, reduced
 from workers.resize.resample import can_resample, resample, warm_up, without_fourth
+from workers.resize.staged import staged
 
 
 class Resizer:
@@ -28,6 +31,8 @@ class Resizer:
         own = spec.resize != "fit" and (spec.crop_mode == "border" or spec.crop_pct > 1)
         self._timm_stages = timm_stages(spec) if own else None
         warm_up()
+        if spec.filter == "mks2013-linear":
+            mks2013.warm_up()
 
     def pixels(self, image: Image.Image | Raster, original: Size) -> Bytes:
         """Pixels of an image for a batch.
@@ -46,7 +51,7 @@ class Resizer:
         if spec.background is None:
             return self._resized(_words(image, without_alpha), original)
         composited = spec.resize != "fit"
-        words = _words(image, as_composited if composited else as_words)
+        words = _words(image, as_composited if spec.resize in {"square-pad", "timm"} else as_words)
         transparent = words.mode == "RGBA" and not is_opaque(words)
         if transparent and composited:
             return self._resized(over(words, spec.background), original)
@@ -56,10 +61,14 @@ class Resizer:
         spec, canvas = self._spec, canvas_of(self._spec, image.size)
         if self._timm_stages:
             return np.asarray(self._timm_stages(self._padded(image, canvas, alpha)))
+        if spec.resize == "stages":
+            return staged(image, spec.stages, original)
         target = target_of(spec, original)
         if target.size == image.size:
             # A resize to the same size changes nothing without alpha, and rounds twice with it.
             return _cut(image, target.window, alpha)
+        if spec.resize == "patches" and (own := _own_resize(image, target.size, spec.filter)) is not None:
+            return own
         if not can_resample(spec.filter, canvas):
             padded = self._padded(image, canvas, alpha)
             return _cut(padded.resize(target.size, Image.Resampling[spec.filter.upper()]), target.window, alpha)
@@ -94,6 +103,13 @@ def timm_stages(spec: ModelSpec) -> Callable[[Image.Image], Image.Image]:
     )
     stages: Callable[[Image.Image], Image.Image] = Compose(transform.transforms[:-1])
     return stages
+
+
+def _own_resize(image: Source, size: Size, kind: Filter) -> Bytes | None:
+    """The resize of `patches` where it is not that of Pillow without a gap; else None."""
+    if kind == "mks2013-linear":
+        return mks2013.resample_linear(image, size)
+    return reduced(image, size, kind) if is_reduced(image.size, size) else None
 
 
 def _words(image: Image.Image | Raster, converted: Callable[[Image.Image], Image.Image]) -> Source:

@@ -1,0 +1,1 @@
+"""Networks that are not timm's own: a body of timm with other parts, one file each."""

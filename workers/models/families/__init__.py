@@ -1,0 +1,1 @@
+"""Families of taggers that are not plain timm checkpoints: one file each, which recognises and describes its files."""
