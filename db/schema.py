@@ -11,6 +11,7 @@ ascending score. They are `smallint[]` on PostgreSQL, and blobs on SQLite, which
 (`db.sql.blob_format`). The view `tag_scores` has a row per tag; a query on it is the same on both.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +73,10 @@ class SmallintArray(UserDefinedType[Any]):
 
     def get_col_spec(self, **_kw: Any) -> str:
         return "SMALLINT[]"
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        """For `COPY`, which takes no parameters."""
+        return lambda array: "'{" + ",".join(map(str, array.tolist())) + "}'"
 
 
 metadata = MetaData()

@@ -17,10 +17,10 @@ from db.postings.block_format import TAGS_OF_GROUP
 from db.postings.build import STEP
 from db.postings.lookup import neighbours
 from db.postings.state import State, in_blocks, read_state
-from db.schema import low_scores, posting_blocks, posting_counts, predictions
+from db.schema import gone, low_scores, posting_blocks, posting_counts, predictions
 from db.scope import Gone
 from db.scores import NEVER
-from db.sql.gone_scope import is_gone, scope_of, tagged
+from db.sql.gone_scope import scope_of, tagged
 from db.sql.in_list import in_list
 from db.sql.posting_rows import read_scores
 from db.sql.tag_sums import TagSums, tag_sums
@@ -45,8 +45,9 @@ def plan(connection: Connection, model_id: int) -> Plan | None:
         return None
     subtracted = None
     if scope is Gone.EXCLUDE:
-        of_model = predictions.c.model_id == model_id
-        subtracted = and_(of_model, is_gone(predictions.c.image_id), in_blocks(state.current))
+        # A list, and not `exists`, for which SQLite would look at all images.
+        is_gone = predictions.c.image_id.in_(select(gone.c.image_id))
+        subtracted = and_(predictions.c.model_id == model_id, is_gone, in_blocks(state.current))
     return Plan(state, and_(tagged(connection, model_id), in_blocks(state.changed)), subtracted)
 
 
@@ -61,12 +62,12 @@ def sums_of_tags(connection: Connection, model: Model, lows: Int16Array) -> TagS
         return tag_sums(connection, model.id, lows, tagged(connection, model.id))
     sums = tag_sums(connection, model.id, lows, found.added)
     if found.subtracted is not None:
-        gone = tag_sums(connection, model.id, lows, found.subtracted)
-        sums = TagSums(sums.images - gone.images, sums.scores - gone.scores)
+        too_many = tag_sums(connection, model.id, lows, found.subtracted)
+        sums = TagSums(sums.images - too_many.images, sums.scores - too_many.scores)
     on_grid = lows % STEP == 0
     _add_stored(connection, model.id, found.state, np.where(on_grid, lows, NEVER), sums)
-    if len(others := np.flatnonzero(~on_grid & (lows < NEVER))):
-        _add_postings(connection, model.id, found.state, lows, others, sums)
+    if (~on_grid & (lows < NEVER)).any():
+        _add_postings(connection, model.id, found.state, np.where(on_grid, NEVER, lows).astype(np.int16), sums)
     return sums
 
 
@@ -80,11 +81,15 @@ def number_of_images(connection: Connection, model_id: int, found: Plan) -> int:
 
 
 def scores_of_tags(
-    connection: Connection, model_id: int, state: State, tag_ids: list[int] | None
+    connection: Connection, model_id: int, state: State, lows: Int16Array
 ) -> Iterator[tuple[Int64Array, Int64Array]]:
-    """(tag ids, scores) of the postings of current blocks, many at once."""
+    """(tag ids, scores) of the postings of current blocks, many at once.
+
+    Args:
+        lows: (tags,) lower scores of a tag may be left out; NEVER for tags that are not wanted.
+    """
     for blocks in neighbours(state.current):
-        for tags, blobs in read_scores(connection, model_id, tag_ids, (blocks[0], blocks[-1] + 1), state.floor):
+        for tags, blobs in read_scores(connection, model_id, lows, (blocks[0], blocks[-1] + 1)):
             sizes = np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)) // 2
             yield np.repeat(np.array(tags, dtype=np.int64), sizes), block_format.numbers(blobs).astype(np.int64)
 
@@ -136,16 +141,10 @@ def _add_stored(connection: Connection, model_id: int, state: State, lows: Int16
         sums.scores[chosen] += scores[chosen]
 
 
-def _add_postings(
-    connection: Connection, model_id: int, state: State, lows: Int16Array, tags: Int64Array, sums: TagSums
-) -> None:
-    """Add what the postings of some tags say."""
-    wanted = tags.tolist() if tags.size * 2 < lows.size else None
-    is_wanted = np.zeros(lows.size, dtype=np.bool_)
-    is_wanted[tags] = True
-    all_lows = np.where(is_wanted, lows, NEVER)
-    for tag_ids, scores in scores_of_tags(connection, model_id, state, wanted):
-        kept = scores >= all_lows[tag_ids]
+def _add_postings(connection: Connection, model_id: int, state: State, lows: Int16Array, sums: TagSums) -> None:
+    """Add what the postings say."""
+    for tag_ids, scores in scores_of_tags(connection, model_id, state, lows):
+        kept = scores >= lows[tag_ids]
         sums.images[:] += np.bincount(tag_ids[kept], minlength=lows.size)
         sums.scores[:] += np.bincount(tag_ids[kept], weights=scores[kept], minlength=lows.size)
 

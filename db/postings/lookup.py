@@ -32,18 +32,18 @@ class TagPostings:
     """(pieces,)"""
     sizes: Int64Array
     """(pieces,) postings of each piece."""
-    images: Int64Array
+    images: Int32Array
     """(postings,) positions: the image's id without the first id of the first block."""
     scores: npt.NDArray[np.uint16]
     """(postings,) ten-thousandths."""
 
-    def of(self, tag_id: int) -> tuple[Int64Array, npt.NDArray[np.uint16]]:
+    def of(self, tag_id: int) -> tuple[Int32Array, npt.NDArray[np.uint16]]:
         """(images, scores) of one tag."""
         first, last = np.searchsorted(self.tag_ids, [tag_id, tag_id + 1])
         start, end = self.sizes[:first].sum(), self.sizes[:last].sum()
         return self.images[start:end], self.scores[start:end]
 
-    def reaching(self, tag_ids: Sequence[int], lows: Sequence[int], high: int) -> Int64Array:
+    def reaching(self, tag_ids: Sequence[int], lows: Sequence[int], high: int) -> Int32Array:
         """The images in which one of the tags has low <= score < high, in no order, and some of them repeatedly.
 
         Args:
@@ -60,7 +60,7 @@ class TagPostings:
         kept = scores >= low
         if high < NEVER:
             kept &= scores < high
-        found: Int64Array = images[kept]
+        found: Int32Array = images[kept]
         return found
 
 
@@ -89,7 +89,7 @@ def read_postings(
     rows.sort(key=_tag_of)
     sizes = np.fromiter((len(row[3]) // 2 for row in rows), dtype=np.int64, count=len(rows))
     tags = np.fromiter((row[1] for row in rows), dtype=np.int32, count=len(rows))
-    starts = np.fromiter((row[0] - first << BLOCK_BITS for row in rows), dtype=np.int64, count=len(rows))
+    starts = np.fromiter((row[0] - first << BLOCK_BITS for row in rows), dtype=np.int32, count=len(rows))
     images = np.repeat(starts, sizes) + block_format.numbers([row[2] for row in rows])
     return TagPostings(tags, sizes, images, block_format.numbers([row[3] for row in rows]))
 

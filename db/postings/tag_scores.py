@@ -32,7 +32,7 @@ def scores_in_range(connection: Connection, model: Model, tag_id: int, low: int,
     for blocks in neighbours(state.current):
         images, found = read_postings(connection, model.id, [tag_id], blocks, low).of(tag_id)
         kept = (found >= low) & (found < high) & read_present(connection, model.id, blocks)[images]
-        ids.append(images[kept] + (blocks[0] << BLOCK_BITS))
+        ids.append(images[kept].astype(np.int64) + (blocks[0] << BLOCK_BITS))
         scores.append(found[kept].astype(np.int64))
     rows = select(predictions.c.image_id, ScoreOf(tag_id)).where(
         tagged(connection, model.id),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def _changed_images(
         return 0
     lowest = int(lows[moved].min())
     postings = lookup.read_postings(connection, model_id, moved.tolist(), blocks, lowest)
-    low, high = (np.repeat(ends[postings.tag_ids], postings.sizes) for ends in (lows, highs))
+    low, high = (_of_each(postings, ends, moved) for ends in (lows, highs))
     changed = np.zeros(len(blocks) * BLOCK, dtype=np.bool_)
     changed[postings.images[(postings.scores >= low) & (postings.scores < high)]] = True
     return int(np.count_nonzero(changed & lookup.read_present(connection, model_id, blocks)))
@@ -99,6 +100,13 @@ def compare_batches(batches: Iterable[TagBatch], first: Cut, second: Cut) -> Com
         images += len(batch)
         changed += int(np.count_nonzero(np.bincount(batch.rows[one != other])))
     return Comparison(images, changed, *counts)
+
+
+def _of_each(postings: lookup.TagPostings, ends: Int16Array, moved: npt.NDArray[np.integer]) -> Any:
+    """The end of the range of each posting; one number if all tags have the same."""
+    if (ends[moved] == ends[moved[0]]).all():
+        return ends[moved[0]]
+    return np.repeat(ends[postings.tag_ids], postings.sizes)
 
 
 def _either(first: Cut, second: Cut) -> Cut:

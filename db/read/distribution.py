@@ -226,7 +226,7 @@ def _add_blocks(
 ) -> tuple[Int64Array, int]:
     """Add what current blocks have stored to `cells`. Returns their pairs, and the images of the whole collection."""
     flat, one = cells.reshape(-1), np.int32(1)
-    for tag_ids, scores in counts.scores_of_tags(connection, model.id, plan.state, None):
+    for tag_ids, scores in counts.scores_of_tags(connection, model.id, plan.state, np.zeros(len(cells), np.int16)):
         np.add.at(flat, tag_ids * CELLS + scores // STEP, one)
     steps = block_format.low_steps(model.floor, plan.state.floor)
     for first, of_steps in counts.low_counts(connection, model, plan.state, None):

@@ -11,7 +11,7 @@ from db.postings import block_format, counts
 from db.postings.block_format import FINE_STEP
 from db.postings.counts import Plan
 from db.schema import predictions
-from db.scores import SCALE
+from db.scores import NEVER, SCALE
 from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import tagged
 
@@ -55,7 +55,9 @@ def histogram(connection: Connection, model: Model, tag_id: int, bins: int) -> H
 
 def _of_postings(connection: Connection, model: Model, tag_id: int, bins: int, plan: Plan) -> Int64Array:
     found = np.zeros(bins, dtype=np.int64)
-    for _tags, scores in counts.scores_of_tags(connection, model.id, plan.state, [tag_id]):
+    lows = np.full(tag_id + 1, NEVER, dtype=np.int16)
+    lows[tag_id] = 0
+    for _tags, scores in counts.scores_of_tags(connection, model.id, plan.state, lows):
         found += np.bincount(_bins_of(scores, bins), minlength=bins)
     steps = block_format.low_steps(model.floor, plan.state.floor)
     step_bins = _bins_of(np.array(steps, dtype=np.int64) * FINE_STEP, bins)

@@ -1,13 +1,18 @@
 """Writes and reads the pieces of `postings`: binary COPY on PostgreSQL, the driver's own methods on SQLite."""
 
+import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, Integer, and_, delete, func, select
 
-from db.arrays.batches import batched
+from db.arrays.batches import batched, prefetched
+from db.arrays.types import Int16Array
 from db.schema import postings, tags
+from db.scores import NEVER
 from db.sql import copy_format
+from db.sql.conditions import LowOf
 from db.sql.copy_rows import copy
 from db.sql.in_list import in_list
 from db.sql.streams import stream_in_order, stream_rows
@@ -72,18 +77,31 @@ def read_pieces(
 
 
 def read_scores(
-    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
+    connection: Connection, model_id: int, lows: Int16Array, blocks: tuple[int, int]
 ) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
-    """The tag ids of many pieces at once, and their scores. For arguments see `read_pieces`."""
-    where = _selected(connection, model_id, tag_ids, blocks, low)
-    if connection.dialect.name != "postgresql":
-        for some in stream_in_order(connection, select(postings.c.tag_id, postings.c.scores).where(where), _AT_ONCE):
-            tags, scores = zip(*some, strict=True)
-            yield tags, scores
+    """The tag ids of many pieces at once, and their scores, of pieces that reach the lowest score of their tag.
+
+    Args:
+        lows: (tags,) in ten-thousandths; NEVER for tags that are not wanted.
+        blocks: see `read_pieces`.
+    """
+    columns = postings.c
+    where = and_(columns.model_id == model_id, columns.block >= blocks[0], columns.block < blocks[1])
+    if connection.dialect.name == "postgresql":
+        row = func.int4send(columns.tag_id).op("||")(columns.scores)
+        query = select(row.label("piece")).where(where, columns.highest >= LowOf(lows, columns.tag_id))
+        for rows in prefetched(stream_rows(connection, query, _AT_ONCE)):
+            yield [_TAG.unpack_from(data)[0] for (data,) in rows], [data[_TAG.size :] for (data,) in rows]
         return
-    row = func.int4send(postings.c.tag_id).op("||")(postings.c.scores)
-    for rows in stream_rows(connection, select(row.label("piece")).where(where), _AT_ONCE):
-        yield [_TAG.unpack_from(data)[0] for (data,) in rows], [data[_TAG.size :] for (data,) in rows]
+    wanted = np.flatnonzero(lows < NEVER)
+    pairs = {str(tag_id): low for tag_id, low in zip(wanted.tolist(), lows[wanted].tolist(), strict=True)}
+    low_of = func.json_each(json.dumps(pairs)).table_valued("key", "value")
+    of_tag = and_(columns.tag_id == low_of.c.key.cast(Integer), where, columns.highest >= low_of.c.value)
+    # An outer join, so that SQLite begins with the tags: a tag without such pieces gives a row of nulls.
+    query = select(columns.tag_id, columns.scores).select_from(low_of.outerjoin(postings, of_tag))
+    for rows in prefetched(stream_in_order(connection, query, _AT_ONCE)):
+        found = [row for row in rows if row[0] is not None]
+        yield [tag_id for tag_id, _scores in found], [scores for _tag_id, scores in found]
 
 
 def _selected(
