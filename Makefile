@@ -12,8 +12,6 @@ JOBS   ?= 3
 export PYTHONDONTWRITEBYTECODE =
 FUZZ_SECONDS ?= 600
 DEVICE ?= cuda
-# Packages that a GPU host has already.
-WITHOUT ?= torch,torchvision,timm,numpy
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all chaos fuzz gpu wheels lint format clean
@@ -49,10 +47,10 @@ gpu: $(if $(WHEELS),,$(VENV)/.test) ## Test and measure on a GPU, in nine minute
 	$(if $(WHEELS),$(PYTHON) -m pip install --quiet --no-index --find-links $(WHEELS) --requirement $(WHEELS)/requirements.txt)
 	PYTHONPATH=$(CURDIR) $(if $(WHEELS),$(PYTHON),$(BIN)/python) bench/gpu.py --device $(DEVICE) --out build/gpu.md
 
-# PYTHON is a version here, of the GPU host; this machine need not have it.
+# PYTHON is a version here, of the GPU host; this machine need not have it. WITHOUT names packages that the host has.
 wheels: ## Collect wheels for a GPU host without a package index (PYTHON=3.12: its version of Python)
 	$(MAKE) $(VENV)/.test PYTHON=python3
-	$(BIN)/python deploy/wheels.py build/wheels $(if $(filter 3.%,$(PYTHON)),--python $(PYTHON)) --without $(WITHOUT)
+	$(BIN)/python deploy/wheels.py build/wheels $(if $(filter 3.%,$(PYTHON)),--python $(PYTHON)) $(if $(WITHOUT),--without $(WITHOUT))
 
 lint: $(VENV)/.test ## Check style, types, the direction of imports, and the words of the documents
 	$(BIN)/ruff check .

@@ -100,7 +100,7 @@ def _show(database: str, tagging: float, command: str, folder: Path) -> None:
         f"{command} export --threshold 0.5 --format jsonl --query cat {option}",
         f"{command} status {option}",
         f"{command} predict {folder}/photos/chelsea.png --model demo",
-        f"sqlite3 {folder}/tags.db 'select uri, probability from tag_probabilities where tag = \"cat\"'",  # noqa: S608
+        f"sqlite3 {folder}/tags.db 'select uri, probability from tag_images where tag = \"cat\"'",  # noqa: S608
     ):
         ui.output.print(f"  {line}", markup=False)
     ui.output.print(
