@@ -14,7 +14,7 @@ import numpy.typing as npt
 from workers.images import quick_jpeg, quick_png
 from workers.images.safe_open import Opener
 from workers.models.spec import ModelSpec
-from workers.resize.geometry import Size, target_of
+from workers.resize.geometry import Size, largest_between, target_of
 from workers.resize.resize import Resizer
 
 _QUICK = {b"\xff\xd8": ("jpeg", quick_jpeg), b"\x89P": ("png", quick_png)}
@@ -100,6 +100,8 @@ class Decoder:
             return
         if spec.resize == "square-pad":
             needed = long * long
+        elif spec.resize == "stages":
+            needed = largest_between(spec.stages, (width, height))
         else:
             side = spec.size / spec.crop_pct
             needed = round(side * side * long / short) if spec.crop_mode == "center" else 0

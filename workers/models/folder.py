@@ -3,6 +3,7 @@
     config.json with `architecture`    a timm checkpoint; with the list of a WD tagger, a WD tagger
     tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
     model.json with `architecture`     anything else that is a timm network with one linear head
+    *.onnx                             a model of `workers.models.onnx_folder`; weights in safetensors come first
 
 A field in `model.json` overrides the recognised one.
 """
@@ -14,6 +15,7 @@ from db.errors import ModelError
 from db.ledger.models import Tag
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
+from workers.models.onnx_folder import read_onnx_folder
 from workers.models.safetensors_header import read_shapes
 from workers.models.spec import ModelSpec
 from workers.models.tag_files import TAG_FILES, is_wd_list, read_json, read_label_names, read_tags
@@ -56,9 +58,13 @@ def read_folder(folder: Path, name: str | None = None) -> ModelSpec:
         ModelError: a file is missing or not recognised, or weights and tag list do not belong together.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
+        raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors or *.onnx, and a tag list.")
     stated = read_model_file(folder)
     weights = _weights(folder, stated.pop("weights", None))
+    if weights.suffix == ".onnx":
+        stated_name = stated.pop("name", None)
+        found = read_onnx_folder(folder, weights, stated)
+        return ModelSpec(**found, weights=weights, name=name or stated_name or folder.resolve().name)
     tag_file = _tag_file(folder, stated.pop("tags", None))
     shapes = read_shapes(weights)
     config = read_timm_config(folder / "config.json")
@@ -127,14 +133,18 @@ def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> t
 
 def _weights(folder: Path, stated: str | None) -> Path:
     if stated is not None:
-        if Path(stated).suffix != ".safetensors":
-            raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors is read.")
+        if Path(stated).suffix not in (".safetensors", ".onnx"):
+            raise ModelError(
+                f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors and *.onnx are read."
+            )
         return folder / stated
-    found = sorted(folder.glob("*.safetensors"))
+    # Where a repository has both, torch runs the network: in any precision, and compiled.
+    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.onnx"))
     if len(found) == 1:
         return found[0]
-    if folder / "model.safetensors" in found:
-        return folder / "model.safetensors"
+    for usual in ("model.safetensors", "model.onnx"):
+        if folder / usual in found:
+            return folder / usual
     if found:
         raise ModelError(
             f"{folder} has several weight files: {', '.join(path.name for path in found)}. "
@@ -147,7 +157,7 @@ def _weights(folder: Path, stated: str | None) -> Path:
             'python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
             f"'{pickled[0]}', map_location='cpu', weights_only=True), 'model.safetensors')\""
         )
-    raise ModelError(f"{folder} has no *.safetensors. Put the model's weight file there.")
+    raise ModelError(f"{folder} has no *.safetensors and no *.onnx. Put the model's weight file there.")
 
 
 def _tag_file(folder: Path, stated: str | None) -> Path | None:

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from db.errors import ModelError
-from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, Filter, Resize
+from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, Layout, Scale, SquareResize
+from workers.models.stages import PillowFilter
 from workers.models.tag_files import read_json
 
 NAME = "model.json"
@@ -27,10 +28,10 @@ class _ModelFile(BaseModel):
     tags: str = ""
     weights: str = ""
     activation: Activation = "sigmoid"
-    resize: Resize = "timm"
+    resize: SquareResize = "timm"
     grow: bool = True
     size: int = 0
-    filter: Filter = "bicubic"
+    filter: PillowFilter = "bicubic"
     background: Colour | None = None
     fill: Colour = (0.0, 0.0, 0.0)
     fill_when: FillWhen = "before"
@@ -39,6 +40,9 @@ class _ModelFile(BaseModel):
     std: Colour = (0.5, 0.5, 0.5)
     crop_pct: float = 1.0
     crop_mode: CropMode = "center"
+    scale: Scale = "0..1"
+    layout: Layout = "NCHW"
+    output: str = ""
     default_threshold: float = 0.35
 
 

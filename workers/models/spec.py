@@ -7,21 +7,26 @@ do not depend on the family.
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from db.errors import ModelError
 from db.ledger.models import Tag
+from workers.models.stages import PillowFilter, Stage
 
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
-Resize = Literal["fit", "square-pad", "timm"]
-Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+SquareResize = Literal["fit", "square-pad", "timm"]
+Resize = Literal[SquareResize, "stages"]
+Filter = PillowFilter
 FillWhen = Literal["before", "after"]
 ChannelOrder = Literal["RGB", "BGR"]
 CropMode = Literal["center", "squash", "border"]
+Engine = Literal["torch", "onnx"]
+Layout = Literal["NCHW", "NHWC"]
+Scale = Literal["0..1", "0..255"]
 Colour = tuple[float, float, float]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -32,6 +37,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "fill_when": get_args(FillWhen),
     "channel_order": get_args(ChannelOrder),
     "crop_mode": get_args(CropMode),
+    "layout": get_args(Layout),
+    "scale": get_args(Scale),
 }
 
 
@@ -42,9 +49,9 @@ class ModelSpec:
     name: str
     """Name for people: that of the registry, or of its folder."""
     family: str
-    """`jtp`, `wd`, `timm` or `demo`, for people. Only the reader of the demo's weight file depends on it."""
+    """`jtp`, `wd`, `timm`, `demo` or `onnx`..., for people. Only the reader of the demo's weight file depends on it."""
     architecture: str
-    """Name of the backbone in timm."""
+    """Name of the backbone in timm; `onnx` for an ONNX file, which contains its network."""
     tags: tuple[Tag, ...]
     """Tags by output position."""
     weights: Path
@@ -60,7 +67,10 @@ class ModelSpec:
     groups: tuple[tuple[int, ...], ...] = ()
     """For a hierarchy: the output positions that each tag after the leaves sums."""
     resize: Resize = "timm"
-    """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm."""
+    """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm;
+    `stages`: those of the field `stages`."""
+    stages: tuple[Stage, ...] = ()
+    """For `stages`: the steps, of which the last one gives the square input."""
     grow: bool = True
     """For `fit`: enlarge images smaller than `size`."""
     filter: Filter = "bicubic"
@@ -74,9 +84,17 @@ class ModelSpec:
     channel_order: ChannelOrder = "RGB"
     """Channel order of the network. The swap is the last step, after mean and std."""
     mean: Colour = (0.5, 0.5, 0.5)
-    """Subtracted from pixels in 0..1."""
+    """Subtracted from pixels in the range of `scale`."""
     std: Colour = (0.5, 0.5, 0.5)
     """Divides the difference."""
+    scale: Scale = "0..1"
+    """Range of the pixels that `mean` and `std` refer to; of `background` and `fill` it is always 0..1."""
+    layout: Layout = "NCHW"
+    """ONNX: order of the axes of the input."""
+    output: str = ""
+    """ONNX: name of the output with a value per tag."""
+    external: tuple[Path, ...] = ()
+    """ONNX: files with weights beside the weight file."""
     crop_pct: float = 1.0
     """timm: share of the resized image that the centre crop keeps."""
     crop_mode: CropMode = "center"
@@ -105,6 +123,15 @@ class ModelSpec:
             raise ModelError(f"Model {self.name}: a gated head multiplies sigmoids; set activation to sigmoid.")
         if self.resize == "square-pad" and self.fill_when != "before":
             raise ModelError(f"Model {self.name}: square-pad pads the image; set fill_when to before.")
+        if self.resize == "stages":
+            self._check_stages()
+        if self.engine == "torch" and (self.output or self.layout != "NCHW"):
+            raise ModelError(f"Model {self.name}: layout and output are of ONNX files; the weights are {self.weights}.")
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network: torch, or ONNX Runtime."""
+        return "onnx" if self.weights.suffix == ".onnx" else "torch"
 
     @property
     def outputs(self) -> int:
@@ -132,12 +159,30 @@ class ModelSpec:
             self.dct_scaling
         ):  # only if set, so that the identity of models registered before this field existed does not change
             facts["dct_scaling"] = True
+        if self.stages:
+            facts["stages"] = self.stages
+        if self.scale != "0..1":
+            facts["scale"] = self.scale
+        if self.engine == "onnx":
+            facts["onnx"] = {"layout": self.layout, "output": self.output}
         # The round trip turns tuples into lists, so that it equals the value read from a database.
-        plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True))
+        plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True, default=asdict))
         return plain
 
+    def _check_stages(self) -> None:
+        square = (self.size, self.size)
+        if self.stages and self.stages[-1].kind != "short" and self.stages[-1].size == square:
+            return
+        raise ModelError(
+            f"Model {self.name}: the last step of its preprocessing must give {self.size} x {self.size} pixels, and "
+            f"the steps are: {', '.join(f'{one.kind} {one.size}' for one in self.stages) or 'none'}."
+        )
+
     def weights_sha256(self) -> str:
-        """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes."""
+        """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes.
+
+        If the weights are in several files, it is the SHA-256 of the SHA-256 of each, 32 bytes a file, in order.
+        """
         return self._hashed[0]
 
     def check_weights(self) -> None:
@@ -149,18 +194,24 @@ class ModelSpec:
         if "_hashed" not in vars(self):
             return
         try:
-            unchanged = _state(self.weights.stat()) == self._hashed[1]
+            unchanged = tuple(_state(path.stat()) for path in (self.weights, *self.external)) == self._hashed[1]
         except OSError:
             unchanged = False
         if not unchanged:
             raise ModelError(f"{self.weights} changed while it was in use. Start again.")
 
     @cached_property
-    def _hashed(self) -> tuple[str, tuple[int, ...]]:
-        with self.weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # Of the open file: its name may refer to another file by now.
-            return digest, _state(os.fstat(file.fileno()))
+    def _hashed(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
+        digests, states = [], []
+        for path in (self.weights, *self.external):
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256"))
+                # Of the open file: its name may refer to another file by now.
+                states.append(_state(os.fstat(file.fileno())))
+        whole = digests[0]
+        if self.external:
+            whole = hashlib.sha256(b"".join(digest.digest() for digest in digests))
+        return whole.hexdigest(), tuple(states)
 
 
 def _state(file: os.stat_result) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ A list that is off by one line gives plausible but wrong tags for every image, s
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,19 @@ RATINGS = ("general", "sensitive", "questionable", "explicit")
 _CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character", "5": "meta", "9": "rating"}
 """Categories by their number in Danbooru; 9 is used by the WD taggers."""
 
+E621_CATEGORIES = {
+    "0": "general",
+    "1": "artist",
+    "2": "contributor",
+    "3": "copyright",
+    "4": "character",
+    "5": "species",
+    "6": "invalid",
+    "7": "meta",
+    "8": "lore",
+}
+"""Categories by their number in e621."""
+
 _COLUMNS = {"tag_id", "name", "category", "count"}
 
 _SHOWN = 3
@@ -41,7 +54,7 @@ def read_json(path: Path) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_duplicates(path, [key for key, _ in pairs])
+        refuse_duplicates(path, [key for key, _ in pairs])
         return dict(pairs)
 
     try:
@@ -67,7 +80,7 @@ def read_tag_index(path: Path) -> tuple[Tag, ...]:
     for name, index in content.items():
         if type(index) is not int:
             raise ModelError(f"{path}: the index of {name!r} is {index!r}, not a whole number.")
-    _refuse_duplicates(path, list(content.values()))
+    refuse_duplicates(path, list(content.values()))
     missing = sorted(set(range(len(content))) - set(content.values()))
     if missing:
         raise ModelError(
@@ -82,7 +95,7 @@ def read_selected_tags(path: Path) -> tuple[Tag, ...]:
 
     Raises ModelError as `read_tags`.
     """
-    rows = _csv_rows(path)
+    rows = csv_rows(path)
     if not rows:
         raise ModelError(f"{path} lists no tags. Download it again.")
     # In a row that is too short, as in a truncated file, name is None.
@@ -90,7 +103,7 @@ def read_selected_tags(path: Path) -> tuple[Tag, ...]:
     if short:
         raise ModelError(f"{path}: row {_some(short)} has no name column. The file is incomplete.")
     tags = tuple(Tag(row["name"], _category(row.get("category"))) for row in rows)
-    _refuse_duplicates(path, [tag.name for tag in tags if tag.name])
+    refuse_duplicates(path, [tag.name for tag in tags if tag.name])
     return tags
 
 
@@ -112,7 +125,7 @@ def read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[Tag, ...] |
         labels = [labels[str(position)] for position in range(len(labels))]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ModelError(f"{path}: label_names should be a list of names or a map from position to name.")
-    _refuse_duplicates(path, [label for label in labels if label])
+    refuse_duplicates(path, [label for label in labels if label])
     return tuple(Tag(label) for label in labels)
 
 
@@ -120,19 +133,36 @@ def is_wd_list(path: Path) -> bool:
     """Whether a tag list is that of a WD tagger: exactly its four columns, and the four ratings first."""
     if not path.is_file():
         return False
-    rows = _csv_rows(path)[: len(RATINGS)]
+    rows = csv_rows(path)[: len(RATINGS)]
     first = tuple((row["name"], row.get("category")) for row in rows)
-    # Lists of other trainers have the ratings and more columns, such as best_threshold; their preprocessing differs.
-    columns = rows and set(rows[0]) == _COLUMNS
-    return bool(columns) and first == tuple((name, "9") for name in RATINGS)
+    return has_wd_columns(path) and first == tuple((name, "9") for name in RATINGS)
 
 
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
+def has_wd_columns(path: Path) -> bool:
+    """Whether a tag list has exactly the four columns of the WD taggers.
+
+    Lists of other trainers have more columns, such as best_threshold; their preprocessing differs.
+    """
+    rows = csv_rows(path)[:1]
+    return bool(rows) and set(rows[0]) == _COLUMNS
+
+
+def csv_rows(path: Path, name: str = "name", known: Collection[str] = _COLUMNS) -> list[dict[str, Any]]:
+    """Rows of a table by column name; missing cells are None.
+
+    Args:
+        path: of the file, whose first line has the names of columns.
+        name: the column that must be there.
+        known: columns that files of this kind have, from which the separator is recognised.
+
+    Raises:
+        ModelError: the file cannot be read, or lacks the column.
+    """
     with text_files.opened(path, ModelError, strict=True) as file:
-        table = text_files.rows(file, path, ModelError, known=_COLUMNS)
+        table = text_files.rows(file, path, ModelError, known=known)
         _, header = next(table, (0, []))
-        if "name" not in header:
-            raise ModelError(f"{path} must begin with a line of column names that contains `name`.")
+        if name not in header:
+            raise ModelError(f"{path} must begin with a line of column names that contains `{name}`.")
         # Missing cells of a short row are None; extra cells of a long one are dropped.
         return [dict(zip_longest(header, row[: len(header)])) for _, row in table]
 
@@ -143,7 +173,8 @@ def _category(text: str | None) -> str | None:
     return _CATEGORIES.get(text, f"category_{text}" if text.isdecimal() else text)
 
 
-def _refuse_duplicates(path: Path, values: Sequence[str | int]) -> None:
+def refuse_duplicates(path: Path, values: Sequence[str | int]) -> None:
+    """Refuse a list that has a value more than once. Raises ModelError."""
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise ModelError(f"{path} has {_some(twice)} more than once, so it does not say which output is which.")

@@ -1,9 +1,11 @@
 """Sizes of an image on its way to the input of a model: canvas, resized size, and crop."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.models.spec import ModelSpec
+from workers.models.stages import Stage
 
 Size = tuple[int, int]
 """Width, height."""
@@ -30,13 +32,25 @@ def canvas_of(spec: ModelSpec, size: Size) -> Size:
 
 
 def target_of(spec: ModelSpec, size: Size) -> Target:
-    """Resized size and crop for an image of `size`; not for timm's crop mode `border`."""
+    """Resized size and crop for an image of `size`: of the first of several steps. Not for the crop mode `border`."""
     if spec.resize == "fit":
         fitted = fitted_size(*size, spec.size, grow=spec.grow)
         return Target(fitted, (0, 0, *fitted))
+    if spec.resize == "stages":
+        first = spec.stages[0].scaled(size)
+        return Target(first, (0, 0, *first))
     resized = timm_size(spec, canvas_of(spec, size))
     left, top = (round((side - spec.size) / 2) for side in resized)
     return Target(resized, (left, top, left + spec.size, top + spec.size))
+
+
+def largest_between(stages: Sequence[Stage], size: Size) -> int:
+    """Pixels of the largest image between the steps for an image of `size`."""
+    largest = 0
+    for stage in stages:
+        largest = max(largest, math.prod(stage.scaled(size)))
+        size = stage.after(size)
+    return largest
 
 
 def fitted_size(width: int, height: int, size: int, *, grow: bool) -> Size:

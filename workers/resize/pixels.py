@@ -97,6 +97,13 @@ Source = Image.Image | Raster
 """Pixels of four bytes each: RGB, RGBA, RGBa."""
 
 
+def to_rgb(image: Source) -> Image.Image:
+    """An image of Pillow with the first three channels."""
+    if isinstance(image, Raster):
+        return Image.frombytes("RGB", image.size, image.words, "raw", "RGBX")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 def cropped(image: Source, left: int, right: int) -> Source:
     """Columns `left` to `right` of an image; a raster ends at its last column."""
     if isinstance(image, Raster):

@@ -12,6 +12,7 @@ from workers.resize.depth import eight_bits
 from workers.resize.geometry import Box, Size, canvas_of, target_of
 from workers.resize.pixels import Bytes, Raster, Source
 from workers.resize.resample import can_resample, resample, warm_up, without_fourth
+from workers.resize.staged import staged
 
 
 class Resizer:
@@ -46,7 +47,7 @@ class Resizer:
         if spec.background is None:
             return self._resized(_words(image, without_alpha), original)
         composited = spec.resize != "fit"
-        words = _words(image, as_composited if composited else as_words)
+        words = _words(image, as_composited if spec.resize in {"square-pad", "timm"} else as_words)
         transparent = words.mode == "RGBA" and not is_opaque(words)
         if transparent and composited:
             return self._resized(over(words, spec.background), original)
@@ -56,6 +57,8 @@ class Resizer:
         spec, canvas = self._spec, canvas_of(self._spec, image.size)
         if self._timm_stages:
             return np.asarray(self._timm_stages(self._padded(image, canvas, alpha)))
+        if spec.resize == "stages":
+            return staged(image, spec.stages, original)
         target = target_of(spec, original)
         if target.size == image.size:
             # A resize to the same size changes nothing without alpha, and rounds twice with it.
