@@ -197,7 +197,7 @@ def _session(spec: ModelSpec, device: torch.device, threads: int | None) -> "onn
             str(spec.weights), options, providers=[(name, on_gpu if name == CUDA else {}) for name in wanted]
         )
     except Exception as error:
-        first_line = str(error).strip().partition("\n")[0]
+        first_line = str(error).strip().partition("\n")[0].rstrip(".")
         raise ModelError(
             f"{spec.weights} cannot be loaded by ONNX Runtime {runtime.__version__}: {first_line}. Download it again, "
             "or install a newer onnxruntime."
