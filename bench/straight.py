@@ -7,9 +7,9 @@
     loader  the same with torch's DataLoader, with one worker process a core
     ray     Ray Data as in its guide to batch inference: read_binary_files, map, map_batches with an actor, Parquet
 
-All use the network of the worker, loaded by `workers/inference/network.py`, and run a batch before timing begins. The
-output is JSON: `images`, and `seconds` until the last row in the file. This excludes the start of Python, of Ray and of
-its actor, and loading the model; it includes starting the processes of the DataLoader.
+All use the network of the worker, loaded by `workers/inference/network.py` or `onnx_network.py`, and run a batch before
+timing begins. The output is JSON: `images`, and `seconds` until the last row in the file. This excludes the start of
+Python, of Ray and of its actor, and loading the model; it includes starting the processes of the DataLoader.
 
 Ray would decode while its actor loads the model, which no other way does; so its first images wait for the model. The
 actor requests no core, since otherwise one of two cores would be left for decoding, and sets the number of threads
@@ -38,8 +38,10 @@ from timm.data import create_transform
 from db.arrays.batches import batched
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.network import load_network
+from workers.inference.onnx_network import OnnxNetwork
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
+from workers.options import Options
 
 FLOOR = 0.01
 CORES = len(os.sched_getaffinity(0))
@@ -71,7 +73,12 @@ class Tagger:
         torch.set_num_threads(job.threads)
         self.spec = find_model(job.model)
         self.device = pick_device(job.device)
-        self.network = load_network(self.spec, self.device, pick_dtype(job.precision, self.device))
+        options = Options(batch_size=job.batch_size, torch_threads=job.threads)
+        self.network = (
+            OnnxNetwork(self.spec, self.device, options)
+            if self.spec.engine == "onnx"
+            else load_network(self.spec, self.device, pick_dtype(job.precision, self.device))
+        )
         self.probabilities(torch.zeros(job.batch_size, 3, self.spec.size, self.spec.size))
 
     @torch.inference_mode()

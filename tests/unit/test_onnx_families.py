@@ -275,7 +275,7 @@ FAMILIES = {
 def pictures() -> list[bytes]:
     """Transparent and turned by EXIF, with odd sides; and a thin strip."""
     random, found = np.random.default_rng(3), []
-    for size, mode in (((111, 77), "RGBA"), ((7, 211), "RGB")):
+    for size, mode in (((111, 83), "RGBA"), ((7, 211), "RGB")):
         noise = random.integers(0, 256, (11, 9, len(mode)), np.uint8)
         exif = Image.Exif()
         exif[0x0112] = 6
