@@ -200,7 +200,7 @@ class TestFolders:
         write_onnx(tmp_path, Tiny(len(NAMES), logits="logits", probabilities="prediction"))
         write_csv(tmp_path / "selected_tags.csv", ["name", "ips"], [(name, "") for name in NAMES])
         write_json(tmp_path / "preprocess.json", {"test": [{"type": "random_crop", "size": 32}]})
-        with pytest.raises(ModelError, match="the step .*random_crop.* is not known here"):
+        with pytest.raises(ModelError, match="the step 'random_crop' is not known"):
             read_folder(tmp_path)
 
     def test_weights_in_safetensors_come_first_and_model_json_can_choose(

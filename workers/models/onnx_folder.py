@@ -14,8 +14,9 @@ from db.ledger.models import Tag
 from workers.models import onnx_tags
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.onnx_graph import FLOAT, FLOAT16, OnnxGraph, Value, read_onnx
-from workers.models.onnx_stages import PREPROCESS, read_stages
 from workers.models.onnx_tags import find_tag_file, read_onnx_tags
+from workers.models.preprocess_file import NAME as PREPROCESS
+from workers.models.preprocess_file import preprocess_fields
 from workers.models.spec import Layout
 from workers.models.stages import Stage
 from workers.models.tag_files import has_wd_columns
@@ -182,7 +183,7 @@ def _staged(files: OnnxFolder, _tags: Sequence[Tag]) -> Fields | None:
     path, names = files.path / PREPROCESS, [name for name in ("prediction", "output") if name in files.outputs]
     if files.layout != "NCHW" or files.tag_file.name != onnx_tags.WD_LIST or not path.exists() or not names:
         return None
-    fields = read_stages(path) | {"background": _WHITE, "activation": "none", "output": names[0]}
+    fields = preprocess_fields(path) | {"activation": "none", "output": names[0]}
     if files.side not in (None, fields["size"]):
         raise ModelError(f"{path} gives {fields['size']} pixels, and the model's input has {files.side}.")
     return fields | {"family": "animetimm", "default_threshold": 0.4}

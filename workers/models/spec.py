@@ -41,6 +41,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scale": get_args(Scale),
 }
 
+_ADDED: dict[str, Any] = {"stages": (), "scale": "0..1"}
+"""Fields with their defaults. They are part of the identity only with another value, because models were registered
+before these fields existed."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -159,10 +163,7 @@ class ModelSpec:
             self.dct_scaling
         ):  # only if set, so that the identity of models registered before this field existed does not change
             facts["dct_scaling"] = True
-        if self.stages:
-            facts["stages"] = self.stages
-        if self.scale != "0..1":
-            facts["scale"] = self.scale
+        facts |= {name: getattr(self, name) for name, default in _ADDED.items() if getattr(self, name) != default}
         if self.engine == "onnx":
             facts["onnx"] = {"layout": self.layout, "output": self.output}
         # The round trip turns tuples into lists, so that it equals the value read from a database.

@@ -32,7 +32,7 @@ def canvas_of(spec: ModelSpec, size: Size) -> Size:
 
 
 def target_of(spec: ModelSpec, size: Size) -> Target:
-    """Resized size and crop for an image of `size`: of the first of several steps. Not for the crop mode `border`."""
+    """Resized size and crop for an image of `size`; of the first step of several. Not for crop mode `border`."""
     if spec.resize == "fit":
         fitted = fitted_size(*size, spec.size, grow=spec.grow)
         return Target(fitted, (0, 0, *fitted))

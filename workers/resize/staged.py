@@ -23,7 +23,8 @@ def staged(image: Source, stages: Sequence[Stage], original: Size) -> Bytes:
         uint8 [height, width, 3].
     """
     for stage in stages:
-        image = _cropped(image, stage.size) if stage.kind == "crop" else _resized(image, stage, stage.scaled(original))
+        resized = stage.kind != "crop"
+        image = _resized(image, stage, stage.scaled(original)) if resized else _cropped(image, stage.size)
         if stage.kind == "fit":
             image = _centred(image, stage)
         original = image.size
