@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import onnx
 import pytest
@@ -23,6 +24,7 @@ from workers.inference.network import load_network
 from workers.inference.onnx_network import providers
 from workers.inference.self_test import SelfTest
 from workers.models.folder import read_folder
+from workers.models.registry import find_model, in_cache
 from workers.models.spec import ModelSpec
 from workers.options import Options
 
@@ -143,6 +145,20 @@ class TestFiles:
 
 
 class TestFolders:
+    def test_a_repository_of_the_hub_without_other_weights_comes_from_the_cache(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        repo, commit = tmp_path / "models--someone--tagger", "0" * 40
+        name = "hf-hub:someone/tagger"
+        assert not in_cache(name, cache_dir=tmp_path)
+        (repo / "refs").mkdir(parents=True)
+        (repo / "refs" / "main").write_text(commit)
+        write_model(repo / "snapshots" / commit)
+        assert in_cache(name, cache_dir=tmp_path)
+        spec = find_model(name, cache_dir=tmp_path)
+        assert (spec.name, spec.engine) == (name, "onnx")
+
     def test_an_unknown_family_lacks_keys_that_are_named(self, tmp_path: Path) -> None:
         write_model(tmp_path, Tiny(len(NAMES), logits="logits", side="side"))
         (tmp_path / "model.json").write_text('{"scale": "0..1", "resize": "fit", "mean": [0, 0, 0]}')

@@ -247,7 +247,7 @@ FAMILIES = {
     ),
     "pixai09": Family(
         Tiny(COUNT, logits="logits", probabilities="prediction", others=("embedding",)),
-        *(write_pixai09, pixai09_planes, "animetimm", "character", 0.4),
+        *(write_pixai09, pixai09_planes, "pixai", "character", 0.3),
     ),
     "animetimm": Family(
         Tiny(COUNT, logits="logits", probabilities="prediction", others=("embedding",)),

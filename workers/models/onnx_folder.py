@@ -19,7 +19,7 @@ from workers.models.preprocess_file import NAME as PREPROCESS
 from workers.models.preprocess_file import preprocess_fields
 from workers.models.spec import Layout
 from workers.models.stages import Stage
-from workers.models.tag_files import has_wd_columns
+from workers.models.tag_files import csv_rows, has_wd_columns
 
 Fields = dict[str, Any]
 
@@ -186,6 +186,8 @@ def _staged(files: OnnxFolder, _tags: Sequence[Tag]) -> Fields | None:
     fields = preprocess_fields(path) | {"activation": "none", "output": names[0]}
     if files.side not in (None, fields["size"]):
         raise ModelError(f"{path} gives {fields['size']} pixels, and the model's input has {files.side}.")
+    if "ips" in csv_rows(files.tag_file)[0]:  # the series of each character
+        return fields | {"family": "pixai", "default_threshold": 0.3}
     return fields | {"family": "animetimm", "default_threshold": 0.4}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from db.errors import ModelError
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
-from workers.models.hub import CHECKPOINT_FILES, are_cached, fetch_checkpoint, fetch_files
+from workers.models.hub import CHECKPOINT_FILES, ONNX_FILES, are_cached, fetch_checkpoint, fetch_files
 from workers.models.spec import ModelSpec
 
 _HUB = "hf-hub:"
@@ -99,7 +99,9 @@ def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
             return known.repo is None or are_cached(known.repo, known.files, None, cache_dir)
     if name.startswith(_HUB):
         repo, _, revision = name.removeprefix(_HUB).partition("@")
-        return are_cached(repo, CHECKPOINT_FILES[:2], revision or None, cache_dir)
+        return any(
+            are_cached(repo, files, revision or None, cache_dir) for files in (CHECKPOINT_FILES[:2], ONNX_FILES[:1])
+        )
     return True
 
 
