@@ -155,8 +155,8 @@ def one_round(setup: Setup, rows: dict[str, Row], number: int, folder: Path) -> 
             print(message, f"with {threads} threads" if threads else "", file=sys.stderr, flush=True)
 
 
-def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[float, float]:
-    """Run a way of `straight.py`; returns images/s and the seconds of the whole command."""
+def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[dict[str, float], float]:
+    """Run a way of `straight.py`; returns its report and the seconds of the whole command."""
     arguments = [way, setup.model, setup.photos, out, *setup.options, "--threads", str(threads)]
     begun = time.perf_counter()
     with (folder / "words").open("w") as words:
@@ -167,13 +167,15 @@ def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> t
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{(folder / 'words').read_text()[-2_000:]}")
     report = json.loads(done.stdout.splitlines()[-1])
-    return report["images"] / report["seconds"], whole
+    return report, whole
 
 
 def alone(setup: Setup, folder: Path, threads: int) -> Run:
     """Row a."""
     out = folder / "all.npy"
-    return Run(*straight("loop", setup, folder, threads, out), np.load(out))
+    report, whole = straight("loop", setup, folder, threads, out)
+    images = report["images"]
+    return Run(images / report["seconds"], whole, np.load(out), report["cpu_seconds"] / images)
 
 
 def cut(run: Run) -> Run:
@@ -186,7 +188,8 @@ def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
 
     def run(setup: Setup, folder: Path, threads: int) -> Run:
         out = folder / "tags.csv"
-        return Run(*straight(way, setup, folder, threads, out), from_csv(setup, out))
+        report, whole = straight(way, setup, folder, threads, out)
+        return Run(report["images"] / report["seconds"], whole, from_csv(setup, out))
 
     return run
 
@@ -194,14 +197,15 @@ def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
 def ray_data(setup: Setup, folder: Path, threads: int) -> Run:
     """Row d."""
     out = folder / "tags"
-    return Run(*straight("ray", setup, folder, threads, out), from_parquet(setup, out))
+    report, whole = straight("ray", setup, folder, threads, out)
+    return Run(report["images"] / report["seconds"], whole, from_parquet(setup, out))
 
 
 def show(setup: Setup, rows: dict[str, Row]) -> None:
     """Print the table; fail if probabilities differ."""
     title = f"{Path(setup.model).name}, {len(setup.names):,} JPEGs of 1 megapixel, batches of {setup.batch_size}"
     table = Table("", title=title, title_justify="left")
-    for column in ("images/s", "of the limit", "whole", "threads", "largest difference", "other tags"):
+    for column in ("images/s", "of the limit", "CPU/image", "whole", "threads", "largest difference", "other tags"):
         table.add_column(column, justify="right")
     limit = rows.get("a")
     wrong = []
@@ -219,8 +223,17 @@ def show(setup: Setup, rows: dict[str, Row]) -> None:
             agreement = [f"{difference:.5f}", str(others)]
             if difference > CLOSE or others:
                 wrong.append(row.title)
+        cpu = statistics.median(run.cpu_seconds for run in runs) if runs[0].cpu_seconds else None
         threads = str(row.best) if row.best else "its own"
-        table.add_row(f"{name}  {row.title}", f"{rate:,.2f}", share, f"{whole:,.1f} s", threads, *agreement)
+        table.add_row(
+            f"{name}  {row.title}",
+            f"{rate:,.2f}",
+            share,
+            f"{1000 * cpu:,.1f} ms" if cpu else "",
+            f"{whole:,.1f} s",
+            threads,
+            *agreement,
+        )
     Console(width=140).print(table)
     if wrong and pick_dtype(setup.precision, pick_device(setup.device)) == torch.float32:
         raise SystemExit(f"Other probabilities or tags than of the model alone: {', '.join(wrong)}")
