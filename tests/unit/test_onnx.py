@@ -248,9 +248,9 @@ class TestFolders:
 
 
 class TestRuntime:
-    @pytest.mark.parametrize("batch", [1, 3])
+    @pytest.mark.parametrize("batch", [1, 3, -1])
     def test_a_fixed_number_of_images_is_run_in_pieces(self, tmp_path: Path, images: list[Decoded], batch: int) -> None:
-        """One by one, or with the last piece filled."""
+        """One by one, or with the last piece filled. Some exporters write -1 for any number."""
         tiny = replace(TINY, batch=batch)
         found = inferencer(read_folder(write_model(tmp_path, tiny)), batch_size=5).probabilities(images)
         np.testing.assert_allclose(found, expected(tiny, images), atol=1e-5)
@@ -297,7 +297,8 @@ class TestRuntime:
 
     def test_an_image_with_nan_fails_alone(self, tmp_path: Path) -> None:
         tiny = Tiny(len(NAMES), logits="logits")
-        tiny.weights["kernel"][:] = 1e38  # its sum over a bright image is infinite
+        tiny.weights["kernel"][:] = 1e38  # its sum over a bright image is infinite, and so are the logits
+        tiny.weights["linear"][:] = 1
         spec = read_folder(write_model(tmp_path, tiny))
         dark = Decoded(np.zeros((SIDE, SIDE, 3), np.uint8), SIDE, SIDE, "png")
         bright = Decoded(np.full((SIDE, SIDE, 3), 255, np.uint8), SIDE, SIDE, "png")

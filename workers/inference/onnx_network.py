@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -49,7 +50,8 @@ class OnnxNetwork:
         spec.check_weights()
         (images,) = self._session.get_inputs()
         self._input = images.name
-        self.batch: int | None = images.shape[0] if isinstance(images.shape[0], int) else None
+        fixed = images.shape[0]
+        self.batch: int | None = fixed if isinstance(fixed, int) and fixed > 0 else None
         """Images in a run, if the file fixes them; batches of other sizes are run in pieces."""
         self.dtype = _TYPES[images.type]
         """Type of the input, in which most of the file computes."""
@@ -106,13 +108,11 @@ class OnnxNetwork:
         return outputs[:number]
 
     def _bound(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
-        from numpy import float16, float32
-
         return {
             "name": name,
             "device_type": self._device.type,
             "device_id": self._device.index or 0,
-            "element_type": float16 if tensor.dtype == torch.float16 else float32,
+            "element_type": np.float16 if tensor.dtype == torch.float16 else np.float32,
             "shape": tuple(tensor.shape),
             "buffer_ptr": tensor.data_ptr(),
         }
