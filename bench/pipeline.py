@@ -1,6 +1,6 @@
 """The image path from a file to a stored row, compared with alternatives on the same images, model and machine.
 
-    python bench/pipeline.py [--models demo,so400m] [--rows a,b,c,d,e,f] [--images 500] [--device cuda]
+    python bench/pipeline.py [--models demo,so400m] [--rows a,b,c,d,e,f,g,h] [--images 500] [--device cuda]
 
     a  the model alone, on tensors in memory: the upper limit
     b  a simple script: PIL, the transforms of the reference, the model, a CSV, in one process
@@ -8,18 +8,20 @@
     d  Ray Data's batch inference, if ray is installed
     e  `tagonce tag` on a folder: SQLite, the embedded broker
     f  `tagonce worker` and `tagonce enqueue`: PostgreSQL, Redis, the images in S3 (`static_s3.py`)
+    g  as a, on ONNX Runtime: the same network, exported (`exported.py`)
+    h  as e, on ONNX Runtime
 
-images/s are measured from the loaded model to the last row written. a to d report both themselves (`straight.py`); for
-e timing begins at the log line of the loaded model, for f at the first registered image, since its worker waits for it.
-So the figures do not contain the start of Python, Ray, Redis and PostgreSQL, nor loading the model, nor, for f, the
-first page of the listing. "Whole" contains all of these: from the start of the command (for f, of the worker) to its
-end, for e and f to the last row.
+images/s are measured from the loaded model to the last row written. a to d and g report both themselves
+(`straight.py`); for e and h timing begins at the log line of the loaded model, for f at the first registered image,
+since its worker waits for it. So the figures do not contain the start of Python, Ray, Redis and PostgreSQL, nor loading
+the model, nor, for f, the first page of the listing. "Whole" contains all of these: from the start of the command (for
+f, of the worker) to its end, for e, f and h to the last row.
 
-A round runs all rows; the table shows the median of the rounds. With demo on a CPU, a to d run with one thread of torch
-and with one a core, and the faster is shown.
+A round runs all rows; the table shows the median of the rounds. With demo on a CPU, a to d and g run with one thread of
+torch and with one a core, and the faster is shown.
 
 The run fails if, in fp32, a row differs from the probabilities of a by more than 1e-3, or keeps other tags at 0.01 than
-a (except tags within 1e-3 of 0.01). e and f store probabilities rounded down to ten-thousandths.
+a (except tags within 1e-3 of 0.01). e, f and h store probabilities rounded down to ten-thousandths.
 
 demo is EfficientNet-Lite0 at 224. so400m has the shape of JTP-1, SO400M at 384 with 9,083 tags, and random weights;
 `--depth` sets its number of blocks. `--memory 20000` adds the memory of a worker over so many images of all sizes
@@ -35,10 +37,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import exported
 import memory
 import numpy as np
 import ours
@@ -83,7 +86,7 @@ def main() -> None:
     """Print a table for each model, then the optional tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default="demo", help="demo, so400m, both with a comma, or '' for none")
-    parser.add_argument("--rows", default="a,b,c,d,e,f")
+    parser.add_argument("--rows", default="a,b,c,d,e,f,g,h")
     parser.add_argument("--images", type=int, help="default: 500; so400m 24, on a GPU 2,000")
     parser.add_argument("--batch-size", type=int, help="default: 8, so400m 4; on a GPU 64")
     parser.add_argument("--rounds", type=int, help="default: 3; so400m 1")
@@ -96,7 +99,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     for model in filter(None, options.models.split(",")):
         setup = set_up(model, options)
-        rows = rows_of(setup, options.rows.split(","))
+        rows = rows_of(setup, options.rows.split(","), options.folder)
         for number in range(options.rounds or (1 if model == "so400m" else 3)):
             one_round(setup, rows, number, options.folder)
         show(setup, rows)
@@ -121,8 +124,8 @@ def set_up(model: str, options: argparse.Namespace) -> Setup:
     )
 
 
-def rows_of(setup: Setup, names: list[str]) -> dict[str, Row]:
-    """The rows with these names."""
+def rows_of(setup: Setup, names: list[str], folder: Path) -> dict[str, Row]:
+    """The rows with these names. An exported network is written to the folder."""
     tried = (CORES,) if setup.device != "cpu" or "so400m" in setup.model else (1, CORES)
     rows = {
         "a": Row("model alone, tensors in memory", alone, tried),
@@ -132,6 +135,12 @@ def rows_of(setup: Setup, names: list[str]) -> dict[str, Row]:
         "e": Row("tagonce tag: folder, SQLite", lambda setup, folder, _threads: ours.on_sqlite(setup, folder), (0,)),
         "f": Row("tagonce: S3, Redis, PostgreSQL", lambda setup, folder, _: ours.on_servers(setup, folder), (0,)),
     }
+    if {"g", "h"} & set(names):
+        on_onnx = replace(setup, model=str(exported.onnx_of(setup.model, folder)))
+        rows["g"] = Row(
+            "model alone, ONNX Runtime", lambda _, folder, threads: cut(alone(on_onnx, folder, threads)), tried
+        )
+        rows["h"] = Row("tagonce tag, ONNX Runtime", lambda _, folder, __: ours.on_sqlite(on_onnx, folder), (0,))
     return {name: rows[name] for name in names}
 
 
@@ -146,8 +155,8 @@ def one_round(setup: Setup, rows: dict[str, Row], number: int, folder: Path) -> 
             print(message, f"with {threads} threads" if threads else "", file=sys.stderr, flush=True)
 
 
-def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[float, float]:
-    """Run a way of `straight.py`; returns images/s and the seconds of the whole command."""
+def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> tuple[dict[str, float], float]:
+    """Run a way of `straight.py`; returns its report and the seconds of the whole command."""
     arguments = [way, setup.model, setup.photos, out, *setup.options, "--threads", str(threads)]
     begun = time.perf_counter()
     with (folder / "words").open("w") as words:
@@ -158,13 +167,20 @@ def straight(way: str, setup: Setup, folder: Path, threads: int, out: Path) -> t
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{(folder / 'words').read_text()[-2_000:]}")
     report = json.loads(done.stdout.splitlines()[-1])
-    return report["images"] / report["seconds"], whole
+    return report, whole
 
 
 def alone(setup: Setup, folder: Path, threads: int) -> Run:
     """Row a."""
     out = folder / "all.npy"
-    return Run(*straight("loop", setup, folder, threads, out), np.load(out))
+    report, whole = straight("loop", setup, folder, threads, out)
+    images = report["images"]
+    return Run(images / report["seconds"], whole, np.load(out), report["cpu_seconds"] / images)
+
+
+def cut(run: Run) -> Run:
+    """The run with the tags that the others keep."""
+    return replace(run, found=np.where(run.found >= FLOOR, run.found, np.nan))
 
 
 def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
@@ -172,7 +188,8 @@ def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
 
     def run(setup: Setup, folder: Path, threads: int) -> Run:
         out = folder / "tags.csv"
-        return Run(*straight(way, setup, folder, threads, out), from_csv(setup, out))
+        report, whole = straight(way, setup, folder, threads, out)
+        return Run(report["images"] / report["seconds"], whole, from_csv(setup, out))
 
     return run
 
@@ -180,14 +197,15 @@ def to_csv(way: str) -> Callable[[Setup, Path, int], Run]:
 def ray_data(setup: Setup, folder: Path, threads: int) -> Run:
     """Row d."""
     out = folder / "tags"
-    return Run(*straight("ray", setup, folder, threads, out), from_parquet(setup, out))
+    report, whole = straight("ray", setup, folder, threads, out)
+    return Run(report["images"] / report["seconds"], whole, from_parquet(setup, out))
 
 
 def show(setup: Setup, rows: dict[str, Row]) -> None:
     """Print the table; fail if probabilities differ."""
     title = f"{Path(setup.model).name}, {len(setup.names):,} JPEGs of 1 megapixel, batches of {setup.batch_size}"
     table = Table("", title=title, title_justify="left")
-    for column in ("images/s", "of the limit", "whole", "threads", "largest difference", "other tags"):
+    for column in ("images/s", "of the limit", "CPU/image", "whole", "threads", "largest difference", "other tags"):
         table.add_column(column, justify="right")
     limit = rows.get("a")
     wrong = []
@@ -205,8 +223,17 @@ def show(setup: Setup, rows: dict[str, Row]) -> None:
             agreement = [f"{difference:.5f}", str(others)]
             if difference > CLOSE or others:
                 wrong.append(row.title)
+        cpu = statistics.median(run.cpu_seconds for run in runs) if runs[0].cpu_seconds else None
         threads = str(row.best) if row.best else "its own"
-        table.add_row(f"{name}  {row.title}", f"{rate:,.2f}", share, f"{whole:,.1f} s", threads, *agreement)
+        table.add_row(
+            f"{name}  {row.title}",
+            f"{rate:,.2f}",
+            share,
+            f"{1000 * cpu:,.1f} ms" if cpu else "",
+            f"{whole:,.1f} s",
+            threads,
+            *agreement,
+        )
     Console(width=140).print(table)
     if wrong and pick_dtype(setup.precision, pick_device(setup.device)) == torch.float32:
         raise SystemExit(f"Other probabilities or tags than of the model alone: {', '.join(wrong)}")

@@ -53,6 +53,8 @@ class Run:
     whole_seconds: float
     """From starting the first command to the last row."""
     found: Found
+    cpu_seconds: float | None = None
+    """An image, of the model alone."""
 
 
 def from_csv(setup: Setup, file: Path) -> Found:

@@ -7,9 +7,10 @@
     loader  the same with torch's DataLoader, with one worker process a core
     ray     Ray Data as in its guide to batch inference: read_binary_files, map, map_batches with an actor, Parquet
 
-All use the network of the worker, loaded by `workers/inference/network.py`, and run a batch before timing begins. The
-output is JSON: `images`, and `seconds` until the last row in the file. This excludes the start of Python, of Ray and of
-its actor, and loading the model; it includes starting the processes of the DataLoader.
+All use the network of the worker, loaded by `workers/inference/network.py` or `onnx_network.py`, and run a batch before
+timing begins. The output is JSON: `images`, `seconds` until the last row in the file, and of `loop` `cpu_seconds`. This
+excludes the start of Python, of Ray and of its actor, and loading the model; it includes starting the processes of the
+DataLoader.
 
 Ray would decode while its actor loads the model, which no other way does; so its first images wait for the model. The
 actor requests no core, since otherwise one of two cores would be left for decoding, and sets the number of threads
@@ -38,8 +39,10 @@ from timm.data import create_transform
 from db.arrays.batches import batched
 from workers.inference.device import pick_device, pick_dtype
 from workers.inference.network import load_network
+from workers.inference.onnx_network import OnnxNetwork
 from workers.models.registry import find_model
 from workers.models.spec import ModelSpec
+from workers.options import Options
 
 FLOOR = 0.01
 CORES = len(os.sched_getaffinity(0))
@@ -71,7 +74,12 @@ class Tagger:
         torch.set_num_threads(job.threads)
         self.spec = find_model(job.model)
         self.device = pick_device(job.device)
-        self.network = load_network(self.spec, self.device, pick_dtype(job.precision, self.device))
+        options = Options(batch_size=job.batch_size, torch_threads=job.threads)
+        self.network = (
+            OnnxNetwork(self.spec, self.device, options)
+            if self.spec.engine == "onnx"
+            else load_network(self.spec, self.device, pick_dtype(job.precision, self.device))
+        )
         self.probabilities(torch.zeros(job.batch_size, 3, self.spec.size, self.spec.size))
 
     @torch.inference_mode()
@@ -140,18 +148,18 @@ class CsvFile:
         self._file.close()
 
 
-def loop(job: Job) -> float:
-    """Seconds. All probabilities are saved with numpy, for comparison with the other ways."""
+def loop(job: Job) -> tuple[float, float]:
+    """Seconds, and those of the CPU. All probabilities are saved with numpy, for comparison with the other ways."""
     tagger = Tagger(job)
     files = Files(job.paths, tagger.spec)
     tensors = torch.utils.data.DataLoader(files, batch_size=job.batch_size, num_workers=CORES)
     ready = [pixels.to(tagger.device) for _names, pixels in tensors]
     with torch.inference_mode():
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         found = torch.cat([tagger.network(pixels) for pixels in ready]).cpu()
-        seconds = time.perf_counter() - begun
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     np.save(job.out, found.numpy())
-    return seconds
+    return seconds, cpu
 
 
 def script(job: Job) -> float:
@@ -254,9 +262,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     options = vars(parser.parse_args())
-    way = WAYS[options.pop("way")]
+    way = options.pop("way")
     job = Job(**options)
-    print(json.dumps({"images": len(job.paths), "seconds": way(job)}))
+    found = WAYS[way](job)
+    seconds, cpu = found if isinstance(found, tuple) else (found, None)
+    print(json.dumps({"images": len(job.paths), "seconds": seconds, "cpu_seconds": cpu}))
 
 
 if __name__ == "__main__":

@@ -228,7 +228,8 @@ def _described(spec: "ModelSpec") -> dict[str, Any]:
     from workers.models.model_file import read_model_file
     from workers.models.registry import FAMILIES
 
-    family = next((one for one in FAMILIES if one.name == spec.family), None)
+    kind = "onnx" if spec.engine == "onnx" else spec.family
+    family = next((one for one in FAMILIES if one.name == kind), None)
     number = description.parameters(spec)
     beside = [name for name in CHECKPOINT_FILES if (spec.weights.parent / name).is_file()]
     files = sorted({spec.weights.name, *beside})

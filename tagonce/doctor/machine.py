@@ -38,12 +38,22 @@ def look_at_model(config: Settings) -> Iterator[Finding]:
         return
     spec = from_settings.find_spec_of(config)
     yield Finding(MODEL, Status.OK, f"{spec.name}: {spec.weights}")
+    if spec.engine == "onnx":
+        yield _onnx_runtime(config)
     try:
         with from_settings.stored(config) as database, database.read() as connection:
             known = models.every(connection)
     except DatabaseError:
         return  # reported by the check of the database
     yield _registered(spec, config, known)
+
+
+def _onnx_runtime(config: Settings) -> Finding:
+    """The engine of an ONNX model. Raises SettingsError if it cannot run on the device."""
+    from workers.inference import onnx_network
+
+    names = ", ".join(onnx_network.providers(onnx_network.pick_onnx_device(config.device)))
+    return Finding(MODEL, Status.OK, f"runs on ONNX Runtime {onnx_network.version()}: {names}")
 
 
 def _registered(spec: ModelSpec, config: Settings, known: list[Model]) -> Finding:

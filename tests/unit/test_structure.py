@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[2]
 OURS = ("db", "producer", "workers", "tagonce")
 HEAVY = (
     *("torch", "torchvision", "timm", "PIL", "safetensors", "stamina", "huggingface_hub"),
-    *("numba", "obstore", "prometheus_client"),
+    *("numba", "obstore", "prometheus_client", "onnxruntime"),
 )
-"""What only the extra `worker` installs."""
+"""What only the extras `worker` and `onnx` install."""
 
 IMPORT_ALL = """
 import importlib, json, sys

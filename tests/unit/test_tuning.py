@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.fixtures.memory import OUT_OF_MEMORY
+from tests.fixtures.onnx_models import Tiny, write_onnx
 from workers.images.decode import Decoded
 from workers.inference import infer, tuning
 from workers.inference.infer import Inferencer, Inferred, Launched
@@ -84,6 +85,17 @@ def test_it_is_measured_once_for_each_of_what_it_depends_on(
     tuning.best_batch_size(spec, Options(batch_size=3, device="cpu", precision="bf16"))
     assert len(measured) == 2
     assert len(json.loads(cache.read_text())) == 2
+
+
+def test_two_onnx_files_of_one_shape_are_measured_both(tmp_path: Path, cache: Path, measured: list[Options]) -> None:
+    """Their networks are not known by a name."""
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        write_onnx(folder, Tiny(2, logits="logits", seed=seed))
+        (folder / "class.json").write_text('["a", "b"]')
+        tuning.best_batch_size(read_folder(folder), OPTIONS)
+        tuning.best_batch_size(read_folder(folder), OPTIONS)
+    assert len(measured) == len(json.loads(cache.read_text())) == 2
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__}: {error}"[:50])

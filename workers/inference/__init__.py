@@ -1,1 +1,1 @@
-"""Runs the network on a device: the only folder of workers that imports torch."""
+"""Runs the network on a device: the only folder of workers that imports torch and ONNX Runtime."""

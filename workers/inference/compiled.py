@@ -6,12 +6,11 @@ import torch
 
 from db.errors import SettingsError
 from workers.inference.device import is_out_of_memory
-from workers.inference.network import Network
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def compiled(network: Network, images: torch.Tensor) -> Forward:
+def compiled(network: Forward, images: torch.Tensor) -> Forward:
     """The network as a function for tensors of the shape of `images`, compiled by calling it once with them.
 
     Compiled code is cached (`workers.cache_folder`): the first time takes minutes, later ones seconds. CUDA graphs are

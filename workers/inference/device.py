@@ -49,6 +49,7 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
+    "Failed to allocate memory",  # ONNX Runtime
 )
 """Parts of messages: only some of torch's allocators have an exception class for this."""
 

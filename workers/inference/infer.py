@@ -18,7 +18,8 @@ from workers.images.decode import Decoded
 from workers.inference.compile_ahead import CompileAhead
 from workers.inference.compiled import Forward, compiled
 from workers.inference.device import Span, begin_span, device_name, download, is_out_of_memory, pick_device, pick_dtype
-from workers.inference.network import load_network
+from workers.inference.network import Network, load_network
+from workers.inference.onnx_network import OnnxNetwork, pick_onnx_device
 from workers.inference.patches import PatchPreprocess
 from workers.inference.preprocess import Batch, Preprocess
 from workers.inference.self_test import test_images
@@ -73,15 +74,18 @@ class Inferencer:
     """
 
     def __init__(self, spec: ModelSpec, options: Options, *, floor: int) -> None:
-        self.device = pick_device(options.device)
-        self.dtype = pick_dtype(options.precision, self.device)
+        on_onnx = spec.engine == "onnx"
+        self.device = pick_onnx_device(options.device) if on_onnx else pick_device(options.device)
+        self.dtype = torch.float32 if on_onnx else pick_dtype(options.precision, self.device)
         torch.backends.cudnn.benchmark = True  # all batches have one shape, so measuring kernels pays off
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; no other precision is affected
         if options.torch_threads:
             torch.set_num_threads(options.torch_threads)
         self.use_device()
         try:
-            self._network = load_network(spec, self.device, self.dtype)
+            self._network: Network | OnnxNetwork = (
+                OnnxNetwork(spec, self.device, options) if on_onnx else load_network(spec, self.device, self.dtype)
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,6 +101,9 @@ class Inferencer:
         self._one_shape = self.device.type == "cuda" or (
             self.device.type in COMPILED_AHEAD if options.compile is None else options.compile
         )
+        if isinstance(self._network, OnnxNetwork):
+            self.dtype = self._network.dtype
+            self._one_shape = self._one_shape and self._network.batch is None
         self._preprocess = (PatchPreprocess if spec.resize == "patches" else Preprocess)(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
@@ -116,7 +123,12 @@ class Inferencer:
     @property
     def nan(self) -> str:
         """Detail of the failure of an image without scores."""
-        return f"the model gives NaN for it on {self.where[0]}, in fp32 too"
+        return f"the model gives NaN for it on {self.where[0]}" + (", in fp32 too" if self._can_be_exact else "")
+
+    @property
+    def _can_be_exact(self) -> bool:
+        """Whether the model can be computed in fp32. An ONNX file computes in the types that it states."""
+        return self._spec.engine == "torch"
 
     @property
     def where(self) -> tuple[str, str]:
@@ -171,7 +183,7 @@ class Inferencer:
         probabilities = torch.cat(rows)
         if not probabilities.isnan().any():
             return probabilities
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 or not self._can_be_exact:
             raise ImageError(Reason.NAN, self.nan)
         return self._in_fp32().probabilities(images)
 
@@ -190,7 +202,8 @@ class Inferencer:
         """
         if self._one_shape:
             self.time_forwards(1)
-        self._compiles_ahead = self._options.compile is None and self.device.type in COMPILED_AHEAD
+        asked = self._options.compile is None and self._spec.engine == "torch"
+        self._compiles_ahead = asked and self.device.type in COMPILED_AHEAD
 
     def compile(self) -> None:
         """Compile the network for the batch size, in this process. Takes seconds if torch's cache has it, else minutes.
@@ -309,10 +322,11 @@ class Inferencer:
             return inferred
         if len(nan) == len(images) and not self.works():
             raise ModelError(
-                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for test images: try --precision "
-                "fp32. If that does not help, the weights or the device are broken."
+                f"The model gives NaN on {self.where[0]} in {self.where[1]}, even for test images"
+                + (": try --precision fp32. If that does not help, the" if self._can_be_exact else ". The")
+                + " weights or the device are broken."
             )
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 or not self._can_be_exact:
             return inferred
         again = self._in_fp32().scores([images[position] for position in nan])
         for position, scores in zip(nan, again.scores, strict=True):

@@ -14,7 +14,7 @@ from workers.inference.demo_weights import read_demo_weights
 from workers.inference.networks.body import timm_body
 from workers.inference.networks.build import build_network
 from workers.inference.tensor_names import translated
-from workers.models.spec import ModelSpec
+from workers.models.spec import Activation, ModelSpec
 
 _SHOWN = 3
 """Tensor names that an error lists, at most."""
@@ -55,19 +55,23 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities, fp32 [N, T], of images [N, 3, S, S] from `Preprocess.normalise`, or from its like."""
         outputs: torch.Tensor = self.backbone(images if self.has_header else images.to(self.dtype)).float()
-        # Infinite if activations overflowed fp16: a sigmoid would make a score of 0 or 1 of it.
-        outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
         if self.head == "gated":
             values, gates = outputs.chunk(2, dim=-1)
-            return values.sigmoid() * gates.sigmoid()
-        if self.activation == "sigmoid":
-            outputs = outputs.sigmoid()
-        elif self.activation == "softmax":
-            outputs = outputs.softmax(dim=-1)
+            return probabilities_of(values, "sigmoid") * probabilities_of(gates, "sigmoid")
+        outputs = probabilities_of(outputs, self.activation)
         if self.head == "hierarchy":
             # Rounding can make a sum of hundreds of leaves slightly larger than 1.
             return torch.cat([outputs, (outputs @ self.groups).clamp(max=1.0)], dim=-1)
         return outputs
+
+
+def probabilities_of(outputs: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """Probabilities of raw outputs, fp32 of the same shape; NaN where an output is not finite."""
+    # Infinite if activations overflowed fp16: a sigmoid would make a score of 0 or 1 of it.
+    outputs = torch.where(outputs.isfinite(), outputs, torch.nan)
+    if activation == "sigmoid":
+        return outputs.sigmoid()
+    return outputs.softmax(dim=-1) if activation == "softmax" else outputs
 
 
 def build_backbone(spec: ModelSpec) -> nn.Module:

@@ -35,9 +35,11 @@ class Preprocess:
         self._uploads = Uploads(device)
         self._reverse = spec.channel_order == "BGR"
         self._mean, self._std, fill = (self._line(colour) for colour in (spec.mean, spec.std, spec.fill))
+        # 255 levels to the range of `scale`, and colours in 0..1 to it.
+        self._levels, white = (255, 1) if spec.scale == "0..1" else (1, 255)
         # The value of the padding after normalisation.
-        self._fill = fill if spec.fill_when == "after" else (fill - self._mean) / self._std
-        self._background = None if spec.background is None else self._line(spec.background)
+        self._fill = fill if spec.fill_when == "after" else (fill * white - self._mean) / self._std
+        self._background = None if spec.background is None else self._line(spec.background) * white
 
     def blank(self) -> Decoded:
         """A black image of the input size."""
@@ -76,14 +78,15 @@ class Preprocess:
     def normalise(self, batch: Batch) -> torch.Tensor:
         """The input of the network: float32 [N, 3, S, S] on the device, channels last, bit for bit as the references.
 
-        The steps are: divide by 255; with alpha, rgb * alpha + background * (1 - alpha); (x - mean) / std; the fill
-        outside of the image, which for JTP is 0 after normalising, the mean, and not an 8-bit colour; RGB to BGR if the
-        model needs it. The last only permutes, so it is done first, while a pixel takes a quarter of the memory.
+        The steps are: divide by 255, unless `scale` is 0..255; with alpha, rgb * alpha + background * (1 - alpha);
+        (x - mean) / std; the fill outside of the image, which for JTP is 0 after normalising, the mean, and not an
+        8-bit colour; RGB to BGR if the model needs it. The last only permutes, so it is done first, while a pixel takes
+        a quarter of the memory.
         """
         pixels = self._uploads.copy(batch.pixels)
         colours = pixels[..., :3].flip(3) if self._reverse else pixels[..., :3]
         # Rows of S * 3 values: with an inner dimension of 3 the same arithmetic takes five times as long on a CPU.
-        lines = colours.to(torch.float32).view(-1, self._size, self._size * 3).div_(255)
+        lines = colours.to(torch.float32).view(-1, self._size, self._size * 3).div_(self._levels)
         if pixels.shape[3] == ALPHA_CHANNELS and self._background is not None:
             alpha = pixels[..., 3].to(torch.float32).div_(255).repeat_interleave(3, dim=2)
             lines = lines * alpha + self._background * (1 - alpha)

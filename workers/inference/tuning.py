@@ -12,6 +12,7 @@ import torch
 
 from workers.cache_folder import cache_folder
 from workers.cpus import cores
+from workers.inference import onnx_network
 from workers.inference.device import device_name, pick_device, pick_dtype
 from workers.inference.infer import Inferencer
 from workers.models.spec import ModelSpec
@@ -95,6 +96,7 @@ def _key(spec: ModelSpec, options: Options) -> str:
             "precision": str(pick_dtype(options.precision, device)),
             "compile": options.compile,
             "versions": [torch.__version__, timm.__version__],
+            **({"onnx": [spec.weights_sha256(), onnx_network.version()]} if spec.engine == "onnx" else {}),
         },
         sort_keys=True,
     )

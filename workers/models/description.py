@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from workers.models.safetensors_header import read_header
-from workers.models.spec import Colour, ModelSpec
+from workers.models.spec import PATCH, Colour, ModelSpec
+from workers.models.stages import Stage
 
 _FP32 = 4
 """Bytes of a weight in fp32."""
@@ -35,6 +36,10 @@ def tags_by_category(spec: ModelSpec) -> dict[str | None, int]:
 
 
 def _steps(spec: ModelSpec) -> Iterator[str]:
+    if spec.orientation == "exif":
+        yield "turned as its EXIF data say"
+    if spec.profile == "srgb":
+        yield "colours converted from its ICC profile to sRGB"
     yield "alpha is dropped" if spec.background is None else f"transparent pixels are put over {_name(spec.background)}"
     side = f"{spec.size} x {spec.size}"
     if spec.resize == "fit":
@@ -42,13 +47,33 @@ def _steps(spec: ModelSpec) -> Iterator[str]:
         yield f"resized ({spec.filter}) to fit into {side}, keeping the aspect ratio{grow}"
         after = spec.fill_when == "after"
         yield f"centred; the rest is {_value(spec.fill) + ' after normalising' if after else _name(spec.fill)}"
+    elif spec.resize == "patches":
+        most = (spec.size // PATCH) ** 2
+        yield f"resized ({spec.filter}) to at most {most:,} whole patches of {PATCH} x {PATCH}, never enlarged"
+    elif spec.resize == "stages":
+        yield from map(_stage, spec.stages)
     else:
         if spec.resize == "square-pad":
             yield f"padded to a square with {_name(spec.fill)}, centred"
         yield _timm(spec, side)
-    yield f"from 0..255 to 0..1, minus {_value(spec.mean)}, divided by {_value(spec.std)}"
+    to_unit = "from 0..255 to 0..1, " if spec.scale == "0..1" else ""
+    yield f"{to_unit}minus {_value(spec.mean)}, divided by {_value(spec.std)}"
     if spec.channel_order == "BGR":
         yield "channels from RGB to BGR"
+
+
+def _stage(stage: Stage) -> str:
+    width, height = stage.size
+    side = f"{width} x {height}"
+    match stage.kind:
+        case "fit":
+            return f"resized ({stage.filter}) to fit into {side}; centred, the rest is {_name(stage.fill)}"
+        case "crop":
+            return f"the central {side} is taken"
+        case "short":
+            return f"resized ({stage.filter}): the short side to {width}"
+        case _:
+            return f"resized ({stage.filter}) to {side}, not keeping the aspect ratio"
 
 
 def _timm(spec: ModelSpec, side: str) -> str:

@@ -4,21 +4,25 @@
     tags.json and a JTP head           JTP PILOT (`head.weight`) or PILOT2 (`head.linear.weight`)
     names of tensors, or the header    a family of `workers.models.families`
     model.json with `architecture`     anything else that is a timm network with one linear head
+    *.onnx                             a model of `workers.models.onnx_folder`; weights in safetensors come first
 
 A field in `model.json` overrides the recognised one.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from db.errors import ModelError
 from db.ledger.models import Tag
+from db.policy.policies import Policy
 from workers.models.families.files import ModelFiles
 from workers.models.families.recognise import family_fields
 from workers.models.families.text_matrix import NAME as TEXT_MATRIX
 from workers.models.model_file import NAME as MODEL_FILE
 from workers.models.model_file import read_model_file
+from workers.models.onnx_folder import read_onnx_folder
 from workers.models.preprocess_file import NAME as PREPROCESS_FILE
 from workers.models.preprocess_file import preprocess_fields
 from workers.models.safetensors_header import read_header
@@ -66,9 +70,14 @@ def read_folder(folder: Path, name: str | None = None, *, weights: str | None = 
         ModelError: a file is missing or not recognised, or weights and tag list do not belong together.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors and a tag list.")
+        raise ModelError(f"{folder} is not a folder. Give a folder with *.safetensors or *.onnx, and a tag list.")
     stated = read_model_file(folder)
     weight_file = _weights(folder, stated.pop("weights", weights))
+    if weight_file.suffix == ".onnx":
+        stated_name = stated.pop("name", None)
+        found = read_onnx_folder(folder, weight_file, stated)
+        policy = _policy(folder, weight_file, found["tags"], stated)
+        return ModelSpec(**found, weights=weight_file, policy=policy, name=name or stated_name or folder.resolve().name)
     header = read_header(weight_file)
     family = family_fields(ModelFiles(folder, weight_file, header, dict(stated)))
     tag_file = _tag_file(folder, stated.pop("tags", None))
@@ -88,15 +97,18 @@ def read_folder(folder: Path, name: str | None = None, *, weights: str | None = 
         tags = read_tags(tag_file)
         fields = _fields_without_config(folder, tag_file, tags, header.shapes, stated)
     name = name or stated.pop("name", None) or folder.resolve().name
-    policy = read_policy(folder, weight_file, tags)
-    if "default_threshold" in stated:
-        policy = replace(policy, default=None)
+    policy = _policy(folder, weight_file, tags, stated)
     stated["head_args"] = fields.get("head_args", {}) | stated.get("head_args", {})
     fields |= {"weights": weight_file, "tags": tags, "policy": policy} | stated | {"name": name}
     if fields["family"] == "jtp":
         # Set explicitly instead of by timm's defaults, so that it is part of the identity.
         fields["model_args"] = {"img_size": fields["size"]} | fields.get("model_args", {})
     return ModelSpec(**fields)
+
+
+def _policy(folder: Path, weights: Path, tags: Sequence[Tag], stated: dict[str, Any]) -> Policy:
+    policy = read_policy(folder, weights, tags)
+    return replace(policy, default=None) if "default_threshold" in stated else policy
 
 
 def _fields_without_config(
@@ -144,14 +156,19 @@ def _timm_tags(folder: Path, tag_file: Path | None, config: dict[str, Any]) -> t
 
 def _weights(folder: Path, stated: str | None) -> Path:
     if stated is not None:
-        if Path(stated).suffix != ".safetensors":
-            raise ModelError(f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors is read.")
+        if Path(stated).suffix not in (".safetensors", ".onnx"):
+            raise ModelError(
+                f"{folder / MODEL_FILE}: weights is {stated!r}, but only *.safetensors and *.onnx are read."
+            )
         return folder / stated
+    # Where a repository has both, torch runs the network: in any precision, and compiled.
     found = sorted(path for path in folder.glob("*.safetensors") if path.name != TEXT_MATRIX)
+    found = found or sorted(folder.glob("*.onnx"))
     if len(found) == 1:
         return found[0]
-    if folder / "model.safetensors" in found:
-        return folder / "model.safetensors"
+    for usual in ("model.safetensors", "model.onnx"):
+        if folder / usual in found:
+            return folder / usual
     if found:
         raise ModelError(
             f"{folder} has several weight files: {', '.join(path.name for path in found)}. "
@@ -163,7 +180,7 @@ def _weights(folder: Path, stated: str | None) -> Path:
             f"{folder} has only {', '.join(pickled)}, and files of that kind can run code when opened. Convert it, "
             f"which runs nothing: tagonce models convert {folder / pickled[0]} {folder / 'model.safetensors'}"
         )
-    raise ModelError(f"{folder} has no *.safetensors. Put the model's weight file there.")
+    raise ModelError(f"{folder} has no *.safetensors and no *.onnx. Put the model's weight file there.")
 
 
 def _tag_file(folder: Path, stated: str | None) -> Path | None:

@@ -15,6 +15,9 @@ CHECKPOINT_FILES = (
 )
 """Files that `read_folder` reads. A repository has some of them."""
 
+ONNX_FILES = ("model.onnx", "model.onnx.data", "*tags*.csv", *("tag_mapping.json", "model_vocabulary.json", "tags.txt"))
+"""Patterns of files of an ONNX model. They are fetched only if a repository has no other weights."""
+
 
 def are_cached(repo: str, files: Sequence[str], revision: str | None, cache_dir: Path | None) -> bool:
     """Whether all of these files are in the cache. Does not use the network."""
@@ -46,6 +49,8 @@ def fetch_files(repo: str, files: Sequence[str], cache_dir: Path | None) -> Path
 def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) -> Path:
     """Fetch those of `CHECKPOINT_FILES` that a repository has; from the cache if the hub cannot be reached.
 
+    Without weights among them, those of `ONNX_FILES` too.
+
     Returns:
         The folder that contains them.
 
@@ -53,13 +58,15 @@ def fetch_checkpoint(repo: str, revision: str | None, cache_dir: Path | None) ->
         ModelError: they are not in the cache and cannot be downloaded.
     """
     hub = _hub()
+
+    def fetched(patterns: Sequence[str]) -> Path:
+        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), cache_dir=cache_dir))
+
     try:
-        folder = hub.snapshot_download(
-            repo, revision=revision, allow_patterns=list(CHECKPOINT_FILES), cache_dir=cache_dir
-        )
+        folder = fetched(CHECKPOINT_FILES)
+        return folder if any(folder.glob("*.safetensors")) else fetched((*CHECKPOINT_FILES, *ONNX_FILES))
     except Exception as error:
         raise _sentence(repo, CHECKPOINT_FILES[:3], error) from error
-    return Path(folder)
 
 
 def _hub() -> ModuleType:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from db.errors import ModelError
-from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, SquareResize
+from workers.models.spec import Activation, ChannelOrder, Colour, CropMode, FillWhen, Layout, Scale, SquareResize
 from workers.models.stages import PillowFilter
 from workers.models.tag_files import read_json
 
@@ -41,6 +41,9 @@ class _ModelFile(BaseModel):
     std: Colour = (0.5, 0.5, 0.5)
     crop_pct: float = 1.0
     crop_mode: CropMode = "center"
+    scale: Scale = "0..1"
+    layout: Layout = "NCHW"
+    output: str = ""
     default_threshold: float = 0.35
 
 

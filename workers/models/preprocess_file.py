@@ -6,7 +6,7 @@
               {"type": "normalize", "mean": [...], "std": [...]}]}
 
 A size is one number for a square, or of `resize` for the short side; or height and width. Transparency is composited
-on white before the first step.
+on white before the first step. PixAI v0.9 has the steps under "stages".
 """
 
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ def preprocess_fields(path: Path) -> dict[str, Any]:
         ModelError: a step or one of its values is not supported; the message names it.
     """
     content = read_json(path)
-    steps = content.get("test", content) if isinstance(content, dict) else content
+    steps = content.get("test", content.get("stages")) if isinstance(content, dict) else content
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise ModelError(f'{path} should have a list of steps, objects with a "type", under "test".')
+        raise ModelError(f'{path} should have a list of steps, objects with a "type", under "test" or "stages".')
     stages: list[Stage] = []
     fields: dict[str, Any] = {"resize": "stages", "background": _WHITE, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     for step in steps:

