@@ -34,7 +34,7 @@ import services
 import synthetic
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import select, text
 from startup import tree_of
 from synthetic import Images
 
@@ -43,10 +43,12 @@ from db.ledger import models
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.read.tag_counts import tag_counts
+from db.schema import predictions
 from db.search import execute as search
 from db.search import tag_index as search_index
 from db.search.query import Node, parse
-from db.sql.tag_sums import totals
+from db.sql.packed import packed, unpack
+from db.sql.streams import stream_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORE = 3_500
@@ -115,9 +117,7 @@ class Tagonce:
         yield SEARCH_RARE + INDEXED, lambda: self.images_with(synthetic.names()[RARE])
 
     def count(self) -> Any:
-        with self.database.read() as connection:
-            found = totals(connection, self.model.id, SCORE)
-        return found.tags, found.tagged
+        raise NotImplementedError
 
     def per_tag(self, policy: Policy) -> Any:
         with self.database.read() as connection:
@@ -166,6 +166,14 @@ class OnPostgreSQL(Tagonce):
         super().__init__(place, place.server.replace("/postgres?", "/ours?"))
         synthetic.fill_postgresql(self.url, self.model, place.images)
 
+    def count(self) -> Any:
+        query = (
+            "select sum(n), count(*) filter (where n > 0) from (select cardinality(scores) "
+            f"- width_bucket({SCORE - 1}::smallint, scores) as n from predictions) each"
+        )
+        with self.database.read() as connection:
+            return tuple(connection.execute(text(query)).one())
+
     def sizes(self) -> dict[str, int]:
         scores, references = self.relation("predictions"), self.relation("images") + self.relation("files")
         return {"scores": scores, "references": references, "scores and references": scores + references}
@@ -186,6 +194,15 @@ class OnSqlite(Tagonce):
         self.file = place.folder / "tags.db"
         super().__init__(place, f"sqlite:///{self.file}")
         synthetic.fill_sqlite(str(self.file), self.model, place.images)
+
+    def count(self) -> Any:
+        tags = tagged = 0
+        with self.database.read() as connection:
+            query = select(*packed(connection, SCORE)).select_from(predictions)
+            for rows in stream_rows(connection, query, 2_000):
+                counts, _tag_ids, _scores = unpack(connection, rows, SCORE)
+                tags, tagged = tags + int(counts.sum()), tagged + int(np.count_nonzero(counts))
+        return tags, tagged
 
     def bytes_on_disk(self) -> int:
         with self.database.engine.connect() as connection:
