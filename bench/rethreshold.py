@@ -8,9 +8,9 @@
     duckdb      DuckDB over the Parquet file that `tagonce export --format parquet` wrote
 
 No model is involved: synthetic images are written directly to the stores (`bench/synthetic.py`). Every query is run
-once to warm up and then timed. The run fails if the stores give different results. `--before` instead runs the commands
-of this tree and of another commit in turn on PostgreSQL and SQLite, and prints the CPU seconds of each command with its
-server, the least of three runs; it fails if their outputs differ. Needs `pip install --group bench`.
+once to warm up and then timed. The run fails if the stores give different results. With `--before`, commands of this
+tree and of another commit then run in turn on the stores of tagonce; a second table has the CPU seconds of each command
+with its server, the least of three runs. The run fails if their outputs differ. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -374,11 +374,11 @@ COMMANDS = {
 }
 
 
-def compare(commit: str, place: Place, server: services.Server) -> None:
+def compare(commit: str, stores: list[Tagonce], server: services.Server) -> None:
     """Print the CPU seconds of the commands of two trees on the same stores."""
-    table = Table("", commit, "this tree", title=f"CPU seconds, {place.number:,} images", title_justify="left")
+    table = Table("CPU seconds", commit, "this tree")
     with tree_of(commit) as other:
-        for store in (OnPostgreSQL(place), OnSqlite(place)):
+        for store in stores:
             with store.database.write() as connection:
                 profiles.save(connection, store.model, OWN, Policy(tags=THRESHOLDS), source="bench")
             for question, command in COMMANDS.items():
@@ -428,12 +428,15 @@ def main() -> None:
     answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, services.postgresql(options.folder) as server:
         place = Place(Path(folder), server.url, list(synthetic.generate(options.images)))
-        if options.before:
-            compare(options.before, place, server)
-            return
         columns = [measure(name, place, answers) for name in options.stores.split(",")]
+        _print(columns, place.number)
+        if options.before:
+            compare(options.before, [store for store in MADE.values() if isinstance(store, Tagonce)], server)
+
+
+def _print(columns: list[Column], images: int) -> None:
     rows = list(dict.fromkeys(row for column in columns for row in column.cells))
-    table = Table("", title=f"{place.number:,} images of {synthetic.TAGS:,} tags", title_justify="left")
+    table = Table("", title=f"{images:,} images of {synthetic.TAGS:,} tags", title_justify="left")
     for column in columns:
         table.add_column(column.title, justify="right")
     for row in rows:
