@@ -8,9 +8,9 @@
     duckdb      DuckDB over the Parquet file that `tagonce export --format parquet` wrote
 
 No model is involved: synthetic images are written directly to the stores (`bench/synthetic.py`). Every query is run
-once to warm up and then timed. The run fails if the stores give different results. `--before` instead runs the commands
-of this tree and of another commit in turn on PostgreSQL and SQLite, and prints the CPU seconds of each command with its
-server, the least of three runs; it fails if their outputs differ. Needs `pip install --group bench`.
+once to warm up and then timed. The run fails if the stores give different results. With `--before`, commands of this
+tree and of another commit then run in turn on the stores of tagonce; a second table has the CPU seconds of each command
+with its server, the least of three runs. The run fails if their outputs differ. Needs `pip install --group bench`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ import services
 import synthetic
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import select, text
 from startup import tree_of
 from synthetic import Images
 
@@ -44,9 +44,11 @@ from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.postings.build import update_postings
 from db.read.tag_counts import tag_counts
+from db.schema import predictions
 from db.search import execute as search
 from db.search.query import Node, parse
-from db.sql.tag_sums import totals
+from db.sql.packed import packed, unpack
+from db.sql.streams import stream_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORE = 3_500
@@ -113,9 +115,7 @@ class Tagonce:
         yield SEARCH_RARE + INDEXED, lambda: self.images_with(synthetic.names()[RARE])
 
     def count(self) -> Any:
-        with self.database.read() as connection:
-            found = totals(connection, self.model.id, SCORE)
-        return found.tags, found.tagged
+        raise NotImplementedError
 
     def per_tag(self, policy: Policy) -> Any:
         with self.database.read() as connection:
@@ -164,6 +164,14 @@ class OnPostgreSQL(Tagonce):
         super().__init__(place, place.server.replace("/postgres?", "/ours?"))
         synthetic.fill_postgresql(self.url, self.model, place.images)
 
+    def count(self) -> Any:
+        query = (
+            "select sum(n), count(*) filter (where n > 0) from (select cardinality(scores) "
+            f"- width_bucket({SCORE - 1}::smallint, scores) as n from predictions) each"
+        )
+        with self.database.read() as connection:
+            return tuple(connection.execute(text(query)).one())
+
     def sizes(self) -> dict[str, int]:
         scores, references = self.relation("predictions"), self.relation("images") + self.relation("files")
         return {"scores": scores, "references": references, "scores and references": scores + references}
@@ -184,6 +192,15 @@ class OnSqlite(Tagonce):
         self.file = place.folder / "tags.db"
         super().__init__(place, f"sqlite:///{self.file}")
         synthetic.fill_sqlite(str(self.file), self.model, place.images)
+
+    def count(self) -> Any:
+        tags = tagged = 0
+        with self.database.read() as connection:
+            query = select(*packed(connection, SCORE)).select_from(predictions)
+            for rows in stream_rows(connection, query, 2_000):
+                counts, _tag_ids, _scores = unpack(connection, rows, SCORE)
+                tags, tagged = tags + int(counts.sum()), tagged + int(np.count_nonzero(counts))
+        return tags, tagged
 
     def bytes_on_disk(self) -> int:
         with self.database.engine.connect() as connection:
@@ -355,11 +372,11 @@ COMMANDS = {
 }
 
 
-def compare(commit: str, place: Place, server: services.Server) -> None:
+def compare(commit: str, stores: list[Tagonce], server: services.Server) -> None:
     """Print the CPU seconds of the commands of two trees on the same stores."""
-    table = Table("", commit, "this tree", title=f"CPU seconds, {place.number:,} images", title_justify="left")
+    table = Table("CPU seconds", commit, "this tree")
     with tree_of(commit) as other:
-        for store in (OnPostgreSQL(place), OnSqlite(place)):
+        for store in stores:
             with store.database.write() as connection:
                 profiles.save(connection, store.model, OWN, Policy(tags=THRESHOLDS), source="bench")
             for question, command in COMMANDS.items():
@@ -409,12 +426,15 @@ def main() -> None:
     answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, services.postgresql(options.folder) as server:
         place = Place(Path(folder), server.url, list(synthetic.generate(options.images)))
-        if options.before:
-            compare(options.before, place, server)
-            return
         columns = [measure(name, place, answers) for name in options.stores.split(",")]
+        _print(columns, place.number)
+        if options.before:
+            compare(options.before, [store for store in MADE.values() if isinstance(store, Tagonce)], server)
+
+
+def _print(columns: list[Column], images: int) -> None:
     rows = list(dict.fromkeys(row for column in columns for row in column.cells))
-    table = Table("", title=f"{place.number:,} images of {synthetic.TAGS:,} tags", title_justify="left")
+    table = Table("", title=f"{images:,} images of {synthetic.TAGS:,} tags", title_justify="left")
     for column in columns:
         table.add_column(column.title, justify="right")
     for row in rows:

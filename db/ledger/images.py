@@ -67,7 +67,7 @@ def stored_version(version: str) -> str:
 def register(
     connection: Connection, found: Iterable[Reference], model_id: int, *, seen: "IdSet | None" = None
 ) -> list[int]:
-    """Insert or update the rows of references. Returns the ids that are pending for the model, in the order of `found`.
+    """Insert or update the rows of references. Returns the ids that are pending for the model, ascending.
 
     A row whose version changed is pending again. Its row of `files` names the old version, and is ignored. Marks as
     gone are removed. Images without a change are not locked.
@@ -105,7 +105,7 @@ def register(
             seen.add(list(written.values()))
     if seen is not None:
         seen.add([row_id for _position, row_id, *_flags in unfinished if row_id])
-    return [ids[uri] for uri in unique if uri in ids]
+    return sorted(ids.values())  # chunks of neighbouring ids: their workers take different locks
 
 
 def _pending_ids(rows: Sequence[NewImage], unfinished: Iterable[Known]) -> dict[str, int]:

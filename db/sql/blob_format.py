@@ -90,14 +90,6 @@ def rows_reaching(
     return counts, numbers, ((words >> 8 & 0x7F) << 7 | words & 0x7F).astype(np.int16)
 
 
-def number_reaching(scores: Sequence[bytes], low: int) -> tuple[int, int]:
-    """(rows with a score at or above one, number of these scores) of many rows of ascending scores."""
-    reaching = _scores(scores) >= _encoded(low)
-    ends = _ends(scores)
-    highest = ends[np.diff(ends, prepend=0) > 0] - 1
-    return int(np.count_nonzero(reaching[highest])), int(np.count_nonzero(reaching))
-
-
 def _scores(blobs: Sequence[bytes]) -> npt.NDArray[np.uint16]:
     """The scores of all blobs as they are stored. They compare like the numbers."""
     return np.frombuffer(b"".join(blobs), dtype=">u2")

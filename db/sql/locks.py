@@ -11,7 +11,8 @@ from sqlalchemy import Connection, text
 _IMAGES = 0x7A6
 """The first of the two numbers of these locks. Locks of one number, `lock_name`, are others."""
 _BLOCK = 256
-"""Ids with one lock: about a chunk, so that a chunk of neighbours takes two locks."""
+"""Ids with one lock: about a chunk, so that a chunk of neighbours takes two locks. Chunks of scattered ids wait for
+each other: a lock for each id would need more memory than PostgreSQL has for locks."""
 _LOCKS = 1_024
 """Blocks share this many locks. PostgreSQL has memory for 64 locks per connection that it allows, 6,400 by default."""
 

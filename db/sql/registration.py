@@ -38,11 +38,11 @@ Known: TypeAlias = tuple[int, int | None, bool | None, bool, bool]
 # until it has some statistics, and Citus joins no function with a distributed table.
 _IMAGES_POSTGRESQL = "select uri, id, version from images where uri = any(%(uris)b::text[])"
 _RESULTS_POSTGRESQL = """
-    select image_id, image_version from predictions where model_id = %(model_id)s and image_id = any(%(ids)b::bigint[])
+    select image_id, image_version from predictions where model_id = %(model_id)s and image_id = any(%(ids)s::bigint[])
     union all
-    select image_id, image_version from failures where model_id = %(model_id)s and image_id = any(%(ids)b::bigint[])
+    select image_id, image_version from failures where model_id = %(model_id)s and image_id = any(%(ids)s::bigint[])
     union all
-    select image_id, null from gone where image_id = any(%(ids)b::bigint[])
+    select image_id, null from gone where image_id = any(%(ids)s::bigint[])
 """
 _UNFINISHED_SQLITE = """
     with found as materialized (
@@ -104,27 +104,31 @@ def unfinished(
 def _unfinished_postgresql(
     connection: Connection, rows: Sequence[NewImage], model_id: int, *, every: bool
 ) -> list[Known]:
-    found = connection.exec_driver_sql(_IMAGES_POSTGRESQL, {"uris": [row.uri for row in rows]}).all()
+    found = _fetched(connection, _IMAGES_POSTGRESQL, {"uris": [row.uri for row in rows]})
     stored = {uri: (row_id, version) for uri, row_id, version in found}
+    # Images with the version of a result; those with None are gone.
     finished: set[tuple[int, str | None]] = set()
     if stored:
-        ids = [row_id for row_id, _version in stored.values()]
-        results = connection.exec_driver_sql(_RESULTS_POSTGRESQL, {"model_id": model_id, "ids": ids})
-        finished.update(map(tuple, results.all()))
+        # PostgreSQL's text of an array: psycopg would write it element by element.
+        ids = "{" + ",".join([str(row_id) for _uri, row_id, _version in found]) + "}"
+        finished.update(_fetched(connection, _RESULTS_POSTGRESQL, {"model_id": model_id, "ids": ids}))
     known: list[Known] = []
-    for position, row in enumerate(rows):
-        if row.uri not in stored:
+    for position, (uri, wanted, _bytes) in enumerate(rows):
+        if uri not in stored:
             known.append((position, None, None, True, False))
             continue
-        row_id, version = stored[row.uri]
-        changed, pending, gone = (
-            version != row.version,
-            (row_id, row.version) not in finished,
-            (row_id, None) in finished,
-        )
-        if (every or changed or pending or gone) and not (gone and not row.version):
+        row_id, version = stored[uri]
+        changed, pending, gone = version != wanted, (row_id, wanted) not in finished, (row_id, None) in finished
+        if (every or changed or pending or gone) and not (gone and not wanted):
             known.append((position, row_id, changed, pending, gone))
     return known
+
+
+def _fetched(connection: Connection, query: str, parameters: dict[str, Any]) -> Any:
+    """All rows as the driver's tuples, which take half the time of SQLAlchemy's."""
+    result = connection.exec_driver_sql(query, parameters)
+    cursor: Any = result.cursor
+    return cursor.fetchall()
 
 
 def write(connection: Connection, rows: Sequence[NewImage]) -> dict[str, int]:

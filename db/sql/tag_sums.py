@@ -4,17 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Integer,
-    SmallInteger,
-    bindparam,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, Integer, SmallInteger, bindparam, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -22,10 +12,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.arrays.types import Int16Array, Int64Array
 from db.schema import predictions
 from db.scores import NEVER
-from db.sql.blob_format import number_reaching
 from db.sql.conditions import LowOf
 from db.sql.packed import packed, unpack
-from db.sql.score_sql import NumberReaching, start_of_slice
+from db.sql.score_sql import start_of_slice
 from db.sql.streams import stream_rows
 from db.sql.tag_id_width import tag_ids_column
 
@@ -39,16 +28,6 @@ class TagSums(NamedTuple):
     """(tags,) their number."""
     scores: npt.NDArray[np.float64]
     """(tags,) the sum of their scores, in ten-thousandths."""
-
-
-class Totals(NamedTuple):
-    """All images of a model at one threshold, those of gone files included."""
-
-    images: int
-    tagged: int
-    """Images that keep a tag."""
-    tags: int
-    """Tags of all images."""
 
 
 class _SliceOf(FunctionElement[Any]):
@@ -99,23 +78,3 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array, where: Col
         images += np.bincount(tag_ids, minlength=lows.size)
         sums += np.bincount(tag_ids, weights=scores, minlength=lows.size)
     return TagSums(images, sums)
-
-
-def totals(connection: Connection, model_id: int, score: int) -> Totals:
-    """Count the images and tags at a threshold, in ten-thousandths."""
-    of_model = predictions.c.model_id == model_id
-    if connection.dialect.name == "postgresql":
-        each = select(NumberReaching(score).label("n")).where(of_model).subquery()
-        columns = (
-            func.count(),
-            func.count().filter(each.c.n > 0),
-            func.coalesce(func.sum(each.c.n), 0).cast(BigInteger),
-        )
-        return Totals(*connection.execute(select(*columns).select_from(each)).one())
-    images = tagged_images = tags = 0
-    for batch in stream_rows(connection, select(predictions.c.scores).where(of_model), _IMAGES_AT_ONCE):
-        found = number_reaching([row[0] for row in batch], score)
-        images += len(batch)
-        tagged_images += found[0]
-        tags += found[1]
-    return Totals(images, tagged_images, tags)

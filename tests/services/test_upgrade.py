@@ -259,6 +259,23 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_database(new_database_url: 
     assert rows(new_database_url, "alembic_version")["alembic_version"] == [{"version_num": HEAD}]
 
 
+def test_an_index_of_the_users_own_on_a_column_that_moves_does_not_stop_an_upgrade(
+    new_database_url: str, tmp_path: Path
+) -> None:
+    """It is dropped with the column; one on another column stays."""
+    restore("0006", new_database_url, tmp_path)
+    opened = Database(new_database_url)
+    with opened.write() as connection:
+        for number, columns in enumerate(("width", "format, id", "(width * height)", "version")):
+            connection.execute(text(f"create index my_own_{number} on images ({columns})"))
+    opened.close()
+    upgraded = open_database(new_database_url)
+    with upgraded.read() as connection:
+        found = [one["name"] for one in inspect(connection).get_indexes("images") if "my_own" in str(one["name"])]
+    upgraded.close()
+    assert found == ["my_own_3"]
+
+
 @pytest.fixture
 def large(sqlite_url: str, tmp_path: Path) -> tuple[str, list[Any]]:
     """The URL of a database with rows for many pieces, and all its scores."""

@@ -27,7 +27,6 @@ from db.search import execute
 from db.search.query import parse
 from db.search.tree import Node, Not, Reaches
 from db.sql.conditions import FEW
-from db.sql.tag_sums import totals
 from db.truth import labels
 from db.truth.evaluation import evaluate
 from db.truth.load_truth import read_truth
@@ -154,7 +153,6 @@ def test_policies_and_counts_keep_tags_of_any_number(wide: Wide) -> None:
             assert counted == {name(tag): number for tag, number in expected.items() if number}
             (batch,) = read_tag_batches(connection, model, cut)
             assert batch.tag_ids.size == sum(counted.values())
-        assert totals(connection, model.id, 3_500) == (4, 2, 8)
         saved = profiles.save(connection, model, "mine", Policy(3_000, tags={name(131_071): 9_000}), source="a test")
         applied = select(profile_thresholds.c.score).where(
             profile_thresholds.c.profile_id == saved.id, profile_thresholds.c.tag_id == 131_071

@@ -4,12 +4,15 @@ Results were an update of `images` for each image, which set an indexed column. 
 `images` anew.
 """
 
+import re
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
 down_revision = "0008"
 
+_MOVED = ("width", "height", "format", "sha256")
 ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -32,6 +35,16 @@ def upgrade() -> None:
         """
     )
     op.drop_index("ix_images_sha256", "images")
+    if op.get_bind().dialect.name == "sqlite":
+        _drop_other_indexes()
     op.create_index("ix_files_sha256", "files", ["sha256"], postgresql_using="hash")
-    for name in ("width", "height", "format", "sha256"):
+    for name in _MOVED:
         op.drop_column("images", name)
+
+
+def _drop_other_indexes() -> None:
+    """Drop the user's own indexes on these columns: SQLite refuses to drop a column that has one."""
+    indexes = "select name, sql from sqlite_master where type = 'index' and tbl_name = 'images' and sql is not null"
+    for name, statement in op.get_bind().exec_driver_sql(indexes).all():
+        if any(re.search(rf"\b{column}\b", statement) for column in _MOVED):
+            op.drop_index(name, "images")
