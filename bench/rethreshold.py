@@ -43,6 +43,8 @@ from db.ledger import models
 from db.policy import profiles
 from db.policy.policies import Policy, resolve
 from db.postings.build import update_postings
+from db.read.comparison import compare as compare_policies
+from db.read.histograms import histogram
 from db.read.tag_counts import tag_counts
 from db.schema import predictions
 from db.search import execute as search
@@ -55,17 +57,20 @@ SCORE = 3_500
 RARE = synthetic.TAGS - 83
 """The tag of rank 9,000 by popularity."""
 THRESHOLDS = dict(
-    zip(synthetic.names(), np.random.default_rng(1).integers(500, 9_000, synthetic.TAGS).tolist(), strict=True)
+    zip(synthetic.names(), np.random.default_rng(1).integers(1_000, 9_000, synthetic.TAGS).tolist(), strict=True)
 )
-"""A score for each tag."""
+"""A score for each tag, at or above the floor of postings."""
 
 COUNT = "tags at 0.35, and images with one"
 PER_TAG = "images of each tag at 0.35"
 PER_TAG_OWN = "images of each tag, a threshold a tag"
 SEARCH = "images with animal:0.5 -cat:0.2, common tags"
 SEARCH_RARE = "images with a rare tag at 0.35"
+FIVE = "five tags with ~ and -: how many, and the best 100"
+HISTOGRAM = "histogram of a common tag, from 0.1 on"
+CHANGES = "images and tags that change from 0.35 to 0.4"
 CAPTIONS = "captions of every image at 0.35, to a file"
-INDEXED = ", search index"
+INDEXED = ", tagonce index"
 
 Steps = Iterator[tuple[str, Callable[[], Any]]]
 
@@ -104,15 +109,20 @@ class Tagonce:
             self.tags = models.tag_names(connection, self.model.id)
 
     def steps(self) -> Steps:
+        questions: dict[str, Callable[[], Any]] = {
+            PER_TAG: lambda: self.per_tag(Policy(SCORE)),
+            PER_TAG_OWN: lambda: self.per_tag(Policy(tags=THRESHOLDS)),
+            SEARCH: lambda: self.number_of("animal:0.5 -cat:0.2"),
+            SEARCH_RARE: lambda: self.images_with(synthetic.names()[RARE]),
+            FIVE: lambda: self.five("( animal:0.3 ~ cat:0.3 ) -dog:0.2 -car:0.2 tag_0004:0.15"),
+            HISTOGRAM: self.histogram,
+            CHANGES: self.changes,
+        }
         yield COUNT, self.count
-        yield PER_TAG, lambda: self.per_tag(Policy(SCORE))
-        yield PER_TAG_OWN, lambda: self.per_tag(Policy(tags=THRESHOLDS))
-        yield SEARCH, lambda: self.number_of("animal:0.5 -cat:0.2")
-        yield SEARCH_RARE, lambda: self.images_with(synthetic.names()[RARE])
         yield CAPTIONS, self.captions
+        yield from questions.items()
         self.build_index()
-        yield SEARCH + INDEXED, lambda: self.number_of("animal:0.5 -cat:0.2")
-        yield SEARCH_RARE + INDEXED, lambda: self.images_with(synthetic.names()[RARE])
+        yield from ((question + INDEXED, ask) for question, ask in questions.items())
 
     def count(self) -> Any:
         raise NotImplementedError
@@ -129,6 +139,22 @@ class Tagonce:
     def images_with(self, query: str) -> Any:
         with self.database.read() as connection:
             return sorted(hit.uri for hit in search.search(connection, self.model, self.parsed(query)))
+
+    def five(self, query: str) -> Any:
+        with self.database.read() as connection:
+            tree = self.parsed(query)
+            hits = search.search(connection, self.model, tree, sort=0, limit=100)
+            return search.count(connection, self.model, tree), [hit.probability for hit in hits]
+
+    def histogram(self) -> Any:
+        with self.database.read() as connection:
+            return histogram(connection, self.model, 0, 20).counts[2:]
+
+    def changes(self) -> Any:
+        cuts = [resolve(self.model, self.tags, Policy(score)) for score in (SCORE, 4_000)]
+        with self.database.read() as connection:
+            found = compare_policies(connection, self.model, *cuts)
+        return found.changed, int(found.lost.sum())
 
     def parsed(self, query: str) -> Node:
         return parse(query, self.model, self.tags, resolve(self.model, self.tags, Policy(SCORE)))
@@ -177,7 +203,7 @@ class OnPostgreSQL(Tagonce):
         return {"scores": scores, "references": references, "scores and references": scores + references}
 
     def bytes_on_disk(self) -> int:
-        return self.relation("predictions") + self.relation("images") + self.relation("files")
+        return sum(map(self.relation, ("predictions", "images", "files", *INDEX)))
 
     def relation(self, name: str) -> int:
         """Bytes of a table with its indexes."""
@@ -206,6 +232,9 @@ class OnSqlite(Tagonce):
         with self.database.engine.connect() as connection:
             connection.execute(text("pragma wal_checkpoint(truncate)"))
         return self.file.stat().st_size
+
+
+OF_TAG = "select score / 500, count(*) from ai_tags where tag_id = 0 and score >= 1000 group by 1"
 
 
 class Rows:
@@ -245,7 +274,28 @@ class Rows:
             "select i.uri from ai_tags a join images i on i.id = a.media_asset_id "
             f"where a.tag_id = {RARE} and a.score >= {SCORE} order by 1"
         )]  # fmt: skip
+        yield FIVE, self.five
+        yield HISTOGRAM, lambda: self.bins(OF_TAG)
+        between = "select count(distinct media_asset_id), count(*) from ai_tags where score >= 3500 and score < 4000"
+        yield CHANGES, lambda: self.ask(between)[0]
         yield CAPTIONS, self.captions
+
+    def five(self) -> Any:
+        having = "exists (select 1 from ai_tags b where b.media_asset_id = a.media_asset_id and {})"
+        where = " and ".join([
+            having.format("b.tag_id in (0, 1) and b.score >= 3000"),
+            "not " + having.format("b.tag_id in (2, 3) and b.score >= 2000"),
+        ])  # fmt: skip
+        found = f"select a.media_asset_id as id from ai_tags a where a.tag_id = 4 and a.score >= 1500 and {where}"
+        best = f"select s.score from ({found}) f left join ai_tags s on s.media_asset_id = f.id and s.tag_id = 0"
+        scores = [row[0] for row in self.ask(f"{best} order by s.score desc nulls last limit 100")]
+        return self.ask(f"select count(*) from ({found}) f")[0][0], [score and score / 10_000 for score in scores]
+
+    def bins(self, query: str) -> list[int]:
+        """The numbers of 20 bins from the third one on; the last one includes 1."""
+        found = dict(self.ask(query))
+        numbers = [found.get(number, 0) for number in range(2, 21)]
+        return [*numbers[:-2], numbers[-2] + numbers[-1]]
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(query.encode()).fetchall()
@@ -313,7 +363,31 @@ class DuckDb:
         yield SEARCH_RARE, lambda: [row[0] for row in self.ask(
             f"select uri from scores where tag = '{rare}' and {at} order by 1"
         )]  # fmt: skip
+        yield FIVE, self.five
+        # Probabilities are floats, as the export writes them: half a score is added before they are cut.
+        yield (
+            HISTOGRAM,
+            lambda: self.bins(
+                "select cast(floor((probability * 10000 + 0.5) / 500) as integer), count(*) from scores "
+                "where tag = 'animal' and probability >= 0.1::float group by 1"
+            ),
+        )
+        between = "probability >= 0.35::float and probability < 0.4::float"
+        yield CHANGES, lambda: self.ask(f"select count(distinct image_id), count(*) from scores where {between}")[0]
         yield CAPTIONS, self.captions
+
+    def five(self) -> Any:
+        having = "image_id {} (select image_id from scores where tag in ({}) and probability >= {}::float)"
+        found = (
+            "select image_id from scores where tag = 'tag_0004' and probability >= 0.15::float and "
+            + having.format("in", "'animal', 'cat'", 0.3) + " and " + having.format("not in", "'dog', 'car'", 0.2)
+        )  # fmt: skip
+        scores = "(select * from scores where tag = 'animal')"
+        best = f"select probability from ({found}) f left join {scores} s using (image_id)"
+        rows = self.ask(f"{best} order by probability desc nulls last limit 100")
+        return self.ask(f"select count(*) from ({found})")[0][0], [row[0] and round(row[0], 4) for row in rows]
+
+    bins = Rows.bins
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(query).fetchall()
@@ -330,6 +404,8 @@ class DuckDb:
             return sum(1 for _line in file)
 
 
+INDEX = ("postings", "posting_blocks", "posting_counts", "low_scores")
+"""Tables of `tagonce index`."""
 STORES: dict[str, Callable[[Place], Any]] = {
     "postgresql": OnPostgreSQL,
     "sqlite": OnSqlite,
