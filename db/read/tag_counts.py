@@ -10,7 +10,7 @@ from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import read_tag_batches
 from db.scores import SCALE
-from db.sql.tag_sums import tag_sums
+from db.sql.tag_sums import grouped_sums, sums_groups_fast, tag_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,12 @@ def tag_counts(
 ) -> list[TagCount]:
     """The kept tags, most frequent first, ties in the model's order. For arguments see `read_tag_batches`."""
     names = models.tag_names(connection, model.id)
-    if not cut.has_rules and where is None and not under:
+    groups = cut.groups
+    by_thresholds = where is None and not under and cut.top is None and cut.mcut is None
+    if by_thresholds and groups is None:
         images, sums = tag_sums(connection, model.id, cut.scores)
+    elif by_thresholds and groups is not None and sums_groups_fast(connection, groups):
+        images, sums = grouped_sums(connection, model.id, cut.scores, groups)
     else:
         images, sums = np.zeros(len(names), dtype=np.int64), np.zeros(len(names))
         for batch in read_tag_batches(connection, model, cut, where=where, under=under):

@@ -87,7 +87,9 @@ def best_is(
     """
     rivals = [tag_id for tag_id in group if tag_id not in tag_ids]
     if len(tag_ids) * len(rivals) <= FEW:
-        return _beat(connection, model_id, tag_ids, rivals, dict(zip(group, lows, strict=True)))
+        score_of, bound = _scores(connection, model_id)
+        scores = {tag_id: score_of(tag_id) for tag_id in group}
+        return one_beats(scores, tag_ids, rivals, dict(zip(group, map(bound, lows), strict=True)))
     table = _table(group, lows)
     if connection.dialect.name == "postgresql":
         above = _above(tag_ids_column(connection, model_id), min(lows))
@@ -98,25 +100,28 @@ def best_is(
     return func.coalesce(best, NO_TAG).in_(tag_ids)
 
 
-def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
-    """Whether the index has all scores of a condition, and a look-up there is faster."""
-    return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
-
-
-def _beat(
-    connection: Connection, model_id: int, tag_ids: Sequence[int], rivals: Sequence[int], low_of: Mapping[int, int]
+def one_beats(
+    scores: Mapping[int, ColumnElement[Any]], tag_ids: Sequence[int], rivals: Sequence[int], bounds: Mapping[int, Any]
 ) -> ColumnElement[bool]:
-    """The condition that one of the tags reaches its lowest score, and no rival that reaches its own is better."""
-    score_of, bound = _scores(connection, model_id)
-    scores = {tag_id: score_of(tag_id) for tag_id in low_of}
+    """The condition that one of the tags reaches its lowest score, and no rival that reaches its own is better.
+
+    Args:
+        scores: by tag id; NULL if a score is not stored.
+        bounds: the lowest scores by tag id, to compare with the scores.
+    """
     # A comparison with NULL is not false, and its negation is not true.
-    reached = {tag_id: and_(score.is_not(None), score >= bound(low_of[tag_id])) for tag_id, score in scores.items()}
+    reached = {tag_id: and_(score.is_not(None), score >= bounds[tag_id]) for tag_id, score in scores.items()}
 
     def is_better(rival: int, tag_id: int) -> ColumnElement[bool]:
         first, second = scores[rival], scores[tag_id]
         return and_(reached[rival], first >= second if rival < tag_id else first > second)
 
     return or_(*(and_(reached[one], *(not_(is_better(rival, one)) for rival in rivals)) for one in tag_ids))
+
+
+def can_use_index(tag_ids: Sequence[int], lows: Sequence[int], indexed: int | None) -> bool:
+    """Whether the index has all scores of a condition, and a look-up there is faster."""
+    return indexed is not None and len(tag_ids) <= FEW and min(lows, default=NEVER) >= indexed
 
 
 def _scores(connection: Connection, model_id: int) -> tuple[Callable[[int], ColumnElement[Any]], Callable[[int], Any]]:

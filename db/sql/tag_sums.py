@@ -1,5 +1,6 @@
 """Sums over the scores of all images: SQL groups the arrays of PostgreSQL, numpy the blobs of SQLite."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +10,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.schema import predictions
 from db.scores import NEVER
 from db.sql.blob_format import number_reaching
-from db.sql.conditions import LowOf
+from db.sql.conditions import FEW, LowOf, ScoreOf, one_beats
 from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
 from db.sql.score_sql import NumberReaching, start_of_slice
@@ -89,6 +90,47 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums
         images += np.bincount(tag_ids, minlength=lows.size)
         sums += np.bincount(tag_ids, weights=scores, minlength=lows.size)
     return TagSums(images, sums)
+
+
+def sums_groups_fast(connection: Connection, groups: Int32Array) -> bool:
+    """Whether `grouped_sums` is faster than a pass over all rows: on PostgreSQL, with groups of few tags."""
+    sizes = np.bincount(groups[groups >= 0])
+    return connection.dialect.name == "postgresql" and bool((sizes**2 <= FEW).all())
+
+
+def grouped_sums(connection: Connection, model_id: int, lows: Int16Array, groups: Int32Array) -> TagSums:
+    """`tag_sums`, where of each exclusive group an image has the best tag only. PostgreSQL.
+
+    Args:
+        lows: (tags,) the lowest score of each tag that counts.
+        groups: (tags,) the number of each tag's group, -1 outside of them.
+    """
+    images, sums = tag_sums(connection, model_id, np.where(groups < 0, lows, NEVER).astype(np.int16))
+    for number in range(int(groups.max()) + 1):
+        group = np.flatnonzero((groups == number) & (lows < NEVER)).tolist()
+        if group:
+            images[group], sums[group] = _sums_of_best(connection, model_id, group, lows)
+    return TagSums(images, sums)
+
+
+def _sums_of_best(connection: Connection, model_id: int, group: Sequence[int], lows: Int16Array) -> TagSums:
+    """The sums of the tags of one group, parallel to `group`."""
+    # Materialised: each score is looked up once, and not once for each comparison.
+    rows = (
+        select(*(ScoreOf(tag_id).label(f"score_{tag_id}") for tag_id in group))
+        .where(tagged(connection, model_id))
+        .select_from(predictions)
+        .cte("group_scores")
+        .prefix_with("materialized")
+    )
+    scores = {tag_id: rows.c[f"score_{tag_id}"] for tag_id in group}
+    bounds = {tag_id: int(lows[tag_id]) for tag_id in group}
+    columns = []
+    for tag_id, score in scores.items():
+        is_best = one_beats(scores, [tag_id], [rival for rival in group if rival != tag_id], bounds)
+        columns += [func.count().filter(is_best), func.coalesce(func.sum(score).filter(is_best), 0)]
+    found = connection.execute(select(*columns).select_from(rows)).one()
+    return TagSums(np.array(found[::2], dtype=np.int64), np.array(found[1::2], dtype=np.float64))
 
 
 def totals(connection: Connection, model_id: int, score: int) -> Totals:
