@@ -35,19 +35,23 @@ TAGS = [
 ]
 
 # Few distinct scores: ties are common.
-some_scores = st.sampled_from([FLOOR, 3499, 3500, SCALE])
+some_scores = st.sampled_from([FLOOR, 3500, SCALE])
 some_rows = st.lists(
-    st.dictionaries(st.integers(0, 6) | st.integers(0, len(TAGS) - 1), some_scores, max_size=9),
+    st.builds(
+        dict.__or__,
+        st.dictionaries(st.integers(0, len(TAGS) - 1), some_scores, max_size=5),
+        st.dictionaries(st.sampled_from(range(len(RATINGS))), st.just(3500), min_size=1),
+    ),
     min_size=IMAGES,
     max_size=IMAGES,
 )
 some_cuts = some_scores | st.just(NEVER)
 some_policies = st.builds(
     Policy,
-    default=some_cuts,
+    default=some_scores,
     categories=st.dictionaries(st.sampled_from(["rating", "quality"]), some_cuts),
     tags=st.dictionaries(st.sampled_from([*RATINGS, "best_quality", "cat", "name_1"]), some_cuts, max_size=3),
-    best_of=st.lists(st.sampled_from(["rating", "quality", "character"]), max_size=3, unique=True).map(tuple),
+    best_of=st.sampled_from([(), ("rating",), ("rating", "quality"), ("character", "rating")]),
 )
 QUERIES = {
     **{tag.name: {number} for number, tag in enumerate(TAGS) if number < 7 or tag.category == "general"},
