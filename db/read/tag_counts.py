@@ -9,8 +9,8 @@ from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut
 from db.read.tag_batches import read_tag_batches
-from db.scores import SCALE
-from db.sql.tag_sums import grouped_sums, sums_groups_fast, tag_sums
+from db.scores import NEVER, SCALE
+from db.sql.tag_sums import can_sum_best, sums_of_best, tag_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,13 @@ def tag_counts(
     by_thresholds = where is None and not under and cut.top is None and cut.mcut is None
     if by_thresholds and groups is None:
         images, sums = tag_sums(connection, model.id, cut.scores)
-    elif by_thresholds and groups is not None and sums_groups_fast(connection, groups):
-        images, sums = grouped_sums(connection, model.id, cut.scores, groups)
+    elif by_thresholds and groups is not None and can_sum_best(connection, groups):
+        alone = np.where(groups < 0, cut.scores, NEVER).astype(np.int16)
+        images, sums = tag_sums(connection, model.id, alone)
+        for number in range(int(groups.max()) + 1):
+            group = np.flatnonzero((groups == number) & (cut.scores < NEVER)).tolist()
+            if group:
+                images[group], sums[group] = sums_of_best(connection, model.id, group, cut.scores)
     else:
         images, sums = np.zeros(len(names), dtype=np.int64), np.zeros(len(names))
         for batch in read_tag_batches(connection, model, cut, where=where, under=under):

@@ -92,29 +92,22 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array) -> TagSums
     return TagSums(images, sums)
 
 
-def sums_groups_fast(connection: Connection, groups: Int32Array) -> bool:
-    """Whether `grouped_sums` is faster than a pass over all rows: on PostgreSQL, with groups of few tags."""
+def can_sum_best(connection: Connection, groups: Int32Array) -> bool:
+    """Whether `sums_of_best` is faster than a pass over all rows: on PostgreSQL, for groups of few tags.
+
+    Args:
+        groups: (tags,) the number of each tag's exclusive group, -1 outside of them.
+    """
     sizes = np.bincount(groups[groups >= 0])
     return connection.dialect.name == "postgresql" and bool((sizes**2 <= FEW).all())
 
 
-def grouped_sums(connection: Connection, model_id: int, lows: Int16Array, groups: Int32Array) -> TagSums:
-    """`tag_sums`, where of each exclusive group an image has the best tag only. PostgreSQL.
+def sums_of_best(connection: Connection, model_id: int, group: Sequence[int], lows: Int16Array) -> TagSums:
+    """The sums of the tags of an exclusive group, parallel to `group`. Each image has the best one. PostgreSQL.
 
     Args:
-        lows: (tags,) the lowest score of each tag that counts.
-        groups: (tags,) the number of each tag's group, -1 outside of them.
+        lows: (tags,) the lowest score of each tag of the model that counts.
     """
-    images, sums = tag_sums(connection, model_id, np.where(groups < 0, lows, NEVER).astype(np.int16))
-    for number in range(int(groups.max()) + 1):
-        group = np.flatnonzero((groups == number) & (lows < NEVER)).tolist()
-        if group:
-            images[group], sums[group] = _sums_of_best(connection, model_id, group, lows)
-    return TagSums(images, sums)
-
-
-def _sums_of_best(connection: Connection, model_id: int, group: Sequence[int], lows: Int16Array) -> TagSums:
-    """The sums of the tags of one group, parallel to `group`."""
     # Materialised: each score is looked up once, and not once for each comparison.
     rows = (
         select(*(ScoreOf(tag_id).label(f"score_{tag_id}") for tag_id in group))

@@ -107,12 +107,13 @@ def test_a_search_and_the_counts_know_the_best_of_each_group(
             store(connection, rated_model, ids, rows)
         with database.read() as connection:
             cut = resolve(rated_model, TAGS, policy)
-            counted = {one.tag: one.images for one in tag_counts(connection, rated_model, cut)}
-            assert counted == {
-                tag.name: number
-                for tag_id, tag in enumerate(TAGS)
-                if (number := sum(tag_id in tags for tags in expected))
-            }
+            scores: dict[str, list[int]] = {}
+            for row, tags in zip(rows, expected, strict=True):
+                for tag_id in tags:
+                    scores.setdefault(TAGS[tag_id].name, []).append(row[tag_id])
+            counted = {one.tag: (one.images, one.mean_probability) for one in tag_counts(connection, rated_model, cut)}
+            means = {tag: (len(some), pytest.approx(sum(some) / len(some) / SCALE)) for tag, some in scores.items()}
+            assert counted == means
             for query, wanted in QUERIES.items():
                 having = [image_id for image_id, tags in zip(ids, expected, strict=True) if tags & wanted]
                 for asked, images in ((query, having), (f"-( {query} )", [one for one in ids if one not in having])):
