@@ -40,8 +40,8 @@ def save(connection: Connection, model: Model, thresholds: Policy, *, is_new: bo
     policy = thresholds.at_least(model.floor)
     if is_new or (saved and saved.policy.best_of):
         policy = with_groups(policy, models.tag_names(connection, model.id), model.floor)
-    if saved is None and policy.is_empty:
-        return None
+    if policy == (saved.policy if saved else Policy()):
+        return saved
     return profiles.save_default(connection, model, policy, source=_SOURCE)
 
 

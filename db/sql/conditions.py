@@ -80,11 +80,11 @@ def best_is(
         group: at least one.
         lows: the lowest score of each tag of the group, parallel to it.
     """
-    low_of = dict(zip(group, lows, strict=True))
     rivals = [tag_id for tag_id in group if tag_id not in tag_ids]
     if len(tag_ids) * len(rivals) <= FEW:
-        score_of = _scores_of(connection, model_id)
-        return or_(*(_beats(tag_id, rivals, low_of, score_of) for tag_id in tag_ids))
+        score_of, bound = _scores(connection, model_id)
+        scores = {tag_id: score_of(tag_id) for tag_id in group}
+        return one_beats(scores, tag_ids, rivals, dict(zip(group, map(bound, lows), strict=True)))
     table = _table(group, lows)
     if connection.dialect.name == "postgresql":
         above = _above(tag_ids_column(connection, model_id), min(lows))
@@ -95,34 +95,36 @@ def best_is(
     return func.coalesce(best, NO_TAG).in_(tag_ids)
 
 
-_Score = tuple[ColumnElement[Any], Callable[[int], Any]]
-"""The stored score of a tag in a row of `predictions`, NULL if there is none; and a score to compare it with."""
+def one_beats(
+    scores: Mapping[int, ColumnElement[Any]], tag_ids: Sequence[int], rivals: Sequence[int], bounds: Mapping[int, Any]
+) -> ColumnElement[bool]:
+    """The condition that one of the tags reaches its lowest score, and no rival that reaches its own is better.
+
+    Args:
+        scores: by tag id; NULL if a score is not stored.
+        bounds: the lowest scores by tag id, to compare with the scores.
+    """
+    # A comparison with NULL is not false, and its negation is not true.
+    reached = {tag_id: and_(score.is_not(None), score >= bounds[tag_id]) for tag_id, score in scores.items()}
+
+    def is_better(rival: int, tag_id: int) -> ColumnElement[bool]:
+        first, second = scores[rival], scores[tag_id]
+        return and_(reached[rival], first >= second if rival < tag_id else first > second)
+
+    return or_(*(and_(reached[one], *(not_(is_better(rival, one)) for rival in rivals)) for one in tag_ids))
 
 
-def _scores_of(connection: Connection, model_id: int) -> Callable[[int], _Score]:
+def _scores(connection: Connection, model_id: int) -> tuple[Callable[[int], ColumnElement[Any]], Callable[[int], Any]]:
+    """Two functions: the score of a tag in a row of `predictions`, NULL if it is not stored; and a bound of scores."""
     if connection.dialect.name == "postgresql":
-        return lambda tag_id: (ScoreOf(tag_id), lambda low: low)
+        return ScoreOf, int
     width = tag_id_width(connection, model_id)
 
-    def score_of(tag_id: int) -> _Score:
+    def score_of(tag_id: int) -> ColumnElement[Any]:
         at, score = _found(tag_id, width)
-        return case((at > 0, score)), lambda low: literal(encode_one(low, NARROW), LargeBinary)
+        return case((at > 0, score))
 
-    return score_of
-
-
-def _beats(
-    tag_id: int, rivals: Sequence[int], low_of: Mapping[int, int], score_of: Callable[[int], _Score]
-) -> ColumnElement[bool]:
-    """The condition that a tag reaches its lowest score, and no rival that reaches its own is better."""
-    own, bound = score_of(tag_id)
-    conditions = [own.is_not(None), own >= bound(low_of[tag_id])]
-    for rival in rivals:
-        other, bound = score_of(rival)
-        better = other >= own if rival < tag_id else other > own
-        # A comparison with NULL is not false, and its negation is not true.
-        conditions.append(not_(and_(other.is_not(None), other >= bound(low_of[rival]), better)))
-    return and_(*conditions)
+    return score_of, lambda low: literal(encode_one(low, NARROW), LargeBinary)
 
 
 def _on_postgresql(column: str, tag_ids: Sequence[int], lows: Sequence[int], high: int) -> ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Sums over the scores of all images: SQL groups the arrays of PostgreSQL, numpy the blobs of SQLite."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +10,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.arrays.types import Int16Array, Int64Array
+from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.schema import predictions
 from db.scores import NEVER
-from db.sql.conditions import LowOf
+from db.sql.conditions import FEW, LowOf, ScoreOf, one_beats
+from db.sql.gone_scope import tagged
 from db.sql.packed import packed, unpack
 from db.sql.score_sql import start_of_slice
 from db.sql.streams import stream_rows
@@ -78,3 +80,37 @@ def tag_sums(connection: Connection, model_id: int, lows: Int16Array, where: Col
         images += np.bincount(tag_ids, minlength=lows.size)
         sums += np.bincount(tag_ids, weights=scores, minlength=lows.size)
     return TagSums(images, sums)
+
+
+def can_sum_best(connection: Connection, groups: Int32Array) -> bool:
+    """Whether `sums_of_best` is faster than a pass over all rows: on PostgreSQL, for groups of few tags.
+
+    Args:
+        groups: (tags,) the number of each tag's exclusive group, -1 outside of them.
+    """
+    sizes = np.bincount(groups[groups >= 0])
+    return connection.dialect.name == "postgresql" and bool((sizes**2 <= FEW).all())
+
+
+def sums_of_best(connection: Connection, model_id: int, group: Sequence[int], lows: Int16Array) -> TagSums:
+    """The sums of the tags of an exclusive group, parallel to `group`. Each image has the best one. PostgreSQL.
+
+    Args:
+        lows: (tags,) the lowest score of each tag of the model that counts.
+    """
+    # Materialised: each score is looked up once, and not once for each comparison.
+    rows = (
+        select(*(ScoreOf(tag_id).label(f"score_{tag_id}") for tag_id in group))
+        .where(tagged(connection, model_id))
+        .select_from(predictions)
+        .cte("group_scores")
+        .prefix_with("materialized")
+    )
+    scores = {tag_id: rows.c[f"score_{tag_id}"] for tag_id in group}
+    bounds = {tag_id: int(lows[tag_id]) for tag_id in group}
+    columns = []
+    for tag_id, score in scores.items():
+        is_best = one_beats(scores, [tag_id], [rival for rival in group if rival != tag_id], bounds)
+        columns += [func.count().filter(is_best), func.coalesce(func.sum(score).filter(is_best), 0)]
+    found = connection.execute(select(*columns).select_from(rows)).one()
+    return TagSums(np.array(found[::2], dtype=np.int64), np.array(found[1::2], dtype=np.float64))

@@ -62,7 +62,8 @@ def list_(context: typer.Context, database: parameters.DatabaseUrl = None, json:
     known = [_known(one) for one in KNOWN_MODELS]
     families = [{"name": one.name, "recognised_by": one.recognised_by, "licence": one.licence} for one in FAMILIES]
     if json:
-        ui.print_json({"known": known, "families": families, "stored": present})
+        names = [one["name"] for one in known]
+        ui.print_json({"known": names, "known_models": known, "families": families, "stored": present})
         return
     _print_table(
         "Known by name",

@@ -28,7 +28,8 @@ Run = Callable[..., Outcome]
 def test_known_models_and_families_with_their_licences(invoke: Run) -> None:
     found = invoke("models", "--json").json
     assert found["stored"] == []
-    known = {one["name"]: one for one in found["known"]}
+    known = {one["name"]: one for one in found["known_models"]}
+    assert found["known"] == list(known)
     assert known["jtp-1"] == {
         "name": "jtp-1",
         "tags": 9083,
