@@ -50,8 +50,7 @@ class OnnxNetwork:
         spec.check_weights()
         (images,) = self._session.get_inputs()
         self._input = images.name
-        fixed = images.shape[0]
-        self.batch: int | None = fixed if isinstance(fixed, int) and fixed > 0 else None
+        self.batch: int | None = images.shape[0] if isinstance(images.shape[0], int) else None
         """Images in a run, if the file fixes them; batches of other sizes are run in pieces."""
         self.dtype = _TYPES[images.type]
         """Type of the input, in which most of the file computes."""
