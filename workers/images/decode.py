@@ -118,7 +118,7 @@ class Decoder:
     def _refuse_elongated(self, width: int, height: int) -> None:
         """Refuse an image that is too large in between: of 50,000 x 1, the square, or the size before the crop."""
         spec, long, short = self._spec, max(width, height), min(width, height)
-        if spec.resize in {"fit", "patches"}:
+        if spec.resize == "fit" or spec.takes_patches:
             return
         if spec.resize == "square-pad":
             needed = long * long

@@ -96,7 +96,7 @@ class Inferencer:
         self._one_shape = self.device.type == "cuda" or (
             self.device.type in COMPILED_AHEAD if options.compile is None else options.compile
         )
-        self._preprocess = (PatchPreprocess if spec.resize == "patches" else Preprocess)(spec, self.device)
+        self._preprocess = (PatchPreprocess if spec.takes_patches else Preprocess)(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None
