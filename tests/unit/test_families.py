@@ -329,6 +329,15 @@ def test_probabilities_are_those_of_the_formulas_for_every_kind_of_picture(folde
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_bf16_gives_about_the_same(folder: Path) -> None:
+    """Layers in fp32 and in a lower precision meet without an error."""
+    spec, data = read_folder(folder), PICTURES["small"]
+    decoded = [Decoder(spec, 20_000_000).decode(data)]
+    options = Options(batch_size=1, device="cpu", precision="bf16")
+    found = Inferencer(spec, options, floor=0).probabilities(decoded)
+    torch.testing.assert_close(found, probabilities(spec, data), atol=0.05, rtol=0)
+
+
 def test_tensors_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
     """One is missing, one is there in addition, one has another shape."""
     copied = Path(shutil.copytree(folder, tmp_path / folder.name))

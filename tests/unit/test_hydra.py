@@ -229,6 +229,16 @@ def test_a_picture_has_the_same_probabilities_alone_and_in_a_batch(folder: Path)
     torch.testing.assert_close(probabilities(spec, PICTURES["small"])[0], together[0], atol=1e-5, rtol=0)
 
 
+def test_a_large_picture_is_averaged_before_it_is_filtered(tmp_path: Path) -> None:
+    """As by Pillow's `reducing_gap`, here to 48 patches, because a picture for 1,024 would have ten megapixels."""
+    spec = dataclasses.replace(read_folder(tiny.write_jtp3(tmp_path)), size=128)
+    image = upright_srgb(PICTURES["large"])
+    found = Decoder(spec, 20_000_000).decode(PICTURES["large"]).pixels
+    size = (found.shape[1], found.shape[0])
+    assert np.array_equal(found, np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)))
+    assert not np.array_equal(found, np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
+
+
 def test_tags_in_chunks_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = read_folder(folder), PICTURES["alpha, odd sides"]
     whole = probabilities(spec, data)
