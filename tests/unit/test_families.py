@@ -20,7 +20,7 @@ from torch.nn import functional as f
 from db.errors import ModelError
 from db.ledger.models import Tag
 from tests.fixtures import tiny_families as tiny
-from tests.fixtures.checkpoints import TAGS
+from tests.fixtures.checkpoints import TAGS, write_wd
 from tests.fixtures.formulas import Tensors, attention, below, linear, norm, over_white, tensor
 from tests.fixtures.pictures_of_families import pictures
 from workers.images.decode import Decoder
@@ -502,6 +502,13 @@ def test_a_size_of_one_number_is_the_short_side_unless_the_size_before_is_fixed(
     found = preprocess_fields(path)
     assert found["stages"] == (Stage("short", (70, 70)), Stage("crop", (64, 64)), Stage("resize", (32, 32)))
     assert (found["size"], found["background"]) == (32, (1.0, 1.0, 1.0))
+
+
+def test_a_list_as_of_wd_with_steps_is_not_read_as_bgr(tmp_path: Path) -> None:
+    folder = write_wd(tmp_path)
+    (folder / "preprocess.json").write_text(json.dumps({"test": tiny.STEPS}))
+    spec = read_folder(folder)
+    assert (spec.family, spec.channel_order, spec.resize) == ("timm", "RGB", "stages")
 
 
 def test_what_model_json_states_about_the_resize_replaces_the_steps(tmp_path: Path) -> None:

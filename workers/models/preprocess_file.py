@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from PIL import ImageColor
-
 from db.errors import ModelError
 from workers.models.spec import Colour
 from workers.models.stages import PillowFilter, Stage
@@ -110,6 +108,8 @@ def _filter(path: Path, step: Mapping[str, Any]) -> PillowFilter:
 
 
 def _colour(path: Path, step: Mapping[str, Any], key: str) -> Colour:
+    from PIL import ImageColor
+
     try:
         red, green, blue = ImageColor.getrgb(step.get(key) or "white")[:3]
     except (ValueError, AttributeError, TypeError) as error:

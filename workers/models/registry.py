@@ -52,20 +52,23 @@ def _wd(backbone: str, description: str) -> KnownModel:
     )
 
 
-def _hydra(name: str, tags: int, threshold: float, files: tuple[str, ...], description: str) -> KnownModel:
+def _hydra(name: str, alias: str, tags: int, threshold: float, *files: str) -> KnownModel:
     return KnownModel(
-        name, f"{description}, e621 tags, NaFlex SO400M", tags, threshold, "RedRocket/Hydra", files, (f"{name}-hydra",)
+        name=name,
+        description="Hydra: furry art, e621 tags with categories, NaFlex SO400M",
+        tags=tags,
+        default_threshold=threshold,
+        repo="RedRocket/Hydra",
+        files=files,
+        aliases=(alias,),
     )
 
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
     _jtp("jtp-1", "JTP_PILOT", 4, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px", "jtp-pilot"),
     _jtp("jtp-2", "JTP_PILOT2", 3, "Joint Tagger Project PILOT2: as PILOT with a gated head", "jtp-pilot2"),
-    _hydra(
-        *("jtp-3", 7_504, 0.75, ("models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv")),
-        description="JTP-3 Hydra: furry art",
-    ),
-    _hydra("hydra-3.5", 8_886, 0.62, ("models/hydra-3.5.safetensors",), "Hydra 3.5: furry art"),
+    _hydra("jtp-3", "jtp-3-hydra", 7_504, 0.75, "models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv"),
+    _hydra("hydra-3.5", "hydra", 8_886, 0.62, "models/hydra-3.5.safetensors"),
     _wd("vit", "ViT-B"),
     _wd("swinv2", "SwinV2-B"),
     _wd("convnext", "ConvNeXt-B"),
