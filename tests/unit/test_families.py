@@ -20,7 +20,7 @@ from torch.nn import functional as f
 from db.errors import ModelError
 from db.ledger.models import Tag
 from tests.fixtures import tiny_families as tiny
-from tests.fixtures.checkpoints import TAGS
+from tests.fixtures.checkpoints import TAGS, write_wd
 from tests.fixtures.formulas import Tensors, attention, below, linear, norm, over_white, tensor
 from tests.fixtures.pictures_of_families import pictures
 from workers.images.decode import Decoder
@@ -261,6 +261,41 @@ def zero_shot(folder: Path) -> Callable[[bytes], torch.Tensor]:
     return one
 
 
+def taggerine(folder: Path) -> Callable[[bytes], torch.Tensor]:
+    w = weights_of(folder)
+    embeddings = below(w, "backbone.embeddings.")
+    periods = 100 ** (2 * torch.arange(8) / 16)
+
+    def one(data: bytes) -> torch.Tensor:
+        image = opened(data).convert("RGB")
+        long = 16 * max(1, min(max(image.size), 128) // 16)
+        sides = [16 * max(1, round(side * long / max(image.size)) // 16) for side in image.size]
+        pixels = tensor(image.resize(sides, Image.Resampling.LANCZOS), *IMAGENET)
+        x = f.conv2d(pixels[None], embeddings["patch_embeddings.weight"], embeddings["patch_embeddings.bias"], 16)[0]
+        y_of, x_of = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in x.shape[1:])
+        at = torch.stack(torch.meshgrid(y_of, x_of, indexing="ij"), -1).view(-1, 2, 1)
+        angles = torch.cat([torch.zeros(5, 16), (2 * torch.pi * 2 * at / periods).flatten(1)])
+        turns = torch.exp(1j * angles)
+
+        def turned(one: torch.Tensor) -> torch.Tensor:
+            heads = [torch.complex(*head.chunk(2, -1)) * turns for head in one.chunk(2, -1)]
+            return torch.cat([part for head in heads for part in (head.real, head.imag)], -1)
+
+        x = torch.cat([embeddings["cls_token"][0], embeddings["register_tokens"][0], x.flatten(1).T])
+        for index in range(3):
+            part = below(w, f"backbone.model.layer.{index}.")
+            y = norm(x, part, "norm1", 1e-5)
+            q, k, v = (linear(y, part, f"attention.{name}_proj") for name in "qkv")
+            found = linear(attention(turned(q), turned(k), v, heads=2), part, "attention.o_proj")
+            x = x + part["layer_scale1.lambda1"] * found
+            y = norm(x, part, "norm2", 1e-5)
+            inner = f.silu(linear(y, part, "mlp.gate_proj")) * linear(y, part, "mlp.up_proj")
+            x = x + part["layer_scale2.lambda1"] * linear(inner, part, "mlp.down_proj")
+        return linear(norm(x, w, "backbone.norm", 1e-5)[:5].flatten(), w, "projection").sigmoid()
+
+    return one
+
+
 def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
@@ -271,6 +306,7 @@ FAMILIES: dict[str, tuple[Writer, Callable[[Path], Callable[[bytes], torch.Tenso
     "animetimm": (tiny.write_animetimm, animetimm),
     "camie": (tiny.write_camie, camie),
     "pixai10": (tiny.write_pixai10, pixai10),
+    "taggerine": (tiny.write_taggerine, taggerine),
     "siglip": (tiny.write_siglip, zero_shot),
     "clip": (tiny.write_clip, zero_shot),
     "ram": (tiny.write_ram, ram),
@@ -291,6 +327,15 @@ def test_probabilities_are_those_of_the_formulas_for_every_kind_of_picture(folde
     wanted = torch.stack([one(data) for data in PICTURES.values()])
     assert wanted.std(dim=0).min() > 0.001
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_bf16_gives_about_the_same(folder: Path) -> None:
+    """Layers in fp32 and in a lower precision meet without an error."""
+    spec, data = read_folder(folder), PICTURES["small"]
+    decoded = [Decoder(spec, 20_000_000).decode(data)]
+    options = Options(batch_size=1, device="cpu", precision="bf16")
+    found = Inferencer(spec, options, floor=0).probabilities(decoded)
+    torch.testing.assert_close(found, probabilities(spec, data), atol=0.05, rtol=0)
 
 
 def test_tensors_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
@@ -379,6 +424,11 @@ def test_a_matrix_that_does_not_fit_is_refused(tmp_path: Path, tensors: tiny.Sha
         read_folder(folder)
 
 
+def test_taggerine_has_the_categories_of_e621(tmp_path: Path) -> None:
+    spec = read_folder(tiny.write_taggerine(tmp_path))
+    assert (spec.tags[3], spec.tags[4], spec.tags[12]) == (Tag("fox", "species"), Tag("wolf", "general"), Tag(TAGS[12]))
+
+
 def test_joytag_leaves_out_rows_of_older_files_that_have_no_tags(tmp_path: Path) -> None:
     spec = read_folder(tiny.write_joytag(tmp_path, ratings=9))
     assert [tag.name for tag in spec.tags] == list(TAGS[:11])
@@ -452,6 +502,13 @@ def test_a_size_of_one_number_is_the_short_side_unless_the_size_before_is_fixed(
     found = preprocess_fields(path)
     assert found["stages"] == (Stage("short", (70, 70)), Stage("crop", (64, 64)), Stage("resize", (32, 32)))
     assert (found["size"], found["background"]) == (32, (1.0, 1.0, 1.0))
+
+
+def test_a_list_as_of_wd_with_steps_is_not_read_as_bgr(tmp_path: Path) -> None:
+    folder = write_wd(tmp_path)
+    (folder / "preprocess.json").write_text(json.dumps({"test": tiny.STEPS}))
+    spec = read_folder(folder)
+    assert (spec.family, spec.channel_order, spec.resize) == ("timm", "RGB", "stages")
 
 
 def test_what_model_json_states_about_the_resize_replaces_the_steps(tmp_path: Path) -> None:

@@ -51,9 +51,18 @@ RAM_ARGS = {"descriptions": 51, "embedding": 512, "width": 768, "inner": 3072, "
 RAM = dataclasses.replace(
     NONE, architecture="swin_large_patch4_window12_384", network="ram", size=384, head_args=RAM_ARGS
 )
+TAGGERINE = dataclasses.replace(
+    NONE,
+    architecture="vit_huge_plus_patch16_dinov3_qkvb",
+    network="taggerine",
+    size=1024,
+    resize="snap",
+    head_args={"has_bias": False},
+)
 CAFORMER = dataclasses.replace(NONE, architecture="caformer_b36", size=384)
 
 
+# Taggerine's file has a mask token of 1,280 numbers in addition, which is not loaded.
 @pytest.mark.parametrize(
     ("spec", "fields", "tags", "tensors", "parameters"),
     [
@@ -77,8 +86,9 @@ CAFORMER = dataclasses.replace(NONE, architecture="caformer_b36", size=384)
         (CAMIE, {}, 70527, 158, 143033727),
         (VITDET, {}, 30877, 398, 486346909),
         (RAM, {}, 4585, None, 329493046),
+        (TAGGERINE, {}, 74625, None, 1318192640 - 1280),
     ],
-    ids=["JTP-3", "Hydra 3.5", "PixAI v0.9", "JoyTag", "animetimm", "Camie v2", "PixAI v1.0", "RAM++"],
+    ids=["JTP-3", "Hydra 3.5", "PixAI v0.9", "JoyTag", "animetimm", "Camie v2", "PixAI v1.0", "RAM++", "Taggerine"],
 )
 def test_parameters_are_as_many_as_published(
     spec: ModelSpec, fields: dict[str, object], tags: int, tensors: int | None, parameters: int

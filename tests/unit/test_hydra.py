@@ -17,7 +17,7 @@ from torch.nn import functional as f
 from db.errors import ModelError
 from db.ledger.models import Tag
 from tests.fixtures import tiny_families as tiny
-from tests.fixtures.pictures_of_families import pictures
+from tests.fixtures.pictures_of_families import pictures, swapped_profile
 from workers.images.decode import Decoder
 from workers.inference.infer import Inferencer
 from workers.inference.networks import hydra
@@ -227,6 +227,31 @@ def test_a_picture_has_the_same_probabilities_alone_and_in_a_batch(folder: Path)
     spec = read_folder(folder)
     together = probabilities(spec, PICTURES["small"], PICTURES["large"])
     torch.testing.assert_close(probabilities(spec, PICTURES["small"])[0], together[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "I;16"])
+def test_a_profile_of_other_colours_changes_nothing(tmp_path: Path, mode: str) -> None:
+    """It is one of RGB. Sixteen bits are scaled as without a profile."""
+    grey = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    image = Image.fromarray(grey) if mode == "I;16" else Image.fromarray((grey >> 8).astype(np.uint8)).convert(mode)
+    spec = read_folder(tiny.write_jtp3(tmp_path))
+    pixels = []
+    for options in ({}, {"icc_profile": swapped_profile()}):
+        file = io.BytesIO()
+        image.save(file, "tiff", **options)
+        pixels.append(Decoder(spec, 20_000_000).decode(file.getvalue()).pixels)
+    assert np.array_equal(*pixels)
+    assert pixels[0].std() > 50
+
+
+def test_a_large_picture_is_averaged_before_it_is_filtered(tmp_path: Path) -> None:
+    """As by Pillow's `reducing_gap`, here to 48 patches, because a picture for 1,024 would have ten megapixels."""
+    spec = dataclasses.replace(read_folder(tiny.write_jtp3(tmp_path)), size=128)
+    image = upright_srgb(PICTURES["large"])
+    found = Decoder(spec, 20_000_000).decode(PICTURES["large"]).pixels
+    size = (found.shape[1], found.shape[0])
+    assert np.array_equal(found, np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)))
+    assert not np.array_equal(found, np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
 
 
 def test_tags_in_chunks_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

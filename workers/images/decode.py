@@ -56,6 +56,7 @@ class Decoder:
         self._opener = Opener(max_pixels, pixels_in_flight=pixels_in_flight)
         self._target = (lambda size: target_of(spec, size).size) if spec.dct_scaling else None
         self._resizer = Resizer(spec)
+        self._needs_metadata = spec.orientation != "none" or spec.profile != "none"
         quick_jpeg.gives_pillows_pixels()
         quick_png.warm_up()
 
@@ -72,7 +73,7 @@ class Decoder:
         if data[:2] not in _QUICK:
             return None
         name, kind = _QUICK[data[:2]]
-        if self._is_described(data):
+        if self._needs_metadata and self._is_described(data):
             return None
         size = kind.size_of(data)
         if size is None or math.prod(size) > self._opener.max_pixels or self._is_reduced(name, size):
@@ -83,7 +84,7 @@ class Decoder:
                 if raster is None:
                     return None
                 self._refuse_elongated(*size)
-                upright = self._upright(raster, data, None)
+                upright = self._upright(raster, data, None) if self._needs_metadata else raster
                 return Decoded(self._resizer.pixels(upright, upright.size), raster.width, raster.height, name)
         except (MemoryError, OSError, ValueError):  # also of the resize; Pillow's path names the reason
             return None
@@ -118,7 +119,7 @@ class Decoder:
     def _refuse_elongated(self, width: int, height: int) -> None:
         """Refuse an image that is too large in between: of 50,000 x 1, the square, or the size before the crop."""
         spec, long, short = self._spec, max(width, height), min(width, height)
-        if spec.resize in {"fit", "patches"}:
+        if spec.resize == "fit" or spec.takes_patches:
             return
         if spec.resize == "square-pad":
             needed = long * long

@@ -12,6 +12,8 @@ _LONGEST = 4 << 20
 """Bytes of a profile that is used. Those of printers have up to three million."""
 _CACHED = 32
 """Transforms that are kept. A collection has few profiles, and to prepare a transform takes milliseconds."""
+_GREY = frozenset({"1", "L", "LA"})
+_OTHERS = frozenset({*_GREY, "P", "PA", "RGB", "RGBA", "CMYK"})
 _PARSED = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 """What LittleCMS and Pillow raise for a profile that is broken, or for other colours."""
 
@@ -31,14 +33,13 @@ def in_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile or len(profile) > _LONGEST:
         return image
-    alpha = None
-    if image.mode in {"L", "LA"} and "transparency" not in image.info:
-        colours = image.convert("L") if image.mode == "LA" else image
-        alpha = image.getchannel("A") if image.mode == "LA" else None
-    elif image.mode == "CMYK":
-        colours = image
-    else:
-        colours = as_words(image)
+    alpha = image.getchannel("A") if image.mode == "LA" else None
+    if image.mode in _GREY and "transparency" not in image.info:
+        colours = image.convert("L")
+    elif image.mode in _OTHERS:
+        colours = image if image.mode == "CMYK" else as_words(image)
+    else:  # of more than eight bits, or of other colours
+        return image
     converted = _converted(colours, profile)
     if converted is None:
         return image

@@ -104,7 +104,7 @@ class Inferencer:
         if isinstance(self._network, OnnxNetwork):
             self.dtype = self._network.dtype
             self._one_shape = self._one_shape and self._network.batch is None
-        self._preprocess = (PatchPreprocess if spec.resize == "patches" else Preprocess)(spec, self.device)
+        self._preprocess = (PatchPreprocess if spec.takes_patches else Preprocess)(spec, self.device)
         self._spec, self._options = spec, options
         self._floor = floor
         self._exact: Inferencer | None = None

@@ -48,7 +48,7 @@ class Network(nn.Module):
         self.dtype = dtype
         self.head = spec.head
         self.activation = spec.activation
-        self.has_header = spec.resize == "patches"
+        self.has_header = spec.takes_patches
         """Whether the input holds numbers that a lower precision would round. The backbone converts the rest."""
         self.register_buffer("groups", _group_matrix(spec), persistent=False)
 

@@ -11,11 +11,11 @@ from workers.inference.device import Uploads
 from workers.inference.preprocess import Batch
 from workers.models.spec import PATCH, ModelSpec
 
-SHARES = (4, 2, 1)
-"""Lengths of a batch: the most patches of a picture, divided by these. A photograph has nearly the most; a thumbnail
-would otherwise cost as much."""
+EIGHTHS = {"patches": (2, 4, 8), "snap": range(1, 9)}
+"""Lengths of a batch, in eighths of the most patches of a picture, by the rule of its size. With `patches` a photograph
+has nearly the most; a thumbnail would otherwise cost as much. With `snap` only a square has them."""
 _VALUES = PATCH * PATCH * 3
-_HALF = 127.5
+_WHITE = 255
 
 
 class PatchPreprocess:
@@ -23,7 +23,11 @@ class PatchPreprocess:
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         self._size = spec.size
-        self._lengths = [(spec.size // PATCH) ** 2 // share for share in SHARES]
+        most = (spec.size // PATCH) ** 2
+        self._lengths = [most * eighths // 8 for eighths in EIGHTHS[spec.resize]]
+        self._mean, self._std = (
+            torch.tensor(colour, device=device).repeat(PATCH * PATCH) for colour in (spec.mean, spec.std)
+        )
         self._uploads = Uploads(device)
 
     def blank(self) -> Decoded:
@@ -58,11 +62,11 @@ class PatchPreprocess:
         return image.pixels
 
     def normalise(self, batch: Batch) -> torch.Tensor:
-        """The input of `workers.inference.networks.hydra`: float32 [N, 1 + L, 768] on the device."""
+        """The input of `workers.inference.networks.hydra` and `taggerine`: float32 [N, 1 + L, 768] on the device."""
         patches = self._uploads.copy(batch.pixels)
         rows, length, values = patches.shape
         packed = torch.empty((rows, 1 + length, values), dtype=torch.float32, device=patches.device)
-        packed[:, 1:] = patches / _HALF - 1
+        packed[:, 1:] = (patches / _WHITE - self._mean) / self._std
         if batch.boxes is not None:  # as it always is: None is of `Preprocess`
             packed[:, 0, :2] = self._uploads.copy(batch.boxes)
         return packed

@@ -50,6 +50,8 @@ def _steps(spec: ModelSpec) -> Iterator[str]:
     elif spec.resize == "patches":
         most = (spec.size // PATCH) ** 2
         yield f"resized ({spec.filter}) to at most {most:,} whole patches of {PATCH} x {PATCH}, never enlarged"
+    elif spec.resize == "snap":
+        yield f"resized ({spec.filter}): the long side to at most {spec.size}, both to multiples of {PATCH}"
     elif spec.resize == "stages":
         yield from map(_stage, spec.stages)
     else:

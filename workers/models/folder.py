@@ -87,10 +87,10 @@ def read_folder(folder: Path, name: str | None = None, *, weights: str | None = 
     elif (config := read_timm_config(folder / "config.json")) is not None:
         tags = _timm_tags(folder, tag_file, config)
         fields = timm_fields(folder / "config.json", config, len(tags))
-        if tag_file is not None and is_wd_list(tag_file):
-            fields |= _WD_FIELDS
         if (folder / PREPROCESS_FILE).exists() and "resize" not in stated:
             fields |= preprocess_fields(folder / PREPROCESS_FILE)
+        elif tag_file is not None and is_wd_list(tag_file):
+            fields |= _WD_FIELDS
     else:
         if tag_file is None:
             raise ModelError(f"{folder} has no tag list. Put {', '.join(TAG_FILES)} or a timm config.json there.")

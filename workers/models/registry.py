@@ -61,6 +61,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("joytag", 'config.json with "class": "ViT", and top_tags.txt', "Apache-2.0"),
     Family("camie", "Camie v2: *metadata*.json and its tensors", "GPL-3.0"),
     Family("ram", "RAM++: tensors of visual_encoder and tagging_head; ram_tag_list.txt", "Apache-2.0"),
+    Family("taggerine", "tensors of a DINOv3 backbone beside a head of tags; a vocabulary with idx2tag"),
     Family("zero-shot", "text_features.safetensors beside an image tower of SigLIP or CLIP"),
     Family(
         "onnx", "*.onnx and a tag list, of a published tagger (docs/models.md); or a model.json with all that it needs"
@@ -91,17 +92,15 @@ def _wd(backbone: str, parameters: int, description: str) -> KnownModel:
     )
 
 
-def _hydra(
-    name: str, tags: int, parameters: int, threshold: float, files: tuple[str, ...], description: str
-) -> KnownModel:
+def _hydra(name: str, alias: str, tags: int, parameters: int, threshold: float, *files: str) -> KnownModel:
     return KnownModel(
-        name,
-        f"{description}, e621 tags, NaFlex SO400M",
-        tags,
-        threshold,
-        "RedRocket/Hydra",
-        files,
-        (f"{name}-hydra",),
+        name=name,
+        description="Hydra: furry art, e621 tags with categories, NaFlex SO400M",
+        tags=tags,
+        default_threshold=threshold,
+        repo="RedRocket/Hydra",
+        files=files,
+        aliases=(alias,),
         parameters=parameters,
         licence="Apache-2.0",
     )
@@ -111,10 +110,10 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     _jtp("jtp-1", "JTP_PILOT", 4, 438_698_299, "Joint Tagger Project PILOT: furry art, e621 tags, SO400M at 384 px"),
     _jtp("jtp-2", "JTP_PILOT2", 3, 449_170_998, "Joint Tagger Project PILOT2: as PILOT with a gated head"),
     _hydra(
-        *("jtp-3", 7_504, 501_225_712, 0.75, ("models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv")),
-        description="JTP-3 Hydra: furry art",
+        *("jtp-3", "jtp-3-hydra", 7_504, 501_225_712, 0.75),
+        *("models/jtp-3-hydra.safetensors", "data/jtp-3-hydra-tags.csv"),
     ),
-    _hydra("hydra-3.5", 8_886, 525_068_528, 0.62, ("models/hydra-3.5.safetensors",), "Hydra 3.5: furry art"),
+    _hydra("hydra-3.5", "hydra", 8_886, 525_068_528, 0.62, "models/hydra-3.5.safetensors"),
     _wd("vit", 94_600_813, "ViT-B"),
     _wd("swinv2", 98_026_341, "SwinV2-B"),
     _wd("convnext", 98_698_989, "ConvNeXt-B"),

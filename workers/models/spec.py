@@ -18,11 +18,11 @@ from db.policy.policies import Policy
 from workers.models.key_map import AS_IS, KeyMap
 from workers.models.stages import PillowFilter, Stage
 
-Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram", "text"]
+Network = Literal["timm", "hydra", "hydra2", "joytag", "camie", "vitdet", "ram", "text", "taggerine"]
 Head = Literal["linear", "gated", "hierarchy"]
 Activation = Literal["sigmoid", "softmax", "none"]
 SquareResize = Literal["fit", "square-pad", "timm"]
-Resize = Literal[SquareResize, "stages", "patches"]
+Resize = Literal[SquareResize, "stages", "patches", "snap"]
 Filter = Literal[PillowFilter, "mks2013-linear"]
 Orientation = Literal["none", "exif"]
 Profile = Literal["none", "srgb"]
@@ -79,8 +79,8 @@ class ModelSpec:
     weights: Path
     """Weight file."""
     size: int
-    """Side of the square input, in pixels. For `patches`, of the largest square: an input has at most (size / 16)^2
-    patches."""
+    """Side of the square input, in pixels. For `patches` and `snap`, of the largest square: an input has at most
+    (size / 16)^2 patches."""
     network: Network = "timm"
     """`timm`: timm's network with a head; otherwise the network of `workers.inference.networks` with this name."""
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +99,8 @@ class ModelSpec:
     """For a hierarchy: the output positions that each tag after the leaves sums."""
     resize: Resize = "timm"
     """`fit`: keep the aspect ratio and pad; `square-pad`: pad to a square, then as `timm`; `timm`: stages of timm;
-    `stages`: those of the field `stages`; `patches`: to whole patches of 16 x 16, with the aspect ratio nearly kept."""
+    `stages`: those of the field `stages`; `patches`: to whole patches of 16 x 16, as many as the largest square has;
+    `snap`: to whole patches, with the long side at most `size`."""
     stages: tuple[Stage, ...] = ()
     """For `stages`: the steps, of which the last one gives the square input."""
     grow: bool = True
@@ -175,6 +176,11 @@ class ModelSpec:
         return "onnx" if self.weights.suffix == ".onnx" else "torch"
 
     @property
+    def takes_patches(self) -> bool:
+        """Whether inputs are patches of pictures of different shapes, instead of square images."""
+        return self.resize in {"patches", "snap"}
+
+    @property
     def outputs(self) -> int:
         """Number of outputs of the network, without groups."""
         return len(self.tags) - len(self.groups)
@@ -208,10 +214,8 @@ class ModelSpec:
         return plain
 
     def _check_patches(self) -> None:
-        if self.resize == "patches" and (self.size % PATCH or self.background is None):
-            raise ModelError(
-                f"Model {self.name}: for patches, size must be a multiple of {PATCH}, and a background must be set."
-            )
+        if self.takes_patches and self.size % PATCH:
+            raise ModelError(f"Model {self.name}: size is {self.size}; for patches it is a multiple of {PATCH}.")
         if self.filter == "mks2013-linear" and self.resize != "patches":
             raise ModelError(f"Model {self.name}: the filter mks2013-linear is for patches only.")
 

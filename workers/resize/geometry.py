@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workers.models.spec import PATCH, ModelSpec
 from workers.models.stages import Stage
-from workers.resize.patch_grid import patch_grid
+from workers.resize.patch_grid import patch_grid, snapped_grid
 
 Size = tuple[int, int]
 """Width, height."""
@@ -37,8 +37,9 @@ def target_of(spec: ModelSpec, size: Size) -> Target:
     if spec.resize == "fit":
         fitted = fitted_size(*size, spec.size, grow=spec.grow)
         return Target(fitted, (0, 0, *fitted))
-    if spec.resize == "patches":
-        rows, columns = patch_grid(*size, (spec.size // PATCH) ** 2)
+    if spec.takes_patches:
+        snaps = spec.resize == "snap"
+        rows, columns = snapped_grid(*size, spec.size) if snaps else patch_grid(*size, (spec.size // PATCH) ** 2)
         return Target((PATCH * columns, PATCH * rows), (0, 0, PATCH * columns, PATCH * rows))
     if spec.resize == "stages":
         first = spec.stages[0].scaled(size)

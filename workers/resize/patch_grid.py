@@ -29,3 +29,15 @@ def patch_grid(width: int, height: int, most: int) -> tuple[int, int]:
         if rows * columns == most:
             break
     return best
+
+
+def snapped_grid(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Rows and columns of patches for an image whose long side is cut to whole patches of at most `longest` pixels.
+
+    The other side is scaled by the same factor, rounded, and cut to whole patches: the rule of Taggerine. A side has at
+    least one patch, for which its reference has no rule.
+    """
+    long, short = max(width, height), min(width, height)
+    along = max(1, min(long, longest) // PATCH)
+    across = max(1, round(short * along * PATCH / long) // PATCH)
+    return (across, along) if width >= height else (along, across)

@@ -8,6 +8,7 @@ from workers.inference.networks.camie import Camie
 from workers.inference.networks.hydra import Hydra
 from workers.inference.networks.joytag import joytag
 from workers.inference.networks.ram import RamPlus
+from workers.inference.networks.taggerine import Taggerine
 from workers.inference.networks.text import TextMatrix
 from workers.inference.networks.vitdet import VitDet
 from workers.models.spec import ModelSpec
@@ -20,6 +21,7 @@ _NETWORKS: dict[str, Callable[[ModelSpec], nn.Module]] = {
     "vitdet": VitDet,
     "ram": RamPlus,
     "text": TextMatrix,
+    "taggerine": Taggerine,
 }
 
 

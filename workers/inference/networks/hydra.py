@@ -49,12 +49,17 @@ class Hydra(nn.Module):
         embeds = self.body.embeds
         number = torch.arange(patches.shape[1], device=patches.device)
         rows, columns = grids.long().unbind(1)
-        mask = (number < (rows * columns)[:, None])[:, None, None]
+        mask = mask_of(rows, columns, number)
         x = embeds.proj(patches.to(embeds.proj.weight.dtype))
         x = x + _positions(embeds.pos_embed[0].float(), rows, columns, number).to(x.dtype)
         for block in self.body.blocks:
             x = block(x, attn_mask=mask)
         return self.body.norm(x), mask
+
+
+def mask_of(rows: torch.Tensor, columns: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+    """Bool [N, 1, 1, L], true for the numbers [L] of patches that pictures with rows and columns [N] have."""
+    return (number < (rows * columns)[:, None])[:, None, None]
 
 
 def _positions(table: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, number: torch.Tensor) -> torch.Tensor:

@@ -3,11 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from workers.models.families import camie, hydra, joytag, pixai, pixai_v1, ram, text_matrix
+from workers.models.families import camie, hydra, joytag, pixai, pixai_v1, ram, taggerine, text_matrix
 from workers.models.families.files import ModelFiles
 
 _FAMILIES: tuple[Callable[[ModelFiles], dict[str, Any] | None], ...] = (
-    *(hydra.fields, pixai.fields, pixai_v1.fields, joytag.fields, camie.fields, ram.fields, text_matrix.fields),
+    camie.fields,
+    hydra.fields,
+    joytag.fields,
+    pixai.fields,
+    pixai_v1.fields,
+    ram.fields,
+    taggerine.fields,
+    text_matrix.fields,
 )
 """Each gives the fields of a `ModelSpec` besides name and weights, or None if the files are of another family. No two
 accept the same files."""
