@@ -108,7 +108,7 @@ def _filter(path: Path, step: Mapping[str, Any]) -> PillowFilter:
 
 
 def _colour(path: Path, step: Mapping[str, Any], key: str) -> Colour:
-    from PIL import ImageColor
+    from PIL import ImageColor  # not on a host that only enqueues
 
     try:
         red, green, blue = ImageColor.getrgb(step.get(key) or "white")[:3]
