@@ -1,0 +1,1 @@
+"""Connections: engines, transactions, locks, errors of the drivers."""

@@ -1,0 +1,1 @@
+"""Bytes as each database has them: arrays, blobs, COPY. No SQL."""

@@ -1,0 +1,1 @@
+"""Writes rows of many images at once: results, postings, references, tags."""

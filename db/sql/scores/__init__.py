@@ -1,0 +1,1 @@
+"""Stored scores in SQL: conditions, slices, sums over all images."""
