@@ -40,7 +40,7 @@ from db.arrays.batches import batched
 from db.database import Database, open_database
 from db.ledger.images import Reference, stored_version
 from db.schema import failures, images, predictions
-from db.sql.upsert import insert_into
+from db.sql.rows.upsert import insert_into
 from producer.enqueue import enqueue
 from producer.queue.broker import TASK_NAME, create_app, queue_name
 from producer.queue.chunks import sending

@@ -49,7 +49,7 @@ from db.read.tag_counts import tag_counts
 from db.schema import predictions
 from db.search import execute as search
 from db.search.query import Node, parse
-from db.sql.packed import packed, unpack
+from db.sql.scores.packed import packed, unpack
 from db.sql.streams import stream_rows
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,8 +20,8 @@ from db.ledger import models
 from db.ledger.changed_blocks import block_of
 from db.ledger.images import stored_version
 from db.ledger.models import Model, Tag
-from db.sql import psycopg_arrays
-from db.sql.blob_format import NARROW, encode
+from db.sql.connection import psycopg_arrays
+from db.sql.formats.blob_format import NARROW, encode
 
 TAGS = 9_083
 FLOOR = 100

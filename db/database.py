@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 from db import migrate
 from db.errors import DatabaseError, TransientError
 from db.scope import Gone
-from db.sql.connections import (
+from db.sql.connection.connections import (
     BUSY_TIMEOUT_MS,
     limit_statements,
     make_engine,
@@ -22,7 +22,7 @@ from db.sql.connections import (
     sqlite_file,
     write_options,
 )
-from db.sql.driver_errors import explain
+from db.sql.connection.driver_errors import explain
 from db.sql.gone_scope import OPTION
 
 CONNECTIONS = 5

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 from db.errors import DatabaseError
 from db.migrations import packing
 from db.migrations.packing import Progress
-from db.sql.locks import lock_name
+from db.sql.connection.locks import lock_name
 
 log = logging.getLogger(__name__)
 

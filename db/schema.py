@@ -8,7 +8,7 @@
 
 Both databases store one packed row per image: `predictions.tag_ids` and `predictions.scores`, parallel and sorted by
 ascending score. They are `smallint[]` on PostgreSQL, and blobs on SQLite, which has no arrays
-(`db.sql.blob_format`). The view `tag_scores` has a row per tag; a query on it is the same on both.
+(`db.sql.formats.blob_format`). The view `tag_scores` has a row per tag; a query on it is the same on both.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ class IntegerArray(UserDefinedType[Any]):
 
 
 class SmallintArray(UserDefinedType[Any]):
-    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only; `db.sql.psycopg_arrays` converts the bytes."""
+    """`smallint[]` as a one-dimensional int16 array. PostgreSQL only (`db.sql.connection.psycopg_arrays`)."""
 
     cache_ok = True
 
@@ -155,7 +155,7 @@ predictions = Table(
     Column("image_version", Text, nullable=False),
     Column("predicted_at", UtcDateTime, nullable=False),
     # On SQLite the bytes of a tag id are a property of the model: three from 16,385 tags on. On PostgreSQL the ids of
-    # models with more than 32,767 tags are in a column `wide_tag_ids`, and this one is null (`db.sql.tag_id_width`).
+    # models with more than 32,767 tags are in a column `wide_tag_ids`, and this one is null.
     Column("tag_ids", Packed, nullable=False),
     Column("scores", Packed, nullable=False),  # floor(probability * 10000)
     # For the deletion of images: the foreign key looks up predictions by image alone. Rows are inserted roughly in

@@ -14,7 +14,7 @@ from db.ledger import gone, moved_labels
 from db.names.uris import file_path
 from db.schema import images
 from db.sql.gone_scope import is_gone
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 
 AT_ONCE = 10_000
 """Images in one transaction, or read at once."""

@@ -16,7 +16,7 @@ from db.read.tag_batches import read_tag_batches
 from db.schema import files, images, predictions
 from db.scores import SCALE
 from db.sql.gone_scope import tagged
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Redis keeps no such number. Without it, a chunk with an image that kills its wor
 from sqlalchemy import Connection, delete, select
 
 from db.schema import deliveries
-from db.sql.upsert import insert_into
+from db.sql.rows.upsert import insert_into
 
 
 def count(connection: Connection, chunk_id: str) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from db.schema import files, predictions
 from db.scores import Scores
 from db.sql.in_list import in_hashes, in_list
-from db.sql.packed import packed, unpack
+from db.sql.scores.packed import packed, unpack
 from db.sql.streams import plan_with_indexes
 
 _COPIES = 2

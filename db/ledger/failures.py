@@ -9,7 +9,7 @@ from sqlalchemy import Connection, exists, select
 from db.errors import Reason
 from db.schema import failures, images
 from db.sql.gone_scope import in_scope
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 
 _AT_ONCE = 1_000
 

@@ -10,10 +10,10 @@ from db.arrays.id_set import IdSet
 from db.database import Database
 from db.ledger import changed_blocks, gone, models
 from db.schema import failures, images, labels, predictions
+from db.sql.connection.locks import lock_images
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.locks import lock_images
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 
 AT_ONCE = 1_000
 """Images deleted in one transaction."""

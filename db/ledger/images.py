@@ -10,11 +10,11 @@ from sqlalchemy import Column, Connection, Select, and_, func, not_, or_, select
 
 from db.ledger.gone import unmark
 from db.schema import failures, images, predictions
-from db.sql import registration
+from db.sql.connection.locks import lock_images
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.locks import lock_images
-from db.sql.registration import Known, NewImage
+from db.sql.rows import registration
+from db.sql.rows.registration import Known, NewImage
 
 if TYPE_CHECKING:
     from db.arrays.id_set import IdSet

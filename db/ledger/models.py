@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, func, select
 from db.errors import ModelError
 from db.schema import models, tags
 from db.scores import MAX_TAGS, to_probability
-from db.sql.tag_rows import insert_tags
-from db.sql.upsert import insert_into
+from db.sql.rows.tag_rows import insert_tags
+from db.sql.rows.upsert import insert_into
 
 _ID_DIGITS = 18
 

@@ -11,7 +11,7 @@ from db.schema import files, gone, images, labels
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.upsert import insert_into
+from db.sql.rows.upsert import insert_into
 
 
 def move_labels(connection: Connection, to: Sequence[int] | None = None) -> int:

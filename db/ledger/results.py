@@ -11,11 +11,11 @@ from db.errors import Reason
 from db.ledger import changed_blocks, moved_labels
 from db.schema import failures, files, images, predictions
 from db.scores import Scores
-from db.sql import chunk_writes
+from db.sql.connection.locks import lock_images
 from db.sql.gone_scope import is_gone
 from db.sql.in_list import in_list
-from db.sql.locks import lock_images
-from db.sql.upsert import insert_into
+from db.sql.rows import chunk_writes
+from db.sql.rows.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     Results of an older version than the registered one are dropped. A failure is dropped if its version has a
     prediction.
 
-    Workers that have the same images write one after the other (`db.sql.locks`). Otherwise one could insert a
-    prediction, and another one, which does not see it yet, a failure. A version that is registered between the query
+    Workers that have the same images write one after the other (`db.sql.connection.locks`). Otherwise one could
+    insert a prediction, and another one, which does not see it yet, a failure. A version that is registered between the query
     and the end of the transaction does not wait: the result of the old version is stored, as if it had been written
     before, and the image is pending.
     """

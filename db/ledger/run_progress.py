@@ -11,7 +11,7 @@ from db.ledger import gone
 from db.ledger.images import count_pending
 from db.schema import failures, images, predictions
 from db.sql.gone_scope import in_scope
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 
 RATE_WINDOW = timedelta(seconds=60)
 

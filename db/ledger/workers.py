@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, delete, select
 
 from db.schema import workers
-from db.sql.upsert import insert_into
+from db.sql.rows.upsert import insert_into
 
 FORGOTTEN_AFTER = timedelta(days=1)
 LOOK_BACK = timedelta(minutes=2)

@@ -22,7 +22,7 @@ LEVEL = "0007"
 IMAGES_AT_ONCE = 1_000
 """A piece takes some tenths of a second, in which other writers wait."""
 NARROW, WIDE = 2, 3
-"""Bytes of a number: `db.sql.blob_format` as of this migration."""
+"""Bytes of a number: `db.sql.formats.blob_format` as of this migration."""
 
 _SPACE = 64 << 20
 """Bytes for the write-ahead log, which reached 58 MB for a million images. It is longer while a reader needs it."""

@@ -29,10 +29,10 @@ from db.scope import Gone
 from db.scores import SCALE
 from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
-from db.sql.packed import packed, unpack
-from db.sql.posting_rows import delete_pieces, insert_pieces
+from db.sql.rows.posting_rows import delete_pieces, insert_pieces
+from db.sql.rows.upsert import insert_into
+from db.sql.scores.packed import packed, unpack
 from db.sql.streams import stream_in_order
-from db.sql.upsert import insert_into
 
 FLOOR = 1_000
 """The floor of postings by default: a third of the scores of a tagger are at or above 0.1."""

@@ -22,8 +22,8 @@ from db.scope import Gone
 from db.scores import NEVER
 from db.sql.gone_scope import scope_of, tagged
 from db.sql.in_list import in_list
-from db.sql.posting_rows import read_scores
-from db.sql.tag_sums import TagSums, tag_sums
+from db.sql.rows.posting_rows import read_scores
+from db.sql.scores.tag_sums import TagSums, tag_sums
 
 
 @dataclass(frozen=True, slots=True)

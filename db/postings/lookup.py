@@ -18,7 +18,7 @@ from db.schema import gone, posting_blocks
 from db.scope import Gone
 from db.scores import NEVER
 from db.sql.gone_scope import scope_of
-from db.sql.posting_rows import read_pieces
+from db.sql.rows.posting_rows import read_pieces
 
 BLOCKS_AT_ONCE = 16
 """A million images. A bit mask of them takes a megabyte."""

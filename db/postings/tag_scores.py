@@ -11,8 +11,8 @@ from db.ledger.models import Model
 from db.postings.lookup import neighbours, read_postings, read_present
 from db.postings.state import in_blocks, read_state
 from db.schema import predictions
-from db.sql.conditions import ScoreOf, reaches
 from db.sql.gone_scope import tagged
+from db.sql.scores.conditions import ScoreOf, reaches
 
 
 class TagScores(NamedTuple):

@@ -12,8 +12,8 @@ from db.postings.block_format import FINE_STEP
 from db.postings.counts import Plan
 from db.schema import predictions
 from db.scores import NEVER, SCALE
-from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import tagged
+from db.sql.scores.conditions import ScoreOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from db.arrays.score_batch import ScoreBatch
 from db.ledger.models import Model
 from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import predictions
-from db.sql.packed import packed, unpack
+from db.sql.scores.packed import packed, unpack
 from db.sql.streams import stream_rows
 
 

@@ -24,8 +24,8 @@ from db.schema import files, images, predictions
 from db.scores import SCALE, TAG_ID_BITS
 from db.sql.current_file import is_file_of
 from db.sql.gone_scope import tagged
-from db.sql.packed import packed, unpack
-from db.sql.score_sql import begins_with
+from db.sql.scores.packed import packed, unpack
+from db.sql.scores.score_sql import begins_with
 from db.sql.streams import plan_for_all_rows, stream_in_order
 
 IMAGES_AT_ONCE = 2_000

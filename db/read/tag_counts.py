@@ -11,7 +11,7 @@ from db.policy.policies import Cut
 from db.postings.counts import sums_of_tags
 from db.read.tag_batches import read_tag_batches
 from db.scores import NEVER, SCALE
-from db.sql.tag_sums import can_sum_best, sums_of_best
+from db.sql.scores.tag_sums import can_sum_best, sums_of_best
 
 
 @dataclass(frozen=True, slots=True)

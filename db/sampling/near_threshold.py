@@ -15,9 +15,9 @@ from db.schema import images, predictions
 from db.scores import NEVER
 from db.search import execute
 from db.search.tree import Reaches
-from db.sql.conditions import ScoreOf, reaches
 from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
+from db.sql.scores.conditions import ScoreOf, reaches
 
 _MANY = 4
 """A step is read on its own if it holds at least this many times the images asked for: a part of it is then enough."""

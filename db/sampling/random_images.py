@@ -17,9 +17,9 @@ from db.postings.tag_scores import scores_in_range
 from db.sampling.near_threshold import ScoredImage, scored_images
 from db.schema import predictions
 from db.search.tree import Reaches
-from db.sql.conditions import reaches
 from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
+from db.sql.scores.conditions import reaches
 
 _SHARE = 200
 """At most one image in this many is looked up before all are read: a fifth of the time that reading all takes."""

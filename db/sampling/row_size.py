@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from db.ledger.models import Model
 from db.sampling.pool import load
 from db.sampling.random_images import random_ids
-from db.sql.tag_id_width import bytes_of_tag
+from db.sql.scores.tag_id_width import bytes_of_tag
 
 FLOORS = (100, 500, 1000)
 """In ten-thousandths: 0.01, 0.05, 0.1."""

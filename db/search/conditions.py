@@ -7,9 +7,9 @@ from sqlalchemy import ColumnElement, Connection, FromClause, and_, false, func,
 from db.schema import files, images, predictions
 from db.search.facts import FACTS
 from db.search.tree import And, BestIn, Node, Not, Or, Reaches, Under, Within
-from db.sql.conditions import best_is, reaches
 from db.sql.current_file import is_file_of
-from db.sql.score_sql import begins_with
+from db.sql.scores.conditions import best_is, reaches
+from db.sql.scores.score_sql import begins_with
 
 
 def condition(connection: Connection, model_id: int, node: Node) -> ColumnElement[bool]:

@@ -16,10 +16,10 @@ from db.schema import files, images, predictions
 from db.scores import NEVER, to_probability
 from db.search import conditions, matches
 from db.search.tree import Node, leaves
-from db.sql.conditions import ScoreOf
 from db.sql.current_file import is_file_of
 from db.sql.in_list import in_list
-from db.sql.packed import packed, unpack
+from db.sql.scores.conditions import ScoreOf
+from db.sql.scores.packed import packed, unpack
 
 IMAGES_AT_ONCE = 1_000
 

@@ -28,9 +28,9 @@ from db.schema import predictions
 from db.scores import NEVER, to_probability
 from db.search.conditions import condition, source
 from db.search.tree import And, BestIn, Node, Not, Or, Reaches, leaves
-from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import tagged
 from db.sql.in_list import in_list
+from db.sql.scores.conditions import ScoreOf
 from db.sql.streams import plan_for_all_rows, stream_in_order
 
 FEW = 20_000

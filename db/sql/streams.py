@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, text
 
 from db.arrays.batches import batched
-from db.sql.driver_errors import as_sqlalchemy_errors
+from db.sql.connection.driver_errors import as_sqlalchemy_errors
 
 
 def plan_for_all_rows(connection: Connection) -> None:

@@ -36,10 +36,10 @@ from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.errors import SettingsError
 from db.ledger.models import Model
 from db.schema import UtcDateTime, images, labels, predictions, tags
-from db.sql.conditions import ScoreOf
 from db.sql.gone_scope import in_scope
 from db.sql.in_list import in_list
-from db.sql.upsert import insert_into
+from db.sql.rows.upsert import insert_into
+from db.sql.scores.conditions import ScoreOf
 
 NOT_STORED = -1
 """The score of a tag below the model's floor."""

@@ -22,7 +22,7 @@ from db.names.uris import file_path
 from db.schema import images, predictions
 from db.scores import TAG_ID_BITS
 from db.sql.gone_scope import tagged
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 from db.truth import labels
 from db.truth.pairs import Pairs
 from db.truth.truth import Found, Truth

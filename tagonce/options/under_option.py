@@ -15,7 +15,7 @@ from db.errors import SettingsError, SourceError
 from db.names import image_locations
 from db.names.uris import file_uri
 from db.schema import images
-from db.sql.score_sql import begins_with
+from db.sql.scores.score_sql import begins_with
 from producer.sources.addresses import resolve
 from producer.uris import as_folder, path_or_uri
 

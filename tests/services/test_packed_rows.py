@@ -19,9 +19,9 @@ from db.schema import predictions
 from db.scores import Scores
 from db.search.execute import condition, count
 from db.search.tree import Reaches
-from db.sql.blob_format import LIMITS, NARROW, WIDE, decode, encode, encode_one, rows_reaching
-from db.sql.conditions import FEW, ScoreOf
-from db.sql.packed import packed, unpack
+from db.sql.formats.blob_format import LIMITS, NARROW, WIDE, decode, encode, encode_one, rows_reaching
+from db.sql.scores.conditions import FEW, ScoreOf
+from db.sql.scores.packed import packed, unpack
 from tests.fixtures.examples import up_to
 
 Register = Callable[..., list[int]]

@@ -9,7 +9,7 @@ from db.database import Database, open_database
 from db.errors import DatabaseError, SettingsError
 from db.ledger import images
 from db.ledger.images import Reference
-from db.sql.connections import lift_statement_timeout
+from db.sql.connection.connections import lift_statement_timeout
 from tests.fixtures.pooler import Pooler
 from tests.services.conftest import make_model
 

@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 from db.database import Database
 from db.ledger import models
 from db.ledger.models import Tag
-from db.sql import array_format
+from db.sql.formats import array_format
 
 TAGS = [Tag("cat"), Tag("1girl", "general"), Tag(""), Tag('quote"\\ %s :x', "日本語 🐈"), Tag("cat", "copyright")]
 

@@ -24,7 +24,7 @@ from db.policy.policies import Policy, resolve
 from db.read import comparison, histograms
 from db.read.tag_batches import read_tag_batches
 from db.schema import predictions
-from db.sql.connections import lift_statement_timeout
+from db.sql.connection.connections import lift_statement_timeout
 from db.sql.streams import stream_in_order
 from db.truth import labels
 from db.truth.precision import figures_at, precision_at, weights_of

@@ -30,7 +30,7 @@ from db.scope import Gone
 from db.scores import NEVER, SCALE, Scores
 from db.search.execute import Hit, condition, count, scores_to_show, search
 from db.search.query import And, Node, Not, Or, QueryError, Reaches, Under, Within, parse, quoted
-from db.sql.conditions import FEW
+from db.sql.scores.conditions import FEW
 from tagonce.commands import index as index_command
 from tagonce.commands import search as search_command
 from tests.fixtures.examples import up_to

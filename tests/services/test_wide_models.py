@@ -26,7 +26,7 @@ from db.scores import MAX_TAGS, NEVER, Scores
 from db.search import execute
 from db.search.query import parse
 from db.search.tree import Node, Not, Reaches
-from db.sql.conditions import FEW
+from db.sql.scores.conditions import FEW
 from db.truth import labels
 from db.truth.evaluation import evaluate
 from db.truth.load_truth import read_truth

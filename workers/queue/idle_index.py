@@ -8,7 +8,7 @@ from db.errors import TagonceError
 from db.ledger.models import Model
 from db.names.plural import counted
 from db.postings.build import update_postings
-from db.sql.locks import try_lock_name
+from db.sql.connection.locks import try_lock_name
 from workers.queue import background
 from workers.queue.watchdog import Watchdog
 

@@ -11,7 +11,7 @@ revision = "0008"
 down_revision = "0007"
 
 NARROW, WIDE = 2, 3
-"""Bytes of a number: `db.sql.blob_format` as of this migration."""
+"""Bytes of a number: `db.sql.formats.blob_format` as of this migration."""
 
 
 def upgrade() -> None:

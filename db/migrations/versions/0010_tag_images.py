@@ -6,7 +6,7 @@ revision = "0010"
 down_revision = "0009"
 
 _FIRST, _NEXT = (f"x'{bytes(range(start, start + 128)).hex()}'" for start in (128, 0))
-"""The first bytes of numbers, and their other bytes, in order: `db.sql.blob_format` as of this migration."""
+"""The first bytes of numbers, and their other bytes, in order: `db.sql.formats.blob_format` as of this migration."""
 
 
 def upgrade() -> None:

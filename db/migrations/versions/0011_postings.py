@@ -136,7 +136,7 @@ _POSTGRESQL = """
 
 _ANY = f"x'{bytes(range(256)).hex()}'"
 _FIRST, _NEXT = (f"x'{bytes(range(start, start + 128)).hex()}'" for start in (128, 0))
-"""The first bytes of packed numbers, and their other bytes, in order: `db.sql.blob_format` as of this migration."""
+"""The first bytes of packed numbers, and their other bytes, in order, as of this migration."""
 
 
 def _integer(blob: str, position: str) -> str:

@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 
-from db.sql.blob_format import NARROW, decode, encode_one
+from db.sql.formats.blob_format import NARROW, decode, encode_one
 
 
 def register(connection: sqlite3.Connection) -> None:

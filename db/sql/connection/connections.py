@@ -9,8 +9,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from db.errors import SettingsError
-from db.sql import blob_functions
-from db.sql.driver_errors import is_busy
+from db.sql.connection import blob_functions
+from db.sql.connection.driver_errors import is_busy
 
 BUSY_TIMEOUT_MS = 60_000
 """Milliseconds that a writer waits for another one. A chunk is written in well under a second."""
@@ -54,7 +54,7 @@ def write_options(dialect: str) -> dict[str, Any]:
 
     SQLite takes its write lock at BEGIN. Otherwise a transaction that reads first and then writes fails at once if
     another one has written meanwhile, regardless of the busy timeout. On PostgreSQL a statement after that of a lock
-    must see what was committed while it waited (`db.sql.locks`), whatever the server's default is.
+    must see what was committed while it waited (`db.sql.connection.locks`), whatever the server's default is.
     """
     return {_BEGIN: "BEGIN IMMEDIATE", **(_LATEST if dialect == "postgresql" else {})}
 
@@ -208,7 +208,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _configure_postgresql(connection: Any, _record: object) -> None:
-    from db.sql import psycopg_arrays
+    from db.sql.connection import psycopg_arrays
 
     psycopg_arrays.register(connection)
     connection.execute(_SERVER_TIMEOUTS)

@@ -12,7 +12,7 @@ from psycopg.adapt import Buffer, Dumper, Loader, PyFormat
 from psycopg.pq import Format
 
 from db.arrays.types import Int16Array, Int32Array
-from db.sql import array_format
+from db.sql.formats import array_format
 
 INT2_ARRAY_OID, INT4_ARRAY_OID = 1005, 1007
 

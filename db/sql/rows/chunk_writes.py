@@ -10,12 +10,12 @@ from itertools import repeat
 from sqlalchemy import Connection
 
 from db.arrays.types import Int16Array, Int32Array
-from db.sql import array_format, blob_format, copy_format
-from db.sql.array_format import INT2_OID, INT4_OID
-from db.sql.blob_format import NARROW
-from db.sql.copy_rows import copy
-from db.sql.sqlite_time import sqlite_time
-from db.sql.tag_id_width import tag_id_width, tag_ids_column
+from db.sql.formats import array_format, blob_format, copy_format
+from db.sql.formats.array_format import INT2_OID, INT4_OID
+from db.sql.formats.blob_format import NARROW
+from db.sql.formats.sqlite_time import sqlite_time
+from db.sql.rows.copy_rows import copy
+from db.sql.scores.tag_id_width import tag_id_width, tag_ids_column
 
 FileRow = tuple[int, int, int, int, str, str, bytes]
 """The columns of `files`: image id, bytes, width, height, image version, format, sha256."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from db.sql import copy_format
-from db.sql.driver_errors import as_sqlalchemy_errors
+from db.sql.connection.driver_errors import as_sqlalchemy_errors
+from db.sql.formats import copy_format
 
 
 def copy(connection: Connection, into: str, columns: Sequence[Sequence[bytes]]) -> None:
@@ -13,7 +13,7 @@ def copy(connection: Connection, into: str, columns: Sequence[Sequence[bytes]]) 
 
     Args:
         into: the table and the names of its columns, `table (one, other)`.
-        columns: equally long; their values in binary, by the functions of `db.sql.copy_format`.
+        columns: equally long; their values in binary, by the functions of `db.sql.formats.copy_format`.
     """
     statement = f"copy {into} from stdin (format binary)"
     driver = connection.connection.driver_connection

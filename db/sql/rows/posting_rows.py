@@ -11,10 +11,10 @@ from db.arrays.batches import batched, prefetched
 from db.arrays.types import Int16Array
 from db.schema import postings, tags
 from db.scores import NEVER
-from db.sql import copy_format
-from db.sql.conditions import LowOf
-from db.sql.copy_rows import copy
+from db.sql.formats import copy_format
 from db.sql.in_list import in_list
+from db.sql.rows.copy_rows import copy
+from db.sql.scores.conditions import LowOf
 from db.sql.streams import stream_in_order, stream_rows
 
 _COLUMNS = "model_id, block, tag_id, piece, highest, images, scores"

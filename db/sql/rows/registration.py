@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection
 
-from db.sql.sqlite_time import sqlite_time
+from db.sql.formats.sqlite_time import sqlite_time
 
 
 class NewImage(NamedTuple):

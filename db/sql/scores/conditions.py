@@ -40,9 +40,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.arrays.types import Int16Array, Int32Array
 from db.schema import IntegerArray, SmallintArray, predictions
 from db.scores import NEVER
-from db.sql.blob_format import NARROW, encode_one
-from db.sql.score_sql import start_of_slice
-from db.sql.tag_id_width import tag_id_width, tag_ids_column
+from db.sql.formats.blob_format import NARROW, encode_one
+from db.sql.scores.score_sql import start_of_slice
+from db.sql.scores.tag_id_width import tag_id_width, tag_ids_column
 
 NO_TAG = -1
 """No tag has this id."""
@@ -143,7 +143,7 @@ def _on_postgresql(column: str, tag_ids: Sequence[int], lows: Sequence[int], hig
 
 def _above(column: str, low: int, high: int = NEVER) -> Subquery:
     """PostgreSQL: the tag ids and scores of a row with low <= score < high, one row each."""
-    # unnest is in the select list, where it is faster: see `db.sql.score_sql`.
+    # unnest is in the select list, where it is faster: see `db.sql.scores.score_sql`.
     return select(
         func.unnest(_Slice(column, low, high), type_=SmallInteger if column == "tag_ids" else Integer).label("tag_id"),
         func.unnest(_Slice("scores", low, high), type_=SmallInteger).label("score"),

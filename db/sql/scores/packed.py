@@ -11,8 +11,8 @@ from sqlalchemy.types import UserDefinedType
 
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.schema import predictions
-from db.sql import array_format, blob_format
-from db.sql.score_sql import start_of_slice
+from db.sql.formats import array_format, blob_format
+from db.sql.scores.score_sql import start_of_slice
 
 
 class _PackedType(UserDefinedType[bytes]):

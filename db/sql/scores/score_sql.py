@@ -1,8 +1,8 @@
 """SQL elements for one threshold over stored scores. The compilers below hold the SQL of each dialect.
 
 PostgreSQL: scores ascend within a row, so `width_bucket` is a binary search in C, and the tags at or above a score are
-a slice at the end of the row. SQLite hands out whole blobs, which numpy cuts (`db.sql.packed`). Policies with more than
-one threshold start from the tags at or above their lowest one (`db.read.tag_batches`).
+a slice at the end of the row. SQLite hands out whole blobs, which numpy cuts (`db.sql.scores.packed`). Policies with
+more than one threshold start from the tags at or above their lowest one (`db.read.tag_batches`).
 """
 
 from sqlalchemy import ColumnElement, and_

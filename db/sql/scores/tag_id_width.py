@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, exists, select
 
 from db.schema import tags
-from db.sql.blob_format import LIMITS, NARROW, WIDE
+from db.sql.formats.blob_format import LIMITS, NARROW, WIDE
 
 _SCORE, _SMALLINT, _INTEGER = 2, 2, 4
 """Bytes."""

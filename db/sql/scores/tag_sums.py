@@ -13,12 +13,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.schema import predictions
 from db.scores import NEVER
-from db.sql.conditions import FEW, LowOf, ScoreOf, one_beats
 from db.sql.gone_scope import tagged
-from db.sql.packed import packed, unpack
-from db.sql.score_sql import start_of_slice
+from db.sql.scores.conditions import FEW, LowOf, ScoreOf, one_beats
+from db.sql.scores.packed import packed, unpack
+from db.sql.scores.score_sql import start_of_slice
+from db.sql.scores.tag_id_width import tag_ids_column
 from db.sql.streams import stream_rows
-from db.sql.tag_id_width import tag_ids_column
 
 _IMAGES_AT_ONCE = 2_000
 

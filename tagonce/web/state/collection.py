@@ -19,7 +19,7 @@ from db.ledger.models import Model
 from db.read import distribution
 from db.read.distribution import Distribution
 from db.read.tag_batches import TagBatch
-from db.sql.connections import lift_statement_timeout
+from db.sql.connection.connections import lift_statement_timeout
 from workers.cache_folder import cache_folder
 
 POOL = 10_000
