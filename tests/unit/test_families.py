@@ -523,10 +523,10 @@ def test_what_model_json_states_about_the_resize_replaces_the_steps(tmp_path: Pa
 def test_rules_of_a_key_map_are_applied_in_their_order() -> None:
     numbers = torch.arange(6.0).view(2, 3)
     weights = {f"layer.0.{one}_proj.weight": numbers + index for index, one in enumerate("qkv")}
-    weights |= {"layer.0.mask": numbers, "table": numbers, "head": numbers}
+    weights |= {"layer.0.mask": numbers, "table": numbers, "tail": numbers}
     keys = KeyMap(
         drops=(r".*\.mask",),
-        renames=((r"^layer\.", "blocks."), (r"\.([qkv])_proj\.", r".attn.\1.")),
+        renames=((r"^layer\.", "blocks."), (r"\.([qkv])_proj\.", r".attn.\1."), ("^tail$", "end"), ("^end$", "head")),
         swaps=("table",),
         rows=(("head", 1),),
         joins=(((".attn.q.weight", ".attn.k.weight", ".attn.v.weight"), ".attn.qkv.weight"),),
