@@ -53,9 +53,9 @@ def save(connection: Connection, model_id: int, done: Sequence[Prediction], fail
     prediction.
 
     Workers that have the same images write one after the other (`db.sql.connection.locks`). Otherwise one could
-    insert a prediction, and another one, which does not see it yet, a failure. A version that is registered between the query
-    and the end of the transaction does not wait: the result of the old version is stored, as if it had been written
-    before, and the image is pending.
+    insert a prediction, and another one, which does not see it yet, a failure. A version that is registered between the
+    query and the end of the transaction does not wait: the result of the old version is stored, as if it had been
+    written before, and the image is pending.
     """
     ids = [*(one.image_id for one in done), *(one.image_id for one in failed)]
     lock_images(connection, ids)
