@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, text
 
 from db.database import Database, open_database
-from db.ledger import changed_blocks, forget, gone, results
+from db.ledger import changed_blocks, forget, gone
 from db.ledger.models import Model
-from db.ledger.results import Prediction
 from db.policy.policies import Policy, resolve
 from db.postings import block_format, build
 from db.postings.build import drop_postings, update_postings
@@ -30,13 +29,14 @@ from db.read.distribution import count_scores
 from db.read.histograms import histogram
 from db.read.tag_counts import tag_counts
 from db.schema import images, posting_blocks, postings, predictions
-from db.scores import NEVER, SCALE, Scores
+from db.scores import NEVER, SCALE
 from db.search import conditions
 from db.search.execute import search
 from db.search.tree import And, Node, Not, Or, Reaches
 from tests.fixtures.examples import up_to
 from tests.fixtures.indexed import SECOND_BLOCK, Index, bring, straddle_blocks
 from tests.services.conftest import TAGS
+from tests.services.test_search import store
 
 Register = Callable[..., list[int]]
 Row = dict[int, int]
@@ -54,14 +54,17 @@ some_policies = st.builds(
 )
 
 
-def store(database: Database, model: Model, ids: list[int], rows: list[Row]) -> None:
-    done = []
-    for image_id, row in zip(ids, rows, strict=True):
-        tags = np.array(sorted(row, key=lambda tag: (row[tag], tag)), np.int32)
-        scores = Scores(tags, np.array([row[tag] for tag in tags.tolist()], np.int16))
-        done.append(Prediction(image_id, "1", 10, 640, 480, "jpeg", b"h" * 32, scores))
-    with database.write() as connection:
-        results.save(connection, model.id, done, [])
+def once_before_writing(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    """Call a function when the next builder has read its first block, and has not written it yet."""
+    read = build.read_contents
+
+    def read_and_be_late(*arguments: Any) -> build.Contents:
+        contents = read(*arguments)
+        monkeypatch.undo()
+        then()
+        return contents
+
+    monkeypatch.setattr(build, "read_contents", read_and_be_late)
 
 
 @pytest.fixture
@@ -201,15 +204,7 @@ def test_a_writer_that_was_not_committed_keeps_its_block_changed(
 ) -> None:
     """The builder has read its snapshot before a writer commits."""
     store(database, model, straddling, [{0: 5000}] * IMAGES)
-    read = build.read_contents
-
-    def read_and_be_late(*arguments: Any) -> build.Contents:
-        contents = read(*arguments)
-        monkeypatch.undo()
-        store(database, model, straddling[:1], [{1: 7000}])
-        return contents
-
-    monkeypatch.setattr(build, "read_contents", read_and_be_late)
+    once_before_writing(monkeypatch, lambda: store(database, model, straddling[:1], [{1: 7000}]))
     update_postings(database, model)
     assert state(database, model)[:2] == ((1,), (0,))
     with database.read() as connection:
@@ -221,17 +216,13 @@ def test_the_slower_of_two_builders_discards_its_work(
 ) -> None:
     """Otherwise it would store postings of an older snapshot."""
     store(database, model, straddling, [{0: 5000}] * IMAGES)
-    read = build.read_contents
 
-    def read_and_be_late(*arguments: Any) -> build.Contents:
-        contents = read(*arguments)
-        monkeypatch.undo()
+    def write_and_build() -> None:
         store(database, model, straddling, [{1: 7000}] * IMAGES)
         assert update_postings(database, model) == 2
-        return contents
 
     for _again in range(2):
-        monkeypatch.setattr(build, "read_contents", read_and_be_late)
+        once_before_writing(monkeypatch, write_and_build)
         assert update_postings(database, model) == 1  # the second block is built again
         assert state(database, model)[:2] == ((0, 1), ())
         with database.read() as connection:
