@@ -43,7 +43,7 @@ def run(database_url: str, invoke: Run) -> Run:
         failed = [Reference(f"s3://b/c/{name}", "1", 1) for name in ("damaged.jpg", "away.jpg", "a\nb.jpg")]
         broken = register(connection, failed, model.id)
         reasons = (Reason.CORRUPT, Reason.TIMEOUT, Reason.CORRUPT)
-        for image_id, reason in zip(broken, reasons, strict=True):
+        for image_id, reason in zip(reversed(broken), reasons, strict=True):
             results.save(connection, model.id, [], [Failure(image_id, "1", reason, f"it was {reason}")])
     database.close()
 

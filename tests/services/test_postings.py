@@ -33,6 +33,7 @@ from db.scores import NEVER, SCALE
 from db.search import conditions
 from db.search.execute import search
 from db.search.tree import And, Node, Not, Or, Reaches
+from db.sql.connection.locks import lock_images
 from tests.fixtures.examples import up_to
 from tests.fixtures.indexed import SECOND_BLOCK, Index, bring, straddle_blocks
 from tests.services.conftest import TAGS
@@ -272,6 +273,7 @@ def write_at_random(url: str, model: Model, ids: list[int], seed: int, stop: thr
         if own.random() < 0.1:
             with database.write() as connection:
                 victim = own.choice(ids)
+                lock_images(connection, [victim])
                 changed_blocks.mark(connection, model.id, [victim])
                 connection.execute(delete(images).where(images.c.id == victim))
     database.close()

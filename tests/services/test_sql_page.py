@@ -105,7 +105,7 @@ def fill(database: Database) -> None:
         )
         uris = [*SCORES, BROKEN, NEW]
         pending = images.register(connection, [Reference(uri, "1", 1) for uri in uris], page.id)
-        ids = dict(zip(uris, pending, strict=True))
+        ids = dict(zip(sorted(uris), pending, strict=True))  # new rows are written in the order of uris
         done = [
             # Two of the images are the same file.
             Prediction(ids[uri], "1", 1, 10, 10, "jpeg", bytes(31) + bytes([uri == DOG]), ascending(scores))

@@ -110,6 +110,7 @@ def test_every_setting_of_a_worker_is_in_its_options(monkeypatch: pytest.MonkeyP
         "max_bytes": 11,
         "max_pixels_in_flight": 12,
         "roots": ("/a", "/b"),
+        "update_index": False,
         "grace_seconds": 13.0,
         "stall_seconds": 14.0,
         "max_idle": 15.0,
