@@ -67,6 +67,7 @@ PER_TAG_OWN = "images of each tag, a threshold a tag"
 SEARCH = "images with animal:0.5 -cat:0.2, common tags"
 SEARCH_RARE = "images with a rare tag at 0.35"
 FIVE = "five tags with ~ and -: how many, and the best 100"
+FIVE_TAGS = "( animal:0.3 ~ cat:0.3 ) -dog:0.2 -car:0.2 tag_0004:0.15"
 HISTOGRAM = "histogram of a common tag, from 0.1 on"
 CHANGES = "images and tags that change from 0.35 to 0.4"
 CAPTIONS = "captions of every image at 0.35, to a file"
@@ -109,12 +110,13 @@ class Tagonce:
             self.tags = models.tag_names(connection, self.model.id)
 
     def steps(self) -> Steps:
+        common, rare, five = map(self.parsed, ("animal:0.5 -cat:0.2", synthetic.names()[RARE], FIVE_TAGS))
         questions: dict[str, Callable[[], Any]] = {
             PER_TAG: lambda: self.per_tag(Policy(SCORE)),
             PER_TAG_OWN: lambda: self.per_tag(Policy(tags=THRESHOLDS)),
-            SEARCH: lambda: self.number_of("animal:0.5 -cat:0.2"),
-            SEARCH_RARE: lambda: self.images_with(synthetic.names()[RARE]),
-            FIVE: lambda: self.five("( animal:0.3 ~ cat:0.3 ) -dog:0.2 -car:0.2 tag_0004:0.15"),
+            SEARCH: lambda: self.number_of(common),
+            SEARCH_RARE: lambda: self.images_with(rare),
+            FIVE: lambda: self.five(five),
             HISTOGRAM: self.histogram,
             CHANGES: self.changes,
         }
@@ -132,17 +134,16 @@ class Tagonce:
             cut = resolve(self.model, self.tags, policy)
             return {one.tag: one.images for one in tag_counts(connection, self.model, cut)}
 
-    def number_of(self, query: str) -> Any:
+    def number_of(self, tree: Node) -> Any:
         with self.database.read() as connection:
-            return search.count(connection, self.model, self.parsed(query))
+            return search.count(connection, self.model, tree)
 
-    def images_with(self, query: str) -> Any:
+    def images_with(self, tree: Node) -> Any:
         with self.database.read() as connection:
-            return sorted(hit.uri for hit in search.search(connection, self.model, self.parsed(query)))
+            return sorted(hit.uri for hit in search.search(connection, self.model, tree))
 
-    def five(self, query: str) -> Any:
+    def five(self, tree: Node) -> Any:
         with self.database.read() as connection:
-            tree = self.parsed(query)
             hits = search.search(connection, self.model, tree, sort=0, limit=100)
             return search.count(connection, self.model, tree), [hit.probability for hit in hits]
 

@@ -25,6 +25,9 @@ from db.sql.in_list import in_list
 from db.sql.rows.posting_rows import read_scores
 from db.sql.scores.tag_sums import TagSums, tag_sums
 
+_MANY = 10_000
+"""Images that are gone, from which number on the database joins them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -43,12 +46,21 @@ def plan(connection: Connection, model_id: int) -> Plan | None:
     state = read_state(connection, model_id)
     if not state.built or scope is Gone.ONLY:
         return None
-    subtracted = None
-    if scope is Gone.EXCLUDE:
-        # A list, and not `exists`, for which SQLite would look at all images.
-        is_gone = predictions.c.image_id.in_(select(gone.c.image_id))
-        subtracted = and_(predictions.c.model_id == model_id, is_gone, in_blocks(state.current))
+    subtracted = _marked(connection, model_id, state) if scope is Gone.EXCLUDE else None
     return Plan(state, and_(tagged(connection, model_id), in_blocks(state.changed)), subtracted)
+
+
+def _marked(connection: Connection, model_id: int, state: State) -> ColumnElement[bool] | None:
+    """The condition of the images of current blocks that are gone; None without any."""
+    marked = select(gone.c.image_id)
+    ids = list(connection.scalars(marked.limit(_MANY)))
+    if not ids:
+        return None
+    # A list, and not `exists`: SQLite would look at all images, and PostgreSQL does not know how few are marked.
+    is_gone = (
+        in_list(connection, predictions.c.image_id, ids) if len(ids) < _MANY else predictions.c.image_id.in_(marked)
+    )
+    return and_(predictions.c.model_id == model_id, is_gone, in_blocks(state.current))
 
 
 def sums_of_tags(connection: Connection, model: Model, lows: Int16Array) -> TagSums:
