@@ -14,7 +14,7 @@ from db.scores import NEVER
 from db.sql.formats import copy_format
 from db.sql.in_list import in_list
 from db.sql.rows.copy_rows import copy
-from db.sql.scores.conditions import LowOf
+from db.sql.scores.conditions import FEW, LowOf
 from db.sql.streams import stream_in_order, stream_rows
 
 _COLUMNS = "model_id, block, tag_id, piece, highest, images, scores"
@@ -87,13 +87,15 @@ def read_scores(
     """
     columns = postings.c
     where = and_(columns.model_id == model_id, columns.block >= blocks[0], columns.block < blocks[1])
+    wanted = np.flatnonzero(lows < NEVER)
     if connection.dialect.name == "postgresql":
+        if wanted.size <= FEW:  # otherwise the index is read for all tags
+            where = and_(in_list(connection, columns.tag_id, wanted.tolist()), where)
         row = func.int4send(columns.tag_id).op("||")(columns.scores)
         query = select(row.label("piece")).where(where, columns.highest >= LowOf(lows, columns.tag_id))
         for rows in prefetched(stream_rows(connection, query, _AT_ONCE)):
             yield [_TAG.unpack_from(data)[0] for (data,) in rows], [data[_TAG.size :] for (data,) in rows]
         return
-    wanted = np.flatnonzero(lows < NEVER)
     pairs = {str(tag_id): low for tag_id, low in zip(wanted.tolist(), lows[wanted].tolist(), strict=True)}
     low_of = func.json_each(json.dumps(pairs)).table_valued("key", "value")
     of_tag = and_(columns.tag_id == low_of.c.key.cast(Integer), where, columns.highest >= low_of.c.value)
