@@ -180,7 +180,7 @@ posting_blocks = Table(
     metadata,
     Column("model_id", RowId, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
     Column("block", Integer, primary_key=True, autoincrement=False),  # image_id >> 16
-    Column("version", Integer, nullable=False),  # 1, 2, ... with each build
+    Column("version", Integer, nullable=False),  # random, and one more with each build
     Column("floor", SmallInteger, nullable=False),  # postings have the scores from it on; ten-thousandths
     Column("images", Integer, nullable=False),  # with a prediction
     Column("present", LargeBinary, nullable=False),  # which ones: see `db.postings.block_format`, as for the following

@@ -6,6 +6,7 @@ these marks. A writer that was not committed at the time of the snapshot has lef
 stays changed. A builder can be killed at any moment, and several can run at once: the slower one discards its work.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -155,7 +156,8 @@ def _build(database: Database, model: Model, block: int, floor: int, counter: Un
         marks = list(connection.scalars(marked))
         contents = read_contents(connection, model, block, floor, counter, tags)
     values = {
-        "version": (version or 0) + 1,
+        # From a random one: postings that were dropped and built again must not have a version that they had before.
+        "version": secrets.randbits(30) if version is None else version + 1,
         "floor": floor,
         "images": int(np.count_nonzero(contents.present)),
         "present": block_format.encode_present(contents.present),

@@ -74,6 +74,10 @@ class Bucket:
         with _writing(self.name):
             self._client.put_object(Bucket=self.name, Key=key, Body=content)
 
+    def delete(self, key: str) -> None:
+        with _writing(self.name):
+            self._client.delete_object(Bucket=self.name, Key=key)
+
     def upload(self, path: Path, key: str, metadata: dict[str, str]) -> None:
         """Upload a file of any size, a large one in parts."""
         with _writing(self.name):

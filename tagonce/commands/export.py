@@ -16,6 +16,7 @@ from tagonce.output import ui
 if TYPE_CHECKING:
     from tagonce.export.job import FormatSpec
 
+_EXTENSION = ".txt"
 _FILES = "Output"
 _TAGS = "Tags and their names"
 _ORDER = "Order"
@@ -32,7 +33,8 @@ def command(
             "--format",
             "-f",
             help="txt and hydrus: a sidecar file for each image; all others: one file. imagefolder is for Hugging Face "
-            "`datasets`, kohya is the metadata of sd-scripts, parquet-wide has a column for each tag.",
+            "`datasets`, kohya is the metadata of sd-scripts, parquet-wide has a column for each tag. parquet-packed "
+            "is a folder with all stored scores, whatever the threshold, for DuckDB, ClickHouse and Spark.",
         ),
     ] = Format.TXT,
     out: Annotated[
@@ -40,8 +42,8 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="For sidecars and imagefolder a folder or s3://bucket/prefix/, else a file or s3://bucket/key; - is "
-            "standard output. Default: sidecars beside the images, else standard output.",
+            help="For sidecars, imagefolder and parquet-packed a folder or s3://bucket/prefix/, else a file or "
+            "s3://bucket/key; - is standard output. Default: sidecars beside the images, else standard output.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
@@ -63,7 +65,9 @@ def command(
             rich_help_panel=_FILES,
         ),
     ] = False,
-    extension: Annotated[str, typer.Option(help="Of sidecars: .txt, .caption, ...", rich_help_panel=_FILES)] = ".txt",
+    extension: Annotated[
+        str, typer.Option(help="Of sidecars: .txt, .caption, ...", rich_help_panel=_FILES)
+    ] = _EXTENSION,
     root: Annotated[
         str | None,
         typer.Option(
@@ -249,6 +253,7 @@ def command(
     Example: tagonce export --threshold 0.35 --out captions/
     """
     from db.ledger.models import title
+    from db.policy.policies import Policy
     from tagonce import settings
     from tagonce.export.formats import FORMATS
     from tagonce.export.job import Export
@@ -286,10 +291,13 @@ def command(
         raise SettingsError(
             "--root needs --out and a format with sidecars, or imagefolder: names in --out are relative to it."
         )
+    if spec.all_scores:
+        _refuse_choices(spec, policy, under=under, query=query, frequencies=frequencies, extension=extension)
     config = settings.load(database_url=database)
     with stored(config) as opened, opened.read(gone=gone) as connection:
         row = stored_model(connection, query_option.model_named(query or "", model))
-        resolved = resolve_policy(connection, row, policy.changes, policy.profile)
+        changes = Policy(default=row.floor) if spec.all_scores else policy.changes
+        resolved = resolve_policy(connection, row, changes, policy.profile)
         summary = run(
             connection,
             Export(
@@ -309,6 +317,20 @@ def command(
         )
         name = title(connection, row)
     ui.errors.print(f"{name} at {resolved.label}: {summary}", markup=False)
+
+
+def _refuse_choices(spec: "FormatSpec", policy: PolicyOptions, *, extension: str, **given: str | None) -> None:
+    """For a format that writes all scores of all images."""
+    from db.policy.policies import Policy
+
+    named = [f"--{name}" for name, value in given.items() if value is not None]
+    named += ["--extension"] if extension != _EXTENSION else []
+    named += ["options of thresholds"] if policy.profile or policy.changes != Policy() else []
+    if named:
+        raise SettingsError(
+            f"--format {spec.name} writes all stored scores of all images, and does not take {', '.join(named)}. "
+            "--format parquet writes the tags that thresholds keep, of the images that you choose."
+        )
 
 
 def _existing(spec: "FormatSpec", extension: str, *, overwrite: bool, merge: bool) -> Existing:

@@ -12,6 +12,7 @@ class Format(StrEnum):
     CSV = "csv"
     PARQUET = "parquet"
     PARQUET_WIDE = "parquet-wide"
+    PARQUET_PACKED = "parquet-packed"
     KOHYA = "kohya"
     HYDRUS = "hydrus"
 

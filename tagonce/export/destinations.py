@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from db.errors import SettingsError
+from db.errors import SettingsError, StopError
 from producer.uris import split_s3
 from tagonce.whole_files import whole_path
 
@@ -118,6 +118,40 @@ def digest(out: str) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def names_in(folder: str) -> set[str]:
+    """The names of the files of a folder, or of the objects below a prefix; none if it does not exist.
+
+    Args:
+        folder: ends with a slash.
+
+    Raises:
+        StopError: S3 does not answer.
+    """
+    if not in_s3(folder):
+        return set(os.listdir(folder)) if Path(folder).is_dir() else set()  # noqa: PTH208 - names, and not paths
+    from producer.storage.uploads import Bucket
+
+    name, prefix = split_s3(folder)
+    with Bucket(name) as bucket:
+        return {key.removeprefix(prefix) for key, _ in bucket.listing(prefix)}
+
+
+def remove(out: str) -> None:
+    """Delete a file or object, if it exists.
+
+    Raises:
+        StopError: it cannot be deleted.
+    """
+    if in_s3(out):
+        with _object(out) as (bucket, key):
+            bucket.delete(key)
+        return
+    try:
+        Path(out).unlink(missing_ok=True)
+    except OSError as error:
+        raise StopError(f"Cannot delete {out}: {error.strerror}. Delete it yourself.") from error
 
 
 @contextmanager

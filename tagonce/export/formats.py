@@ -1,5 +1,6 @@
 """The formats of `tagonce export`: for each the writer, and the options that it takes. A new format is one entry."""
 
+from dataclasses import fields
 from functools import partial
 
 from db.export.options import CaptionOptions, Placement, Underscores
@@ -9,6 +10,7 @@ from producer.uris import path_or_uri
 from tagonce.export.choices import Format
 from tagonce.export.imagefolders import imagefolder_writer
 from tagonce.export.job import FormatSpec
+from tagonce.export.lake_writer import LakeWriter
 from tagonce.export.parquet_writer import ParquetWriter
 from tagonce.export.sidecar_writer import SidecarWriter
 from tagonce.export.text_writer import TextWriter
@@ -63,6 +65,13 @@ FORMATS = {
             partial(ParquetWriter, kind=WideParquet),
             unused=_IN_CAPTIONS_ONLY | _IN_ORDER_ONLY,
             sizes=True,
+            to_stdout=False,
+        ),
+        FormatSpec(
+            Format.PARQUET_PACKED,
+            LakeWriter,
+            unused=frozenset(field.name for field in fields(CaptionOptions)),
+            all_scores=True,
             to_stdout=False,
         ),
     )

@@ -53,6 +53,8 @@ class FormatSpec:
     """It names images relative to `--root`."""
     sizes: bool = False
     """It writes widths and heights."""
+    all_scores: bool = False
+    """It writes the stored scores of all images, and takes no policy and no choice of images."""
     to_stdout: bool = True
     """It is one stream of text."""
 
