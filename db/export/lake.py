@@ -20,7 +20,7 @@ from db.read.tag_batches import IMAGES_AT_ONCE
 from db.schema import gone, images, posting_blocks, predictions
 from db.scope import Gone
 from db.sql.gone_scope import scope_of, tagged
-from db.sql.packed import packed, unpack
+from db.sql.scores.packed import packed, unpack
 from db.sql.streams import stream_in_order
 
 _SCORES_IN_GROUP = 4 * 2**20
