@@ -108,24 +108,30 @@ def scores_of_tags(
 
 def low_counts(
     connection: Connection, model: Model, state: State, tag_ids: list[int] | None
-) -> Iterator[tuple[int, Int64Array]]:
-    """(first tag id, counts) of the steps below the floor in current blocks.
+) -> Iterator[tuple[int, range, Int64Array]]:
+    """(first tag id, steps, counts) below the floor of each current block.
+
+    After an interrupted change of the floor, blocks have different ones.
 
     Args:
         tag_ids: only groups that have one of them; None for all.
 
     Yields:
-        counts: (tags from the first one on, steps) for the steps `block_format.low_steps`.
+        steps: `block_format.low_steps` of the block.
+        counts: (tags from the first one on, steps)
     """
-    query = select(low_scores.c.tag_group, low_scores.c.counts).where(
-        low_scores.c.model_id == model.id, in_list(connection, low_scores.c.block, state.current)
+    of_block = (posting_blocks.c.model_id == low_scores.c.model_id, posting_blocks.c.block == low_scores.c.block)
+    query = (
+        select(low_scores.c.tag_group, posting_blocks.c.floor, low_scores.c.counts)
+        .join_from(low_scores, posting_blocks, and_(*of_block))
+        .where(low_scores.c.model_id == model.id, in_list(connection, low_scores.c.block, state.current))
     )
     if tag_ids is not None:
         groups = sorted({tag_id // TAGS_OF_GROUP for tag_id in tag_ids})
         query = query.where(in_list(connection, low_scores.c.tag_group, groups))
-    steps = len(block_format.low_steps(model.floor, state.floor))
-    for group, data in connection.execute(query):
-        yield group * TAGS_OF_GROUP, block_format.decode_integers(data).reshape(-1, steps)
+    for group, floor, data in connection.execute(query):
+        steps = block_format.low_steps(model.floor, floor)
+        yield group * TAGS_OF_GROUP, steps, block_format.decode_integers(data).reshape(-1, len(steps))
 
 
 def stored_pairs(connection: Connection, model_id: int, state: State) -> Int64Array:

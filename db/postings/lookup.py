@@ -53,7 +53,7 @@ class TagPostings:
             images, scores = self.of(tag_ids[0])
             low: Any = lows[0]
         else:
-            table = np.full(max(*tag_ids, *self.tag_ids.tolist(), 0) + 1, NEVER, dtype=np.int16)
+            table = np.full(max(*tag_ids, int(self.tag_ids.max(initial=0))) + 1, NEVER, dtype=np.int16)
             table[list(tag_ids)] = lows
             images, scores = self.images, self.scores
             low = np.repeat(table[self.tag_ids], self.sizes)
@@ -75,12 +75,11 @@ def neighbours(blocks: Sequence[int], at_once: int = BLOCKS_AT_ONCE) -> Iterator
 
 
 def read_postings(
-    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: Sequence[int], low: int
+    connection: Connection, model_id: int, tag_ids: Sequence[int], blocks: Sequence[int], low: int
 ) -> TagPostings:
     """The postings of some tags.
 
     Args:
-        tag_ids: None for all tags.
         blocks: neighbours, ascending, all of them current.
         low: scores below it may be left out.
     """

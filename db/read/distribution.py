@@ -24,7 +24,7 @@ from db.arrays.types import Int16Array, Int32Array, Int64Array
 from db.ledger import models
 from db.ledger.models import Model
 from db.policy.policies import Cut, category_numbers
-from db.postings import block_format, counts, unchanged_images
+from db.postings import counts, unchanged_images
 from db.read.histograms import Histogram
 from db.read.score_stream import every_score
 from db.scores import NEVER, SCALE
@@ -228,8 +228,7 @@ def _add_blocks(
     flat, one = cells.reshape(-1), np.int32(1)
     for tag_ids, scores in counts.scores_of_tags(connection, model.id, plan.state, np.zeros(len(cells), np.int16)):
         np.add.at(flat, tag_ids * CELLS + scores // STEP, one)
-    steps = block_format.low_steps(model.floor, plan.state.floor)
-    for first, of_steps in counts.low_counts(connection, model, plan.state, None):
+    for first, steps, of_steps in counts.low_counts(connection, model, plan.state, None):
         cells[first : first + len(of_steps), steps.start : steps.stop] += of_steps.astype(np.int32)
     images = counts.number_of_images(connection, model.id, plan)
     advance(images)

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal, select
 
 from db.arrays.types import Int64Array
 from db.ledger.models import Model
-from db.postings import block_format, counts
+from db.postings import counts
 from db.postings.block_format import FINE_STEP
 from db.postings.counts import Plan
 from db.schema import predictions
@@ -59,9 +59,8 @@ def _of_postings(connection: Connection, model: Model, tag_id: int, bins: int, p
     lows[tag_id] = 0
     for _tags, scores in counts.scores_of_tags(connection, model.id, plan.state, lows):
         found += np.bincount(_bins_of(scores, bins), minlength=bins)
-    steps = block_format.low_steps(model.floor, plan.state.floor)
-    step_bins = _bins_of(np.array(steps, dtype=np.int64) * FINE_STEP, bins)
-    for first, of_steps in counts.low_counts(connection, model, plan.state, [tag_id]):
+    for first, steps, of_steps in counts.low_counts(connection, model, plan.state, [tag_id]):
+        step_bins = _bins_of(np.array(steps, dtype=np.int64) * FINE_STEP, bins)
         found += np.bincount(step_bins, weights=of_steps[tag_id - first], minlength=bins).astype(np.int64)
     return found
 

@@ -34,6 +34,7 @@ from db.sql.scores.conditions import ScoreOf
 from db.sql.streams import plan_for_all_rows, stream_in_order
 
 FEW = 20_000
+"""Most ids in the condition of an export; SQL reads all images for more."""
 _MANY = 4
 """SQL reads all images of some blocks if at least one in so many has to be checked."""
 _IDS_AT_ONCE = 5_000

@@ -110,6 +110,26 @@ def test_counts_are_those_of_the_rows(database: Database, model: Model, straddli
     check()
 
 
+def test_blocks_may_have_different_floors(database: Database, model: Model, straddling: list[int]) -> None:
+    """After a change of the floor that was interrupted between two blocks."""
+    store(database, model, straddling, [{1: 150 + 331 * number, 2: 990} for number in range(IMAGES)])
+
+    def answers() -> list[Any]:
+        with database.read() as connection:
+            counted = count_scores(connection, model)
+            return [
+                histogram(connection, model, 1, 100),
+                histogram(connection, model, 2, 20),
+                counted.reaching.tolist(),
+            ]
+
+    expected = answers()
+    update_postings(database, model, floor=1000)
+    stop = iter([False, True])
+    assert update_postings(database, model, floor=500, should_stop=lambda: next(stop)) == 1
+    assert answers() == expected
+
+
 @pytest.mark.parametrize("floor", [FLOOR, 995, 3500])
 def test_a_large_tag_has_several_pieces(database: Database, model: Model, registered: Register, floor: int) -> None:
     """Each is ascending by score, and the highest score is beside it."""

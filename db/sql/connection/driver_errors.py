@@ -50,8 +50,8 @@ def _passing(error: DBAPIError, sqlstate: str | None, label: str) -> str | None:
     """The sentence of an error that may not come again; None for other errors."""
     if sqlstate == _CANCELLED or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
         return (
-            f"The database stopped a statement that took too long: {_first_line(error)}. On PostgreSQL, searches by "
-            "tag are fast after `tagonce index`."
+            f"The database stopped a statement that took too long: {_first_line(error)}. Searches by tag are "
+            "fast after `tagonce index`."
         )
     if sqlstate == _REFERS_TO_NONE and error.orig.diag.constraint_name.endswith("_image_id_fkey"):  # type: ignore[union-attr]
         return (

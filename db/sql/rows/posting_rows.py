@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Integer, and_, delete, func, select
+from sqlalchemy import Connection, Integer, and_, delete, func, select
 
 from db.arrays.batches import batched, prefetched
 from db.arrays.types import Int16Array
@@ -56,16 +56,16 @@ def delete_pieces(connection: Connection, model_id: int, block: int) -> None:
 
 
 def read_pieces(
-    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
+    connection: Connection, model_id: int, tag_ids: Sequence[int], blocks: tuple[int, int], low: int
 ) -> Iterator[Sequence[tuple[int, int, bytes, bytes]]]:
     """Pieces as (block, tag id, images, scores), many at once, in any order.
 
     Args:
-        tag_ids: None for all tags.
         blocks: the first one, and the one after the last.
         low: only pieces with a score at or above it.
     """
-    where = _selected(connection, model_id, tag_ids, blocks, low)
+    in_blocks = and_(postings.c.block >= blocks[0], postings.c.block < blocks[1], postings.c.highest >= low)
+    where = and_(postings.c.model_id == model_id, in_list(connection, postings.c.tag_id, tag_ids), in_blocks)
     if connection.dialect.name != "postgresql":
         query = select(postings.c.block, postings.c.tag_id, postings.c.images, postings.c.scores).where(where)
         yield from stream_in_order(connection, query, _AT_ONCE)
@@ -104,16 +104,6 @@ def read_scores(
     for rows in prefetched(stream_in_order(connection, query, _AT_ONCE)):
         found = [row for row in rows if row[0] is not None]
         yield [tag_id for tag_id, _scores in found], [scores for _tag_id, scores in found]
-
-
-def _selected(
-    connection: Connection, model_id: int, tag_ids: Sequence[int] | None, blocks: tuple[int, int], low: int
-) -> ColumnElement[bool]:
-    columns = postings.c
-    wanted = and_(columns.model_id == model_id, columns.block >= blocks[0], columns.block < blocks[1])
-    if tag_ids is not None:
-        wanted = and_(in_list(connection, columns.tag_id, tag_ids), wanted)
-    return and_(wanted, columns.highest >= low)
 
 
 def _split(data: bytes) -> tuple[int, int, bytes, bytes]:
